@@ -1,0 +1,137 @@
+"""The only guarded imports: optional packages, devices and thread counts. Nothing heavy is imported until asked for."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+from .errors import DeviceError, MissingDependencyError
+
+__all__ = ["array_module", "cpu_count", "gpu_problem", "has_gpu", "is_cupy", "require", "resolve_device"]
+
+
+def require(module: str, *, extra: str, purpose: str) -> ModuleType:
+    """Import an optional package or say how to get it.
+
+    Parameters
+    ----------
+    module : str
+        Dotted module name.
+    extra : str
+        The extra of gpuseq that brings it.
+    purpose : str
+        What needs it, as the start of the message.
+
+    Raises
+    ------
+    MissingDependencyError
+        If the package is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        top = module.partition(".")[0]
+        if error.name is None or error.name.partition(".")[0] != top:
+            raise
+        raise MissingDependencyError(
+            f'{purpose} needs the package {top!r}, which is not installed. Install it with: pip install "gpuseq[{extra}]"'
+        ) from None
+
+
+def cpu_count() -> int:
+    """Return how many threads to use: ``GPUSEQ_NUM_THREADS``, else the cores this process may run on.
+
+    Raises
+    ------
+    ValueError
+        If ``GPUSEQ_NUM_THREADS`` is not a positive integer.
+    """
+    asked = os.environ.get("GPUSEQ_NUM_THREADS")
+    if asked:
+        if not asked.isdecimal() or int(asked) < 1:
+            raise ValueError(f"GPUSEQ_NUM_THREADS must be a positive integer; got {asked!r}")
+        return int(asked)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@cache
+def gpu_problem() -> str | None:
+    """Return None where CuPy sees a CUDA device, else one line that says what is missing and what to install."""
+    if importlib.util.find_spec("cupy") is None:
+        return 'CuPy is not installed. Install it with: pip install "gpuseq[cuda13]" (or cuda12)'
+    import cupy
+
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        return (
+            f"CuPy {cupy.__version__} is installed, but no CUDA driver or device answered ({error}). "
+            "Check nvidia-smi; in a container, start it with --gpus all"
+        )
+    if count == 0:
+        return "CuPy and a driver are installed, but no CUDA device is visible. Check CUDA_VISIBLE_DEVICES"
+    return None
+
+
+def has_gpu() -> bool:
+    """Return whether CuPy is installed and sees a CUDA device."""
+    return gpu_problem() is None
+
+
+def resolve_device(device: str | None) -> str:
+    """Turn a user's `device` into ``"cpu"`` or ``"cuda:N"``.
+
+    Parameters
+    ----------
+    device : {"auto", "cpu", "cuda", "cuda:N"} or None
+        None and "auto" read the environment's ``GPUSEQ_DEVICE`` and then look for a GPU.
+
+    Raises
+    ------
+    ValueError
+        If `device` is none of these.
+    DeviceError
+        If a GPU is asked for and CuPy, the driver or the device is missing.
+    """
+    asked = device
+    if asked in (None, "auto"):
+        asked = os.environ.get("GPUSEQ_DEVICE") or "auto"
+    name, _, ordinal = str(asked).partition(":")
+    if asked not in ("auto", "cpu", "cuda") and not (name == "cuda" and ordinal.isdecimal()):
+        raise ValueError(f'device must be "auto", "cpu", "cuda" or "cuda:N"; got {asked!r}')
+    if asked == "cpu":
+        return "cpu"
+    problem = gpu_problem()
+    if problem is not None:
+        if asked == "auto":
+            return "cpu"
+        raise DeviceError(f'device={asked!r} cannot be used: {problem}. Or use device="cpu"')
+    import cupy
+
+    if not ordinal:
+        return f"cuda:{cupy.cuda.Device().id}"
+    if int(ordinal) >= cupy.cuda.runtime.getDeviceCount():
+        raise DeviceError(f"device={asked!r} does not exist: this process sees {cupy.cuda.runtime.getDeviceCount()} CUDA device(s)")
+    return f"cuda:{int(ordinal)}"
+
+
+def is_cupy(array: Any) -> bool:
+    """Return whether `array` is a CuPy array, without importing CuPy."""
+    cupy = sys.modules.get("cupy")
+    return cupy is not None and isinstance(array, cupy.ndarray)
+
+
+def array_module(array: Any) -> Any:
+    """Return ``cupy`` for a CuPy array and ``numpy`` for everything else."""
+    if is_cupy(array):
+        return sys.modules["cupy"]
+    import numpy
+
+    return numpy

@@ -1,0 +1,39 @@
+"""The errors that gpuseq raises beyond Python's own ``ValueError`` and ``TypeError``."""
+
+from __future__ import annotations
+
+import os
+
+__all__ = ["DeviceError", "GpuseqError", "ImageFileError", "MissingDependencyError"]
+
+
+class GpuseqError(Exception):
+    """Base class: catch it to catch everything that is gpuseq's own."""
+
+
+class MissingDependencyError(GpuseqError, ImportError):
+    """An optional package is needed and absent; the message names it and the command that installs it."""
+
+
+class DeviceError(GpuseqError, RuntimeError):
+    """The asked-for device cannot be used; the message says what was looked for and how to go on."""
+
+
+class ImageFileError(GpuseqError, OSError):
+    """An image file could not be read or decoded.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The file, as the caller named it.
+    reason : str
+        Why it failed, in one clause without the path.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
+        self.path = os.fspath(path)
+        self.reason = reason
+        super().__init__(f"{self.path!r}: {reason}")
+
+    def __reduce__(self) -> tuple[type[ImageFileError], tuple[str, str]]:
+        return type(self), (self.path, self.reason)
