@@ -1,0 +1,64 @@
+"""Session rules: the Keras backend, what a missing GPU means, and a line that counts what it cost."""
+
+from __future__ import annotations
+
+import os
+
+# Keras reads its backend once, at import; every backend gives the same NumPy iterators.
+os.environ.setdefault("KERAS_BACKEND", "torch")
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpuseq import compat
+
+REQUIRE_GPU = "GPUSEQ_REQUIRE_GPU"
+_skipped_for_want_of_a_gpu: list[str] = []
+
+
+def _gpu_required() -> bool:
+    return os.environ.get(REQUIRE_GPU, "") not in ("", "0")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test marked ``gpu`` where no GPU answers, or fail it where one was promised."""
+    if item.get_closest_marker("gpu") is None:
+        return
+    problem = compat.gpu_problem()
+    if problem is None:
+        return
+    if _gpu_required():
+        pytest.fail(f"{REQUIRE_GPU} is set, but {problem}", pytrace=False)
+    _skipped_for_want_of_a_gpu.append(item.nodeid)
+    pytest.skip(f"no GPU: {problem}")
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say how much of the suite a machine without a GPU left out."""
+    if _skipped_for_want_of_a_gpu:
+        terminalreporter.write_line(
+            f"{len(_skipped_for_want_of_a_gpu)} test(s) skipped for want of a GPU (set {REQUIRE_GPU}=1 to make that a failure)"
+        )
+
+
+@pytest.fixture(autouse=True)
+def _global_stream() -> Iterator[None]:
+    """Give every test NumPy's global stream in a known state, and take its traces away after it."""
+    before = np.random.get_state()
+    np.random.seed(20240229)
+    yield
+    np.random.set_state(before)
+
+
+@pytest.fixture
+def untouched_global_stream() -> Iterator[None]:
+    """Fail a test that moved NumPy's global stream."""
+    before = np.random.get_state()
+    yield
+    after = np.random.get_state()
+    assert before[0] == after[0], "another bit generator was installed"
+    np.testing.assert_array_equal(before[1], after[1], err_msg="the global NumPy stream was reseeded or advanced")
+    assert before[2:] == after[2:], "the global NumPy stream was advanced"
