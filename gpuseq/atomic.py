@@ -1,0 +1,62 @@
+"""Files that are there whole or not at all: written beside their name, then renamed onto it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["replacing"]
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary path in the folder of `path`; on success it is renamed onto `path`, on any failure removed.
+
+    An interrupt (Ctrl-C) counts as a failure, so a reader never sees half a file and an older file survives.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The file to write. Its folder must exist.
+
+    Yields
+    ------
+    pathlib.Path
+        An empty file with the suffix of `path`, for the caller to fill.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder of `path` does not exist.
+    IsADirectoryError
+        If `path` is a folder.
+
+    References
+    ----------
+    POSIX ``rename``, by `os.replace`: replaces the target in one step on one file system.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise IsADirectoryError(f"{os.fspath(target)!r} is a folder; name a file in it")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"the folder {os.fspath(target.parent)!r} does not exist; make it first")
+    descriptor, name = tempfile.mkstemp(prefix=f".{target.stem}-", suffix=target.suffix, dir=target.parent)
+    os.close(descriptor)
+    temporary = Path(name)
+    try:
+        temporary.chmod(0o666 & ~_umask())
+        yield temporary
+        os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    """Return the process's umask, which Python can only read by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
