@@ -1,0 +1,380 @@
+"""The ops on NumPy: reference, fallback without a GPU, and oracle of the kernels.
+
+Samples are worked on in groups of about `GROUP_PIXELS` pixels, planar (N, C, H, W), one group per thread at a time:
+large enough that Python and NumPy's per-call cost vanish, small enough to stay in the second-level cache. NumPy releases
+the GIL in every step.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from .compat import cpu_count
+from .matrix import inverse_maps, is_identity
+from .options import AugmentOptions, Statistics
+
+__all__ = ["GROUP_PIXELS", "augment", "parallel_map", "standardize", "warp_spline", "whiten"]
+
+GROUP_PIXELS = 1 << 16
+
+IMAGENET_BGR_MEAN = (103.939, 116.779, 123.68)
+IMAGENET_RGB_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_RGB_STD = (0.229, 0.224, 0.225)
+
+
+@cache
+def _pool(num_threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(num_threads, thread_name_prefix="gpuseq-ops")
+
+
+def parallel_map(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterable[Any]:
+    """Call `function` on every item, on all the cores this process may use; return the results in order."""
+    num_threads = min(cpu_count(), len(items))
+    if num_threads <= 1:
+        return [function(item) for item in items]
+    return _pool(cpu_count()).map(function, items)
+
+
+class _Scratch(threading.local):
+    """Buffers that each thread keeps from one group to the next."""
+
+    def __init__(self) -> None:
+        self.buffers: dict[tuple[str, np.dtype[Any]], np.ndarray] = {}
+
+    def __call__(self, name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        size, key = int(np.prod(shape)), (name, np.dtype(dtype))
+        buffer = self.buffers.get(key)
+        if buffer is None or buffer.size < size:
+            buffer = self.buffers[key] = np.empty(size, dtype)
+        return buffer[:size].reshape(shape)
+
+
+_scratch = _Scratch()
+
+
+def augment(
+    images: np.ndarray,
+    params: np.ndarray,
+    options: AugmentOptions,
+    *,
+    indices: np.ndarray | None = None,
+    statistics: Statistics | None = None,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """NumPy twin of `gpuseq.ops.augment`; the contract is written there."""
+    planar_view = (0, 3, 1, 2) if options.source_format == "channels_last" else (0, 1, 2, 3)
+    num_channels, height, width = (images.shape[axis] for axis in planar_view[1:])
+    num_samples = len(params)
+    rows = np.arange(num_samples) if indices is None else indices
+    last = options.data_format == "channels_last"
+    if out is None:
+        shape = (num_samples, height, width, num_channels) if last else (num_samples, num_channels, height, width)
+        out = np.empty(shape, options.dtype)
+    out_nchw = out.transpose(0, 3, 1, 2) if last else out
+    maps = inverse_maps(params, height, width, options.conventions) if options.has_affine else None
+    identity = is_identity(params)
+    group = max(1, GROUP_PIXELS // max(1, height * width))
+
+    def work_on(start: int) -> None:
+        part = slice(start, min(start + group, num_samples))
+        source_nchw = images[rows[part]].transpose(planar_view)
+        if source_nchw.dtype == np.float64 and options.compute_dtype == np.float32:
+            source_nchw = source_nchw.astype(np.float32)
+        work_nchw = _scratch("work", source_nchw.shape, options.compute_dtype)
+        at_rest = identity[part]
+        if maps is None or at_rest.any():
+            _copy_flipped(source_nchw, work_nchw, params[part], at_rest if maps is not None else None, options)
+        if maps is not None and not at_rest.all():
+            moving = np.flatnonzero(~at_rest)
+            _warp(source_nchw, work_nchw, moving, maps[part], params[part], options)
+        _recolour(work_nchw, params[part], options)
+        _standardize(work_nchw, options, statistics, out_nchw[part])
+
+    for _ in parallel_map(work_on, range(0, num_samples, group)):
+        pass
+    return out
+
+
+def standardize(
+    batch: np.ndarray, options: AugmentOptions, statistics: Statistics | None = None, *, out: np.ndarray | None = None
+) -> np.ndarray:
+    """NumPy twin of `gpuseq.ops.standardize`; the contract is written there."""
+    axes = (0, 3, 1, 2) if options.source_format == "channels_last" else (0, 1, 2, 3)
+    last = options.data_format == "channels_last"
+    source_nchw = batch.transpose(axes)
+    if out is None:
+        n, c, h, w = source_nchw.shape
+        out = np.empty((n, h, w, c) if last else (n, c, h, w), options.dtype)
+    out_nchw = out.transpose(0, 3, 1, 2) if last else out
+    work_nchw = source_nchw.astype(options.compute_dtype)
+    _standardize(work_nchw, options, statistics, out_nchw)
+    return out
+
+
+def whiten(batch: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """NumPy twin of `gpuseq.ops.whiten`; the contract is written there."""
+    whitened: np.ndarray = (batch.reshape(len(batch), -1) @ matrix.astype(batch.dtype, copy=False)).reshape(batch.shape)
+    return whitened
+
+
+def warp_spline(images: np.ndarray, params: np.ndarray, options: AugmentOptions, order: int) -> np.ndarray:
+    """NumPy twin of `gpuseq.ops.warp_spline`, by SciPy; the contract is written there."""
+    from .compat import require
+
+    ndimage = require("scipy.ndimage", extra="splines", purpose=f"interpolation_order={order}")
+    channel_axis = 3 if options.source_format == "channels_last" else 1
+    planes_nchw = np.moveaxis(images, channel_axis, 1)
+    out = images.astype(np.uint8 if options.round_affine else options.compute_dtype)
+    out_nchw = np.moveaxis(out, channel_axis, 1)
+    maps = inverse_maps(params, *planes_nchw.shape[2:], options.conventions)
+    moving = np.flatnonzero(~is_identity(params))
+
+    def warp_one(task: tuple[int, int]) -> None:
+        sample, channel = task
+        plane = planes_nchw[sample, channel].astype(out.dtype, copy=False)
+        ndimage.affine_transform(
+            plane,
+            maps[sample, :, :2],
+            maps[sample, :, 2],
+            output=out_nchw[sample, channel],
+            order=order,
+            mode=options.fill_mode,
+            cval=options.cval,
+        )
+
+    for _ in parallel_map(warp_one, [(sample, channel) for sample in moving for channel in range(planes_nchw.shape[1])]):
+        pass
+    return out
+
+
+def _copy_flipped(
+    source_nchw: np.ndarray, work_nchw: np.ndarray, params: np.ndarray, chosen: np.ndarray | None, options: AugmentOptions
+) -> None:
+    """Copy the samples that need no resampling, mirrored as their rows ask."""
+    if not options.has_flip and chosen is None:
+        work_nchw[...] = source_nchw
+        return
+    for sample in range(len(params)) if chosen is None else np.flatnonzero(chosen):
+        rows = slice(None, None, -1 if params["flip_vertical"][sample] else 1)
+        cols = slice(None, None, -1 if params["flip_horizontal"][sample] else 1)
+        work_nchw[sample] = source_nchw[sample, :, rows, cols]
+
+
+def _warp(
+    source_nchw: np.ndarray,
+    work_nchw: np.ndarray,
+    moving: np.ndarray,
+    maps_n23: np.ndarray,
+    params: np.ndarray,
+    options: AugmentOptions,
+) -> None:
+    """Resample the samples `moving` of a group into `work_nchw`, flips included.
+
+    Arithmetic and order of operations are SciPy's (>= 1.16) ``ndimage.affine_transform`` at orders 0 and 1, in double:
+    equal to the last bit. The border is one pixel of edge values around each plane, so the four taps of a pixel are
+    one index into four shifted views of one flat buffer.
+    """
+    _, num_channels, height, width = source_nchw.shape
+    num_moving = len(moving)
+    padded_width = width + 2
+    plane_size = (height + 2) * padded_width
+    # Two spare rows let the shifted views start one row and one column late without running off the end.
+    flat = _scratch("padded", (num_channels, num_moving * plane_size + padded_width + 1), np.float64)
+    for channel in range(num_channels):
+        padded = flat[channel, : num_moving * plane_size].reshape(num_moving, height + 2, padded_width)
+        padded[:, 1:-1, 1:-1] = source_nchw[moving, channel]
+        padded[:, 0, 1:-1], padded[:, -1, 1:-1] = padded[:, 1, 1:-1], padded[:, -2, 1:-1]
+        padded[:, :, 0], padded[:, :, -1] = padded[:, :, 1], padded[:, :, -2]
+
+    shape = (num_moving, height, width)
+    row_coord, col_coord, row_base, col_base = (_scratch(f"coord{k}", shape, np.float64) for k in range(4))
+    out_row, out_col = _out_coordinates(params[moving], height, width)
+    outside = None
+    for axis, (coord, size) in enumerate(((row_coord, height), (col_coord, width))):
+        linear = maps_n23[moving, axis]
+        np.add(
+            (linear[:, 2, None] + out_row * linear[:, 0, None])[:, :, None],
+            (out_col * linear[:, 1, None])[:, None, :],
+            out=coord,
+        )
+        beyond = _fold(coord, size, options.fill_mode)
+        if beyond is not None:
+            outside = beyond if outside is None else outside | beyond
+
+    if options.order == 0:
+        row_coord += 0.5
+        col_coord += 0.5
+    np.floor(row_coord, out=row_base)
+    np.floor(col_coord, out=col_base)
+    if options.order == 1:
+        row_coord -= row_base
+        col_coord -= col_base
+    row_base *= padded_width
+    row_base += col_base
+    row_base += (np.arange(num_moving) * plane_size + padded_width + 1.0)[:, None, None]
+    first = _scratch("index", shape, np.intp)
+    np.copyto(first, row_base, casting="unsafe")
+
+    total, tap = _scratch("total", shape, np.float64), _scratch("tap", shape, np.float64)
+    if options.order == 1:
+        # 1 - (1 - f) is not f to the last bit, and SciPy takes the former.
+        row_weights = (np.subtract(1.0, row_coord, out=row_base), np.subtract(1.0, row_base, out=row_coord))
+        col_weights = (np.subtract(1.0, col_coord, out=col_base), np.subtract(1.0, col_base, out=col_coord))
+    for channel in range(num_channels):
+        plane = flat[channel]
+        plane.take(first, out=total, mode="clip")
+        if options.order == 1:
+            total *= row_weights[0]
+            total *= col_weights[0]
+            for row_tap, col_tap in ((0, 1), (1, 0), (1, 1)):
+                plane[row_tap * padded_width + col_tap :].take(first, out=tap, mode="clip")
+                tap *= row_weights[row_tap]
+                tap *= col_weights[col_tap]
+                total += tap
+        if outside is not None:
+            np.copyto(total, options.cval, where=outside)
+        if options.round_affine:
+            total += 0.5
+            np.clip(total, 0, 255, out=total)
+            np.floor(total, out=total)
+        if num_moving == len(work_nchw):
+            np.copyto(work_nchw[:, channel], total, casting="same_kind")
+        else:
+            work_nchw[moving, channel] = total
+
+
+def _out_coordinates(params: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Row and column of each output pixel before the flips, shapes (N, H) and (N, W)."""
+    row, col = np.arange(height, dtype=np.float64), np.arange(width, dtype=np.float64)
+    flip_row, flip_col = params["flip_vertical"][:, None] != 0, params["flip_horizontal"][:, None] != 0
+    return np.where(flip_row, row[::-1], row), np.where(flip_col, col[::-1], col)
+
+
+def _fold(coord: np.ndarray, size: int, fill_mode: str) -> np.ndarray | None:
+    """Bring coordinates outside [0, size - 1] back in place; return where the pixel is `cval` instead, or None.
+
+    References
+    ----------
+    ``map_coordinate`` of SciPy's ``ni_interpolation.c``, which these formulas follow.
+    """
+    last = size - 1.0
+    if fill_mode == "nearest":
+        np.clip(coord, 0.0, last, out=coord)
+        return None
+    # An affine map takes its extremes at the corners, so four values tell whether any pixel needs folding.
+    corners = coord[:, :: max(1, coord.shape[1] - 1), :: max(1, coord.shape[2] - 1)]
+    if corners.min() >= 0 and corners.max() <= last:
+        return None
+    if fill_mode == "constant":
+        outside: np.ndarray = ~((coord >= 0) & (coord <= last))
+        np.clip(coord, 0.0, last, out=coord)
+        return outside
+    below, above = coord < 0, coord > last
+    if size <= 1:
+        coord[below | above] = 0
+        return None
+    low, high = coord[below], coord[above]
+    if fill_mode == "reflect":
+        period = 2.0 * size
+        low = np.where(low < -period, low + period * np.trunc(-low / period), low)
+        coord[below] = np.where(low < -size, low + period, np.where(low > -1e-15, 1e-15, -low) - 1)
+        high -= period * np.trunc(high / period)
+        coord[above] = np.where(high >= size, period - high - 1, high)
+    else:  # wrap, whose period is size - 1 in SciPy
+        coord[below] = low + last * (np.trunc(-low / last) + 1)
+        coord[above] = high - last * np.trunc(high / last)
+    return None
+
+
+def _recolour(work_nchw: np.ndarray, params: np.ndarray, options: AugmentOptions) -> None:
+    """Channel shift and brightness, in place. Flips before or after make no difference to either."""
+    shifts, factors = params["channel_shift_intensity"], params["brightness"]
+    shifted = options.has_channel_shift and not np.isnan(shifts).all()
+    brightened = options.has_brightness and not np.isnan(factors).all()
+    if not shifted and not brightened:
+        return
+    for sample, image_chw in enumerate(work_nchw):
+        if shifted and not np.isnan(shifts[sample]):
+            low, high = image_chw.min(), image_chw.max()
+            image_chw += float(shifts[sample])
+            np.clip(image_chw, low, high, out=image_chw)
+        if brightened and not np.isnan(factors[sample]):
+            _brighten(image_chw, float(factors[sample]))
+
+
+def _brighten(image_chw: np.ndarray, factor: float) -> None:
+    """Scale an image's colours by `factor` as Keras does through Pillow's 8-bit blend with black; alpha stays.
+
+    References
+    ----------
+    ``apply_brightness_shift`` of Keras 3.15 with ``scale=False``; Pillow's ``ImageEnhance.Brightness``.
+    """
+    low, high = image_chw.min(), image_chw.max()
+    stretch = low < 0 or high > 255
+    levels = image_chw.astype(np.float32)
+    if stretch:
+        levels -= levels.min()
+        top = levels.max()
+        if top != 0:
+            levels /= top
+        levels *= 255
+    table = np.clip(np.float32(factor) * np.arange(256, dtype=np.float32), 0, 255).astype(np.uint8)
+    colours = slice(0, 3) if len(image_chw) == 4 else slice(None)
+    levels_u8 = levels.astype(np.uint8)
+    levels_u8[colours] = table.take(levels_u8[colours])
+    image_chw[...] = levels_u8
+    if stretch:
+        image_chw /= 255
+        image_chw *= high - low
+        image_chw += low
+
+
+def _standardize(
+    work_nchw: np.ndarray, options: AugmentOptions, statistics: Statistics | None, out_nchw: np.ndarray
+) -> None:
+    """Preprocessing mode, rescale, samplewise and featurewise steps in Keras' order, then store. `work_nchw` is spent."""
+    if options.preprocessing is not None:
+        _preprocess(work_nchw, options.preprocessing)
+    plain = not (options.samplewise_center or options.samplewise_std or options.featurewise_center or options.featurewise_std)
+    if plain and out_nchw.dtype == work_nchw.dtype:
+        if options.rescale == 1.0:
+            np.copyto(out_nchw, work_nchw)
+        else:
+            np.multiply(work_nchw, work_nchw.dtype.type(options.rescale), out=out_nchw)
+        return
+    if options.rescale != 1.0:
+        work_nchw *= work_nchw.dtype.type(options.rescale)
+    per_sample = (1, 2, 3)
+    if options.samplewise_center:
+        work_nchw -= work_nchw.mean(axis=per_sample, keepdims=True, dtype=np.float64).astype(work_nchw.dtype)
+    if options.samplewise_std:
+        deviation = work_nchw.std(axis=per_sample, keepdims=True, dtype=np.float64).astype(work_nchw.dtype)
+        work_nchw /= deviation + work_nchw.dtype.type(1e-6)
+    if statistics is not None and options.featurewise_center and statistics.mean is not None:
+        work_nchw -= statistics.mean.astype(work_nchw.dtype)[:, None, None]
+    if statistics is not None and options.featurewise_std and statistics.std is not None:
+        work_nchw /= (statistics.std.astype(work_nchw.dtype) + work_nchw.dtype.type(1e-6))[:, None, None]
+    if out_nchw.dtype == np.uint8:
+        np.clip(work_nchw, 0, 255, out=work_nchw)
+    np.copyto(out_nchw, work_nchw, casting="unsafe")
+
+
+def _preprocess(work_nchw: np.ndarray, mode: str) -> None:
+    """Keras' ``imagenet_utils.preprocess_input`` for the three modes, in place."""
+    dtype = work_nchw.dtype
+    if mode == "tf":
+        work_nchw /= dtype.type(127.5)
+        work_nchw -= dtype.type(1)
+    elif mode == "torch":
+        work_nchw /= dtype.type(255)
+        work_nchw -= np.array(IMAGENET_RGB_MEAN, dtype)[:, None, None]
+        work_nchw /= np.array(IMAGENET_RGB_STD, dtype)[:, None, None]
+    else:
+        work_nchw[:, [0, 2]] = work_nchw[:, [2, 0]]
+        work_nchw -= np.array(IMAGENET_BGR_MEAN, dtype)[:, None, None]
