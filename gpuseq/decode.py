@@ -1,20 +1,61 @@
-"""Encoded files to images: one result per file, an array or the reason it failed."""
+"""Encoded files to host images: one result per file, an array or the reason it failed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
 
 import numpy as np
+from PIL import Image
 
+from . import decode_dali, decode_nvimgcodec
 from .arrays import COLOR_CHANNELS
 from .compat import cpu_count
-from .decode_pillow import load_image, to_array
+from .decode_pillow import (
+    check_size,
+    convert,
+    finish,
+    load_encoded,
+    orientation_of,
+    pixel_limit,
+    to_array,
+    transpose,
+)
+from .decode_routes import Decoder, Layout, route
 from .errors import ImageFileError
+from .headers import read_header
 from .options import DecodeOptions
 from .readers import read_bytes
 from .workers import for_each
 
-__all__ = ["decode_files", "decode_into", "load_image"]
+__all__ = ["check_decoder", "check_files", "decode", "decode_files", "decode_into", "load_image"]
+
+_EXTERNAL: dict[str, Any] = {"dali": decode_dali, "nvimgcodec": decode_nvimgcodec}
+
+
+def check_decoder(decoder: str) -> Decoder:
+    """Return the decoder that `decoder` means on the host, after making sure that it can be had.
+
+    Parameters
+    ----------
+    decoder : {"auto", "dali", "nvimgcodec", "pillow"}
+        On the host "auto" is Pillow: it reads every format, and crops and resizes without a copy.
+
+    Raises
+    ------
+    ValueError
+        If it is none of these.
+    MissingDependencyError
+        If its package is not installed; the message names the extra that brings it.
+    """
+    if decoder in ("auto", "pillow"):
+        return "pillow"
+    if decoder in _EXTERNAL:
+        _EXTERNAL[decoder].check()
+        return cast(Decoder, decoder)
+    raise ValueError(f"decoder must be 'auto', 'dali', 'nvimgcodec' or 'pillow'; got {decoder!r}")
 
 
 def decode_files(paths: Sequence[str], options: DecodeOptions) -> list[np.ndarray | ImageFileError]:
@@ -33,17 +74,57 @@ def decode_files(paths: Sequence[str], options: DecodeOptions) -> list[np.ndarra
         Item i belongs to ``paths[i]``: a host array ``(H, W, C)``, or the error that names the file and the reason.
         uint8; under ``color_mode="grayscale"`` 16- and 32-bit grey files keep their values as uint16 and int32.
         The arrays are not writable.
+
+    Raises
+    ------
+    MissingDependencyError
+        If the decoder, or what a URL needs, is not installed. A bad file never raises.
+
+    References
+    ----------
+    ``keras.utils.load_img`` and ``keras.utils.img_to_array`` (Keras 3.15), which give the same values.
     """
-    results: list[np.ndarray | ImageFileError] = [ImageFileError(path, "not decoded") for path in paths]
+    return _collect(len(paths), lambda index: read_bytes(paths[index]), paths, options)
 
-    def work(index: int) -> None:
-        try:
-            results[index] = to_array(load_image(read_bytes(paths[index]), options, paths[index]))
-        except ImageFileError as error:
-            results[index] = error.with_traceback(None)
 
-    for_each(work, len(paths), options.num_threads or cpu_count())
-    return results
+def decode(
+    encoded: Sequence[bytes | None], options: DecodeOptions, names: Sequence[str] | None = None
+) -> list[np.ndarray | ImageFileError]:
+    """Decode and resize encoded images on host threads.
+
+    Parameters
+    ----------
+    encoded : sequence of bytes or None
+        Whole image files; None stands for one that could not be had and gives an error.
+    options : DecodeOptions
+        How.
+    names : sequence of str, optional
+        What to call them in errors.
+
+    Returns
+    -------
+    list
+        As `decode_files`.
+
+    Raises
+    ------
+    ValueError
+        If `names` and `encoded` differ in length.
+    MissingDependencyError
+        If the decoder is not installed.
+    """
+    if names is None:
+        names = [f"<image {index}>" for index in range(len(encoded))]
+    if len(names) != len(encoded):
+        raise ValueError(f"names must name each image: got {len(names)} names for {len(encoded)} images")
+
+    def fetch(index: int) -> bytes:
+        data = encoded[index]
+        if data is None:
+            raise ImageFileError(names[index], "it was not read")
+        return data
+
+    return _collect(len(encoded), fetch, names, options)
 
 
 def decode_into(paths: Sequence[str], options: DecodeOptions, out: np.ndarray) -> list[ImageFileError | None]:
@@ -69,6 +150,8 @@ def decode_into(paths: Sequence[str], options: DecodeOptions, out: np.ndarray) -
     ------
     ValueError
         If `out` has the wrong shape.
+    MissingDependencyError
+        As `decode_files`.
     """
     channels = COLOR_CHANNELS[options.color_mode]
     if options.target_size is None:
@@ -76,17 +159,192 @@ def decode_into(paths: Sequence[str], options: DecodeOptions, out: np.ndarray) -
     expected = (len(paths), *options.target_size, channels)
     if out.shape != expected:
         raise ValueError(f"out must have shape {expected}; got {out.shape}")
-    results: list[ImageFileError | None] = [None] * len(paths)
 
-    def work(index: int) -> None:
-        path = paths[index]
-        try:
-            image = to_array(load_image(read_bytes(path), options, path))
-            if not np.can_cast(image.dtype, out.dtype, "same_kind" if out.dtype.kind == "f" else "safe"):
-                raise ImageFileError(path, f"its {image.dtype} pixels do not fit a {out.dtype} block")
-            out[index] = image
-        except ImageFileError as error:
-            results[index] = error.with_traceback(None)
+    def store(index: int, image: Image.Image) -> None:
+        pixels = to_array(image)
+        if not np.can_cast(pixels.dtype, out.dtype, "same_kind" if out.dtype.kind == "f" else "safe"):
+            raise ImageFileError(paths[index], f"its {pixels.dtype} pixels do not fit a {out.dtype} block")
+        out[index] = pixels
 
-    for_each(work, len(paths), options.num_threads or cpu_count())
+    return _decode_each(len(paths), lambda index: read_bytes(paths[index]), paths, options, store)
+
+
+def load_image(path: str | bytes | os.PathLike[str] | io.BytesIO, options: DecodeOptions) -> Image.Image:
+    """Load one image as ``keras.utils.load_img`` does.
+
+    Parameters
+    ----------
+    path : str, bytes, os.PathLike or io.BytesIO
+        A local path, an fsspec URL, or a buffer that holds a whole image file.
+    options : DecodeOptions
+        Colour mode, size, interpolation and the rest; its `decoder` is not used, Pillow decodes.
+
+    Returns
+    -------
+    PIL.Image.Image
+        In mode RGB, RGBA or L; 16- and 32-bit grey keep their mode under ``color_mode="grayscale"``.
+
+    Raises
+    ------
+    ImageFileError
+        If it cannot be read or decoded.
+    TypeError
+        If `path` is neither path-like nor a BytesIO.
+
+    References
+    ----------
+    ``keras.utils.load_img`` (Keras 3.15).
+    """
+    if isinstance(path, io.BytesIO):
+        return load_encoded(path.getvalue(), options, "<BytesIO>")
+    if not isinstance(path, (str, bytes, os.PathLike)):
+        raise TypeError(f"path should be path-like or io.BytesIO, not {type(path)}")
+    name = os.fsdecode(path)
+    return load_encoded(read_bytes(name), options, name)
+
+
+def check_files(
+    paths: Sequence[str], options: DecodeOptions | None = None, *, progress: bool = False
+) -> Iterator[tuple[str, str | None]]:
+    """Decode every file and say which fail.
+
+    Parameters
+    ----------
+    paths : sequence of str
+        Local paths or fsspec URLs.
+    options : DecodeOptions, optional
+        How; by default as `flow_from_directory` does, at the files' own size.
+    progress : bool
+        Show a progress bar on stderr.
+
+    Yields
+    ------
+    (str, str or None)
+        The path, and None or the reason it fails, in the order of `paths`.
+
+    Raises
+    ------
+    MissingDependencyError
+        As `decode_files`.
+    """
+    options = options or DecodeOptions()
+    chunk = 16 * (options.num_threads or cpu_count())  # bounds the memory, and the work that an early stop wastes
+    from tqdm import tqdm
+
+    with tqdm(total=len(paths), unit="file", disable=not progress) as bar:
+        for begin in range(0, len(paths), chunk):
+            some = paths[begin : begin + chunk]
+            errors = _check(some, options)
+            for path, error in zip(some, errors, strict=True):
+                bar.update()
+                yield path, error.reason if error else None
+
+
+def _check(paths: Sequence[str], options: DecodeOptions) -> list[ImageFileError | None]:
+    return _decode_each(len(paths), lambda index: read_bytes(paths[index]), paths, options, lambda index, image: None)
+
+
+def _collect(
+    count: int, fetch: Callable[[int], bytes], names: Sequence[str], options: DecodeOptions
+) -> list[np.ndarray | ImageFileError]:
+    images: list[np.ndarray | None] = [None] * count
+
+    def store(index: int, image: Image.Image) -> None:
+        images[index] = to_array(image)
+
+    errors = _decode_each(count, fetch, names, options, store)
+    results: list[np.ndarray | ImageFileError] = []
+    for index, (image, error) in enumerate(zip(images, errors, strict=True)):
+        outcome = error if image is None else image
+        results.append(ImageFileError(names[index], "it was not decoded") if outcome is None else outcome)
     return results
+
+
+def _decode_each(
+    count: int,
+    fetch: Callable[[int], bytes],
+    names: Sequence[str],
+    options: DecodeOptions,
+    store: Callable[[int, Image.Image], None],
+) -> list[ImageFileError | None]:
+    """Fetch, decode and store each image, in any order, on several threads; return what went wrong with which."""
+    decoder = check_decoder(options.decoder)
+    threads = options.num_threads or cpu_count()
+    errors: list[ImageFileError | None] = [None] * count
+
+    def guarded(work: Callable[[int], None]) -> Callable[[int], None]:
+        def run(index: int) -> None:
+            try:
+                work(index)
+            except ImageFileError as error:
+                # The traceback, and the causes' own, would keep the file's bytes alive as long as the error.
+                error.__cause__ = error.__context__ = None
+                errors[index] = error.with_traceback(None)
+
+        return run
+
+    if decoder == "pillow":
+        for_each(guarded(lambda index: store(index, load_encoded(fetch(index), options, names[index]))), count, threads)
+        return errors
+
+    external = _External(decoder, options, threads)
+    encoded: list[bytes] = [b""] * count
+    layouts: list[Layout | None] = [None] * count
+
+    def read(index: int) -> None:
+        encoded[index] = fetch(index)
+        layouts[index] = external.layout(encoded[index], names[index])
+
+    for_each(guarded(read), count, threads)
+    pixels = external.decode(encoded, layouts)
+
+    def complete(index: int) -> None:
+        if errors[index] is not None:
+            return
+        decoded = pixels[index]
+        if decoded is None:  # not for this decoder, or it failed: Pillow decodes it, or knows why not
+            image = load_encoded(encoded[index], options, names[index])
+        else:
+            image = external.finish(decoded, encoded[index], names[index])
+        store(index, image)
+
+    for_each(guarded(complete), count, threads)
+    return errors
+
+
+class _External:
+    """A decoder other than Pillow, for one call."""
+
+    def __init__(self, decoder: Decoder, options: DecodeOptions, num_threads: int) -> None:
+        self.decoder = decoder
+        self.options = options
+        self.num_threads = num_threads
+        self.limit = pixel_limit(options)
+
+    def layout(self, encoded: bytes, name: str) -> Layout | None:
+        """Return what to ask for, None for Pillow; raise ImageFileError where the header says too many pixels."""
+        header = read_header(encoded)
+        layout = route(header, self.options, self.decoder)
+        if header is not None and layout is not None:
+            check_size(header.width, header.height, self.limit, name)
+        return layout
+
+    def decode(self, encoded: Sequence[bytes], layouts: Sequence[Layout | None]) -> list[np.ndarray | None]:
+        """Decode what has a layout."""
+        pixels: list[np.ndarray | None] = [None] * len(encoded)
+        layout: Layout
+        for layout in ("RGB", "RGBA"):
+            chosen = [index for index, wanted in enumerate(layouts) if wanted == layout]
+            if not chosen:
+                continue
+            found = _EXTERNAL[self.decoder].decode_host([encoded[index] for index in chosen], layout, self.num_threads)
+            for index, image in zip(chosen, found, strict=True):
+                pixels[index] = image
+        return pixels
+
+    def finish(self, pixels: np.ndarray, encoded: bytes, name: str) -> Image.Image:
+        """Do to decoded pixels what Pillow does after decoding."""
+        image = Image.fromarray(np.ascontiguousarray(pixels))
+        if self.options.exif_orientation:
+            image = transpose(image, orientation_of(encoded, name))
+        return finish(convert(image, self.options), self.options)

@@ -13,7 +13,19 @@ from .arrays import Interpolation
 from .errors import ImageFileError
 from .options import DecodeOptions
 
-__all__ = ["center_crop_box", "decode_failure", "finish", "load_image", "open_image", "pixel_limit", "to_array"]
+__all__ = [
+    "center_crop_box",
+    "check_size",
+    "convert",
+    "decode_failure",
+    "finish",
+    "load_encoded",
+    "open_image",
+    "orientation_of",
+    "pixel_limit",
+    "to_array",
+    "transpose",
+]
 
 RESAMPLING: dict[Interpolation, Image.Resampling] = {
     "nearest": Image.Resampling.NEAREST,
@@ -26,6 +38,19 @@ RESAMPLING: dict[Interpolation, Image.Resampling] = {
 
 # What each colour mode leaves as it is; the first is what everything else is converted to.
 _KEPT_MODES = {"rgb": ("RGB",), "rgba": ("RGBA",), "grayscale": ("L", "I;16", "I")}
+
+
+_ORIENTATION = 0x0112
+
+_TRANSPOSED = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def pixel_limit(options: DecodeOptions) -> int | None:
@@ -113,8 +138,17 @@ def _identify(stream: io.BytesIO, prefix: bytes) -> Image.Image | None:
     return None
 
 
-def load_image(encoded: bytes, options: DecodeOptions, name: str = "<bytes>") -> Image.Image:
-    """Decode one image as ``keras.utils.load_img`` does.
+def _reserve(image: Image.Image) -> None:
+    # Pillow's TIFF plugin repeats its own size check, with its own warning, where it makes room for the pixels; our
+    # check has passed, so large ones get their room here.
+    size = getattr(image, "_tile_size", None)
+    limit = Image.MAX_IMAGE_PIXELS
+    if size is not None and limit is not None and size[0] * size[1] > limit:
+        image.im = Image.new(image.mode, size).im
+
+
+def load_encoded(encoded: bytes, options: DecodeOptions, name: str) -> Image.Image:
+    """Decode one encoded image as ``keras.utils.load_img`` does.
 
     Parameters
     ----------
@@ -141,6 +175,7 @@ def load_image(encoded: bytes, options: DecodeOptions, name: str = "<bytes>") ->
     """
     try:
         image = open_image(encoded, pixel_limit(options), name)
+        _reserve(image)
         # One block: the decoder is entered once, not once per 64 KiB.
         image.decodermaxblock = max(len(encoded), 65536)  # type: ignore[attr-defined]
         if options.exif_orientation:
@@ -152,6 +187,48 @@ def load_image(encoded: bytes, options: DecodeOptions, name: str = "<bytes>") ->
         raise
     except Exception as error:  # plugins raise nearly anything on damaged data
         raise ImageFileError(name, decode_failure(error)) from error
+
+
+def orientation_of(encoded: bytes, name: str) -> int:
+    """Return the EXIF orientation, 1 to 8, of an encoded image; 1 where it says nothing.
+
+    Parameters
+    ----------
+    encoded : bytes
+        A whole image file.
+    name : str
+        For messages.
+
+    Raises
+    ------
+    ImageFileError
+        If its header cannot be read.
+    """
+    try:
+        orientation = open_image(encoded, None, name).getexif().get(_ORIENTATION, 1)
+    except ImageFileError:
+        raise
+    except Exception as error:
+        raise ImageFileError(name, decode_failure(error)) from error
+    return orientation if orientation in _TRANSPOSED else 1
+
+
+def transpose(image: Image.Image, orientation: int) -> Image.Image:
+    """Turn an image as its EXIF orientation says.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        As it is stored.
+    orientation : int
+        From `orientation_of`.
+
+    References
+    ----------
+    ``PIL.ImageOps.exif_transpose``.
+    """
+    method = _TRANSPOSED.get(orientation)
+    return image if method is None else image.transpose(method)
 
 
 def convert(image: Image.Image, options: DecodeOptions) -> Image.Image:
