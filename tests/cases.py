@@ -8,7 +8,17 @@ import numpy as np
 
 from gpuseq.arrays import PARAMS_DTYPE, FillMode, identity_params, literals
 
-__all__ = ["DTYPES", "FILL_MODES", "LINEAR_ORDERS", "ORDERS", "SHAPES", "draw_params", "identity", "images", "transposed"]
+__all__ = [
+    "DTYPES",
+    "FILL_MODES",
+    "LINEAR_ORDERS",
+    "ORDERS",
+    "SHAPES",
+    "draw_params",
+    "identity",
+    "images",
+    "transposed",
+]
 
 SHAPES: dict[str, tuple[int, int, int, int]] = {
     "one_pixel": (1, 1, 1, 1),
@@ -92,7 +102,9 @@ def draw_params(num_samples: int, height: int, width: int, *, seed: int = 0, col
     params["flip_horizontal"] = rng.integers(0, 2, num_samples)
     params["flip_vertical"] = rng.integers(0, 2, num_samples)
     if colour:
-        params["channel_shift_intensity"] = np.where(rng.random(num_samples) < 0.6, rng.uniform(-90, 90, num_samples), np.nan)
+        params["channel_shift_intensity"] = np.where(
+            rng.random(num_samples) < 0.6, rng.uniform(-90, 90, num_samples), np.nan
+        )
         params["brightness"] = np.where(rng.random(num_samples) < 0.6, rng.uniform(0, 2, num_samples), np.nan)
     if num_samples > 1:
         params[0] = identity_params(1)[0]

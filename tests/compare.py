@@ -134,7 +134,9 @@ def assert_same(
     )
 
 
-def assert_same_structure(actual: Any, expected: Any, *, path: str = "batch", atol_of: Any = None, where: str | None = None) -> None:
+def assert_same_structure(
+    actual: Any, expected: Any, *, path: str = "batch", atol_of: Any = None, where: str | None = None
+) -> None:
     """Compare nested tuples and lists of arrays: the same containers, the same lengths, the same leaves.
 
     Parameters

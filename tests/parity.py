@@ -20,7 +20,15 @@ from tests.cases import FILL_MODES
 from tests.compare import assert_same, assert_same_structure
 from tests.tolerance import EXACT, NORMALISED, PIXELS, unit_of
 
-__all__ = ["Config", "Streams", "assert_same_attributes", "assert_same_walk", "quiet", "sample_generator", "sample_walk"]
+__all__ = [
+    "Config",
+    "Streams",
+    "assert_same_attributes",
+    "assert_same_walk",
+    "quiet",
+    "sample_generator",
+    "sample_walk",
+]
 
 Action = tuple[str, int]
 
@@ -76,7 +84,12 @@ class Config:
     @property
     def normalises(self) -> bool:
         g = self.generator
-        names = ("samplewise_center", "samplewise_std_normalization", "featurewise_center", "featurewise_std_normalization")
+        names = (
+            "samplewise_center",
+            "samplewise_std_normalization",
+            "featurewise_center",
+            "featurewise_std_normalization",
+        )
         return any(g.get(name) for name in (*names, "zca_whitening"))
 
     def tolerance(self, expected: np.ndarray) -> float:
@@ -93,7 +106,13 @@ def _one_of(rng: random.Random, *choices: Any) -> Any:
 
 
 def sample_generator(
-    rng: random.Random, *, channels: int, dtype: str, data_format: str, float_ranges_only: bool = False, may_whiten: bool = False
+    rng: random.Random,
+    *,
+    channels: int,
+    dtype: str,
+    data_format: str,
+    float_ranges_only: bool = False,
+    may_whiten: bool = False,
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """Draw arguments for ``ImageDataGenerator`` that Keras itself accepts, and for ``fit`` where they need it.
 
@@ -176,7 +195,9 @@ def sample_walk(rng: random.Random, num_batches: int, *, seeded: bool) -> list[A
         return [*walk, ("getitem", order[0])]
     walk = []
     for _ in range(2 * num_batches + 2):
-        walk.append(_one_of(rng, ("next", 0), ("next", 0), ("getitem", rng.choice(order)), ("on_epoch_end", 0), ("reset", 0)))
+        walk.append(
+            _one_of(rng, ("next", 0), ("next", 0), ("getitem", rng.choice(order)), ("on_epoch_end", 0), ("reset", 0))
+        )
     if seeded:
         # Before the first batch Keras' seeded iterator shuffles from the global stream, whatever the seed: not a contract.
         first_batch = next((i for i, (name, _) in enumerate(walk) if name in ("next", "getitem")), len(walk))

@@ -34,9 +34,13 @@ def sample(number: int, *, name: str = "arrays", **fixed: Any) -> Config:
     seeded = fixed.get("seeded", rng.random() < 0.75)
     whiten = number % 12 == 5
     channels = rng.choice((1, 2)) if whiten else rng.choice((1, 2, 3, 3, 3, 4, 8))
-    dtype = rng.choice(("float32", "float32", "float64")) if whiten else rng.choice(("float32",) * 5 + ("float64", "uint8"))
+    dtype = (
+        rng.choice(("float32", "float32", "float64")) if whiten else rng.choice(("float32",) * 5 + ("float64", "uint8"))
+    )
     data_format = rng.choice(("channels_last", "channels_last", "channels_first"))
-    size = rng.choice(((4, 4), (3, 5))) if whiten else rng.choice(((8, 8), (13, 7), (11, 19), (1, 17), (5, 5), (16, 16)))
+    size = (
+        rng.choice(((4, 4), (3, 5))) if whiten else rng.choice(((8, 8), (13, 7), (11, 19), (1, 17), (5, 5), (16, 16)))
+    )
     generator, fit = sample_generator(
         rng,
         channels=channels,
@@ -110,7 +114,10 @@ def test_arrays(number: int, tmp_path: Path) -> None:
         ours = gpuseq.ImageDataGenerator(**config.generator, device="cpu")
         if config.fit is not None:
             # ZCA needs more images than values per image: whitening with fewer amplifies rounding noise a million times.
-            shape = (3 * int(np.prod(batch.shape[1:])) if config.generator.get("zca_whitening") else 6, *batch.shape[1:])
+            shape = (
+                3 * int(np.prod(batch.shape[1:])) if config.generator.get("zca_whitening") else 6,
+                *batch.shape[1:],
+            )
             sample_data = images(shape, "float32", seed=number + 1)
             streams.run("keras", lambda: theirs.fit(sample_data, **config.fit))
             streams.run("ours", lambda: ours.fit(sample_data, **config.fit))

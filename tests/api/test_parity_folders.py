@@ -91,9 +91,16 @@ def test_folders(number: int, tree: Path, tmp_path: Path) -> None:
             flows[side] = generator.flow_from_directory(str(tree), **arguments)
         if not config.data["save"]:
             assert_same_attributes(flows["keras"], flows["ours"])
-        walk = sample_walk(random.Random(config.data["walk_seed"]), len(flows["keras"]), seeded=config.flow["seed"] is not None)
+        walk = sample_walk(
+            random.Random(config.data["walk_seed"]), len(flows["keras"]), seeded=config.flow["seed"] is not None
+        )
         assert_same_walk(
-            flows["keras"], flows["ours"], walk, streams, config.tolerance, input_labels=config.flow["class_mode"] == "input"
+            flows["keras"],
+            flows["ours"],
+            walk,
+            streams,
+            config.tolerance,
+            input_labels=config.flow["class_mode"] == "input",
         )
     if config.data["save"]:
         exact = not (config.moves_pixels or config.normalises)
@@ -132,7 +139,9 @@ def test_each_kind_of_file_is_decoded_exactly(kind: str, color_mode: str, tmp_pa
     assert_same(np.asarray(got), wanted)
 
 
-def test_what_keras_prints_is_logged(tree: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_keras_prints_is_logged(
+    tree: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
     with caplog.at_level(logging.INFO, logger="gpuseq"):
         gpuseq.ImageDataGenerator(device="cpu").flow_from_directory(str(tree))
     assert "Found 22 images belonging to 3 classes." in caplog.text + capsys.readouterr().out

@@ -108,7 +108,9 @@ def test_frames(number: int, tree: Path) -> None:
     before = frame.copy(deep=True)
     with quiet():
         theirs = keras_image.ImageDataGenerator(**config.generator).flow_from_dataframe(frame, directory, **arguments)
-        ours = gpuseq.ImageDataGenerator(**config.generator, device="cpu").flow_from_dataframe(frame, directory, **arguments)
+        ours = gpuseq.ImageDataGenerator(**config.generator, device="cpu").flow_from_dataframe(
+            frame, directory, **arguments
+        )
         assert_same_attributes(theirs, ours)
         walk = sample_walk(random.Random(config.data["walk_seed"]), len(theirs), seeded=theirs.seed is not None)
         assert_same_walk(
