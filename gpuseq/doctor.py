@@ -73,6 +73,8 @@ class Report:
         ``"cuda"`` or ``"cpu"``: what ``device="auto"`` would take now.
     reason : str
         Why.
+    has_gpu : bool
+        Whether a GPU could be used, whatever GPUSEQ_DEVICE asks for.
     findings : tuple of Finding
         The pieces, core first.
     environment : dict of str to str
@@ -82,6 +84,7 @@ class Report:
     gpuseq: str
     engine: str
     reason: str
+    has_gpu: bool
     findings: tuple[Finding, ...]
     environment: dict[str, str]
 
@@ -138,7 +141,7 @@ def examine() -> Report:
         _package("ray", "Ray", "statistics over many machines", install='pip install "gpuseq[ray]"'),
     )
     environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
-    return Report(__version__, engine, reason, findings, environment)
+    return Report(__version__, engine, reason, problem is None, findings, environment)
 
 
 def format_report(report: Report) -> str:
