@@ -16,15 +16,17 @@ __all__ = ["check", "decode_host"]
 _local = threading.local()
 
 
-def check() -> Any:
-    """Import DALI's dynamic mode (1.5 s and some 300 MB, once).
+def check() -> tuple[Any, Any]:
+    """Import DALI's dynamic mode and its types (1.5 s and some 300 MB, once).
 
     Raises
     ------
     MissingDependencyError
         If DALI is not installed, or too old to have a dynamic mode.
     """
-    return require("nvidia.dali.experimental.dynamic", extra="dali", purpose='decoder="dali"')
+    dynamic = require("nvidia.dali.experimental.dynamic", extra="dali", purpose='decoder="dali"')
+    types = require("nvidia.dali.types", extra="dali", purpose='decoder="dali"')
+    return dynamic, types
 
 
 def decode_host(encoded: Sequence[bytes], layout: Layout, num_threads: int) -> list[np.ndarray | None]:
@@ -49,40 +51,31 @@ def decode_host(encoded: Sequence[bytes], layout: Layout, num_threads: int) -> l
     MissingDependencyError
         If DALI is not installed.
     """
-    dynamic = check()
+    dynamic, types = check()
     results: list[np.ndarray | None] = [None] * len(encoded)
     if not encoded:
         return results
     with _context(dynamic, num_threads):
-        _decode_range(dynamic, encoded, results, 0, len(encoded))
+        _decode_range(dynamic, types.RGB, encoded, results, 0, len(encoded))
     return results
 
 
 def _decode_range(
-    dynamic: Any, encoded: Sequence[bytes], results: list[np.ndarray | None], begin: int, end: int
+    dynamic: Any, rgb: Any, encoded: Sequence[bytes], results: list[np.ndarray | None], begin: int, end: int
 ) -> None:
-    # One bad sample makes DALI raise for the whole batch, mostly without saying which: halve until it stands alone.
-    try:
-        results[begin:end] = _decode_batch(dynamic, encoded[begin:end])
-    except Exception:
-        if end - begin == 1:
-            return
-        middle = (begin + end) // 2
-        _decode_range(dynamic, encoded, results, begin, middle)
-        _decode_range(dynamic, encoded, results, middle, end)
-
-
-def _decode_batch(dynamic: Any, encoded: Sequence[bytes]) -> list[np.ndarray]:
     # bytearray: DALI copies read-only arrays once more. Never output_type=ANY_DATA: a grey JPEG corrupts the heap.
-    batch = dynamic.as_batch([np.frombuffer(bytearray(data), np.uint8) for data in encoded])
-    images = dynamic.decoders.image(
-        batch,
-        device="cpu",
-        output_type=dynamic.ImageType.RGB,
-        adjust_orientation=False,
-        jpeg_fancy_upsampling=True,
-    )
-    return [np.asarray(tensor) for tensor in images.tensors]
+    batch = dynamic.as_batch([np.frombuffer(bytearray(data), np.uint8) for data in encoded[begin:end]])
+    try:
+        images = dynamic.decoders.image(
+            batch, device="cpu", output_type=rgb, adjust_orientation=False, jpeg_fancy_upsampling=True
+        )
+        results[begin:end] = [np.asarray(tensor) for tensor in images.tensors]
+    except RuntimeError:
+        # One bad sample makes DALI raise for the whole batch, mostly without saying which: halve until it is alone.
+        if end - begin > 1:
+            middle = (begin + end) // 2
+            _decode_range(dynamic, rgb, encoded, results, begin, middle)
+            _decode_range(dynamic, rgb, encoded, results, middle, end)
 
 
 def _context(dynamic: Any, num_threads: int) -> Any:

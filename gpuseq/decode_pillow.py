@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import struct
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -112,15 +111,17 @@ def open_image(encoded: bytes, limit: int | None, name: str) -> Image.Image:
         raise ImageFileError(name, "the file is empty")
     stream = io.BytesIO(encoded)
     image = _identify(stream, encoded[:16])
-    if image is None:
-        raise ImageFileError(name, f"not an image that Pillow can read (it starts with {encoded[:8]!r})")
+    if isinstance(image, str):
+        raise ImageFileError(name, image)
     check_size(*image.size, limit, name)
     return image
 
 
-def _identify(stream: io.BytesIO, prefix: bytes) -> Image.Image | None:
+def _identify(stream: io.BytesIO, prefix: bytes) -> Image.Image | str:
+    # Return the opened image, or why there is none.
     # Pillow's registry instead of Image.open: the size limit is ours (max_pixels may lie above or below Pillow's),
     # and Image.open's warning half-way to its limit would be an error under "-W error", or noise from every worker.
+    reason = f"not an image that Pillow can read (it starts with {prefix[:8]!r})"
     tried: set[str] = set()
     for load_plugins in (Image.preinit, Image.init):
         load_plugins()
@@ -133,9 +134,10 @@ def _identify(stream: io.BytesIO, prefix: bytes) -> Image.Image | None:
                     continue
                 stream.seek(0)
                 return factory(stream, "")
-            except (SyntaxError, IndexError, TypeError, struct.error):
-                continue  # what Image.open takes for "not this format"
-    return None
+            except (SyntaxError, IndexError, TypeError, struct.error):  # what Image.open takes for "not this format"
+                if accept:
+                    reason = f"it begins like {format_name}, but its header cannot be read"
+    return reason
 
 
 def _reserve(image: Image.Image) -> None:
@@ -176,8 +178,6 @@ def load_encoded(encoded: bytes, options: DecodeOptions, name: str) -> Image.Ima
     try:
         image = open_image(encoded, pixel_limit(options), name)
         _reserve(image)
-        # One block: the decoder is entered once, not once per 64 KiB.
-        image.decodermaxblock = max(len(encoded), 65536)  # type: ignore[attr-defined]
         if options.exif_orientation:
             ImageOps.exif_transpose(image, in_place=True)
         image = finish(convert(image, options), options)
@@ -322,7 +322,9 @@ def decode_failure(error: BaseException) -> str:
     """
     if isinstance(error, UnidentifiedImageError):
         return "not an image that Pillow can read"
-    text: Any = " ".join(str(error).split())
+    text = " ".join(str(error).split())
+    if text == "Truncated File Read":
+        return "the file ends within its header"
     if isinstance(error, (OSError, SyntaxError)) and text:
-        return str(text)
+        return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

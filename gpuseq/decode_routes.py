@@ -36,13 +36,11 @@ def route(header: Header | None, options: DecodeOptions, decoder: Decoder) -> La
         return None
     if header.format not in _FORMATS:
         return None
-    if options.color_mode == "rgb":
+    if options.color_mode != "rgba":
         return "RGB"
-    if options.color_mode == "grayscale":
-        return "RGB" if header.mode in ("L", "RGB") else None
     if header.transparency:
         return None
-    if header.mode in ("L", "RGB"):
+    if header.mode not in ("LA", "RGBA"):
         return "RGB"
-    # Only nvImageCodec hands out an alpha channel that was not touched.
+    # Only nvImageCodec hands out an alpha channel as it is in the file.
     return "RGBA" if decoder == "nvimgcodec" and header.mode == "RGBA" and header.format in ("PNG", "WEBP") else None

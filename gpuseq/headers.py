@@ -96,6 +96,8 @@ def _png(data: bytes) -> Header | None:
     mode = {0: "L", 2: "RGB", 3: "P", 4: "LA", 6: "RGBA"}.get(colour, "")
     if colour == 0 and bits in (1, 16):
         mode = "1" if bits == 1 else "I;16"
+    elif colour == 4 and bits == 16:
+        mode = "RGBA"
     plain, transparency = bool(mode), False
     position = 33
     while True:
@@ -118,7 +120,10 @@ def _bmp(data: bytes) -> Header | None:
         return None
     # Palettes may be grey or 1-bit to Pillow; only it can say, so the mode of those stays open.
     mode = {24: "RGB", 32: "RGB"}.get(bits, "")
-    plain = compression == 0 and bits == 24
+    # Other decoders make up the rows that a cut file lacks, and Pillow refuses it.
+    (offset,) = struct.unpack_from("<I", data, 10)
+    complete = len(data) >= offset + abs(height) * ((abs(width) * bits + 31) // 32 * 4)
+    plain = compression == 0 and bits in (1, 8, 24) and complete
     return Header("BMP", abs(width), abs(height), mode, min(bits, 8), plain)
 
 
@@ -164,7 +169,8 @@ def _tiff(data: bytes) -> Header | None:
     if ordinary and set(bits) == {8} and 338 not in tags:
         # 2 is RGB, 6 YCbCr (JPEG inside), 5 CMYK, 1 grey with black as zero.
         mode = {(2, 3): "RGB", (6, 3): "RGB", (5, 4): "CMYK", (1, 1): "L"}.get((photometric or 0, samples), "")
-    plain = mode in ("RGB", "CMYK") and tags.get(259, (1,))[0] in (1, 5, 7, 8, 32946)
+    # Not LZW and PackBits: where their data is damaged Pillow refuses, and others make it up.
+    plain = mode in ("RGB", "L") and tags.get(259, (1,))[0] in (1, 7, 8, 32946)
     return Header("TIFF", tags[256][0], tags[257][0], mode, max(bits), plain) if 256 in tags and 257 in tags else None
 
 
