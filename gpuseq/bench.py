@@ -15,7 +15,7 @@ from typing import Any
 from tqdm import tqdm
 
 from .compat import cpu_count, gpu_problem
-from .demo import quiet, synchronize
+from .engine import quiet, synchronize
 from .folder import Folder
 from .image import ImageDataGenerator
 

@@ -101,7 +101,7 @@ def doctor(arguments: argparse.Namespace) -> int:
 
 def preview(arguments: argparse.Namespace) -> int:
     """Draw what an augmentation does."""
-    from .demo import quiet
+    from .engine import quiet
     from .folder import open_folder, pick
     from .preview import format_arguments, preview_rows
     from .sheet import write_sheet
@@ -188,7 +188,7 @@ def fit(arguments: argparse.Namespace) -> int:
 
     from . import __version__
     from .atomic import replacing
-    from .demo import quiet
+    from .engine import quiet
     from .folder import open_folder
     from .image import ImageDataGenerator
 

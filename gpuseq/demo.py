@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from .compat import cpu_count, gpu_problem, resolve_device
+from .compat import cpu_count
+from .engine import engine_and_reason, quiet, synchronize
 from .folder import open_folder, pick, shipped_photos
 from .image import ImageDataGenerator
 from .preview import AUGMENTATION, format_arguments, preview_rows
 from .sheet import write_sheet
 
-__all__ = ["DemoResult", "EpochResult", "engine_and_reason", "run_demo", "synchronize"]
+__all__ = ["DemoResult", "EpochResult", "run_demo"]
 
 
 @dataclass(frozen=True)
@@ -82,60 +80,6 @@ class DemoResult:
             ],
             "sheet": str(self.sheet),
         }
-
-
-def engine_and_reason(device: str = "auto") -> tuple[str, str]:
-    """Return what `device` resolves to here, and why.
-
-    Parameters
-    ----------
-    device : {"auto", "cpu", "cuda", "cuda:N"}
-        As in `ImageDataGenerator`.
-
-    Returns
-    -------
-    (str, str)
-        ``"cpu"`` or ``"cuda:N"``, and one sentence.
-
-    Raises
-    ------
-    ValueError
-        If `device` is none of these.
-    DeviceError
-        If a GPU is asked for that is not there.
-    """
-    resolved = resolve_device(device)
-    if device != "auto":
-        return resolved, f"asked for with device={device!r}"
-    if asked := os.environ.get("GPUSEQ_DEVICE"):
-        return resolved, f"GPUSEQ_DEVICE={asked}"
-    return resolved, gpu_problem() or "CuPy sees a CUDA device"
-
-
-def synchronize(device: str) -> None:
-    """Wait until all the work on `device` is done; nothing to wait for on the CPU.
-
-    Parameters
-    ----------
-    device : str
-        As `engine_and_reason` returns it.
-    """
-    if device.startswith("cuda"):
-        import cupy
-
-        cupy.cuda.Device(int(device.partition(":")[2] or 0)).synchronize()
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep gpuseq's log at warnings for a while: the commands say in their own words what was found."""
-    logger = logging.getLogger("gpuseq")
-    before = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 def run_demo(

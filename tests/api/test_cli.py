@@ -18,8 +18,9 @@ import pytest
 from PIL import Image
 
 import gpuseq
-from gpuseq import bench, commands, compat, demo, doctor, sheet
+from gpuseq import bench, commands, compat, doctor, sheet
 from gpuseq.cli import build_parser, main
+from gpuseq.engine import quiet
 from gpuseq.folder import open_folder, shipped_photos
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -374,7 +375,7 @@ def test_the_bench_races_keras_on_the_users_folder(capsys: pytest.CaptureFixture
 def test_both_contenders_make_the_same_batches(photos: Path) -> None:
     augmentation = {"rotation_range": 20, "horizontal_flip": True, "rescale": 1 / 255}
     present, _ = bench.contenders(open_folder(photos), augmentation, target_size=(24, 24), batch_size=2)
-    with demo.quiet():
+    with quiet():
         keras, ours = (contender.open() for contender in present[:2])
         for _ in range(3):
             (expected, expected_labels), (images, labels) = next(keras), next(ours)
