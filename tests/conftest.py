@@ -40,7 +40,8 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Say how much of the suite a machine without a GPU left out."""
     if _skipped_for_want_of_a_gpu:
         terminalreporter.write_line(
-            f"{len(_skipped_for_want_of_a_gpu)} test(s) skipped for want of a GPU (set {REQUIRE_GPU}=1 to make that a failure)"
+            f"{len(_skipped_for_want_of_a_gpu)} test(s) skipped for want of a GPU "
+            f"(set {REQUIRE_GPU}=1 to make that a failure)"
         )
 
 

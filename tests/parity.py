@@ -199,7 +199,7 @@ def sample_walk(rng: random.Random, num_batches: int, *, seeded: bool) -> list[A
             _one_of(rng, ("next", 0), ("next", 0), ("getitem", rng.choice(order)), ("on_epoch_end", 0), ("reset", 0))
         )
     if seeded:
-        # Before the first batch Keras' seeded iterator shuffles from the global stream, whatever the seed: not a contract.
+        # Before the first batch Keras shuffles from the global stream, whatever the seed: not a contract.
         first_batch = next((i for i, (name, _) in enumerate(walk) if name in ("next", "getitem")), len(walk))
         walk = walk[first_batch:]
     return [*walk, ("next", 0)]

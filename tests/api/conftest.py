@@ -11,7 +11,7 @@ from tests.photos import write_photo, write_tree
 
 @pytest.fixture(scope="session")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder of three classes with every kind of file: see `tests.photos.write_tree`. Read only, by agreement."""
+    """Return three classes with every kind of file: see `tests.photos.write_tree`. Read only, by agreement."""
     return write_tree(tmp_path_factory.mktemp("photos") / "tree")
 
 

@@ -31,14 +31,16 @@ AXES = {
 """Keras' defaults are channels_first; with the column axis before the row axis it does not swap the axes."""
 
 
-def image(dtype: str, axes: str = "channels_last", *, height: int = 13, width: int = 9, channels: int = 3) -> np.ndarray:
+def image(
+    dtype: str, axes: str = "channels_last", *, height: int = 13, width: int = 9, channels: int = 3
+) -> np.ndarray:
     """Return one read-only image in the layout that `axes` means."""
     drawn = images((height, width, channels), dtype)
     return read_only(drawn if axes.startswith("channels_last") else drawn.transpose(2, 0, 1))
 
 
 def both(name: str, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-    """Call Keras' and our function of that name, each from the same place of the global stream; both must leave it alike."""
+    """Call Keras' function and ours from the same place of the global stream; both must leave it alike."""
     start = np.random.get_state()
     wanted = getattr(keras_image, name)(*args, **kwargs)
     wanted_end = np.random.get_state()
@@ -97,7 +99,17 @@ def test_apply_affine_transform_keeps_the_dtype(dtype: str, order: int) -> None:
 
 @pytest.mark.parametrize(
     "parameters",
-    [{}, {"theta": 90}, {"theta": 180}, {"tx": 3}, {"ty": 3}, {"tx": 0.5}, {"shear": 45}, {"zx": 0.5, "zy": 0.5}, {"zx": 2}],
+    [
+        {},
+        {"theta": 90},
+        {"theta": 180},
+        {"tx": 3},
+        {"ty": 3},
+        {"tx": 0.5},
+        {"shear": 45},
+        {"zx": 0.5, "zy": 0.5},
+        {"zx": 2},
+    ],
     ids=lambda parameters: "_".join(parameters) or "identity",
 )
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (7, 1), (8, 8), (5, 12)], ids=str)
@@ -235,7 +247,9 @@ def test_load_img(kind: str, color_mode: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("keep_aspect_ratio", [False, True])
 @pytest.mark.parametrize("interpolation", literals(Interpolation))
 @pytest.mark.parametrize("size", [(10, 10), (40, 9), (21, 34), (7, 80)], ids=str)
-def test_load_img_resizes_exactly(size: tuple[int, int], interpolation: str, keep_aspect_ratio: bool, tmp_path: Path) -> None:
+def test_load_img_resizes_exactly(
+    size: tuple[int, int], interpolation: str, keep_aspect_ratio: bool, tmp_path: Path
+) -> None:
     for kind in ("png", "png_rgba", "png_gray"):
         path = write_photo(tmp_path / kind, kind, height=21, width=34)
         for color_mode in COLOR_CHANNELS:
