@@ -147,12 +147,11 @@ def describe_params(params: Mapping[str, Any] | np.void) -> tuple[tuple[str, str
     lines = []
     if theta := value("theta", 0.0):
         lines.append(("rotate", f"{theta:+.1f}°"))
-    if value("tx", 0.0) or value("ty", 0.0):
-        lines.append(("shift", f"tx {value('tx', 0.0):+.1f}  ty {value('ty', 0.0):+.1f} px"))
+    lines += [(f"shift {name}", f"{shift:+.1f} px") for name in ("tx", "ty") if (shift := value(name, 0.0))]
     if shear := value("shear", 0.0):
         lines.append(("shear", f"{shear:+.1f}°"))
     if (zoom := (value("zx", 1.0), value("zy", 1.0))) != (1.0, 1.0):
-        lines.append(("zoom", f"{zoom[0]:.2f} by {zoom[1]:.2f}"))
+        lines.append(("zoom", f"{zoom[0]:.2f} x {zoom[1]:.2f}"))
     if flips := [axis for axis in ("horizontal", "vertical") if value(f"flip_{axis}", 0.0)]:
         lines.append(("flip", " + ".join(flips)))
     if channel_shift := value("channel_shift_intensity", 0.0):

@@ -248,15 +248,15 @@ body { margin: 0; padding: 2.5rem clamp(1rem, 4vw, 3rem); background: var(--pape
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
 h1 { margin: 0 0 .5rem; font-size: 1.75rem; line-height: 1.2; letter-spacing: -.01em; }
 header p { margin: .15rem 0; max-width: 80ch; color: var(--muted); overflow-wrap: anywhere; }
-section { display: grid; grid-template-columns: repeat(auto-fill, minmax(11.5rem, 1fr)); gap: 1rem;
+section { display: grid; grid-template-columns: repeat(auto-fill, minmax(10.5rem, 1fr)); gap: 1rem;
   padding: 1.5rem 0; border-top: 1px solid var(--rule); margin-top: 1.5rem; }
 section + section { margin-top: 0; }
 figure { margin: 0; padding: .6rem; background: var(--card); border: 1px solid var(--rule); border-radius: .6rem; }
 figure.original { border: 2px solid var(--accent); }
 img { display: block; width: 100%; height: auto; border-radius: .3rem; }
-figcaption { margin-top: .5rem; font-weight: 600; overflow-wrap: anywhere; }
+figcaption { margin-top: .5rem; font-size: .9rem; font-weight: 600; overflow-wrap: anywhere; }
 .original figcaption { color: var(--accent); }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: 0 .75rem; margin: .25rem 0 0; font-size: .85rem; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: 0 .5rem; margin: .25rem 0 0; font-size: .8rem; }
 dt { color: var(--muted); }
 dd { margin: 0; text-align: right; font-variant-numeric: tabular-nums; }
 @media print { body { padding: 0; } figure { break-inside: avoid; } }
@@ -308,10 +308,11 @@ def _figure(tile: Tile, *, is_original: bool) -> str:
     picture.save(buffer, "JPEG", quality=92, subsampling=0)
     data = base64.b64encode(buffer.getvalue()).decode("ascii")
     spoken = html.escape(", ".join([tile.title, *(f"{name} {value}" for name, value in tile.lines)]), quote=True)
+    title = html.escape(tile.title).replace("/", "/<wbr>")  # a path breaks at its folders
     pairs = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd>" for name, value in tile.lines)
     return (
         f"<figure{' class=' + chr(34) + 'original' + chr(34) if is_original else ''}>"
         f'<img alt="{spoken}" width="{picture.width}" height="{picture.height}" '
-        f'src="data:image/jpeg;base64,{data}"><figcaption>{html.escape(tile.title)}</figcaption>'
+        f'src="data:image/jpeg;base64,{data}"><figcaption>{title}</figcaption>'
         f"{f'<dl>{pairs}</dl>' if pairs else ''}</figure>"
     )

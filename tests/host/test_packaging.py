@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email
+import inspect
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import sysconfig
 import time
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -145,6 +147,32 @@ def test_every_public_name_imports_and_is_listed() -> None:
     assert missing == []
     assert set(gpuseq.__all__) <= set(namespace)
     assert set(gpuseq.__all__) <= set(dir(gpuseq))
+
+
+def public_callables() -> list[tuple[str, Any]]:
+    found = []
+    for name in getattr(gpuseq, "__all__", ()):
+        thing = getattr(gpuseq, name)
+        if callable(thing) and getattr(thing, "__module__", "").startswith("gpuseq"):
+            found.append((name, thing))
+        if inspect.isclass(thing):
+            found += [
+                (f"{name}.{method}", function)
+                for method, function in vars(thing).items()
+                if inspect.isfunction(function) and not method.startswith("_")
+            ]
+    return found
+
+
+def test_every_public_argument_is_documented() -> None:
+    """Each argument of a public class, function or method stands by its name in the docstring."""
+    assert len(public_callables()) > 20
+    missing = []
+    for name, thing in public_callables():
+        text = inspect.getdoc(thing) or ""
+        arguments = [argument for argument in inspect.signature(thing).parameters if argument not in ("self", "cls")]
+        missing += [f"{name}({argument})" for argument in arguments if not re.search(rf"\b{argument}\b", text)]
+    assert missing == []
 
 
 def test_the_version_is_in_one_place() -> None:
