@@ -1,0 +1,142 @@
+// One launch from source images to the finished batch: gather, affine map, flips, channel shift, brightness,
+// preprocessing mode, rescale, normalisation, layout and cast, in Keras' order.
+//
+// Macros: those of common.cuh and the four below. Sizes are arguments.
+// Checked by the launcher (gpuseq/ops_cuda.py): H * W * C < 2^31, source indices, blockDim.x a multiple of tile_cols and
+// at most MAX_BLOCK, tile_cols a power of two of at most 32, rows_per_band at most MAX_BAND_ROWS.
+
+#ifndef SAMPLEWISE_CENTER        // 1: subtract the sample's mean; `moments` is read for it
+#define SAMPLEWISE_CENTER 0
+#endif
+#ifndef SAMPLEWISE_STD           // 1: divide by the sample's standard deviation + 1e-6
+#define SAMPLEWISE_STD 0
+#endif
+#ifndef FEATUREWISE_CENTER       // 1: subtract mean_c
+#define FEATUREWISE_CENTER 0
+#endif
+#ifndef FEATUREWISE_STD          // 1: divide by divisor_c, which already holds the 1e-6
+#define FEATUREWISE_STD 0
+#endif
+
+#define MAX_STAGED_CHANNELS 16
+#define IS_STAGED (OUT_CHANNELS_LAST && CHANNELS > 1 && CHANNELS <= MAX_STAGED_CHANNELS)
+
+constexpr int UNROLL = CHANNELS > 0 && CHANNELS <= 4 ? CHANNELS : 1;
+
+#ifndef HOST_RUN                 // the host shim brings its own
+DEVICE unsigned short half_bits(float value)
+{
+    unsigned short bits;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+    return bits;
+}
+#endif
+
+DEVICE OUT_T cast_out(COMPUTE_T value)
+{
+#if OUT_KIND == OUT_UINT8
+    return value >= (COMPUTE_T)255.0 ? 255 : value > (COMPUTE_T)0.0 ? (unsigned char)(int)value : 0;
+#elif OUT_KIND == OUT_FLOAT16
+    return half_bits(value);
+#elif OUT_KIND == OUT_BFLOAT16
+    const unsigned bits = __float_as_uint(value);    // round to nearest even by hand: no instruction before sm_80
+    if ((bits & 0x7fffffffu) > 0x7f800000u) return (unsigned short)(bits >> 16 | 0x40u);
+    return (unsigned short)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+#else
+    return value;
+#endif
+}
+
+// The value of channel `channel` of the batch at a pixel, before the cast.
+DEVICE COMPUTE_T value_at(const SOURCE_T *__restrict__ source, const Taps &taps, int channel, Shape shape, const Sample &sample,
+                          const COMPUTE_T *mean_c, const COMPUTE_T *divisor_c, double cval, double rescale)
+{
+    const int from = source_channel(channel, shape.channels);
+    COMPUTE_T value = sample_channel(source + from * source_channel_stride(shape), taps, cval);
+    value = shift_and_brighten(value, sample, shape.channels == 4 && from == 3);
+    value = preprocess(value, channel, rescale);
+#if SAMPLEWISE_CENTER
+    value -= sample.mean;
+#endif
+#if SAMPLEWISE_STD
+    value /= sample.divisor;
+#endif
+#if FEATUREWISE_CENTER
+    value -= mean_c[channel];
+#endif
+#if FEATUREWISE_STD
+    value /= divisor_c[channel];
+#endif
+    return value;
+}
+
+extern "C" __global__ void __launch_bounds__(MAX_BLOCK) augment(
+    const SOURCE_T *__restrict__ images,     // (M, H, W, C) or (M, C, H, W)
+    const double *__restrict__ table,        // (N, NUM_COLUMNS)
+    const double *__restrict__ ranges,       // (N, num_bands, 2): sample_range's; null without HAS_RANGE
+    const double *__restrict__ moments,      // (N, num_bands, 3): sample_moments'; null without SAMPLEWISE_*
+    const COMPUTE_T *__restrict__ mean_c,    // (C,); null without FEATUREWISE_CENTER
+    const COMPUTE_T *__restrict__ divisor_c, // (C,); null without FEATUREWISE_STD
+    OUT_T *__restrict__ out,                 // (N, H, W, C) or (N, C, H, W); does not overlap `images`
+    int num_samples, int height, int width, int channels,
+    int rows_per_band, int num_bands, int tile_cols,
+    double cval, double rescale)
+{
+    __shared__ BlockShared shared;
+#if IS_STAGED
+    DYNAMIC_SHARED(OUT_T, stage);            // (blockDim.x, C): a group's pixels leave in the order of the addresses
+#endif
+    const Shape shape = {height, width, CHANNELS ? CHANNELS : channels};
+    const int sample_size = height * width * shape.channels;
+    const long long num_units = (long long)num_samples * num_bands;
+    for (long long unit = blockIdx.x; unit < num_units; unit += gridDim.x) {
+        const Band band = band_of(unit, num_bands, rows_per_band, height);
+        open_band(shared, band, shape, table, ranges, num_bands);
+#if SAMPLEWISE_CENTER || SAMPLEWISE_STD
+        const double *partials = moments + (long long)band.sample * num_bands * 3;
+        const double sum = fold_bands(partials, num_bands, 3, 0, 0.0, shared.scratch, Plus());
+        const double squares = fold_bands(partials, num_bands, 3, 1, 0.0, shared.scratch, Plus());
+        if (threadIdx.x == 0) {
+            const double offset = sum / sample_size;     // the mean, seen from the pivot
+            const double variance = squares / sample_size - offset * offset;
+            shared.sample.mean = (COMPUTE_T)(partials[2] + offset);
+            shared.sample.divisor = (COMPUTE_T)sqrt(variance > 0.0 ? variance : 0.0) + (COMPUTE_T)1e-6;
+        }
+        __syncthreads();
+#endif
+        const SOURCE_T *source = images + shared.sample.source_index * sample_size;
+        OUT_T *batch = out + (long long)band.sample * sample_size;
+        visit_band(shared, band, shape, tile_cols, [&](int row, int tile, int col, const Taps &taps, bool is_inside) {
+#if IS_STAGED
+            OUT_T *group_stage = stage + (threadIdx.x - (col - tile)) * CHANNELS;
+            if (is_inside) {
+#pragma unroll UNROLL
+                for (int channel = 0; channel < CHANNELS; ++channel) {
+                    group_stage[(col - tile) * CHANNELS + channel] =
+                        cast_out(value_at(source, taps, channel, shape, shared.sample, mean_c, divisor_c, cval, rescale));
+                }
+            }
+            __syncwarp();
+            if (row < band.first_row + band.num_rows) {
+                const int num_pixels = width - tile < tile_cols ? width - tile : tile_cols;
+                OUT_T *segment = batch + (row * width + tile) * CHANNELS;
+#pragma unroll UNROLL
+                for (int step = 0; step < CHANNELS; ++step) {
+                    const int position = step * tile_cols + (col - tile);
+                    if (position < num_pixels * CHANNELS) segment[position] = group_stage[position];
+                }
+            }
+            __syncwarp();
+#else
+            if (!is_inside) return;
+            const int pixel = row * width + col;
+#pragma unroll UNROLL
+            for (int channel = 0; channel < shape.channels; ++channel) {
+                const int position = OUT_CHANNELS_LAST ? pixel * shape.channels + channel : channel * height * width + pixel;
+                batch[position] =
+                    cast_out(value_at(source, taps, channel, shape, shared.sample, mean_c, divisor_c, cval, rescale));
+            }
+#endif
+        });
+    }
+}

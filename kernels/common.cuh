@@ -1,0 +1,505 @@
+// What augment.cu and reduce.cu share: the macros, the table of a sample, the affine sampling, the colour chain.
+//
+// This text is pasted before every kernel file (see README.md), so a kernel file is one translation unit without an
+// include path. Axis letters: N samples, H rows, W columns, C channels. Every array is C-contiguous and every argument
+// has been checked by the launcher: nothing here checks again.
+//
+// Two rules keep the pixels equal to SciPy's and Keras': the file is compiled without FMA contraction, and every
+// expression in double is written in the order in which SciPy evaluates it.
+
+// ---------------------------------------------------------------------------------------------------- macros
+#ifndef SOURCE_T                 // element type of the source images: unsigned char, unsigned short, float, double
+#define SOURCE_T unsigned char
+#endif
+#ifndef COMPUTE_T                // float, or double for a float64 batch
+#define COMPUTE_T float
+#endif
+#ifndef OUT_KIND                 // dtype of the batch, one of the OUT_* below
+#define OUT_KIND 0
+#endif
+#ifndef CHANNELS                 // number of channels, or 0: take the argument
+#define CHANNELS 0
+#endif
+#ifndef SOURCE_CHANNELS_LAST     // 1: source (M, H, W, C), 0: (M, C, H, W)
+#define SOURCE_CHANNELS_LAST 1
+#endif
+#ifndef OUT_CHANNELS_LAST        // 1: batch (N, H, W, C), 0: (N, C, H, W)
+#define OUT_CHANNELS_LAST 1
+#endif
+#ifndef ORDER                    // spline order of the affine map: 0 or 1
+#define ORDER 1
+#endif
+#ifndef FILL_MODE                // one of the FILL_* below
+#define FILL_MODE 0
+#endif
+#ifndef CORRECTED                // 0: Keras' axes and centre, 1: what the argument names say
+#define CORRECTED 0
+#endif
+#ifndef HAS_TABLE                // 0: there is no table, and sample n is source row n, untouched by affine and colour
+#define HAS_TABLE 1
+#endif
+#ifndef HAS_AFFINE               // 0 promises that no sample asks for it; so do the three below
+#define HAS_AFFINE 1
+#endif
+#ifndef HAS_FLIP
+#define HAS_FLIP 1
+#endif
+#ifndef HAS_CHANNEL_SHIFT
+#define HAS_CHANNEL_SHIFT 0
+#endif
+#ifndef HAS_BRIGHTNESS
+#define HAS_BRIGHTNESS 0
+#endif
+#ifndef HAS_RANGE                // 1: `ranges` holds each sample's minimum and maximum after the affine map
+#define HAS_RANGE 0
+#endif
+#ifndef ROUND_AFFINE             // 1: the affine map rounds half up and saturates to 0..255
+#define ROUND_AFFINE 0
+#endif
+#ifndef PREPROCESS               // 0: none, 1: tf, 2: caffe, 3: torch
+#define PREPROCESS 0
+#endif
+#ifndef HAS_RESCALE
+#define HAS_RESCALE 0
+#endif
+
+#define OUT_FLOAT32 0
+#define OUT_FLOAT64 1
+#define OUT_FLOAT16 2
+#define OUT_BFLOAT16 3
+#define OUT_UINT8 4
+
+#define FILL_NEAREST 0
+#define FILL_CONSTANT 1
+#define FILL_REFLECT 2
+#define FILL_WRAP 3
+
+#if OUT_KIND == OUT_FLOAT32
+#define OUT_T float
+#elif OUT_KIND == OUT_FLOAT64
+#define OUT_T double
+#elif OUT_KIND == OUT_UINT8
+#define OUT_T unsigned char
+#else
+#define OUT_T unsigned short
+#endif
+
+#define DEVICE static __device__ __forceinline__
+#define MAX_BLOCK 256            // threads; the launcher never asks for more
+#define MAX_BAND_ROWS 64         // rows of one unit of work
+
+#ifndef DYNAMIC_SHARED           // the host shim brings its own
+#define DYNAMIC_SHARED(type, name) extern __shared__ type name[]
+#endif
+
+// ---------------------------------------------------------------------------------------------------- the table
+// One row of doubles per sample, 128 bytes: gpuseq.arrays.PARAM_FIELDS in their order, then what the host adds. Sines and
+// cosines come from the host, so that the maps are the NumPy engine's to the last bit.
+enum TableColumn {
+    THETA, TX, TY, SHEAR, ZX, ZY, FLIP_HORIZONTAL, FLIP_VERTICAL, CHANNEL_SHIFT, BRIGHTNESS,
+    COS_THETA, SIN_THETA, COS_SHEAR, SIN_SHEAR,
+    SOURCE_INDEX,                // row of the source array, an int64 in the bits of a double
+    NUM_COLUMNS = 16             // the last one is padding
+};
+
+struct Sample {                  // one per block, in shared memory
+    long long source_index;
+    double inverse_23[2][3];     // (row, col) of the batch -> (row, col) of the source
+    bool has_affine, flip_rows, flip_cols;
+    bool has_channel_shift, has_brightness, stretch;
+    COMPUTE_T channel_shift;
+    COMPUTE_T low, high;         // range after the affine map: what the channel shift clips to
+    COMPUTE_T shifted_low, shifted_span;   // range after the channel shift: what brightness stretches to 0..255 and back
+    float stretch_low, stretch_span;       // the same as Keras' float32 image sees it
+    float brightness;
+    COMPUTE_T mean, divisor;     // samplewise normalisation; augment.cu fills and reads them
+};
+
+DEVICE bool is_nan(double value) { return value != value; }
+
+// Keras' matrix, R(theta) Shift Shear Zoom about the centre with its axes swapped: gpuseq/matrix.py, operation by operation.
+DEVICE void build_inverse(const double *row, int height, int width, double inverse_23[2][3])
+{
+    const double c = row[COS_THETA], s = row[SIN_THETA];
+    const double tx = CORRECTED ? row[TY] : row[TX], ty = CORRECTED ? row[TX] : row[TY];
+    const double shift_0 = c * tx + (-s) * ty;
+    const double shift_1 = s * tx + c * ty;
+    const double m00 = c * row[ZX];
+    const double m10 = s * row[ZX];
+    const double m01 = (c * (-row[SIN_SHEAR]) + (-s) * row[COS_SHEAR]) * row[ZY];
+    const double m11 = (s * (-row[SIN_SHEAR]) + c * row[COS_SHEAR]) * row[ZY];
+    const double centre_0 = (CORRECTED ? width : height) / 2.0 - 0.5;
+    const double centre_1 = (CORRECTED ? height : width) / 2.0 - 0.5;
+    inverse_23[0][0] = m11;
+    inverse_23[0][1] = m10;
+    inverse_23[0][2] = (m10 * (-centre_0) + m11 * (-centre_1)) + (shift_1 + centre_1);
+    inverse_23[1][0] = m01;
+    inverse_23[1][1] = m00;
+    inverse_23[1][2] = (m00 * (-centre_0) + m01 * (-centre_1)) + (shift_0 + centre_0);
+}
+
+// ---------------------------------------------------------------------------------------------------- exact conversions
+// Integer -> double by planting the bits under 2^52: an addition instead of a conversion, of which an SM does a quarter
+// as many per clock.
+DEVICE double widen(unsigned char value) { return __hiloint2double(0x43300000, value) - 4503599627370496.0; }
+DEVICE double widen(unsigned short value) { return __hiloint2double(0x43300000, value) - 4503599627370496.0; }
+DEVICE double widen(float value) { return value; }
+DEVICE double widen(double value) { return (COMPUTE_T)value; }   // Keras casts the image before it warps it
+
+// floor(value) into `start`, value - floor(value) returned. Adding 1.5 * 2^52 rounded down leaves floor(value) in the low
+// word; where it does not fit 32 bits (an absurd zoom, or NaN) the position is moved far outside, which is where it is.
+DEVICE double split(double value, int *start)
+{
+    const double planted = __dadd_rd(value, 6755399441055744.0);
+    *start = __double2loint(planted);
+    if (__double2hiint(planted) - 0x43380000 != (*start >> 30)) {
+        *start = value > 0.0 ? 0x3fffffff : -0x3fffffff;
+        return value - floor(value);
+    }
+    return value - (planted - 6755399441055744.0);
+}
+
+// ---------------------------------------------------------------------------------------------------- borders
+// SciPy's map_coordinate (ndimage/src/ni_support): brings a coordinate outside [0, size - 1] back by the fill mode.
+//   nearest   aaaa|abcd|dddd      reflect  dcba|abcd|dcba
+//   constant  kkkk|abcd|kkkk      wrap     period size - 1
+// The quotients are taken only where they are not the constant that they are next to the image.
+DEVICE double map_coordinate(double value, int size)
+{
+#if FILL_MODE == FILL_CONSTANT
+    if (!(value >= 0.0 && value <= size - 1)) return -1.0;
+#elif FILL_MODE == FILL_REFLECT
+    const double period = 2.0 * size;
+    if (value < 0.0) {
+        if (size <= 1) return 0.0;
+        if (value < -period) value += period * trunc(-value / period);
+        value = value < -size ? value + period : (value > -1e-15 ? 1e-15 : -value) - 1.0;
+    } else if (value > size - 1) {
+        if (size <= 1) return 0.0;
+        if (value >= period) value -= period * trunc(value / period);
+        if (value >= size) value = period - value - 1.0;
+    }
+#elif FILL_MODE == FILL_WRAP
+    const double period = size - 1;
+    if (value < 0.0) {
+        if (size <= 1) return 0.0;
+        value += period * ((-value < period ? 0.0 : trunc(-value / period)) + 1.0);
+    } else if (value > size - 1) {
+        if (size <= 1) return 0.0;
+        value -= period * (value < 2.0 * period ? 1.0 : trunc(value / period));
+    }
+#endif
+    return value;
+}
+
+// A tap next to the image. After map_coordinate it is at most one step outside, and only the upper side is possible for
+// constant and wrap, where SciPy mirrors it (its weight is zero then).
+DEVICE int fold_tap(int tap, int size)
+{
+#if FILL_MODE == FILL_CONSTANT || FILL_MODE == FILL_WRAP
+    if (tap == size) tap = size - 2;
+#endif
+    return tap < 0 ? 0 : tap >= size ? size - 1 : tap;
+}
+
+// ---------------------------------------------------------------------------------------------------- sampling
+struct Shape {
+    int height, width, channels;
+};
+
+DEVICE int source_row_stride(Shape shape) { return SOURCE_CHANNELS_LAST ? shape.width * shape.channels : shape.width; }
+DEVICE int source_col_stride(Shape shape) { return SOURCE_CHANNELS_LAST ? shape.channels : 1; }
+DEVICE int source_channel_stride(Shape shape) { return SOURCE_CHANNELS_LAST ? 1 : shape.height * shape.width; }
+
+struct Taps {                    // where one pixel of the batch reads, the same for all its channels
+    enum Kind { FILL, COPY, BLEND } kind;
+    int offset[2][2];            // elements from the sample's first, by row and column tap; COPY uses the first
+    double weight_row[2], weight_col[2];
+};
+
+DEVICE Taps copy_tap(int row, int col, Shape shape)
+{
+    Taps taps;
+    taps.kind = Taps::COPY;
+    taps.offset[0][0] = row * source_row_stride(shape) + col * source_col_stride(shape);
+    return taps;
+}
+
+// The taps of SciPy's NI_GeometricTransform at a source position.
+DEVICE Taps find_taps(double row, double col, Shape shape)
+{
+    Taps taps;
+    int first_row, first_col;
+    double fraction_row = split(ORDER ? row : row + 0.5, &first_row), fraction_col = split(ORDER ? col : col + 0.5, &first_col);
+    int last_row = first_row + 1, last_col = first_col + 1;
+    // Unsigned: negative is large. The inside of the image needs no thought, and is nearly all of it.
+    bool inside = (unsigned)first_row < (unsigned)(shape.height - 1) && (unsigned)first_col < (unsigned)(shape.width - 1);
+#if ORDER == 0 && (FILL_MODE == FILL_CONSTANT || FILL_MODE == FILL_WRAP)
+    inside = inside && row >= 0.0 && col >= 0.0;     // -0.5 to 0 rounds into the image, but the mode has a say
+#endif
+    if (!inside) {
+        row = map_coordinate(row, shape.height);
+        col = map_coordinate(col, shape.width);
+        if (FILL_MODE == FILL_CONSTANT && !(row > -1.0 && col > -1.0)) {
+            taps.kind = Taps::FILL;
+            return taps;
+        }
+        fraction_row = split(ORDER ? row : row + 0.5, &first_row);
+        fraction_col = split(ORDER ? col : col + 0.5, &first_col);
+        last_row = fold_tap(first_row + 1, shape.height);
+        last_col = fold_tap(first_col + 1, shape.width);
+        first_row = fold_tap(first_row, shape.height);
+        first_col = fold_tap(first_col, shape.width);
+    }
+#if ORDER == 0
+    return copy_tap(first_row, first_col, shape);
+#else
+    taps.kind = Taps::BLEND;
+    const int row_stride = source_row_stride(shape), col_stride = source_col_stride(shape);
+    const int row_0 = first_row * row_stride, row_1 = last_row * row_stride;
+    const int col_0 = first_col * col_stride, col_1 = last_col * col_stride;
+    taps.offset[0][0] = row_0 + col_0;
+    taps.offset[0][1] = row_0 + col_1;
+    taps.offset[1][0] = row_1 + col_0;
+    taps.offset[1][1] = row_1 + col_1;
+    taps.weight_row[0] = 1.0 - fraction_row;
+    taps.weight_row[1] = 1.0 - taps.weight_row[0];
+    taps.weight_col[0] = 1.0 - fraction_col;
+    taps.weight_col[1] = 1.0 - taps.weight_col[0];
+    return taps;
+#endif
+}
+
+// What SciPy stores: the double cast to the image's dtype, or rounded half up and saturated for uint8.
+DEVICE COMPUTE_T store_affine(double value)
+{
+#if ROUND_AFFINE
+    value = value > 0.0 ? value + 0.5 : 0.0;
+    return (COMPUTE_T)(int)(value > 255.0 ? 255.0 : value);
+#else
+    return (COMPUTE_T)value;
+#endif
+}
+
+// One channel of one pixel after the affine map. `channel` points at the channel's plane of the sample.
+DEVICE COMPUTE_T sample_channel(const SOURCE_T *__restrict__ channel, const Taps &taps, double cval)
+{
+    if (taps.kind == Taps::COPY) return (COMPUTE_T)channel[taps.offset[0][0]];
+    if (taps.kind == Taps::FILL) return store_affine(cval);
+    double sum = (widen(channel[taps.offset[0][0]]) * taps.weight_row[0]) * taps.weight_col[0];
+    sum += (widen(channel[taps.offset[0][1]]) * taps.weight_row[0]) * taps.weight_col[1];
+    sum += (widen(channel[taps.offset[1][0]]) * taps.weight_row[1]) * taps.weight_col[0];
+    sum += (widen(channel[taps.offset[1][1]]) * taps.weight_row[1]) * taps.weight_col[1];
+    return store_affine(sum);
+}
+
+// ---------------------------------------------------------------------------------------------------- colour
+// Keras' apply_channel_shift and apply_brightness_shift(scale=False) of one value.
+DEVICE COMPUTE_T shift_and_brighten(COMPUTE_T value, const Sample &sample, bool is_alpha)
+{
+#if HAS_CHANNEL_SHIFT
+    if (sample.has_channel_shift) {
+        value += sample.channel_shift;
+        value = value < sample.low ? sample.low : value > sample.high ? sample.high : value;
+    }
+#endif
+#if HAS_BRIGHTNESS
+    if (sample.has_brightness) {
+        float level = (float)value;
+        if (sample.stretch) {
+            level -= sample.stretch_low;
+            if (sample.stretch_span != 0.0f) level /= sample.stretch_span;
+            level *= 255.0f;
+        }
+        level = truncf(level);                       // Keras makes a uint8 image of it
+        if (!is_alpha) {                             // Pillow's blend with black leaves alpha alone
+            level = truncf(sample.brightness * level);
+            level = level < 0.0f ? 0.0f : level > 255.0f ? 255.0f : level;
+        }
+        value = (COMPUTE_T)level;
+        if (sample.stretch) value = (COMPUTE_T)level / (COMPUTE_T)255.0 * sample.shifted_span + sample.shifted_low;
+    }
+#endif
+    return value;
+}
+
+// Keras' imagenet_utils modes for channel `channel` of the batch, then the rescale.
+DEVICE COMPUTE_T preprocess(COMPUTE_T value, int channel, double rescale)
+{
+#if PREPROCESS == 1
+    value /= (COMPUTE_T)127.5;
+    value -= (COMPUTE_T)1.0;
+#elif PREPROCESS == 2
+    value -= (COMPUTE_T)(channel == 0 ? 103.939 : channel == 1 ? 116.779 : channel == 2 ? 123.68 : 0.0);
+#elif PREPROCESS == 3
+    value /= (COMPUTE_T)255.0;
+    value -= (COMPUTE_T)(channel == 0 ? 0.485 : channel == 1 ? 0.456 : channel == 2 ? 0.406 : 0.0);
+    value /= (COMPUTE_T)(channel == 0 ? 0.229 : channel == 1 ? 0.224 : channel == 2 ? 0.225 : 1.0);
+#endif
+#if HAS_RESCALE
+    value *= (COMPUTE_T)rescale;
+#endif
+    return value;
+}
+
+// The source channel that channel `channel` of the batch shows: caffe's are in reverse.
+DEVICE int source_channel(int channel, int channels) { return PREPROCESS == 2 ? channels - 1 - channel : channel; }
+
+// ---------------------------------------------------------------------------------------------------- work of a block
+// A unit of work is one band of rows of one sample. Inside it the block is a stack of groups of `tile_cols` threads: a
+// thread keeps its column and its group steps down the rows, so the column's half of the map is computed once.
+struct Band {
+    int sample, first_row, num_rows;
+};
+
+DEVICE Band band_of(long long unit, int num_bands, int rows_per_band, int height)
+{
+    Band band;
+    band.sample = (int)(unit / num_bands);
+    band.first_row = (int)(unit % num_bands) * rows_per_band;
+    band.num_rows = height - band.first_row < rows_per_band ? height - band.first_row : rows_per_band;
+    return band;
+}
+
+struct MapTerms {                // one row's or one column's share of a source position
+    double row, col;
+};
+
+struct BlockShared {
+    Sample sample;
+    MapTerms rows[MAX_BAND_ROWS];        // offset + row * matrix, by row of the band
+    double scratch[MAX_BLOCK];           // of block_reduce
+};
+
+struct Plus {
+    __device__ double operator()(double a, double b) const { return a + b; }
+};
+struct Lower {
+    __device__ double operator()(double a, double b) const { return b < a ? b : a; }
+};
+struct Higher {
+    __device__ double operator()(double a, double b) const { return b > a ? b : a; }
+};
+
+// Over the whole block, for every thread, right at any block size: each round folds the upper half onto the lower.
+template <class Fold> DEVICE double block_reduce(double value, double *scratch, Fold fold)
+{
+    __syncthreads();                     // `scratch` may still be read from the call before
+    scratch[threadIdx.x] = value;
+    __syncthreads();
+    for (unsigned live = blockDim.x; live > 1;) {
+        const unsigned half = (live + 1) / 2;
+        if (threadIdx.x + half < live) scratch[threadIdx.x] = fold(scratch[threadIdx.x], scratch[threadIdx.x + half]);
+        live = half;
+        __syncthreads();
+    }
+    return scratch[0];
+}
+
+// One of the `num_parts` interleaved partial results of every band of a sample, folded over its bands.
+template <class Fold>
+DEVICE double fold_bands(const double *partials, int num_bands, int num_parts, int part, double start, double *scratch, Fold fold)
+{
+    double value = start;
+    for (int band = threadIdx.x; band < num_bands; band += blockDim.x) value = fold(value, partials[band * num_parts + part]);
+    return block_reduce(value, scratch, fold);
+}
+
+// Fills `shared` for a band: the sample's numbers by one thread, the rows' terms by all. Starts and ends with a barrier.
+DEVICE void open_band(BlockShared &shared, const Band &band, Shape shape, const double *table, const double *ranges, int num_bands)
+{
+    const double *row = table + (long long)band.sample * NUM_COLUMNS;
+    Sample &sample = shared.sample;
+    __syncthreads();                     // the block may still work on its last band
+#if HAS_RANGE
+    const double *partials = ranges + (long long)band.sample * num_bands * 2;
+    const double low = fold_bands(partials, num_bands, 2, 0, partials[0], shared.scratch, Lower());
+    const double high = fold_bands(partials, num_bands, 2, 1, partials[1], shared.scratch, Higher());
+#endif
+    if (threadIdx.x == 0) {
+#if HAS_TABLE
+        sample.source_index = __double_as_longlong(row[SOURCE_INDEX]);
+        sample.flip_rows = HAS_FLIP && row[FLIP_VERTICAL] != 0.0;
+        sample.flip_cols = HAS_FLIP && row[FLIP_HORIZONTAL] != 0.0;
+        sample.has_affine = HAS_AFFINE && (row[THETA] != 0.0 || row[TX] != 0.0 || row[TY] != 0.0 || row[SHEAR] != 0.0
+                                           || row[ZX] != 1.0 || row[ZY] != 1.0);
+        if (sample.has_affine) build_inverse(row, shape.height, shape.width, sample.inverse_23);
+        sample.has_channel_shift = HAS_CHANNEL_SHIFT && !is_nan(row[CHANNEL_SHIFT]);
+        sample.has_brightness = HAS_BRIGHTNESS && !is_nan(row[BRIGHTNESS]);
+        sample.channel_shift = (COMPUTE_T)row[CHANNEL_SHIFT];
+        sample.brightness = (float)row[BRIGHTNESS];
+#else
+        sample.source_index = band.sample;
+        sample.flip_rows = sample.flip_cols = sample.has_affine = sample.has_channel_shift = sample.has_brightness = false;
+#endif
+        sample.stretch = false;
+#if HAS_RANGE
+        sample.low = (COMPUTE_T)low;
+        sample.high = (COMPUTE_T)high;
+        COMPUTE_T shifted_low = sample.low, shifted_high = sample.high;
+        if (sample.has_channel_shift) {  // monotone, so the range of the shifted is the shifted range
+            shifted_low += sample.channel_shift;
+            shifted_low = shifted_low < sample.low ? sample.low : shifted_low > sample.high ? sample.high : shifted_low;
+            shifted_high += sample.channel_shift;
+            shifted_high = shifted_high < sample.low ? sample.low : shifted_high > sample.high ? sample.high : shifted_high;
+        }
+        sample.stretch = shifted_low < (COMPUTE_T)0.0 || shifted_high > (COMPUTE_T)255.0;
+        sample.shifted_low = shifted_low;
+        sample.shifted_span = shifted_high - shifted_low;
+        sample.stretch_low = (float)shifted_low;
+        sample.stretch_span = (float)shifted_high - (float)shifted_low;
+#endif
+    }
+    __syncthreads();
+    if (!sample.has_affine) return;      // the same for the whole block
+    for (int local = threadIdx.x; local < band.num_rows; local += blockDim.x) {
+        const int flipped = sample.flip_rows ? shape.height - 1 - (band.first_row + local) : band.first_row + local;
+        shared.rows[local].row = sample.inverse_23[0][2] + flipped * sample.inverse_23[0][0];
+        shared.rows[local].col = sample.inverse_23[1][2] + flipped * sample.inverse_23[1][0];
+    }
+    __syncthreads();
+}
+
+// The taps of one pixel of the batch from nothing but the sample; visit_band has cheaper means for a whole band.
+DEVICE Taps taps_at(const Sample &sample, int row, int col, Shape shape)
+{
+    const int source_row = sample.flip_rows ? shape.height - 1 - row : row;
+    const int source_col = sample.flip_cols ? shape.width - 1 - col : col;
+    if (!sample.has_affine) return copy_tap(source_row, source_col, shape);
+    const double (*inverse_23)[3] = sample.inverse_23;
+    return find_taps((inverse_23[0][2] + source_row * inverse_23[0][0]) + source_col * inverse_23[0][1],
+                     (inverse_23[1][2] + source_row * inverse_23[1][0]) + source_col * inverse_23[1][1], shape);
+}
+
+// Calls visit(row, tile, col, taps, is_inside) for the band's pixels. Every thread of the block makes the same number of
+// calls, so `visit` may hold barriers; where `is_inside` is false the thread has no pixel and `taps` is not set.
+template <class Visit>
+DEVICE void visit_band(const BlockShared &shared, const Band &band, Shape shape, int tile_cols, Visit visit)
+{
+    const Sample &sample = shared.sample;
+    const int lane = threadIdx.x % tile_cols, group = threadIdx.x / tile_cols, num_groups = blockDim.x / tile_cols;
+    const bool has_affine = HAS_AFFINE && sample.has_affine;
+    const bool flip_rows = HAS_FLIP && sample.flip_rows, flip_cols = HAS_FLIP && sample.flip_cols;
+    for (int tile = 0; tile < shape.width; tile += tile_cols) {
+        const int col = tile + lane;
+        const int source_col = flip_cols ? shape.width - 1 - col : col;
+        MapTerms terms;
+        if (has_affine) {
+            terms.row = source_col * sample.inverse_23[0][1];
+            terms.col = source_col * sample.inverse_23[1][1];
+        }
+        for (int first = 0; first < band.num_rows; first += num_groups) {
+            const int local = first + group, row = band.first_row + local;
+            const bool is_inside = local < band.num_rows && col < shape.width;
+            Taps taps;
+            if (is_inside) {
+                if (has_affine) {
+                    taps = find_taps(shared.rows[local].row + terms.row, shared.rows[local].col + terms.col, shape);
+                } else {
+                    taps = copy_tap(flip_rows ? shape.height - 1 - row : row, source_col, shape);
+                }
+            }
+            visit(row, tile, col, taps, is_inside);
+        }
+    }
+}
