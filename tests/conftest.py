@@ -12,8 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from gpuseq import compat
+
+# The same examples on every machine and in every run: a suite that passes today passes tomorrow.
+settings.register_profile("gpuseq", deadline=None, derandomize=True)
+settings.register_profile("explore", deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "gpuseq"))
 
 REQUIRE_GPU = "GPUSEQ_REQUIRE_GPU"
 _skipped_for_want_of_a_gpu: list[str] = []
