@@ -1,3 +1,63 @@
 """Keras' image generators with the work on the GPU: same arguments, same seed, same batch."""
 
+from .errors import DeviceError, GpuseqError, ImageFileError, MissingDependencyError
+from .file_iterators import BatchFromFilesMixin, DirectoryIterator
+from .frame_iterator import DataFrameIterator
+from .functions import (
+    apply_affine_transform,
+    apply_brightness_shift,
+    apply_channel_shift,
+    array_to_img,
+    flip_axis,
+    img_to_array,
+    list_pictures,
+    load_img,
+    random_brightness,
+    random_channel_shift,
+    random_rotation,
+    random_shear,
+    random_shift,
+    random_zoom,
+    save_img,
+    transform_matrix_offset_center,
+    validate_filename,
+)
+from .image import ImageDataGenerator
+from .image_iterators import NumpyArrayIterator
+from .iterators import Iterator
+from .plan import BatchPlan
+from .sequence import Sequence
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "BatchFromFilesMixin",
+    "BatchPlan",
+    "DataFrameIterator",
+    "DeviceError",
+    "DirectoryIterator",
+    "GpuseqError",
+    "ImageDataGenerator",
+    "ImageFileError",
+    "Iterator",
+    "MissingDependencyError",
+    "NumpyArrayIterator",
+    "Sequence",
+    "apply_affine_transform",
+    "apply_brightness_shift",
+    "apply_channel_shift",
+    "array_to_img",
+    "flip_axis",
+    "img_to_array",
+    "list_pictures",
+    "load_img",
+    "random_brightness",
+    "random_channel_shift",
+    "random_rotation",
+    "random_shear",
+    "random_shift",
+    "random_zoom",
+    "save_img",
+    "transform_matrix_offset_center",
+    "validate_filename",
+]

@@ -12,7 +12,7 @@ from typing import Any
 
 from .errors import DeviceError, MissingDependencyError
 
-__all__ = ["array_module", "cpu_count", "gpu_problem", "has_gpu", "is_cupy", "require", "resolve_device"]
+__all__ = ["array_module", "available_memory", "cpu_count", "gpu_problem", "has_gpu", "is_cupy", "place", "require", "resolve_device"]
 
 
 def require(module: str, *, extra: str, purpose: str) -> ModuleType:
@@ -135,3 +135,35 @@ def array_module(array: Any) -> Any:
     import numpy
 
     return numpy
+
+
+def place(array: Any, device: str) -> Any:
+    """Return `array` on a device: unchanged where it is there already or holds Python objects.
+
+    Parameters
+    ----------
+    array : array
+        NumPy or CuPy.
+    device : str
+        ``"cpu"`` or ``"cuda:N"``.
+    """
+    if device == "cpu":
+        return array.get() if is_cupy(array) else array
+    if not is_cupy(array) and array.dtype.kind not in "biufc":
+        return array
+    import cupy
+
+    with cupy.cuda.Device(int(device.partition(":")[2])):
+        return cupy.asarray(array)
+
+
+def available_memory() -> int:
+    """Return the bytes of host memory that could be used now; 4 GiB where the system does not say."""
+    try:
+        with open("/proc/meminfo") as lines:
+            for line in lines:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return 4 << 30

@@ -25,7 +25,7 @@ from .decode_pillow import (
 )
 from .decode_routes import Decoder, Layout, route
 from .errors import ImageFileError
-from .headers import read_header
+from .headers import is_complete, read_header
 from .options import DecodeOptions
 from .readers import read_bytes
 from .workers import for_each
@@ -325,9 +325,10 @@ class _External:
         """Return what to ask for, None for Pillow; raise ImageFileError where the header says too many pixels."""
         header = read_header(encoded)
         layout = route(header, self.options, self.decoder)
-        if header is not None and layout is not None:
-            check_size(header.width, header.height, self.limit, name)
-        return layout
+        if header is None or layout is None:
+            return None
+        check_size(header.width, header.height, self.limit, name)
+        return layout if is_complete(encoded, header) else None
 
     def decode(self, encoded: Sequence[bytes], layouts: Sequence[Layout | None]) -> list[np.ndarray | None]:
         """Decode what has a layout."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from . import decode_nvimgcodec
 from .compat import require
 from .decode_routes import Layout
 
@@ -50,13 +51,22 @@ def decode_host(encoded: Sequence[bytes], layout: Layout, num_threads: int) -> l
     ------
     MissingDependencyError
         If DALI is not installed.
+
+    Notes
+    -----
+    A sample that DALI cannot parse, in a batch with one that it cannot decode, has been seen to abort the process
+    (DALI 2.4, truncated PNG files). So nvImageCodec, which DALI installs and decodes with, parses each file first.
     """
     dynamic, types = check()
     results: list[np.ndarray | None] = [None] * len(encoded)
-    if not encoded:
+    sound = [index for index, data in enumerate(encoded) if decode_nvimgcodec.parses(data)]
+    if not sound:
         return results
+    decoded: list[np.ndarray | None] = [None] * len(sound)
     with _context(dynamic, num_threads):
-        _decode_range(dynamic, types.RGB, encoded, results, 0, len(encoded))
+        _decode_range(dynamic, types.RGB, [encoded[index] for index in sound], decoded, 0, len(sound))
+    for index, image in zip(sound, decoded, strict=True):
+        results[index] = image
     return results
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from .compat import require
 from .decode_routes import Layout
 
-__all__ = ["check", "decode_host"]
+__all__ = ["check", "decode_host", "parses"]
 
 _local = threading.local()
 
@@ -54,6 +54,22 @@ def decode_host(encoded: Sequence[bytes], layout: Layout, num_threads: int) -> l
     codec = check()
     images = _decoder(codec, num_threads).decode(list(encoded), params=_params(codec, layout))
     return [_to_host(image) for image in images]
+
+
+def parses(encoded: bytes) -> bool:
+    """Return whether nvImageCodec finds a header, and the chunks it needs, in an encoded image (some microseconds).
+
+    Parameters
+    ----------
+    encoded : bytes
+        A whole image file.
+    """
+    codec = check()
+    try:
+        stream = codec.CodeStream(encoded)
+        return bool(stream.height and stream.width)
+    except RuntimeError:
+        return False
 
 
 def _to_host(image: Any) -> np.ndarray | None:

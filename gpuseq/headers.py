@@ -6,7 +6,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["Header", "read_header"]
+__all__ = ["Header", "is_complete", "read_header"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,37 @@ def read_header(encoded: bytes) -> Header | None:
     return None
 
 
+def is_complete(encoded: bytes, header: Header) -> bool:
+    """Return whether a file seems to reach its end.
+
+    A cut file is Pillow's business: it says so, where others log noise, or make up the rows that are not there.
+
+    Parameters
+    ----------
+    encoded : bytes
+        A whole image file.
+    header : Header
+        Its header.
+
+    Returns
+    -------
+    bool
+        True also for formats that do not show it.
+    """
+    tail = encoded[-4096:]  # some programs write padding after the end
+    if header.format in ("JPEG", "JPEG2000"):
+        return b"\xff\xd9" in tail
+    if header.format == "PNG":
+        return b"IEND\xaeB`\x82" in tail
+    if header.format == "WEBP":
+        return len(encoded) >= 8 + int.from_bytes(encoded[4:8], "little")
+    if header.format == "BMP":
+        bits = int.from_bytes(encoded[28:30] if encoded[14] >= 40 else encoded[24:26], "little")
+        rows = header.height * ((header.width * bits + 31) // 32 * 4)
+        return len(encoded) >= int.from_bytes(encoded[10:14], "little") + rows
+    return True
+
+
 def _jpeg(data: bytes) -> Header | None:
     position = 2
     while True:
@@ -120,10 +151,7 @@ def _bmp(data: bytes) -> Header | None:
         return None
     # Palettes may be grey or 1-bit to Pillow; only it can say, so the mode of those stays open.
     mode = {24: "RGB", 32: "RGB"}.get(bits, "")
-    # Other decoders make up the rows that a cut file lacks, and Pillow refuses it.
-    (offset,) = struct.unpack_from("<I", data, 10)
-    complete = len(data) >= offset + abs(height) * ((abs(width) * bits + 31) // 32 * 4)
-    plain = compression == 0 and bits in (1, 8, 24) and complete
+    plain = compression == 0 and bits in (1, 8, 24)
     return Header("BMP", abs(width), abs(height), mode, min(bits, 8), plain)
 
 

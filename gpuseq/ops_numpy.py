@@ -8,9 +8,6 @@ the GIL in every step.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -18,27 +15,15 @@ import numpy as np
 from .compat import cpu_count
 from .matrix import inverse_maps, is_identity
 from .options import AugmentOptions, Statistics
+from .workers import for_each
 
-__all__ = ["GROUP_PIXELS", "augment", "parallel_map", "standardize", "warp_spline", "whiten"]
+__all__ = ["GROUP_PIXELS", "augment", "standardize", "warp_spline", "whiten"]
 
 GROUP_PIXELS = 1 << 16
 
 IMAGENET_BGR_MEAN = (103.939, 116.779, 123.68)
 IMAGENET_RGB_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_RGB_STD = (0.229, 0.224, 0.225)
-
-
-@cache
-def _pool(num_threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(num_threads, thread_name_prefix="gpuseq-ops")
-
-
-def parallel_map(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterable[Any]:
-    """Call `function` on every item, on all the cores this process may use; return the results in order."""
-    num_threads = min(cpu_count(), len(items))
-    if num_threads <= 1:
-        return [function(item) for item in items]
-    return _pool(cpu_count()).map(function, items)
 
 
 class _Scratch(threading.local):
@@ -81,8 +66,8 @@ def augment(
     identity = is_identity(params)
     group = max(1, GROUP_PIXELS // max(1, height * width))
 
-    def work_on(start: int) -> None:
-        part = slice(start, min(start + group, num_samples))
+    def work_on(number: int) -> None:
+        part = slice(number * group, min((number + 1) * group, num_samples))
         source_nchw = images[rows[part]].transpose(planar_view)
         if source_nchw.dtype == np.float64 and options.compute_dtype == np.float32:
             source_nchw = source_nchw.astype(np.float32)
@@ -96,8 +81,7 @@ def augment(
         _recolour(work_nchw, params[part], options)
         _standardize(work_nchw, options, statistics, out_nchw[part])
 
-    for _ in parallel_map(work_on, range(0, num_samples, group)):
-        pass
+    for_each(work_on, -(-num_samples // group), cpu_count())
     return out
 
 
@@ -132,11 +116,12 @@ def warp_spline(images: np.ndarray, params: np.ndarray, options: AugmentOptions,
     planes_nchw = np.moveaxis(images, channel_axis, 1)
     out = images.astype(np.uint8 if options.round_affine else options.compute_dtype)
     out_nchw = np.moveaxis(out, channel_axis, 1)
-    maps = inverse_maps(params, *planes_nchw.shape[2:], options.conventions)
+    num_channels, height, width = planes_nchw.shape[1:]
+    maps = inverse_maps(params, height, width, options.conventions)
     moving = np.flatnonzero(~is_identity(params))
 
-    def warp_one(task: tuple[int, int]) -> None:
-        sample, channel = task
+    def warp_one(task: int) -> None:
+        sample, channel = moving[task // num_channels], task % num_channels
         plane = planes_nchw[sample, channel].astype(out.dtype, copy=False)
         ndimage.affine_transform(
             plane,
@@ -148,8 +133,7 @@ def warp_spline(images: np.ndarray, params: np.ndarray, options: AugmentOptions,
             cval=options.cval,
         )
 
-    for _ in parallel_map(warp_one, [(sample, channel) for sample in moving for channel in range(planes_nchw.shape[1])]):
-        pass
+    for_each(warp_one, len(moving) * num_channels, cpu_count())
     return out
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 
 from .arrays import ColorMode, DataFormat, FillMode, Interpolation
 
-__all__ = ["AugmentOptions", "DecodeOptions", "ShiftRange", "Statistics", "TransformRanges"]
+__all__ = ["AugmentOptions", "DecodeOptions", "FileOptions", "ShardOptions", "ShiftRange", "Statistics", "TransformRanges", "WalkOptions", "check_choice"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,3 +194,64 @@ class TransformRanges:
     def has_affine(self) -> bool:
         """Whether any sample can need resampling."""
         return bool(self.rotation or self.height_shift or self.width_shift or self.shear or self.draws_zoom)
+
+
+@dataclass(frozen=True)
+class WalkOptions:
+    """How an epoch is walked: the random mode, and this process' part of it.
+
+    Attributes
+    ----------
+    rng : {"keras", "keyed"}
+        Whose numbers are drawn.
+    rank, world : int
+        This process and how many share an epoch.
+    remainder : {"pad", "drop", "exact"}
+        What happens to samples that do not divide by `world`.
+    """
+
+    rng: Literal["keras", "keyed"] = "keras"
+    rank: int = 0
+    world: int = 1
+    remainder: Literal["pad", "drop", "exact"] = "pad"
+
+    @classmethod
+    def parse(cls, rng: Any, rank: int, world: int, remainder: Any) -> WalkOptions:
+        """Check a user's values.
+
+        Raises
+        ------
+        ValueError
+            If a value is not one of the accepted ones.
+        """
+        check_choice("rng", rng, ("keras", "keyed"))
+        check_choice("remainder", remainder, ("pad", "drop", "exact"))
+        return cls(rng, rank, world, remainder)
+
+
+def check_choice(name: str, value: object, accepted: tuple[object, ...]) -> None:
+    """Raise a ValueError that names the value and the accepted ones, unless `value` is one of them."""
+    if not any(value is choice or (isinstance(value, str) and value == choice) for choice in accepted):
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, accepted))}; got {value!r}")
+
+
+class ShardOptions(TypedDict, total=False):
+    """Keyword-only arguments of every ``flow*``, beside Keras' own."""
+
+    rng: str | None
+    shard: tuple[int, int] | str | None
+    remainder: str
+
+
+class FileOptions(ShardOptions, total=False):
+    """Keyword-only arguments of the ``flow_from_*``, beside Keras' own."""
+
+    on_error: Any
+    prefetch: int
+    cache: str | None
+    memory_limit: int | None
+    decoder: str
+    exif_orientation: bool
+    max_pixels: int | None
+    num_threads: int | None
+    verbose: bool

@@ -1,0 +1,348 @@
+"""Batches of image files: what the two file iterators share, and `DirectoryIterator`, labelled by folder."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from typing import Any, Literal, cast
+
+import numpy as np
+
+from .arrays import COLOR_CHANNELS, Array, ColorMode, Interpolation, literals
+from .compat import place
+from .decode import check_decoder
+from .functions import checked_data_format
+from .image_iterators import ImageIterator, check_save_to_dir, checked_dtype
+from .options import DecodeOptions, check_choice
+from .scan import find_classes, scan_classes
+from .sources import FileSource, OnError
+
+__all__ = ["BatchFromFilesMixin", "DirectoryIterator"]
+
+logger = logging.getLogger("gpuseq")
+
+CACHES = (None, "host", "auto", "device")
+
+
+class BatchFromFilesMixin(ImageIterator):
+    """What `DirectoryIterator` and `DataFrameIterator` share: from file paths to batches. Not made directly."""
+
+    _hash_limit = 10_000_000
+    allowed_class_modes: set[str | None] = {"binary", "categorical", "input", "multi_output", "raw", "sparse", None}
+    class_mode: str | None
+    filenames: list[str]
+    samples: int
+    directory: str
+
+    def set_processing_attrs(
+        self,
+        image_data_generator: Any,
+        target_size: tuple[int, int],
+        color_mode: str,
+        data_format: str | None,
+        save_to_dir: str | None,
+        save_prefix: str,
+        save_format: str,
+        subset: str | None,
+        interpolation: str,
+        keep_aspect_ratio: bool,
+    ) -> None:
+        """Check and set what turns files into batches.
+
+        Parameters
+        ----------
+        image_data_generator : ImageDataGenerator or None
+            What is done to the images; None only decodes.
+        target_size : (int, int)
+            Rows and columns.
+        color_mode : {"rgb", "rgba", "grayscale"}
+            3, 4 or 1 channels.
+        data_format : {"channels_last", "channels_first"} or None
+            Axis order of the batches.
+        save_to_dir, save_prefix, save_format
+            See `~gpuseq.NumpyArrayIterator`.
+        subset : {"training", "validation"} or None
+            Which part, with the generator's ``validation_split``.
+        interpolation : {"nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"}
+            Pillow's filter for the resize.
+        keep_aspect_ratio : bool
+            Crop the centre to the target's aspect ratio before the resize.
+
+        Raises
+        ------
+        ValueError
+            If a value is not one of the accepted ones.
+        """
+        if len(tuple(target_size)) != 2 or not all(
+            isinstance(side, (int, np.integer)) and not isinstance(side, bool) and side > 0 for side in target_size
+        ):
+            raise ValueError(f"target_size must be two positive integers (rows, columns); got {target_size!r}")
+        if color_mode not in COLOR_CHANNELS:
+            raise ValueError(f'Invalid color mode: {color_mode}; expected "rgb", "rgba", or "grayscale".')
+        check_choice("interpolation", interpolation, literals(Interpolation))
+        self.image_data_generator = image_data_generator
+        self.device = "cpu" if image_data_generator is None else image_data_generator.device
+        self.target_size = (int(target_size[0]), int(target_size[1]))
+        self.keep_aspect_ratio = keep_aspect_ratio
+        self.color_mode = color_mode
+        self.data_format = checked_data_format(data_format)
+        channels = COLOR_CHANNELS[color_mode]
+        last = self.data_format == "channels_last"
+        self.image_shape = (*self.target_size, channels) if last else (channels, *self.target_size)
+        self.save_to_dir = check_save_to_dir(save_to_dir)
+        self.save_prefix = save_prefix
+        self.save_format = save_format
+        self.interpolation = interpolation
+        self.split: tuple[float, float] | None = None
+        if subset is not None:
+            if subset not in ("training", "validation"):
+                raise ValueError(f'Invalid subset name: {subset}; expected "training" or "validation"')
+            fraction = image_data_generator._validation_split
+            self.split = (0, fraction) if subset == "validation" else (fraction, 1)
+        self.subset = subset
+        self._image_size = self.target_size
+
+    def _check_class_mode(self, class_mode: str | None) -> None:
+        if class_mode not in self.allowed_class_modes:
+            accepted = sorted(map(repr, self.allowed_class_modes))
+            raise ValueError(f"Invalid class_mode: {class_mode!r}; expected one of: {', '.join(accepted)}")
+        self.class_mode = class_mode
+
+    def _open(
+        self,
+        batch_size: int,
+        shuffle: bool,
+        seed: int | None,
+        *,
+        on_error: OnError,
+        prefetch: int,
+        cache: str | None,
+        memory_limit: int | None,
+        decoder: str,
+        exif_orientation: bool,
+        max_pixels: int | None,
+        num_threads: int | None,
+        rng: str | None,
+        **kwargs: Any,
+    ) -> None:
+        """Make the source and start the walk, once the files are known."""
+        if not callable(on_error):
+            check_choice("on_error", on_error, ("raise", "skip", "substitute"))
+        if isinstance(prefetch, bool) or not isinstance(prefetch, int) or prefetch < 0:
+            raise ValueError(f"prefetch must be a non-negative number of batches; got {prefetch!r}")
+        check_choice("cache", cache, CACHES)
+        if cache == "device" and self.device == "cpu":
+            raise ValueError('cache="device" needs a GPU, and this iterator runs on the CPU: use cache="host"')
+        check_decoder(decoder)
+        options = DecodeOptions(
+            color_mode=cast(ColorMode, self.color_mode),
+            target_size=self.target_size,
+            interpolation=cast(Interpolation, self.interpolation),
+            keep_aspect_ratio=self.keep_aspect_ratio,
+            decoder=cast(Literal["auto", "dali", "nvimgcodec", "pillow"], decoder),
+            exif_orientation=exif_orientation,
+            max_pixels=max_pixels,
+            num_threads=num_threads,
+        )
+        self._source = FileSource(
+            self.filepaths, options, on_error=on_error, prefetch=prefetch, cache=cache, memory_limit=memory_limit
+        )
+        generator_rng = "keras" if self.image_data_generator is None else self.image_data_generator.rng
+        super().__init__(self.samples, batch_size, shuffle, seed, rng=generator_rng if rng is None else rng, **kwargs)
+        if self.image_data_generator is not None:
+            self.image_data_generator.check_conventions(self.target_size)
+
+    @property
+    def bad_files(self) -> dict[str, str]:
+        """Path and reason of each file that failed so far and was skipped or substituted."""
+        return dict(cast(FileSource, self._source).bad_files)
+
+    @property
+    def filepaths(self) -> list[str]:
+        """Paths of the image files, one per sample."""
+        return self._filepaths
+
+    @property
+    def labels(self) -> Any:
+        """Labels of the samples, as `class_mode` has them."""
+        raise NotImplementedError(f"{type(self).__name__} must define labels")
+
+    @property
+    def sample_weight(self) -> np.ndarray | None:
+        """Weights of the samples, shape ``(samples,)``, or None."""
+        raise NotImplementedError(f"{type(self).__name__} must define sample_weight")
+
+    def _make_images(self, images: Array, params: np.ndarray, rows: np.ndarray | None) -> Array:
+        images = place(images, self.device)
+        # Keras makes float32 images of files whatever the batch's dtype, and casts at the end.
+        dtype = "float32" if self.dtype == "float64" else self.dtype
+        if self.image_data_generator is None:
+            batch = images if rows is None else images[rows]
+            batch = batch if self.data_format == "channels_last" else batch.transpose(0, 3, 1, 2)
+        else:
+            batch = self.image_data_generator.process(
+                images, params, rows, source_format="channels_last", dtype=dtype, data_format=self.data_format
+            )
+        return batch.astype(self.dtype, order="C", copy=False)
+
+    def _with_labels(self, batch_x: Array, sample_indices: np.ndarray) -> Any:
+        if self.class_mode is None:
+            return batch_x
+        batch_y = self._batch_labels(batch_x, sample_indices)
+        if self.sample_weight is None:
+            return batch_x, batch_y
+        return batch_x, batch_y, place(self.sample_weight[sample_indices], self.device)
+
+    def _batch_labels(self, batch_x: Array, sample_indices: np.ndarray) -> Any:
+        if self.class_mode == "input":
+            return batch_x.copy()
+        if self.class_mode == "multi_output":
+            return [place(output[sample_indices], self.device) for output in self.labels]
+        if self.class_mode == "raw":
+            return place(self.labels[sample_indices], self.device)
+        dtype = "float32" if self.dtype == "bfloat16" else self.dtype
+        if self.class_mode in ("binary", "sparse"):
+            return place(np.array([self.classes[index] for index in sample_indices], dtype=dtype), self.device)
+        one_hot = np.zeros((len(sample_indices), len(self.class_indices)), dtype)
+        for row, index in enumerate(sample_indices):
+            one_hot[row, self.classes[index]] = 1
+        return place(one_hot, self.device)
+
+    classes: Any
+    class_indices: dict[str, int]
+    _filepaths: list[str]
+
+    def _say(self, message: str, verbose: bool) -> None:
+        logger.info(message)
+        if verbose:
+            print(message)  # noqa: T201 - Keras prints this line, and people look for it
+
+
+class DirectoryIterator(BatchFromFilesMixin):
+    """Batches of the image files in a folder with one subfolder per class.
+
+    Parameters
+    ----------
+    directory : str or os.PathLike
+        The folder.
+    image_data_generator : ImageDataGenerator or None
+        What is done to the images.
+    target_size, color_mode, classes, class_mode, batch_size, shuffle, seed, data_format, save_to_dir, save_prefix, \
+save_format, follow_links, subset, interpolation, keep_aspect_ratio
+        See `~gpuseq.ImageDataGenerator.flow_from_directory`.
+    dtype : str or None
+        Of the batches: float32 (default), float16, float64, uint8; bfloat16 on a device.
+    on_error, prefetch, cache, memory_limit, decoder, exif_orientation, max_pixels, num_threads, rng, verbose
+        See `~gpuseq.ImageDataGenerator.flow_from_directory`.
+    **kwargs
+        ``shard``, ``remainder`` and the arguments of `Sequence`.
+
+    Attributes
+    ----------
+    samples, num_classes : int
+        How many files and classes were found.
+    classes : numpy.ndarray
+        Shape ``(samples,)``, int32: class index of each file.
+    class_indices : dict
+        Class name to index.
+    filenames, filepaths : list of str
+        Relative to `directory`, and with it.
+
+    Raises
+    ------
+    FileNotFoundError, NotADirectoryError
+        If there is no such folder.
+    ValueError
+        If there are no images, or an argument is not one of the accepted values.
+
+    References
+    ----------
+    ``keras.src.legacy.preprocessing.image.DirectoryIterator`` (Keras 3.15).
+    """
+
+    allowed_class_modes = {"categorical", "binary", "sparse", "input", None}
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        image_data_generator: Any,
+        target_size: tuple[int, int] = (256, 256),
+        color_mode: str = "rgb",
+        classes: Sequence[str] | None = None,
+        class_mode: str | None = "categorical",
+        batch_size: int = 32,
+        shuffle: bool = True,
+        seed: int | None = None,
+        data_format: str | None = None,
+        save_to_dir: str | None = None,
+        save_prefix: str = "",
+        save_format: str = "png",
+        follow_links: bool = False,
+        subset: str | None = None,
+        interpolation: str = "nearest",
+        keep_aspect_ratio: bool = False,
+        dtype: str | None = None,
+        *,
+        on_error: OnError = "raise",
+        prefetch: int = 2,
+        cache: str | None = None,
+        memory_limit: int | None = None,
+        decoder: str = "auto",
+        exif_orientation: bool = False,
+        max_pixels: int | None = None,
+        num_threads: int | None = None,
+        rng: str | None = None,
+        verbose: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        self.set_processing_attrs(
+            image_data_generator,
+            target_size,
+            color_mode,
+            data_format,
+            save_to_dir,
+            save_prefix,
+            save_format,
+            subset,
+            interpolation,
+            keep_aspect_ratio,
+        )
+        self._check_class_mode(class_mode)
+        self.dtype = checked_dtype(dtype, self.device)
+        self.directory = os.fspath(directory)
+        names = find_classes(self.directory)
+        names = list(classes) if classes else names
+        self.num_classes = len(names)
+        self.class_indices = {name: index for index, name in enumerate(names)}
+        self.filenames, self.classes = scan_classes(
+            self.directory, names, self.white_list_formats, self.split, follow_links
+        )
+        self.samples = len(self.filenames)
+        self._say(f"Found {self.samples} images belonging to {self.num_classes} classes.", verbose)
+        self._filepaths = [os.path.join(self.directory, name) for name in self.filenames]
+        self._open(
+            batch_size,
+            shuffle,
+            seed,
+            on_error=on_error,
+            prefetch=prefetch,
+            cache=cache,
+            memory_limit=memory_limit,
+            decoder=decoder,
+            exif_orientation=exif_orientation,
+            max_pixels=max_pixels,
+            num_threads=num_threads,
+            rng=rng,
+            **kwargs,
+        )
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Class index of each file, shape ``(samples,)``, int32."""
+        return cast(np.ndarray, self.classes)
+
+    @property
+    def sample_weight(self) -> None:
+        """None: folders carry no weights."""
+        return None

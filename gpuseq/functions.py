@@ -1,0 +1,611 @@
+"""Keras' free functions, thin over the ops. The ``random_*`` ones draw from NumPy's global stream, as Keras' do."""
+
+from __future__ import annotations
+
+import io
+import os
+import pathlib
+import warnings
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from . import decode, ops
+from .arrays import COLOR_CHANNELS, Array, FillMode, Interpolation, identity_params, literals
+from .compat import array_module, is_cupy
+from .options import AugmentOptions, DecodeOptions, check_choice
+from .scan import list_images, validate_filename
+
+__all__ = [
+    "apply_affine_transform",
+    "apply_brightness_shift",
+    "apply_channel_shift",
+    "array_to_img",
+    "checked_data_format",
+    "flip_axis",
+    "img_to_array",
+    "list_pictures",
+    "load_img",
+    "random_brightness",
+    "random_channel_shift",
+    "random_rotation",
+    "random_shear",
+    "random_shift",
+    "random_zoom",
+    "save_img",
+    "transform_image",
+    "transform_matrix_offset_center",
+    "validate_filename",
+]
+
+
+def checked_data_format(data_format: str | None) -> Any:
+    """Return `data_format`, "channels_last" for None.
+
+    Raises
+    ------
+    ValueError
+        If it is neither of the two.
+    """
+    if data_format not in (None, "channels_last", "channels_first"):
+        raise ValueError(
+            '`data_format` should be `"channels_last"` (channel after row and column) or `"channels_first"` '
+            f"(channel before row and column). Received: {data_format}"
+        )
+    return data_format or "channels_last"
+
+
+def load_img(
+    path: str | os.PathLike[str] | io.BytesIO,
+    color_mode: str = "rgb",
+    target_size: tuple[int, int] | None = None,
+    interpolation: str = "nearest",
+    keep_aspect_ratio: bool = False,
+) -> Image.Image:
+    """Load an image file as a Pillow image.
+
+    Parameters
+    ----------
+    path : str, os.PathLike or io.BytesIO
+        The file; URLs go through fsspec.
+    color_mode : {"rgb", "rgba", "grayscale"}
+        What to convert to. "grayscale" keeps 16- and 32-bit grey.
+    target_size : (int, int) or None
+        Rows and columns to resize to; None keeps the size.
+    interpolation : {"nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"}
+        Pillow's filter.
+    keep_aspect_ratio : bool
+        Crop the centre to the target's aspect ratio first.
+
+    Returns
+    -------
+    PIL.Image.Image
+        EXIF orientation is not applied, as in Keras.
+
+    Raises
+    ------
+    ImageFileError
+        If the file cannot be read or decoded; an OSError too.
+    ValueError
+        If an argument is not one of the accepted values.
+    TypeError
+        If `path` is not a path.
+
+    References
+    ----------
+    ``keras.utils.load_img``.
+    """
+    check_choice("color_mode", color_mode, tuple(COLOR_CHANNELS))
+    check_choice("interpolation", interpolation, literals(Interpolation))
+    if not isinstance(path, (str, bytes, os.PathLike, io.BytesIO)):
+        raise TypeError(f"path should be path-like or io.BytesIO, not {type(path)}")
+    options = DecodeOptions(
+        color_mode=color_mode,  # type: ignore[arg-type]
+        target_size=None if target_size is None else (int(target_size[0]), int(target_size[1])),
+        interpolation=interpolation,  # type: ignore[arg-type]
+        keep_aspect_ratio=keep_aspect_ratio,
+    )
+    return decode.load_image(os.fsdecode(path) if isinstance(path, bytes) else path, options)
+
+
+def img_to_array(img: Any, data_format: str | None = None, dtype: Any = None) -> np.ndarray:
+    """Turn a Pillow image into an array.
+
+    Parameters
+    ----------
+    img : PIL.Image.Image or array
+        The image.
+    data_format : {"channels_last", "channels_first"} or None
+        Axis order of the result. None: "channels_last".
+    dtype : dtype or None
+        Of the result. None: float32.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape ``(H, W, C)`` or ``(C, H, W)``, on the host.
+
+    Raises
+    ------
+    ValueError
+        If the image has neither 2 nor 3 axes.
+
+    References
+    ----------
+    ``keras.utils.img_to_array``.
+    """
+    first = checked_data_format(data_format) == "channels_first"
+    array = np.asarray(img, dtype=np.float32 if dtype is None else dtype)
+    if array.ndim == 2:
+        return array[None] if first else array[..., None]
+    if array.ndim != 3:
+        raise ValueError(f"Unsupported image shape: {array.shape}")
+    return array.transpose(2, 0, 1) if first else array
+
+
+def array_to_img(x: Any, data_format: str | None = None, scale: bool = True, dtype: Any = None) -> Image.Image:
+    """Turn an array into a Pillow image.
+
+    Parameters
+    ----------
+    x : array
+        Shape ``(H, W, C)`` or ``(C, H, W)`` with C of 1, 3 or 4; on the host or a device.
+    data_format : {"channels_last", "channels_first"} or None
+        Axis order of `x`. None: "channels_last".
+    scale : bool
+        Stretch the values to 0..255.
+    dtype : dtype or None
+        To compute in. None: float32.
+
+    Returns
+    -------
+    PIL.Image.Image
+        In mode L, RGB or RGBA; mode I for one channel with values above 255.
+
+    Raises
+    ------
+    ValueError
+        If the shape is not that of an image.
+
+    References
+    ----------
+    ``keras.utils.array_to_img``.
+    """
+    first = checked_data_format(data_format) == "channels_first"
+    x = np.asarray(x.get() if is_cupy(x) else x, dtype=np.float32 if dtype is None else dtype)
+    if x.ndim != 3:
+        raise ValueError(f"Expected image array to have rank 3 (single image). Got array with shape: {x.shape}")
+    if first:
+        x = x.transpose(1, 2, 0)
+    if scale:
+        x = x - np.min(x)
+        top = np.max(x)
+        if top != 0:
+            x /= top
+        x *= 255
+    if x.shape[2] in (3, 4):
+        return Image.fromarray(np.ascontiguousarray(x.astype("uint8")))
+    if x.shape[2] != 1:
+        raise ValueError(f"Unsupported channel number: {x.shape[2]}; an image file holds 1, 3 or 4 channels")
+    return Image.fromarray(x[:, :, 0].astype("int32" if np.max(x) > 255 else "uint8"))
+
+
+def save_img(
+    path: Any, x: Any, data_format: str | None = None, file_format: str | None = None, scale: bool = True, **kwargs: Any
+) -> None:
+    """Save an array as an image file.
+
+    Parameters
+    ----------
+    path : str, pathlib.Path or file object
+        Where to.
+    x : array
+        Shape ``(H, W, C)`` or ``(C, H, W)``.
+    data_format : {"channels_last", "channels_first"} or None
+        Axis order of `x`. None: "channels_last".
+    file_format : str or None
+        Pillow's name of the format. None: from the extension.
+    scale : bool
+        Stretch the values to 0..255.
+    **kwargs
+        For ``PIL.Image.Image.save``.
+
+    References
+    ----------
+    ``keras.utils.save_img``.
+    """
+    if file_format is None and isinstance(path, (str, pathlib.Path)):
+        file_format = pathlib.Path(path).suffix[1:].lower()
+    if file_format and file_format.lower() == "jpg":
+        file_format = "jpeg"
+    img = array_to_img(x, data_format=data_format, scale=scale)
+    if img.mode == "RGBA" and file_format == "jpeg":
+        warnings.warn("The JPEG format does not support RGBA images, converting to RGB.", stacklevel=2)
+        img = img.convert("RGB")
+    img.save(path, format=file_format or None, **kwargs)
+
+
+def list_pictures(directory: str, ext: Any = ("jpg", "jpeg", "bmp", "png", "ppm", "tif", "tiff")) -> list[str]:
+    """List the image files below a directory.
+
+    Parameters
+    ----------
+    directory : str
+        Where to look, subfolders included.
+    ext : str or tuple of str
+        Accepted extensions, without the dot.
+
+    Returns
+    -------
+    list of str
+        Paths that start with `directory`, by folder and then by name.
+
+    References
+    ----------
+    ``keras_preprocessing.image.list_pictures`` (1.1.2).
+    """
+    endings = tuple(f".{item}" for item in ((ext,) if isinstance(ext, str) else ext))
+    return [os.path.join(directory, name) for name in list_images(os.fspath(directory), endings, follow_links=False)]
+
+
+def flip_axis(x: Array, axis: int) -> Array:
+    """Reverse an array along one axis; a view.
+
+    Parameters
+    ----------
+    x : array
+        Any shape, on the host or a device.
+    axis : int
+        Which axis.
+    """
+    x = x if is_cupy(x) else np.asarray(x)
+    return x.swapaxes(axis, 0)[::-1, ...].swapaxes(0, axis)
+
+
+def transform_matrix_offset_center(matrix: np.ndarray, x: float, y: float) -> np.ndarray:
+    """Make a homogeneous matrix act about the centre of an image.
+
+    Parameters
+    ----------
+    matrix : numpy.ndarray
+        Shape ``(3, 3)``.
+    x, y : float
+        Size of the image along the matrix' first and second axis, pixels.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape ``(3, 3)``, float64.
+
+    References
+    ----------
+    ``keras.src.legacy.preprocessing.image.transform_matrix_offset_center`` (Keras 3.15).
+    """
+    first, second = float(x) / 2 - 0.5, float(y) / 2 - 0.5
+    forth = np.array([[1, 0, first], [0, 1, second], [0, 0, 1]])
+    back = np.array([[1, 0, -first], [0, 1, -second], [0, 0, 1]])
+    return np.dot(np.dot(forth, matrix), back)
+
+
+def transform_image(image_hwc: Array, params: np.ndarray, options: AugmentOptions, order: int) -> Array:
+    """Warp, shift channels, flip and brighten one image, and return it in the dtype that Keras would.
+
+    Parameters
+    ----------
+    image_hwc : array
+        Shape ``(H, W, C)`` or ``(C, H, W)`` as `options.source_format` says; any real dtype.
+    params : numpy.ndarray
+        Shape ``(1,)``, dtype `~gpuseq.arrays.PARAMS_DTYPE`.
+    options : AugmentOptions
+        Its dtype fields are replaced by what follows from the image.
+    order : int
+        Spline order, 0 to 5.
+
+    Returns
+    -------
+    array
+        Same axis order. float32 after a brightness shift; else the image's own dtype, integers rounded by the warp and
+        turned into float64 by a channel shift.
+    """
+    from dataclasses import replace
+
+    xp = array_module(image_hwc)
+    own = image_hwc.dtype
+    brightened, shifted = not np.isnan(params["brightness"][0]), not np.isnan(params["channel_shift_intensity"][0])
+    small = own == np.uint8
+    compute = "float64" if own == np.float64 or (own.kind != "f" and not small) else "float32"
+    options = replace(options, dtype=compute, round_affine=small, source_format="channels_last", data_format="channels_last")
+    batch = image_hwc[None]
+    if own not in (np.uint8, np.uint16, np.float32, np.float64):
+        batch = batch.astype(compute)
+    if order > 1:
+        batch = ops.warp_spline(batch, params, options, order)
+        params = without_affine(params)
+    result = ops.augment(batch, params, replace(options, order=min(order, 1)))[0]
+    if brightened:
+        return result.astype(np.float32)
+    if own.kind == "f":
+        return result.astype(own, copy=False)
+    if shifted:
+        return result.astype(np.float64)
+    if small:
+        return result.astype(own)
+    bounds = np.iinfo(own)
+    return xp.clip(xp.floor(result + 0.5), bounds.min, bounds.max).astype(own)
+
+
+def without_affine(params: np.ndarray) -> np.ndarray:
+    """Return a copy of parameters with their affine fields at rest."""
+    rest = identity_params(len(params))
+    for name in ("flip_horizontal", "flip_vertical", "channel_shift_intensity", "brightness"):
+        rest[name] = params[name]
+    return rest
+
+
+def apply_affine_transform(
+    x: Array,
+    theta: float = 0,
+    tx: float = 0,
+    ty: float = 0,
+    shear: float = 0,
+    zx: float = 1,
+    zy: float = 1,
+    row_axis: int = 1,
+    col_axis: int = 2,
+    channel_axis: int = 0,
+    fill_mode: str = "nearest",
+    cval: float = 0.0,
+    order: int = 1,
+) -> Array:
+    """Apply an affine map to one image, with Keras' conventions.
+
+    Parameters
+    ----------
+    x : array
+        Shape ``(C, H, W)`` or as the axes say; on the host or a device.
+    theta, shear : float
+        Degrees.
+    tx, ty : float
+        Shifts in pixels. Keras moves columns by `tx` and rows by `ty`.
+    zx, zy : float
+        Zoom factors.
+    row_axis, col_axis, channel_axis : int
+        Which axis is which; channels come first or last.
+    fill_mode : {"nearest", "constant", "reflect", "wrap"}
+        What lies beyond the border::
+
+            nearest   aaaa|abcd|dddd
+            constant  kkkk|abcd|kkkk
+            reflect   dcba|abcd|dcba
+            wrap      bcda|bcd(a)|bcda  with SciPy's period of one less than the size
+    cval : float
+        The k of "constant".
+    order : int
+        Spline order, 0 to 5; above 1 needs SciPy.
+
+    Returns
+    -------
+    array
+        Shape, axis order and dtype of `x`, where `x` lives.
+
+    Raises
+    ------
+    ValueError
+        If the axes, the rank or an option is not accepted.
+
+    References
+    ----------
+    ``keras.src.legacy.preprocessing.image.apply_affine_transform`` (Keras 3.15); ``scipy.ndimage.affine_transform``.
+    """
+    if len({row_axis, col_axis, channel_axis}) != 3:
+        raise ValueError("'row_axis', 'col_axis', and 'channel_axis' must be distinct")
+    if {row_axis, col_axis, channel_axis} != {0, 1, 2}:
+        raise ValueError(f"Invalid axis' indices: {({row_axis, col_axis, channel_axis} - {0, 1, 2})}")
+    if x.ndim != 3:
+        raise ValueError(f"Input arrays must be multi-channel 2D images (rank 3); got shape {x.shape}")
+    if channel_axis not in (0, 2):
+        raise ValueError("Channels are allowed and the first and last dimensions.")
+    check_choice("fill_mode", fill_mode, literals(FillMode))
+    params = identity_params(1)
+    for name, value in {"theta": theta, "tx": tx, "ty": ty, "shear": shear, "zx": zx, "zy": zy}.items():
+        params[name] = value
+    axes = (row_axis, col_axis, channel_axis)
+    options = AugmentOptions(fill_mode=fill_mode, cval=float(cval))  # type: ignore[arg-type]
+    return transform_image(x.transpose(axes), params, options, order).transpose(np.argsort(axes))
+
+
+def random_rotation(
+    x: Array,
+    rg: float,
+    row_axis: int = 1,
+    col_axis: int = 2,
+    channel_axis: int = 0,
+    fill_mode: str = "nearest",
+    cval: float = 0.0,
+    interpolation_order: int = 1,
+) -> Array:
+    """Rotate one image by a random angle within +-`rg` degrees.
+
+    The other arguments are those of `apply_affine_transform`. NumPy's global stream is drawn from.
+    """
+    theta = np.random.uniform(-rg, rg)
+    return apply_affine_transform(
+        x,
+        theta=theta,
+        row_axis=row_axis,
+        col_axis=col_axis,
+        channel_axis=channel_axis,
+        fill_mode=fill_mode,
+        cval=cval,
+        order=interpolation_order,
+    )
+
+
+def random_shift(
+    x: Array,
+    wrg: float,
+    hrg: float,
+    row_axis: int = 1,
+    col_axis: int = 2,
+    channel_axis: int = 0,
+    fill_mode: str = "nearest",
+    cval: float = 0.0,
+    interpolation_order: int = 1,
+) -> Array:
+    """Shift one image by random fractions of its width (within +-`wrg`) and height (+-`hrg`).
+
+    The other arguments are those of `apply_affine_transform`. NumPy's global stream is drawn from.
+    """
+    tx = np.random.uniform(-hrg, hrg) * x.shape[row_axis]
+    ty = np.random.uniform(-wrg, wrg) * x.shape[col_axis]
+    return apply_affine_transform(
+        x,
+        tx=tx,
+        ty=ty,
+        row_axis=row_axis,
+        col_axis=col_axis,
+        channel_axis=channel_axis,
+        fill_mode=fill_mode,
+        cval=cval,
+        order=interpolation_order,
+    )
+
+
+def random_shear(
+    x: Array,
+    intensity: float,
+    row_axis: int = 1,
+    col_axis: int = 2,
+    channel_axis: int = 0,
+    fill_mode: str = "nearest",
+    cval: float = 0.0,
+    interpolation_order: int = 1,
+) -> Array:
+    """Shear one image by a random angle within +-`intensity` degrees.
+
+    The other arguments are those of `apply_affine_transform`. NumPy's global stream is drawn from.
+    """
+    shear = np.random.uniform(-intensity, intensity)
+    return apply_affine_transform(
+        x,
+        shear=shear,
+        row_axis=row_axis,
+        col_axis=col_axis,
+        channel_axis=channel_axis,
+        fill_mode=fill_mode,
+        cval=cval,
+        order=interpolation_order,
+    )
+
+
+def random_zoom(
+    x: Array,
+    zoom_range: tuple[float, float],
+    row_axis: int = 1,
+    col_axis: int = 2,
+    channel_axis: int = 0,
+    fill_mode: str = "nearest",
+    cval: float = 0.0,
+    interpolation_order: int = 1,
+) -> Array:
+    """Zoom one image by two random factors from `zoom_range`, ``(low, high)``.
+
+    The other arguments are those of `apply_affine_transform`. NumPy's global stream is drawn from.
+    """
+    if len(zoom_range) != 2:
+        raise ValueError(f"`zoom_range` should be a tuple or list of two floats. Received: {zoom_range}")
+    zx, zy = 1.0, 1.0
+    if not (zoom_range[0] == 1 and zoom_range[1] == 1):
+        zx, zy = np.random.uniform(zoom_range[0], zoom_range[1], 2)
+    return apply_affine_transform(
+        x,
+        zx=zx,
+        zy=zy,
+        row_axis=row_axis,
+        col_axis=col_axis,
+        channel_axis=channel_axis,
+        fill_mode=fill_mode,
+        cval=cval,
+        order=interpolation_order,
+    )
+
+
+def apply_channel_shift(x: Array, intensity: float, channel_axis: int = 0) -> Array:
+    """Add `intensity` to an image, clipped to the image's own smallest and largest value.
+
+    Parameters
+    ----------
+    x : array
+        One image, rank 3.
+    intensity : float
+        What to add.
+    channel_axis : int
+        Kept from Keras; all channels are shifted alike.
+
+    Returns
+    -------
+    array
+        Shape of `x`; integers become float64.
+
+    References
+    ----------
+    ``keras.src.legacy.preprocessing.image.apply_channel_shift`` (Keras 3.15).
+    """
+    xp = array_module(x)
+    return xp.clip(x + intensity, x.min(), x.max())
+
+
+def random_channel_shift(x: Array, intensity_range: float, channel_axis: int = 0) -> Array:
+    """Shift an image's channels by a random value within +-`intensity_range`; see `apply_channel_shift`."""
+    return apply_channel_shift(x, np.random.uniform(-intensity_range, intensity_range), channel_axis=channel_axis)
+
+
+def apply_brightness_shift(x: Array, brightness: float, scale: bool = True) -> Array:
+    """Scale an image's colours through Pillow's 8-bit blend with black.
+
+    Parameters
+    ----------
+    x : array
+        One image, shape ``(H, W, C)``; a fourth channel is alpha and stays.
+    brightness : float
+        0 is black, 1 changes nothing but the rounding to 8 bit.
+    scale : bool
+        Stretch the image to 0..255 first, and leave it so. False stretches only images with values outside 0..255, and
+        undoes it.
+
+    Returns
+    -------
+    array
+        Shape of `x`, float32 (float64 where a stretched float64 image is turned back), where `x` lives.
+
+    References
+    ----------
+    ``keras.src.legacy.preprocessing.image.apply_brightness_shift`` (Keras 3.15); ``PIL.ImageEnhance.Brightness``.
+    """
+    xp = array_module(x)
+    image = xp.asarray(x, dtype=np.float64 if x.dtype == np.float64 else np.float32)
+    if scale:
+        image = image.astype(np.float32)
+        image = image - image.min()
+        top = image.max()
+        image = xp.where(top != 0, image / xp.where(top != 0, top, 1), image) * 255
+    params = identity_params(1)
+    params["brightness"] = brightness
+    options = AugmentOptions(dtype=image.dtype.name, has_affine=False, has_flip=False, has_channel_shift=False)
+    result = ops.augment(image[None], params, options)[0]
+    stretched = not scale and bool((image.min() < 0) | (image.max() > 255))
+    return result if stretched else result.astype(np.float32, copy=False)
+
+
+def random_brightness(x: Array, brightness_range: tuple[float, float], scale: bool = True) -> Array:
+    """Brighten an image by a random factor from `brightness_range`; see `apply_brightness_shift`.
+
+    Raises
+    ------
+    ValueError
+        If the range is not a pair.
+    """
+    if len(brightness_range) != 2:
+        raise ValueError(f"`brightness_range should be tuple or list of two floats. Received: {brightness_range}")
+    return apply_brightness_shift(x, np.random.uniform(brightness_range[0], brightness_range[1]), scale)

@@ -1,0 +1,157 @@
+"""Which samples, in what order, per epoch and shard. Pure NumPy; nothing here knows an image.
+
+`KerasStream` is Keras' own stream of numbers, with a record of what has been taken from it, so that a state of a few
+integers brings it back. The functions below it are the algebra of epochs and shards.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .draw import Stream, draw_params
+from .options import TransformRanges
+
+__all__ = ["KerasStream", "keyed_permutation", "num_batches", "shard_indices", "shard_size"]
+
+
+class KerasStream:
+    """Keras' numbers for one iterator: a private ``RandomState`` reseeded for each batch, or NumPy's global stream.
+
+    Parameters
+    ----------
+    seed : int or None
+        Batch number b is drawn from ``RandomState(seed + b)``; the global stream is never touched. None draws from the
+        global stream, as Keras does.
+
+    Notes
+    -----
+    The record lists what was taken since the last reseed: ``"P100"`` a permutation of 100, ``"D32"`` the parameters of
+    32 samples, ``"S8:10000"`` eight file numbers below 10000. Replaying it leaves the stream where it stood.
+    """
+
+    def __init__(self, seed: int | None) -> None:
+        self.seed = seed
+        self._state = None if seed is None else np.random.RandomState(seed)
+        self._number = 0
+        self._record: list[str] = []
+
+    @property
+    def _stream(self) -> Any:
+        return np.random if self._state is None else self._state
+
+    def reseed(self, number: int) -> None:
+        """Start the numbers of batch `number`; without a seed the global stream just goes on."""
+        if self._state is not None and self.seed is not None:
+            self._state.seed(self.seed + number)
+            self._number = number
+            self._record = []
+
+    def permutation(self, size: int) -> np.ndarray:
+        """Take a permutation of ``range(size)``: shape ``(size,)``, int64."""
+        self._record.append(f"P{size}")
+        permutation: np.ndarray = self._stream.permutation(size)
+        return permutation
+
+    def params(self, ranges: TransformRanges, num_samples: int, height: int, width: int) -> np.ndarray:
+        """Take the parameters of `num_samples` samples: shape ``(num_samples,)``, dtype `PARAMS_DTYPE`."""
+        self._record.append(f"D{num_samples}")
+        stream: Stream = self._stream
+        return draw_params(stream, ranges, num_samples, height, width)
+
+    def file_numbers(self, num_files: int, high: int) -> np.ndarray:
+        """Take the number in the name of each saved file: shape ``(num_files,)``, int64, below `high`."""
+        self._record.append(f"S{num_files}:{high}")
+        return np.array([self._stream.randint(high) for _ in range(num_files)], np.int64)
+
+    @property
+    def position(self) -> str:
+        """Where the stream stands, as a string that `restore` takes; of no use without a seed."""
+        return f"{self._number} {' '.join(self._record)}".rstrip()
+
+    def restore(self, position: str, ranges: TransformRanges) -> np.ndarray | None:
+        """Go to a recorded position; return the last permutation taken on the way there."""
+        number, *record = position.split()
+        self.reseed(int(number))
+        last = None
+        for entry in record:
+            kind, count = entry[0], entry[1:]
+            if kind == "P":
+                last = self.permutation(int(count))
+            elif kind == "D":
+                self.params(ranges, int(count), 1, 1)
+            else:
+                num_files, high = count.split(":")
+                self.file_numbers(int(num_files), int(high))
+        return last
+
+
+def keyed_permutation(size: int, *, seed: int, epoch: int) -> np.ndarray:
+    """Return the order of an epoch as a function of (seed, epoch) alone.
+
+    Parameters
+    ----------
+    size : int
+        Number of samples.
+    seed, epoch : int
+        The composite key, each below 2**64.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape ``(size,)``, int64. Its counter space is apart from that of `draw_keyed`.
+    """
+    bits = np.random.Philox(key=np.array([seed, epoch], np.uint64), counter=np.array([0, 0, 0, 1], np.uint64))
+    return np.random.Generator(bits).permutation(size)
+
+
+def shard_size(num_samples: int, world: int, remainder: str) -> int:
+    """Return how many samples every rank walks in an epoch: the same number on each.
+
+    Parameters
+    ----------
+    num_samples : int
+        Size of the data set.
+    world : int
+        Number of ranks.
+    remainder : {"pad", "drop", "exact"}
+        "drop" leaves out what does not divide; the others fill up.
+    """
+    return num_samples // world if remainder == "drop" else -(-num_samples // world)
+
+
+def num_batches(num_samples: int, batch_size: int) -> int:
+    """Return how many batches an epoch of `num_samples` has, the last one partial where it does not divide."""
+    return -(-num_samples // batch_size)
+
+
+def shard_indices(permutation: np.ndarray, rank: int, world: int, remainder: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return one rank's part of an epoch's global order.
+
+    Ranks take turns (rank r takes positions r, r + world, ...), so a batch of all ranks together is a contiguous piece
+    of the global order.
+
+    Parameters
+    ----------
+    permutation : numpy.ndarray
+        Shape ``(n,)``, int64: the order of the epoch, the same on every rank.
+    rank, world : int
+        This process and how many there are.
+    remainder : {"pad", "drop", "exact"}
+        "pad" repeats samples from the start of the order; "exact" does so too, with weight 0.
+
+    Returns
+    -------
+    indices : numpy.ndarray
+        Shape ``(shard_size,)``, int64.
+    weights : numpy.ndarray or None
+        Shape ``(shard_size,)``, float32, 0 for repeated samples; None unless "exact".
+    """
+    num_samples = len(permutation)
+    size = shard_size(num_samples, world, remainder)
+    if num_samples == 0:
+        return permutation, np.ones(0, np.float32) if remainder == "exact" else None
+    positions = rank + world * np.arange(size)
+    weights = (positions < num_samples).astype(np.float32) if remainder == "exact" else None
+    return permutation[positions % num_samples], weights

@@ -1,0 +1,235 @@
+"""Which files there are and what they are labelled: directory walks, class indices, splits, data frames. Host only."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+__all__ = ["find_classes", "list_images", "scan_classes", "split_bounds", "validate_filename"]
+
+
+def validate_filename(filename: str, white_list_formats: tuple[str, ...]) -> bool:
+    """Tell whether a name ends in an accepted extension and is a file.
+
+    Parameters
+    ----------
+    filename : str
+        Path to a file.
+    white_list_formats : tuple of str
+        Accepted extensions, lower case.
+    """
+    return filename.lower().endswith(tuple(white_list_formats)) and os.path.isfile(filename)
+
+
+def list_images(directory: str, formats: tuple[str, ...], follow_links: bool) -> list[str]:
+    """List the image files below a directory, by folder and then by name.
+
+    Parameters
+    ----------
+    directory : str
+        Where to look, subfolders included.
+    formats : tuple of str
+        Accepted extensions, lower case.
+    follow_links : bool
+        Enter symbolic links to folders; a link back to a folder above itself is not entered again.
+
+    Returns
+    -------
+    list of str
+        Paths relative to `directory`.
+
+    Raises
+    ------
+    OSError
+        If the directory cannot be read.
+    """
+    folders: list[tuple[str, list[str]]] = []
+    seen: set[tuple[int, int]] = set()
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for root, subfolders, files in os.walk(directory, followlinks=follow_links, onerror=refuse):
+        if follow_links:
+            status = os.stat(root)
+            if (status.st_dev, status.st_ino) in seen:
+                subfolders.clear()
+                continue
+            seen.add((status.st_dev, status.st_ino))
+        folders.append((root, files))
+    folders.sort(key=lambda item: item[0])
+    prefix = len(os.path.join(directory, ""))
+    names: list[str] = []
+    for root, files in folders:
+        inner = root[prefix:]
+        names += [os.path.join(inner, name) for name in sorted(files) if name.lower().endswith(formats)]
+    if any(name.lower().endswith(".tiff") for name in names):
+        warnings.warn(
+            'Using ".tiff" files with multiple bands will cause distortion. Please verify your output.', stacklevel=2
+        )
+    return names
+
+
+def find_classes(directory: str) -> list[str]:
+    """Return the names of a directory's subfolders, sorted: Keras' classes.
+
+    Raises
+    ------
+    FileNotFoundError, NotADirectoryError
+        If there is no such directory.
+    """
+    if not os.path.isdir(directory):
+        if os.path.exists(directory):
+            raise NotADirectoryError(f"not a directory: {directory!r}")
+        raise FileNotFoundError(f"no such directory: {directory!r}")
+    return sorted(entry.name for entry in os.scandir(directory) if entry.is_dir())
+
+
+def split_bounds(split: tuple[float, float] | None, count: int) -> slice:
+    """Return the part of `count` files that a split ``(from, to)`` takes, as Keras rounds it."""
+    return slice(None) if split is None else slice(int(split[0] * count), int(split[1] * count))
+
+
+def scan_classes(
+    directory: str,
+    classes: Sequence[str],
+    formats: tuple[str, ...],
+    split: tuple[float, float] | None,
+    follow_links: bool,
+) -> tuple[list[str], np.ndarray]:
+    """List the images of each class folder.
+
+    Parameters
+    ----------
+    directory : str
+        The folder that holds the class folders.
+    classes : sequence of str
+        Their names, in the order of the class indices.
+    formats : tuple of str
+        Accepted extensions, lower case.
+    split : (float, float) or None
+        The part of each class to take.
+    follow_links : bool
+        Enter symbolic links.
+
+    Returns
+    -------
+    filenames : list of str
+        Relative to `directory`.
+    labels : numpy.ndarray
+        Shape ``(len(filenames),)``, int32: class indices.
+
+    Raises
+    ------
+    ValueError
+        If there is no class, or a class has no image.
+    """
+    if not classes:
+        raise ValueError(
+            f"no class folders in {directory!r}: images are expected in one subfolder per class. "
+            'For a folder of images without classes pass classes=["."] and class_mode=None'
+        )
+
+    def scan(name: str) -> list[str]:
+        return list_images(os.path.join(directory, name), formats, follow_links)
+
+    with ThreadPoolExecutor() as pool:
+        found = list(pool.map(scan, classes))
+    empty = [name for name, files in zip(classes, found, strict=True) if not files]
+    if empty:
+        raise ValueError(
+            f"no images in {len(empty)} of {len(classes)} class folders of {directory!r}: {_few(empty)}. "
+            f"Accepted extensions are {', '.join(formats)}. Remove the folders or name the others in classes=[...]"
+        )
+    parts = [files[split_bounds(split, len(files))] for files in found]
+    filenames = [os.path.join(name, file) for name, files in zip(classes, parts, strict=True) for file in files]
+    labels = np.repeat(np.arange(len(classes), dtype=np.int32), [len(files) for files in parts])
+    return filenames, labels
+
+
+def _few(names: Iterable[str], limit: int = 5) -> str:
+    names = list(names)
+    shown = ", ".join(map(repr, names[:limit]))
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+
+
+def check_frame(frame: Any, x_col: str, y_col: Any, weight_col: str | None, classes: Any, class_mode: str | None) -> None:
+    """Check that a data frame has the columns and values that `class_mode` wants.
+
+    Raises
+    ------
+    ValueError
+        If a column is missing, labels are NaN, or "binary" does not have two classes.
+    TypeError
+        If a column holds values of the wrong type.
+    """
+    needed = [x_col]
+    if class_mode not in ("input", None):
+        needed += list(y_col) if isinstance(y_col, (list, tuple)) else [y_col]
+    needed += [weight_col] if weight_col else []
+    missing = [name for name in needed if name not in frame.columns]
+    if missing:
+        raise ValueError(f"the data frame has no column {_few(map(str, missing))}; it has {_few(map(str, frame.columns), 20)}")
+    if class_mode == "multi_output" and not isinstance(y_col, list):
+        raise TypeError(f'If class_mode="{class_mode}", y_col must be a list. Received {type(y_col).__name__}.')
+    _check_types(frame, x_col, (str,), f"All values in column x_col={x_col} must be strings.")
+    if class_mode in ("binary", "sparse"):
+        _check_types(frame, y_col, (str,), f'If class_mode="{class_mode}", y_col="{y_col}" column values must be strings.')
+    if class_mode == "binary":
+        count = len(set(classes)) if classes else frame[y_col].nunique()
+        if count != 2:
+            raise ValueError(f'If class_mode="binary" there must be 2 classes. Found {count} classes.')
+    if class_mode == "categorical":
+        message = f'If class_mode="{class_mode}", y_col="{y_col}" column values must be type string, list or tuple.'
+        _check_types(frame, y_col, (str, list, tuple), message)
+    if class_mode in ("raw", "multi_output"):
+        for name in y_col if isinstance(y_col, list) else [y_col]:
+            rows = np.flatnonzero(frame[name].isna())
+            if len(rows):
+                raise ValueError(f"column {name!r} has {len(rows)} missing labels, the first in row {frame.index[rows[0]]!r}")
+    if classes and class_mode in ("input", "multi_output", "raw", None):
+        warnings.warn(f'`classes` will be ignored given the class_mode="{class_mode}"', stacklevel=4)
+    if weight_col and not issubclass(frame[weight_col].dtype.type, np.number):
+        raise TypeError(f"Column weight_col={weight_col} must be numeric.")
+
+
+def _check_types(frame: Any, column: str, types: tuple[type, ...], message: str) -> None:
+    for row, value in zip(frame.index, frame[column], strict=True):
+        if not isinstance(value, types):
+            raise TypeError(f"{message} Row {row!r} has {value!r} of type {type(value).__name__}.")
+
+
+def filter_classes(frame: Any, y_col: str, classes: Sequence[str] | None) -> tuple[Any, list[str]]:
+    """Return the rows whose label is among `classes`, and the classes: those given, or all there are, sorted."""
+    if not classes:
+        found: set[str] = set()
+        for value in frame[y_col]:
+            found.update(value if isinstance(value, (list, tuple)) else [value])
+        return frame, sorted(found)
+    wanted = list(dict.fromkeys(classes))
+
+    def keep(labels: Any) -> Any:
+        if isinstance(labels, (list, tuple)):
+            return [label for label in labels if label in wanted] or None
+        return labels if labels in wanted else None
+
+    frame = frame.copy()
+    frame[y_col] = frame[y_col].apply(keep)
+    return frame.dropna(subset=[y_col]), wanted
+
+
+def filter_filenames(frame: Any, x_col: str, directory: str, formats: tuple[str, ...]) -> Any:
+    """Return the rows whose file exists and has an accepted extension; warn with the number of the others."""
+    mask = np.array([validate_filename(os.path.join(directory, name), formats) for name in frame[x_col]], bool)
+    num_invalid = int((~mask).sum())
+    if num_invalid:
+        warnings.warn(
+            f'Found {num_invalid} invalid image filename(s) in x_col="{x_col}". These filename(s) will be ignored.',
+            stacklevel=4,
+        )
+    return frame[mask]
