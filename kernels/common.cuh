@@ -225,35 +225,51 @@ DEVICE Taps copy_tap(int row, int col, Shape shape)
     return taps;
 }
 
-// The taps of SciPy's NI_GeometricTransform at a source position.
-DEVICE Taps find_taps(double row, double col, Shape shape)
+DEVICE Taps fill_tap()
 {
     Taps taps;
-    int first_row, first_col;
-    double fraction_row = split(ORDER ? row : row + 0.5, &first_row), fraction_col = split(ORDER ? col : col + 0.5, &first_col);
-    int last_row = first_row + 1, last_col = first_col + 1;
-    // Unsigned: negative is large. The inside of the image needs no thought, and is nearly all of it.
-    bool inside = (unsigned)first_row < (unsigned)(shape.height - 1) && (unsigned)first_col < (unsigned)(shape.width - 1);
-#if ORDER == 0 && (FILL_MODE == FILL_CONSTANT || FILL_MODE == FILL_WRAP)
+    taps.kind = Taps::FILL;
+    return taps;
+}
+
+// The taps of SciPy's NI_GeometricTransform at a source position. The comparisons as unsigned take a negative tap for a
+// large one; the inside of the image, which is nearly all of it, needs no thought.
+DEVICE Taps find_taps(double row, double col, Shape shape)
+{
+#if ORDER == 0
+    int tap_row, tap_col;
+    split(row + 0.5, &tap_row);
+    split(col + 0.5, &tap_col);
+    bool inside = (unsigned)tap_row < (unsigned)(shape.height - 1) && (unsigned)tap_col < (unsigned)(shape.width - 1);
+#if FILL_MODE == FILL_CONSTANT || FILL_MODE == FILL_WRAP
     inside = inside && row >= 0.0 && col >= 0.0;     // -0.5 to 0 rounds into the image, but the mode has a say
 #endif
     if (!inside) {
         row = map_coordinate(row, shape.height);
         col = map_coordinate(col, shape.width);
-        if (FILL_MODE == FILL_CONSTANT && !(row > -1.0 && col > -1.0)) {
-            taps.kind = Taps::FILL;
-            return taps;
-        }
-        fraction_row = split(ORDER ? row : row + 0.5, &first_row);
-        fraction_col = split(ORDER ? col : col + 0.5, &first_col);
+        if (FILL_MODE == FILL_CONSTANT && !(row > -1.0 && col > -1.0)) return fill_tap();
+        split(row + 0.5, &tap_row);
+        split(col + 0.5, &tap_col);
+        tap_row = fold_tap(tap_row, shape.height);
+        tap_col = fold_tap(tap_col, shape.width);
+    }
+    return copy_tap(tap_row, tap_col, shape);
+#else
+    int first_row, first_col;
+    double fraction_row = split(row, &first_row), fraction_col = split(col, &first_col);
+    int last_row = first_row + 1, last_col = first_col + 1;
+    if ((unsigned)first_row >= (unsigned)(shape.height - 1) || (unsigned)first_col >= (unsigned)(shape.width - 1)) {
+        row = map_coordinate(row, shape.height);
+        col = map_coordinate(col, shape.width);
+        if (FILL_MODE == FILL_CONSTANT && !(row > -1.0 && col > -1.0)) return fill_tap();
+        fraction_row = split(row, &first_row);
+        fraction_col = split(col, &first_col);
         last_row = fold_tap(first_row + 1, shape.height);
         last_col = fold_tap(first_col + 1, shape.width);
         first_row = fold_tap(first_row, shape.height);
         first_col = fold_tap(first_col, shape.width);
     }
-#if ORDER == 0
-    return copy_tap(first_row, first_col, shape);
-#else
+    Taps taps;
     taps.kind = Taps::BLEND;
     const int row_stride = source_row_stride(shape), col_stride = source_col_stride(shape);
     const int row_0 = first_row * row_stride, row_1 = last_row * row_stride;
@@ -408,7 +424,6 @@ DEVICE double fold_bands(const double *partials, int num_bands, int num_parts, i
 // Fills `shared` for a band: the sample's numbers by one thread, the rows' terms by all. Starts and ends with a barrier.
 DEVICE void open_band(BlockShared &shared, const Band &band, Shape shape, const double *table, const double *ranges, int num_bands)
 {
-    const double *row = table + (long long)band.sample * NUM_COLUMNS;
     Sample &sample = shared.sample;
     __syncthreads();                     // the block may still work on its last band
 #if HAS_RANGE
@@ -418,6 +433,7 @@ DEVICE void open_band(BlockShared &shared, const Band &band, Shape shape, const 
 #endif
     if (threadIdx.x == 0) {
 #if HAS_TABLE
+        const double *row = table + (long long)band.sample * NUM_COLUMNS;
         sample.source_index = __double_as_longlong(row[SOURCE_INDEX]);
         sample.flip_rows = HAS_FLIP && row[FLIP_VERTICAL] != 0.0;
         sample.flip_cols = HAS_FLIP && row[FLIP_HORIZONTAL] != 0.0;
