@@ -203,7 +203,8 @@ def test_random_channel_shift(dtype: str) -> None:
 def test_apply_brightness_shift(channels: int, dtype: str, scale: bool) -> None:
     for brightness in (0.0, 0.3, 0.5, 0.999, 1.0, 1.7, 5.0):
         got, wanted = both("apply_brightness_shift", image(dtype, channels=channels), brightness, scale)
-        assert_same(np.asarray(got), wanted, message=f"{brightness}")
+        # A float64 image comes back through float32 levels in Keras, through float64 ones here.
+        assert_same(np.asarray(got), wanted, atol=1e-4 if dtype == "float64" else 0.0, message=f"{brightness}")
 
 
 @pytest.mark.parametrize("scale", [True, False])

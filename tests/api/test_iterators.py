@@ -1,0 +1,260 @@
+"""What iterators promise beyond one batch after another: subclasses, epochs by number, shards, threads, copies."""
+
+from __future__ import annotations
+
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpuseq
+from tests.cases import images
+from tests.compare import assert_same, assert_same_structure
+from tests.parity import Streams, assert_same_walk, quiet
+
+keras_image = pytest.importorskip("keras.src.legacy.preprocessing.image")
+
+AUGMENT: dict[str, Any] = {
+    "rotation_range": 40,
+    "zoom_range": 0.3,
+    "horizontal_flip": True,
+    "channel_shift_range": 30.0,
+}
+DATA = images((23, 10, 10, 3), "uint8")
+LABELS = np.arange(23)
+WALK = [("next", 0)] * 5 + [("getitem", 2), ("on_epoch_end", 0), ("getitem", 0), ("reset", 0), ("next", 0)]
+
+
+def flow(*, rng: str = "keras", **arguments: Any) -> Any:
+    generator = gpuseq.ImageDataGenerator(**AUGMENT, rng=rng, device="cpu")
+    return generator.flow(DATA, LABELS, **{"batch_size": 4, "seed": 11} | arguments)
+
+
+def epoch_of(iterator: Any) -> list[Any]:
+    return [next(iterator) for _ in range(len(iterator))]
+
+
+def subclass_of(base: type) -> type:
+    """Return an iterator class written against Keras' own protocol."""
+
+    class Squares(base):  # type: ignore[misc]
+        def _get_batches_of_transformed_samples(self, index_array: np.ndarray) -> np.ndarray:
+            return index_array**2
+
+    return Squares
+
+
+@pytest.mark.keras
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("seed", [5, None])
+def test_iterators_written_for_keras_run_unchanged(seed: int | None, shuffle: bool) -> None:
+    theirs, ours = (subclass_of(base)(11, 3, shuffle, seed) for base in (keras_image.Iterator, gpuseq.Iterator))
+    assert_same_walk(theirs, ours, WALK, Streams(2), lambda expected: 0.0)
+
+
+def test_an_iterator_without_a_batch_method_says_which_one() -> None:
+    with pytest.raises(NotImplementedError, match="_get_batches_of_transformed_samples"):
+        next(gpuseq.Iterator(4, 2, False, None))
+
+
+@pytest.mark.keras
+def test_iterator_classes_may_be_made_directly(tree: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"filename": ["ants/jpeg_0.jpg", "bees/bmp_4.bmp"], "class": ["a", "b"]})
+    for theirs, ours in (
+        (keras_image.ImageDataGenerator(**AUGMENT), gpuseq.ImageDataGenerator(**AUGMENT, device="cpu")),
+        (keras_image.ImageDataGenerator(), gpuseq.ImageDataGenerator(device="cpu")),
+    ):
+        for name, arguments in (
+            ("NumpyArrayIterator", (DATA, LABELS)),
+            ("DirectoryIterator", (str(tree),)),
+            ("DataFrameIterator", (frame, str(tree))),
+        ):
+            more = {} if name == "NumpyArrayIterator" else {"target_size": (14, 14)}
+            with quiet():
+                wanted = getattr(keras_image, name)(*arguments, theirs, batch_size=2, seed=1, **more)
+                got = getattr(gpuseq, name)(*arguments, ours, batch_size=2, seed=1, **more)
+                assert_same_walk(wanted, got, WALK[:3], Streams(1), lambda expected: 1e-3)
+
+
+@pytest.mark.keras
+def test_a_frame_iterator_needs_no_generator(tree: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"filename": ["ants/jpeg_0.jpg", "bees/bmp_4.bmp"], "class": ["a", "b"]})
+    with quiet():
+        wanted = keras_image.DataFrameIterator(frame, str(tree), target_size=(9, 9), seed=1)
+        got = gpuseq.DataFrameIterator(frame, str(tree), target_size=(9, 9), seed=1)
+        assert_same_walk(wanted, got, [("next", 0)] * 3, Streams(1), lambda expected: 0.0)
+
+
+def test_next_and_iteration_are_one_walk() -> None:
+    one, other = flow(), flow()
+    assert iter(one) is one
+    for _, batch in zip(range(8), one, strict=False):
+        assert_same_structure(batch, other.next())
+
+
+# Epochs by number.
+
+
+@pytest.mark.parametrize("rng", ["keras", "keyed"])
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_an_epoch_by_number_is_that_epoch_of_the_walk(shuffle: bool, rng: str) -> None:
+    walked = flow(rng=rng, shuffle=shuffle)
+    epochs = [epoch_of(walked) for _ in range(3)]
+    for number in (2, 0, 1):
+        jumped = flow(rng=rng, shuffle=shuffle)
+        jumped.set_epoch(number)
+        assert_same_structure([jumped[i] for i in reversed(range(len(jumped)))][::-1], epochs[number])
+        jumped.set_epoch(number)
+        assert_same_structure(epoch_of(jumped), epochs[number])
+    assert not np.array_equal(epochs[0][0][0], epochs[1][0][0])
+
+
+def test_batches_of_an_epoch_by_number_may_be_asked_for_in_any_order_and_again() -> None:
+    iterator = flow()
+    iterator.set_epoch(1)
+    first = [iterator[i] for i in range(len(iterator))]
+    for index in (3, 0, 3, 5, 1):
+        assert_same_structure(iterator[index], first[index])
+
+
+# Shards.
+
+
+@pytest.mark.parametrize("remainder", ["pad", "drop", "exact"])
+@pytest.mark.parametrize("rng", ["keras", "keyed"])
+def test_shards_share_an_epoch_out(rng: str, remainder: str) -> None:
+    world = 3
+    ranks = [flow(rng=rng, shard=(rank, world), remainder=remainder) for rank in range(world)]
+    assert len({len(rank) for rank in ranks}) == 1
+    for _ in range(2):
+        seen, counted = [], []
+        for rank in ranks:
+            for batch in epoch_of(rank):
+                seen += batch[1].tolist()
+                counted += (batch[2] if remainder == "exact" else np.ones(len(batch[1]))).tolist()
+        if remainder == "drop":
+            assert len(set(seen)) == len(seen) == 21
+        elif remainder == "pad":
+            assert set(seen) == set(range(23))
+            assert len(seen) == 24
+        else:
+            assert sorted(label for label, count in zip(seen, counted, strict=True) if count) == list(range(23))
+            assert len(seen) == 24
+
+
+def test_keyed_pictures_do_not_depend_on_the_number_of_shards() -> None:
+    def pictures(world: int) -> dict[int, np.ndarray]:
+        found = {}
+        for rank in range(world):
+            for batch_images, labels in epoch_of(flow(rng="keyed", shard=(rank, world), remainder="pad")):
+                found |= dict(zip(labels.tolist(), batch_images, strict=True))
+        return found
+
+    wanted = pictures(1)
+    assert sorted(wanted) == list(range(23))
+    for world in (2, 5):
+        got = pictures(world)
+        assert sorted(got) == sorted(wanted)
+        for label, picture in got.items():
+            assert_same(picture, wanted[label])
+
+
+def test_shards_of_keras_numbers_differ_from_each_other() -> None:
+    """Two ranks with one seed must not turn their different pictures by the same angles."""
+    thetas = [flow(shard=(rank, 2)).plan_batch().params["theta"] for rank in range(2)]
+    assert not np.intersect1d(*thetas).size
+
+
+# What must not change a batch.
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"prefetch": 0}, {"prefetch": 1}, {"prefetch": 5}, {"cache": "host"}, {"decoder": "pillow"}],
+    ids=str,
+)
+def test_how_files_are_read_changes_no_batch(arguments: dict[str, Any], tree: Path) -> None:
+    generator = gpuseq.ImageDataGenerator(**AUGMENT, device="cpu")
+    common: dict[str, Any] = {"target_size": (12, 12), "batch_size": 5, "seed": 4}
+    with quiet():
+        wanted = generator.flow_from_directory(tree, **common)
+        got = generator.flow_from_directory(tree, **common, **arguments)
+        for _ in range(2):
+            assert_same_structure(epoch_of(got), epoch_of(wanted))
+        for index in (2, 0, 3):
+            assert_same_structure(got[index], wanted[index])
+    got.close()
+    wanted.close()
+
+
+def test_threads_may_share_next(tree: Path) -> None:
+    with quiet():
+        iterator = gpuseq.ImageDataGenerator(**AUGMENT, device="cpu").flow_from_directory(
+            tree, target_size=(12, 12), batch_size=3, seed=4, class_mode=None
+        )
+        with ThreadPoolExecutor(6) as pool:
+            batches = list(pool.map(lambda _: next(iterator), range(2 * len(iterator))))
+    iterator.close()
+    assert sum(len(batch) for batch in batches) == 2 * iterator.samples
+    assert iterator.total_batches_seen == 2 * len(iterator)
+
+
+@pytest.mark.parametrize("num_batches", [0, 2, 7])
+def test_a_pickled_copy_goes_on_alike(num_batches: int, tree: Path) -> None:
+    with quiet():
+        for iterator in (
+            flow(),
+            gpuseq.ImageDataGenerator(**AUGMENT, device="cpu").flow_from_directory(
+                tree, target_size=(8, 8), batch_size=5, seed=4
+            ),
+        ):
+            for _ in range(num_batches):
+                next(iterator)
+            copy = pickle.loads(pickle.dumps(iterator))
+            for _ in range(7):
+                assert_same_structure(next(copy), next(iterator))
+            copy.close()
+            iterator.close()
+
+
+def test_batches_belong_to_the_caller() -> None:
+    """Writing into a batch, as training loops do, must not show in the data or in a later batch."""
+    before = DATA.copy()
+    iterator = gpuseq.ImageDataGenerator(device="cpu").flow(DATA, LABELS, batch_size=23, shuffle=False)
+    first = next(iterator)
+    kept = first[0].copy()
+    first[0][...] = -1
+    first[1][...] = -1
+    assert_same(DATA, before)
+    assert_same(LABELS, np.arange(23))
+    assert_same(next(iterator)[0], kept)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64", "uint8"])
+def test_dtypes(dtype: str) -> None:
+    generator = gpuseq.ImageDataGenerator(horizontal_flip=True, dtype=dtype, device="cpu")
+    batch = next(generator.flow(DATA, seed=1, batch_size=23))
+    wanted = next(gpuseq.ImageDataGenerator(horizontal_flip=True, device="cpu").flow(DATA, seed=1, batch_size=23))
+    assert_same(batch, wanted.astype(dtype))
+
+
+def test_the_conventions_option_reaches_the_pixels() -> None:
+    """``corrected``: a height shift moves rows, and a half turn of a wide image stays in place."""
+    wide = images((1, 8, 20, 1), "uint8")
+    arguments: dict[str, Any] = {"height_shift_range": [3], "fill_mode": "constant", "interpolation_order": 0}
+    corrected = gpuseq.ImageDataGenerator(**arguments, conventions="corrected", device="cpu")
+    plan_flow = corrected.flow(wide, seed=1)
+    batch = next(plan_flow)
+    sign = 1 if np.array_equal(batch[0, :5], wide[0, 3:]) else -1
+    if sign == 1:
+        assert_same(batch[0, :5], wide[0, 3:].astype(np.float32))
+    else:
+        assert_same(batch[0, 3:], wide[0, :5].astype(np.float32))
+    with pytest.warns(UserWarning, match="conventions"):
+        keras = gpuseq.ImageDataGenerator(**arguments, device="cpu").flow(wide, seed=1)
+    assert not np.array_equal(next(keras), batch)
