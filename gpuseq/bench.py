@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import io
 import os
 import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -141,6 +143,7 @@ def contenders(
         Those present, those absent.
     """
     options: dict[str, Any] = {
+        **folder.as_arguments,
         "target_size": target_size,
         "batch_size": batch_size,
         "interpolation": interpolation,
@@ -150,15 +153,15 @@ def contenders(
     present: list[Contender] = []
     absent: list[BenchResult] = []
 
-    def ours(device: str, **extra: Any) -> Callable[[], Any]:
-        return lambda: folder.flow(ImageDataGenerator(**augmentation, device=device), **options, **extra)
+    def ours(device: str) -> Callable[[], Any]:
+        return lambda: ImageDataGenerator(**augmentation, device=device).flow_from_directory(**options)
 
     try:
         theirs, version = keras_generator()
     except ImportError as error:
         absent.append(BenchResult("Keras", problem=str(error)))
     else:
-        present.append(Contender(f"Keras {version}", lambda: folder.flow(theirs(**augmentation), **options)))
+        present.append(Contender(f"Keras {version}", lambda: theirs(**augmentation).flow_from_directory(**options)))
     present.append(Contender(f"gpuseq CPU ({cpu_count()} threads)", ours("cpu")))
     if problem := gpu_problem():
         absent.append(BenchResult("gpuseq GPU", problem=problem))
@@ -209,7 +212,8 @@ def race(
                 try:
                     with quiet():
                         if iterators[index] is None:
-                            iterators[index] = runner.open()
+                            with redirect_stdout(io.StringIO()):  # "Found N images belonging to K classes."
+                                iterators[index] = runner.open()
                             next(iterators[index])  # compiles, fills caches, starts threads
                             synchronize(runner.device)
                         result.rates.append(_slice(iterators[index], slice_seconds, runner.device))

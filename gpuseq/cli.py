@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from . import __version__, commands
-from .arrays import ColorMode, FillMode, literals
+from .arrays import ColorMode, FillMode, Interpolation, literals
 from .commands import EXIT_FINDINGS, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
 from .errors import DeviceError, GpuseqError
 
@@ -298,6 +298,9 @@ def _add_fit(subparsers: Any) -> None:
     parser.add_argument("directory", metavar="DIR", help="a folder of pictures")
     parser.add_argument("--out", required=True, metavar="FILE", help="the JSON file to write, whole or not at all")
     parser.add_argument("--color-mode", choices=literals(ColorMode), default="rgb", help="default: rgb")
+    parser.add_argument(
+        "--interpolation", choices=literals(Interpolation), default="nearest", help="of the resize (default: nearest)"
+    )
     _add_size(parser)
     _add_device(parser)
     _add_json(parser)

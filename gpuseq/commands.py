@@ -196,13 +196,20 @@ def fit(arguments: argparse.Namespace) -> int:
     generator = ImageDataGenerator(featurewise_center=True, featurewise_std_normalization=True, device=arguments.device)
     height, width = arguments.size
     with quiet(), replacing(arguments.out) as temporary:
-        generator.fit_directory(str(folder.path), target_size=(height, width), color_mode=arguments.color_mode)
+        generator.fit_directory(
+            **folder.as_arguments,
+            target_size=(height, width),
+            color_mode=arguments.color_mode,
+            interpolation=arguments.interpolation,
+            progress=sys.stderr.isatty(),
+        )
         found = {
             "mean": np.ravel(generator.mean).tolist(),
             "std": np.ravel(generator.std).tolist(),
             "num_images": len(folder.files),
             "size": [height, width],
             "color_mode": arguments.color_mode,
+            "interpolation": arguments.interpolation,
             "folder": str(folder.path),
             "gpuseq": __version__,
         }

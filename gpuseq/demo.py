@@ -140,8 +140,13 @@ def run_demo(
 
     generator = ImageDataGenerator(**AUGMENTATION, rescale=1 / 255, device=device)
     with quiet():
-        iterator = folder.flow(
-            generator, target_size=target_size, batch_size=batch_size, interpolation="bilinear", seed=seed
+        iterator = generator.flow_from_directory(
+            **folder.as_arguments,
+            target_size=target_size,
+            batch_size=batch_size,
+            interpolation="bilinear",
+            seed=seed,
+            verbose=False,
         )
         passes = max(1, math.ceil(min_images / num_files))
         epochs = []

@@ -31,24 +31,12 @@ class Folder:
     files: tuple[Path, ...]
     is_flat: bool
 
-    def flow(self, generator: Any, **options: Any) -> Any:
-        """Return ``generator.flow_from_directory`` over the pictures; a flat folder counts as one class.
-
-        Parameters
-        ----------
-        generator : ImageDataGenerator
-            Ours or Keras'.
-        **options
-            Passed on.
-
-        Returns
-        -------
-        DirectoryIterator
-            Of whoever's generator it was.
-        """
+    @property
+    def as_arguments(self) -> dict[str, Any]:
+        """Keyword arguments of ``flow_from_directory`` that name these pictures; a flat folder counts as one class."""
         if self.is_flat:
-            return generator.flow_from_directory(str(self.path.parent), classes=[self.path.name], **options)
-        return generator.flow_from_directory(str(self.path), **options)
+            return {"directory": str(self.path.parent), "classes": [self.path.name]}
+        return {"directory": str(self.path)}
 
 
 def open_folder(path: str | os.PathLike[str]) -> Folder:

@@ -109,11 +109,11 @@ def photos_of(python: Path) -> str:
     return str(found)
 
 
-LIGHT = {"numpy", "gpuseq"}
+LIGHT = {"numpy", "gpuseq", "PIL"}
 
 
 def test_import_is_light() -> None:
-    """No framework, no CuPy, no DALI, no SciPy, no pandas, no Pillow: nothing from site-packages but NumPy."""
+    """No framework, no CuPy, no DALI, no SciPy, no pandas: nothing from site-packages but NumPy and Pillow."""
     code = """
 import json, sys, sysconfig, time, numpy
 before, started = set(sys.modules), time.perf_counter()
@@ -130,9 +130,7 @@ print(json.dumps({"seconds": seconds, "new": sorted(new)}))
     assert answer["seconds"] < 1.0
 
 
-@pytest.mark.parametrize(
-    "name", ["cupy", "keras", "torch", "jax", "tensorflow", "nvidia", "scipy", "pandas", "ray", "PIL"]
-)
+@pytest.mark.parametrize("name", ["cupy", "keras", "torch", "jax", "tensorflow", "nvidia", "scipy", "pandas", "ray"])
 def test_import_works_where_an_optional_package_is_broken(name: str, tmp_path: Path) -> None:
     """A package that fails at import must not be touched by ``import gpuseq``."""
     (tmp_path / f"{name}.py").write_text("raise SystemError('this package is broken')")
@@ -153,6 +151,8 @@ def public_callables() -> list[tuple[str, Any]]:
     found = []
     for name in getattr(gpuseq, "__all__", ()):
         thing = getattr(gpuseq, name)
+        if inspect.isclass(thing) and issubclass(thing, BaseException):
+            continue
         if callable(thing) and getattr(thing, "__module__", "").startswith("gpuseq"):
             found.append((name, thing))
         if inspect.isclass(thing):
