@@ -15,6 +15,7 @@ from .decode import check_decoder
 from .functions import checked_data_format
 from .image_iterators import ImageIterator, check_save_to_dir, checked_dtype
 from .options import DecodeOptions, check_choice
+from .plan import BatchPlan
 from .scan import find_classes, scan_classes
 from .sources import FileSource, OnError
 
@@ -74,7 +75,7 @@ class BatchFromFilesMixin(ImageIterator):
         ValueError
             If a value is not one of the accepted ones.
         """
-        if len(tuple(target_size)) != 2 or not all(
+        if np.ndim(target_size) != 1 or len(target_size) != 2 or not all(
             isinstance(side, (int, np.integer)) and not isinstance(side, bool) and side > 0 for side in target_size
         ):
             raise ValueError(f"target_size must be two positive integers (rows, columns); got {target_size!r}")
@@ -148,6 +149,7 @@ class BatchFromFilesMixin(ImageIterator):
         self._source = FileSource(
             self.filepaths, options, on_error=on_error, prefetch=prefetch, cache=cache, memory_limit=memory_limit
         )
+        self._reported: set[str] = set()
         generator_rng = "keras" if self.image_data_generator is None else self.image_data_generator.rng
         super().__init__(self.samples, batch_size, shuffle, seed, rng=generator_rng if rng is None else rng, **kwargs)
         if self.image_data_generator is not None:
@@ -172,6 +174,19 @@ class BatchFromFilesMixin(ImageIterator):
     def sample_weight(self) -> np.ndarray | None:
         """Weights of the samples, shape ``(samples,)``, or None."""
         raise NotImplementedError(f"{type(self).__name__} must define sample_weight")
+
+    def replay(self, plan: BatchPlan) -> Any:  # noqa: D102 - the documentation is the base's
+        batch = super().replay(plan)
+        if plan.batch_index == len(self) - 1:
+            self._report_bad_files()
+        return batch
+
+    def _report_bad_files(self) -> None:
+        new = {path: reason for path, reason in self.bad_files.items() if path not in self._reported}
+        if new:
+            self._reported.update(new)
+            listed = "".join(f"\n  {path!r}: {reason}" for path, reason in new.items())
+            logger.warning("%d bad image file(s) were passed over:%s", len(new), listed)
 
     def _make_images(self, images: Array, params: np.ndarray, rows: np.ndarray | None) -> Array:
         images = place(images, self.device)

@@ -301,10 +301,11 @@ class ImageDataGenerator:
         differs = ranges.height_shift != ranges.width_shift or (ranges.has_affine and image_size[0] != image_size[1])
         if self.conventions == "keras" and differs and not self.__dict__.get("_told_conventions"):
             self._told_conventions = True
-            logger.warning(
+            warnings.warn(
                 'conventions="keras": as in Keras 3, height_shift_range moves columns, width_shift_range moves rows, and '
                 'non-square images turn about a point off their centre (keras#17398). Pass conventions="corrected" for '
-                "what the names say."
+                "what the names say.",
+                stacklevel=5,
             )
 
     # Batches.

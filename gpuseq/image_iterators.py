@@ -49,9 +49,9 @@ class ImageIterator(Iterator):
     _hash_limit: int
 
     @property
-    def _ranges(self) -> TransformRanges:  # type: ignore[override]
+    def _ranges(self) -> TransformRanges | None:  # type: ignore[override]
         generator = self.image_data_generator
-        return TransformRanges() if generator is None else generator.transform_ranges
+        return None if generator is None else generator.transform_ranges
 
     @property
     def _file_number_limit(self) -> int:  # type: ignore[override]

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from .arrays import identity_params
 from .draw import draw_keyed
 from .errors import GpuseqError
 from .options import TransformRanges, WalkOptions
@@ -113,7 +114,7 @@ class Iterator(Sequence):
 
     # What a batch is made of; subclasses with images say more.
 
-    _ranges = TransformRanges()
+    _ranges: TransformRanges | None = None
     _image_size = (1, 1)
     _file_number_limit = 0
 
@@ -270,7 +271,9 @@ class Iterator(Sequence):
 
     def _draw(self, indices: np.ndarray, position: int) -> BatchPlan:
         height, width = self._image_size
-        if self.walk.rng == "keyed":
+        if self._ranges is None:
+            params = identity_params(len(indices))
+        elif self.walk.rng == "keyed":
             params = draw_keyed(self._ranges, indices, height, width, seed=self._seed, epoch=self._epoch)
         else:
             params = self._stream.params(self._ranges, len(indices), height, width)
@@ -316,7 +319,7 @@ class Iterator(Sequence):
         if isinstance(epoch, bool) or not isinstance(epoch, (int, np.integer)) or epoch < 0:
             raise ValueError(f"epoch must be a non-negative integer; got {epoch!r}")
         with self.lock:
-            if self.shuffle or self._ranges != TransformRanges():
+            if self.shuffle or self._ranges is not None:
                 _ = self._seed
             self._by_epoch = True
             self.batch_index = 0

@@ -70,7 +70,7 @@ class KerasStream:
         """Where the stream stands, as a string that `restore` takes; of no use without a seed."""
         return f"{self._number} {' '.join(self._record)}".rstrip()
 
-    def restore(self, position: str, ranges: TransformRanges) -> np.ndarray | None:
+    def restore(self, position: str, ranges: TransformRanges | None) -> np.ndarray | None:
         """Go to a recorded position; return the last permutation taken on the way there."""
         number, *record = position.split()
         self.reseed(int(number))
@@ -79,7 +79,7 @@ class KerasStream:
             kind, count = entry[0], entry[1:]
             if kind == "P":
                 last = self.permutation(int(count))
-            elif kind == "D":
+            elif kind == "D" and ranges is not None:
                 self.params(ranges, int(count), 1, 1)
             else:
                 num_files, high = count.split(":")

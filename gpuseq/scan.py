@@ -68,10 +68,6 @@ def list_images(directory: str, formats: tuple[str, ...], follow_links: bool) ->
     for root, files in folders:
         inner = root[prefix:]
         names += [os.path.join(inner, name) for name in sorted(files) if name.lower().endswith(formats)]
-    if any(name.lower().endswith(".tiff") for name in names):
-        warnings.warn(
-            'Using ".tiff" files with multiple bands will cause distortion. Please verify your output.', stacklevel=2
-        )
     return names
 
 
@@ -140,6 +136,10 @@ def scan_classes(
 
     with ThreadPoolExecutor() as pool:
         found = list(pool.map(scan, classes))
+    if any(file.lower().endswith(".tiff") for files in found for file in files):
+        warnings.warn(
+            'Using ".tiff" files with multiple bands will cause distortion. Please verify your output.', stacklevel=4
+        )
     empty = [name for name, files in zip(classes, found, strict=True) if not files]
     if empty:
         raise ValueError(
