@@ -206,7 +206,7 @@ _TIFF_TAGS = frozenset({256, 257, 258, 259, 262, 274, 277, 284, 338, 339})
 
 
 def _webp(data: bytes) -> Header | None:
-    if data[8:12] != b"WEBP":
+    if data[8:12] != b"WEBP" or len(data) < 30:
         return None
     chunk = data[12:16]
     if chunk == b"VP8 ":

@@ -48,12 +48,12 @@ def for_each(work: Callable[[int], None], count: int, num_threads: int) -> None:
     try:
         run()
     finally:
-        for future in futures:
-            future.cancel()  # those that never started: the indices are all taken
-        wait(futures)
-    for future in futures:
-        if not future.cancelled():
-            future.result()
+        # Those that never started have nothing left to do. They are not waited for: a pool that is busy, perhaps with
+        # our own caller, would take them up late or never.
+        started = [future for future in futures if not future.cancel()]
+        wait(started)
+    for future in started:
+        future.result()
 
 
 def close_pools() -> None:
