@@ -20,6 +20,9 @@ from .sheet import write_sheet
 
 __all__ = ["DemoResult", "EpochResult", "run_demo"]
 
+SHOWN = ("everyday/chelsea.jpg", "everyday/coffee.jpg", "space/astronaut.jpg", "space/rocket.jpg")
+"""The shipped photographs that the contact sheet shows."""
+
 
 @dataclass(frozen=True)
 class EpochResult:
@@ -160,8 +163,9 @@ def run_demo(
                 f"Epoch {number}      {epoch.num_images} images{walked}: {epoch.seconds:.2f} s, "
                 f"{epoch.images_per_second:,.0f} img/s"
             )
+        shown = pick(folder.files, 4) if directory is not None else tuple(folder.path / name for name in SHOWN)
         rows = preview_rows(
-            AUGMENTATION, pick(folder.files, 6), root=folder.path, target_size=target_size, seed=seed, device=device
+            AUGMENTATION, shown, root=folder.path, num_variants=5, target_size=target_size, seed=seed, device=device
         )
     notes = [format_arguments(AUGMENTATION), f"seed={seed}  ·  {engine}"]
     sheet = write_sheet(out, rows, heading="gpuseq demo", notes=notes)

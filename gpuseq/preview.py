@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
+from .functions import img_to_array, load_img
 from .image import ImageDataGenerator
 from .sheet import Row, Tile
 
@@ -83,8 +85,7 @@ def preview_rows(
             Tile(batch[sample], f"variant {number}", describe_params(drawn[sample]))
             for number, sample in enumerate(range(index * num_variants, (index + 1) * num_variants), start=1)
         )
-        height, width = target_size
-        rows.append(Row(Tile(original, _title(file, root), (("size", f"{width} x {height}"),)), variants))
+        rows.append(Row(Tile(original, _title(file, root), _sizes(file, target_size)), variants))
     return rows
 
 
@@ -165,9 +166,14 @@ def _title(file: Path, root: Path) -> str:
     return str(file.relative_to(root)) if file.is_relative_to(root) else file.name
 
 
-def _load(file: Path, target_size: tuple[int, int]) -> np.ndarray:
-    from .functions import img_to_array, load_img
+def _sizes(file: Path, target_size: tuple[int, int]) -> tuple[tuple[str, str], ...]:
+    """Return the size in the file and the one the augmentation saw: columns by rows, as viewers show it."""
+    with Image.open(file) as image:
+        width, height = image.size
+    return (("file", f"{width} x {height}"), ("resized to", f"{target_size[1]} x {target_size[0]}"))
 
+
+def _load(file: Path, target_size: tuple[int, int]) -> np.ndarray:
     image = load_img(file, target_size=target_size, interpolation="bilinear")
     pixels: np.ndarray = img_to_array(image, dtype="uint8")
     return pixels

@@ -126,7 +126,7 @@ def test_a_gpu_that_is_not_there_ends_with_1_and_names_the_doctor(
 
 
 def test_the_demo_streams_two_epochs_and_draws_what_it_did(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["demo", "--size", "32", "40", "--device", "cpu"]) == 0
+    assert main(["demo", "--size", "32", "32", "--device", "cpu"]) == 0
     text = capsys.readouterr().out
     sheet_path = Path("gpuseq-demo.png").absolute()
     assert re.search(r"^Data .*9 photographs", text, re.MULTILINE)
