@@ -12,7 +12,7 @@ import numpy as np
 
 from .arrays import Array
 
-__all__ = ["contiguous", "empty", "place_key", "to_device", "upload"]
+__all__ = ["address", "contiguous", "empty", "place_key", "to_device", "upload"]
 
 MAX_SLOTS = 16
 """Pinned buffers per device. With all of them in flight the host waits for the oldest: it is 16 batches ahead."""
@@ -71,6 +71,11 @@ def contiguous(array: Array) -> Array:
     import cupy
 
     return cupy.ascontiguousarray(array)
+
+
+def address(array: Array) -> int:
+    """Return where the first element of `array` lies in device memory."""
+    return int(array.data.ptr)
 
 
 def to_device(array: Any) -> Array:

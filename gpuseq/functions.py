@@ -6,6 +6,7 @@ import io
 import os
 import pathlib
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -308,8 +309,6 @@ def transform_image(image_hwc: Array, params: np.ndarray, options: AugmentOption
         Same axis order. float32 after a brightness shift; else the image's own dtype, integers rounded by the warp and
         turned into float64 by a channel shift.
     """
-    from dataclasses import replace
-
     xp = array_module(image_hwc)
     own = image_hwc.dtype
     brightened, shifted = not np.isnan(params["brightness"][0]), not np.isnan(params["channel_shift_intensity"][0])
@@ -322,9 +321,15 @@ def transform_image(image_hwc: Array, params: np.ndarray, options: AugmentOption
     if order > 1:
         batch = ops.warp_spline(batch, params, options, order)
         params = without_affine(params)
-    result = ops.augment(batch, params, replace(options, order=min(order, 1)))[0]
+    options = replace(options, order=min(order, 1))
+    if brightened and compute == "float64":
+        # Keras' result is float64 only where the values had to be stretched to 0..255 and back.
+        factor, params = params["brightness"][0], params.copy()
+        params["brightness"] = np.nan
+        return apply_brightness_shift(ops.augment(batch, params, options)[0], factor, False)
+    result = ops.augment(batch, params, options)[0]
     if brightened:
-        return result.astype(np.float32)
+        return result
     if own.kind == "f":
         return result.astype(own, copy=False)
     if shifted:

@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -21,11 +21,7 @@ from .frame_iterator import DataFrameIterator
 from .functions import checked_data_format, transform_image, without_affine
 from .image_iterators import NumpyArrayIterator, checked_dtype
 from .options import AugmentOptions, ShiftRange, Statistics, TransformRanges, check_choice
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
-    from .options import FileOptions, ShardOptions
+from .sources import OnError
 
 __all__ = ["ImageDataGenerator"]
 
@@ -416,7 +412,10 @@ class ImageDataGenerator:
         save_format: str = "png",
         ignore_class_split: bool = False,
         subset: str | None = None,
-        **options: Unpack[ShardOptions],
+        *,
+        rng: str | None = None,
+        shard: tuple[int, int] | str | None = None,
+        remainder: str = "pad",
     ) -> NumpyArrayIterator:
         """Make batches of an array in memory.
 
@@ -432,8 +431,12 @@ class ImageDataGenerator:
             Batch number b is drawn from ``RandomState(seed + b)``. None draws from NumPy's global stream, as Keras does.
         save_to_dir, save_prefix, save_format, ignore_class_split, subset
             See `~gpuseq.NumpyArrayIterator`.
-        **options
-            Keyword-only: ``shard``, ``remainder``; see `~gpuseq.NumpyArrayIterator`.
+        rng : {"keras", "keyed"} or None
+            None: the generator's.
+        shard : None, (int, int) or "auto"
+            ``(rank, world)``: walk only this rank's part of each epoch. "auto" asks the launcher.
+        remainder : {"pad", "drop", "exact"}
+            Samples that do not divide by the world size are filled up, left out, or filled up with sample weight 0.
 
         Returns
         -------
@@ -460,7 +463,9 @@ class ImageDataGenerator:
             ignore_class_split=ignore_class_split,
             subset=subset,
             dtype=self.dtype,
-            **options,
+            rng=rng,
+            shard=shard,
+            remainder=remainder,
         )
 
     def flow_from_directory(
@@ -480,7 +485,19 @@ class ImageDataGenerator:
         subset: str | None = None,
         interpolation: str = "nearest",
         keep_aspect_ratio: bool = False,
-        **options: Unpack[FileOptions],
+        *,
+        on_error: OnError = "raise",
+        prefetch: int = 2,
+        cache: str | None = None,
+        memory_limit: int | None = None,
+        decoder: str = "auto",
+        exif_orientation: bool = False,
+        max_pixels: int | None = None,
+        num_threads: int | None = None,
+        rng: str | None = None,
+        shard: tuple[int, int] | str | None = None,
+        remainder: str = "pad",
+        verbose: bool = True,
     ) -> DirectoryIterator:
         """Make batches of the image files in a folder with one subfolder per class.
 
@@ -508,14 +525,28 @@ class ImageDataGenerator:
             Pillow's filter for the resize.
         keep_aspect_ratio : bool
             Crop the centre to the target's aspect ratio before the resize.
-        **options
-            Keyword-only. ``on_error``: "raise" (default), "skip", "substitute" (the next good image of the batch, with its
-            label) or a callable ``(path, error)`` that returns an image or None; skipped files are listed in
-            ``bad_files``. ``prefetch``: batches decoded ahead, default 2. ``cache``: None, "host", "auto" or "device" keep
-            decoded images within ``memory_limit`` bytes. ``decoder``: "auto", "dali", "nvimgcodec" or "pillow".
-            ``exif_orientation``: turn images as their EXIF tag says (Keras does not). ``max_pixels``: refuse larger
-            images; None is Pillow's limit. ``num_threads``: for decoding. ``verbose``: print what was found.
-            ``shard``, ``remainder``: see `~gpuseq.Iterator`.
+        on_error : {"raise", "skip", "substitute"} or callable
+            What to do about a file that cannot be read or decoded. "substitute" takes the next good image of the batch,
+            with its label. A callable gets ``(path, error)`` and returns an image ``(H, W, C)``, or None to skip. Files
+            passed over are listed in ``bad_files`` and logged at the end of the epoch.
+        prefetch : int
+            Batches decoded ahead on a worker thread.
+        cache : {None, "host", "device", "auto"}
+            Keep decoded images after their first visit.
+        memory_limit : int or None
+            Bytes for the cache. None: 70 % of what is free.
+        decoder : {"auto", "dali", "nvimgcodec", "pillow"}
+            Who decodes; what it cannot decode exactly goes to Pillow.
+        exif_orientation : bool
+            Turn images as their EXIF tag says. Keras does not.
+        max_pixels : int or None
+            Refuse larger images from their header. None: Pillow's own limit.
+        num_threads : int or None
+            For decoding. None: all the cores this process may use.
+        rng, shard, remainder
+            See `flow`.
+        verbose : bool
+            Print how many images were found, as Keras does.
 
         Returns
         -------
@@ -548,7 +579,18 @@ class ImageDataGenerator:
             subset=subset,
             interpolation=interpolation,
             dtype=self.dtype,
-            **options,
+            on_error=on_error,
+            prefetch=prefetch,
+            cache=cache,
+            memory_limit=memory_limit,
+            decoder=decoder,
+            exif_orientation=exif_orientation,
+            max_pixels=max_pixels,
+            num_threads=num_threads,
+            rng=rng,
+            shard=shard,
+            remainder=remainder,
+            verbose=verbose,
         )
 
     def flow_from_dataframe(
@@ -571,6 +613,19 @@ class ImageDataGenerator:
         subset: str | None = None,
         interpolation: str = "nearest",
         validate_filenames: bool = True,
+        *,
+        on_error: OnError = "raise",
+        prefetch: int = 2,
+        cache: str | None = None,
+        memory_limit: int | None = None,
+        decoder: str = "auto",
+        exif_orientation: bool = False,
+        max_pixels: int | None = None,
+        num_threads: int | None = None,
+        rng: str | None = None,
+        shard: tuple[int, int] | str | None = None,
+        remainder: str = "pad",
+        verbose: bool = True,
         **kwargs: Any,
     ) -> DataFrameIterator:
         """Make batches of the image files that a data frame names and labels.
@@ -597,9 +652,13 @@ class ImageDataGenerator:
             See `~gpuseq.NumpyArrayIterator`.
         validate_filenames : bool
             Leave out rows whose file is missing or has another extension.
+        on_error, prefetch, cache, memory_limit, decoder, exif_orientation, max_pixels, num_threads, verbose
+            See `flow_from_directory`.
+        rng, shard, remainder
+            See `flow`.
         **kwargs
-            Keyword-only: the further options of `flow_from_directory`, ``keep_aspect_ratio``, and Keras' deprecated
-            ``has_ext``, ``sort`` and ``drop_duplicates``, which warn and do nothing.
+            ``keep_aspect_ratio``, as in `flow_from_directory`; and Keras' deprecated ``has_ext``, ``sort`` and
+            ``drop_duplicates``, which warn and do nothing.
 
         Returns
         -------
@@ -644,6 +703,18 @@ class ImageDataGenerator:
             interpolation=interpolation,
             validate_filenames=validate_filenames,
             dtype=self.dtype,
+            on_error=on_error,
+            prefetch=prefetch,
+            cache=cache,
+            memory_limit=memory_limit,
+            decoder=decoder,
+            exif_orientation=exif_orientation,
+            max_pixels=max_pixels,
+            num_threads=num_threads,
+            rng=rng,
+            shard=shard,
+            remainder=remainder,
+            verbose=verbose,
             **kwargs,
         )
 

@@ -60,6 +60,7 @@ SIGNATURES: dict[str, tuple[str, tuple[tuple[str, ArgumentKind], ...]]] = {
             ("rescale", "float64"),
         ),
     ),
+    "resample_pass": ("resize.cu", (("passes", "pointer"), ("num_samples", "int32"))),
 }
 """Kernel name -> (file, parameters in order)."""
 

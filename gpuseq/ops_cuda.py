@@ -15,9 +15,10 @@ import numpy as np
 
 from . import device, kernels
 from .arrays import PARAM_FIELDS, Array
+from .ops_cuda_resize import resize
 from .options import AugmentOptions, Statistics
 
-__all__ = ["augment", "standardize", "warp_spline", "whiten"]
+__all__ = ["augment", "resize", "standardize", "warp_spline", "whiten"]
 
 NUM_COLUMNS = 16
 """Doubles per sample of the table that a kernel reads (``TableColumn`` in ``kernels/common.cuh``)."""

@@ -103,8 +103,8 @@ def standardize(
 
 def whiten(batch: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """NumPy twin of `gpuseq.ops.whiten`; the contract is written there."""
-    whitened: np.ndarray = (batch.reshape(len(batch), -1) @ matrix.astype(batch.dtype, copy=False)).reshape(batch.shape)
-    return whitened
+    whitened: np.ndarray = (batch.reshape(len(batch), -1) @ matrix).reshape(batch.shape)
+    return whitened.astype(batch.dtype, copy=False)
 
 
 def warp_spline(images: np.ndarray, params: np.ndarray, options: AugmentOptions, order: int) -> np.ndarray:

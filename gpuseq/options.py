@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
 
 import numpy as np
 
 from .arrays import ColorMode, DataFormat, FillMode, Interpolation
 
-__all__ = ["AugmentOptions", "DecodeOptions", "FileOptions", "ShardOptions", "ShiftRange", "Statistics", "TransformRanges", "WalkOptions", "check_choice"]
+__all__ = ["AugmentOptions", "DecodeOptions", "ShiftRange", "Statistics", "TransformRanges", "WalkOptions", "check_choice"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,25 +233,3 @@ def check_choice(name: str, value: object, accepted: tuple[object, ...]) -> None
     """Raise a ValueError that names the value and the accepted ones, unless `value` is one of them."""
     if not any(value is choice or (isinstance(value, str) and value == choice) for choice in accepted):
         raise ValueError(f"{name} must be one of {', '.join(map(repr, accepted))}; got {value!r}")
-
-
-class ShardOptions(TypedDict, total=False):
-    """Keyword-only arguments of every ``flow*``, beside Keras' own."""
-
-    rng: str | None
-    shard: tuple[int, int] | str | None
-    remainder: str
-
-
-class FileOptions(ShardOptions, total=False):
-    """Keyword-only arguments of the ``flow_from_*``, beside Keras' own."""
-
-    on_error: Any
-    prefetch: int
-    cache: str | None
-    memory_limit: int | None
-    decoder: str
-    exif_orientation: bool
-    max_pixels: int | None
-    num_threads: int | None
-    verbose: bool

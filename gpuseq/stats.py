@@ -85,7 +85,7 @@ def whitening_matrix(flat_nd: np.ndarray, epsilon: float) -> np.ndarray:
     Returns
     -------
     numpy.ndarray
-        Shape ``(D, D)``, dtype of `flat_nd`.
+        Shape ``(D, D)``, float64, on the host.
 
     Raises
     ------
@@ -99,7 +99,7 @@ def whitening_matrix(flat_nd: np.ndarray, epsilon: float) -> np.ndarray:
     """
     num_samples, size = flat_nd.shape
     rank = min(num_samples, size)
-    needed = flat_nd.itemsize * (size * size + 3 * size * rank + 2 * num_samples * size)
+    needed = 8 * size * (size + rank) + flat_nd.itemsize * size * (2 * rank + 2 * num_samples)
     free = available_memory()
     if needed > free:
         raise MemoryError(
@@ -107,5 +107,5 @@ def whitening_matrix(flat_nd: np.ndarray, epsilon: float) -> np.ndarray:
             f"matrix and its factors; {free / 1e9:.1f} GB are free. Use smaller images, or featurewise_std_normalization"
         )
     basis, singular, _ = np.linalg.svd(flat_nd.T, full_matrices=False)
-    scaled: np.ndarray = basis * (np.sqrt(num_samples) / (singular + epsilon))
-    return scaled.dot(basis.T).astype(flat_nd.dtype, copy=False)
+    scaled: np.ndarray = basis * (np.sqrt(np.float64(num_samples)) / (singular + epsilon))
+    return scaled.dot(basis.T)
