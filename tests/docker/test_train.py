@@ -1,0 +1,139 @@
+"""The training job: killed and resumed it ends with the weights of the run that was left alone, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+JOB = ROOT / "docker" / "train.py"
+NUM_STEPS = 12  # 24 images, 2 ranks of 2 images per step, 2 epochs
+
+pytest.importorskip("torch", reason="the test extra brings it")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("photos")
+    random = np.random.default_rng(0)
+    for name, low in (("dark", 0), ("bright", 120), ("middle", 60)):
+        (root / name).mkdir()
+        for number in range(8):
+            pixels = random.integers(low, low + 130, (20, 24, 3), np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{number}.png")
+    return root
+
+
+def start(folder: Path, out: Path, *more: str, num_processes: int = 2) -> subprocess.Popen[str]:
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num_processes)]
+    arguments = ["--device", "cpu", "--epochs", "2", "--batch-size", str(4 // num_processes), "--image-size", "16"]
+    arguments += ["--width", "4", "--save-every", "4", "--deterministic", "--data", str(folder)]
+    arguments += ["--checkpoint", str(out / "checkpoint.pt"), "--log-file", str(out / "log.jsonl"), *more]
+    clean = {
+        name: value for name, value in os.environ.items() if not name.startswith(("GPUSEQ_", "TORCHELASTIC", "SLURM"))
+    }
+    return subprocess.Popen(
+        [sys.executable, *(launcher if num_processes > 1 else []), str(JOB), *arguments],
+        env=clean | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GPUSEQ_NUM_THREADS": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
+    try:
+        output, _ = process.communicate(timeout=120)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    return process.returncode, output
+
+
+def steps(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    import torch
+
+    if isinstance(value, dict):
+        for key in value:
+            yield from flat(value[key], f"{name}.{key}")
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from flat(item, f"{name}.{index}")
+    elif isinstance(value, torch.Tensor):
+        yield name, (value.dtype, tuple(value.shape), value.numpy().tobytes())
+    else:
+        yield name, value
+
+
+def checkpoint(out: Path) -> dict[str, Any]:
+    import torch
+
+    return dict(flat(torch.load(out / "checkpoint.pt", weights_only=True)))
+
+
+def test_killed_and_resumed_equals_uninterrupted(folder: Path, tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    whole.mkdir()
+    broken.mkdir()
+    code, output = finish(start(folder, whole))
+    assert code == 0, output
+    assert [line["step"] for line in steps(whole)] == list(range(1, NUM_STEPS + 1))
+
+    # Killed in the second epoch, three steps after the checkpoint of step 4: those three are done anew.
+    code, output = finish(start(folder, broken, "--kill-at-step", "7"))
+    assert code != 0
+    assert "SIGKILL" in output, output
+    assert checkpoint(broken)[".step"] == 4
+    before = len(steps(broken))
+    assert steps(broken)[-1]["step"] in (6, 7)  # rank 0 may or may not have written the last line
+
+    code, output = finish(start(folder, broken))
+    assert code == 0, output
+    assert "at step 4 of 12" in output
+    resumed = steps(broken)[before:]
+    assert resumed == steps(whole)[4:]
+
+    expected, found = checkpoint(whole), checkpoint(broken)
+    assert expected.keys() == found.keys()
+    assert [name for name in expected if expected[name] != found[name]] == []
+    weights = [name for name in expected if name.startswith(".model")]
+    assert len(weights) > 20
+    assert [name for name in expected if name.startswith(".data")]
+
+
+def test_asked_to_stop_it_saves_and_leaves(folder: Path, tmp_path: Path) -> None:
+    process = start(folder, tmp_path, "--epochs", "4", "--save-every", "1000", num_processes=1)
+    log = tmp_path / "log.jsonl"
+    deadline = time.monotonic() + 60
+    while not (log.exists() and log.read_text().count("\n") >= 2):
+        assert process.poll() is None, finish(process)
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    code, output = finish(process)
+    assert code == 0, output
+    done = steps(tmp_path)[-1]["step"]
+    assert "asked to stop" in output
+    assert done < 4 * 6, "the run was over before the signal came: make it longer"
+    assert checkpoint(tmp_path)[".step"] == done
+
+    code, output = finish(start(folder, tmp_path, "--epochs", "4", "--save-every", "1000", num_processes=1))
+    assert code == 0, output
+    assert [line["step"] for line in steps(tmp_path)] == list(range(1, 4 * 6 + 1))
