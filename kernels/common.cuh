@@ -192,15 +192,9 @@ DEVICE double map_coordinate(double value, int size)
     return value;
 }
 
-// A tap next to the image. After map_coordinate it is at most one step outside, and only the upper side is possible for
-// constant and wrap, where SciPy mirrors it (its weight is zero then).
-DEVICE int fold_tap(int tap, int size)
-{
-#if FILL_MODE == FILL_CONSTANT || FILL_MODE == FILL_WRAP
-    if (tap == size) tap = size - 2;
-#endif
-    return tap < 0 ? 0 : tap >= size ? size - 1 : tap;
-}
+// A tap next to the image. After map_coordinate it is at most one step outside: for reflect the pixel at the border again,
+// for nearest the same, and for constant and wrap of no weight.
+DEVICE int fold_tap(int tap, int size) { return tap < 0 ? 0 : tap >= size ? size - 1 : tap; }
 
 // ---------------------------------------------------------------------------------------------------- sampling
 struct Shape {

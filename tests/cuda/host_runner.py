@@ -153,6 +153,7 @@ def install(patch: pytest.MonkeyPatch, how: Launch = Launch(), flags: tuple[str,
     run = HostRun(how, flags)
     patch.setattr(kernels, "load", run.load)
     patch.setattr(device, "empty", _poisoned)
+    patch.setattr(device, "address", lambda array: array.ctypes.data)
     patch.setattr(device, "contiguous", np.ascontiguousarray)
     patch.setattr(device, "to_device", np.asarray)
     patch.setattr(device, "place_key", lambda: (0, 0))
