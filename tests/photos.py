@@ -69,9 +69,14 @@ def _png_gray(path: Path, height: int, width: int, seed: int) -> None:
     Image.fromarray(photo(height, width, 1, seed=seed)[..., 0]).save(path, "PNG")
 
 
+def _sixteen_bits(height: int, width: int, seed: int) -> np.ndarray:
+    """Return levels up to 65535 of which many are below 256: Pillow clips them there on the way to RGB."""
+    levels = photo(height, width, 1, seed=seed)[..., 0] / 255.0
+    return (levels**4 * 65535).astype(np.uint16)
+
+
 def _png_gray16(path: Path, height: int, width: int, seed: int) -> None:
-    wide = photo(height, width, 1, seed=seed)[..., 0].astype(np.uint16) * 257 - 3
-    Image.fromarray(wide).save(path, "PNG")
+    Image.fromarray(_sixteen_bits(height, width, seed)).save(path, "PNG")
 
 
 def _png_rgba(path: Path, height: int, width: int, seed: int) -> None:
@@ -103,8 +108,7 @@ def _tif(path: Path, height: int, width: int, seed: int) -> None:
 
 
 def _tif_gray16(path: Path, height: int, width: int, seed: int) -> None:
-    wide = photo(height, width, 1, seed=seed)[..., 0].astype(np.uint16) * 201 + 7
-    Image.fromarray(wide).save(path, "TIFF")
+    Image.fromarray(_sixteen_bits(height, width, seed)).save(path, "TIFF")
 
 
 KINDS: dict[str, tuple[str, Callable[[Path, int, int, int], None]]] = {

@@ -43,7 +43,9 @@ def sample(number: int) -> Config:
     generator, fit = sample_generator(
         rng,
         channels=COLOR_CHANNELS[color_mode],
-        dtype=rng.choice(("float32",) * 6 + ("float64", "uint8")),
+        from_files=True,
+        # 16-bit grey files do not fit into uint8, where Keras wraps them around.
+        dtype=rng.choice(("float32",) * 6 + ("float64", "float64" if color_mode == "grayscale" else "uint8")),
         data_format=data_format,
     )
     if rng.random() < 0.3:  # decode and resize only: exact

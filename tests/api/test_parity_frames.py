@@ -58,7 +58,9 @@ def sample(number: int) -> Config:
     generator, _ = sample_generator(
         rng,
         channels=COLOR_CHANNELS[color_mode],
-        dtype=rng.choice(("float32",) * 6 + ("float64", "uint8")),
+        from_files=True,
+        # 16-bit grey files do not fit into uint8, where Keras wraps them around.
+        dtype=rng.choice(("float32",) * 6 + ("float64", "float64" if color_mode == "grayscale" else "uint8")),
         data_format=rng.choice(("channels_last", "channels_last", "channels_first")),
     )
     for name in ("featurewise_center", "featurewise_std_normalization"):

@@ -93,17 +93,20 @@ def test_links_are_followed_only_if_asked_and_never_in_a_circle(tmp_path: Path) 
     assert sorted(list_images(str(root), FORMATS, True)) == [os.path.join("link", "linked.png"), "own.png"]
 
 
-def test_tiff_warns_once_per_folder_and_tif_does_not(tmp_path: Path) -> None:
+def test_tiff_warns_in_class_folders_and_tif_does_not(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
     for name in ("a.tiff", "b.TIFF", "c.tif"):
-        (tmp_path / name).touch()
+        (tmp_path / "one" / name).touch()
     with pytest.warns(UserWarning, match="tiff") as caught:
-        assert list_images(str(tmp_path), FORMATS, False) == ["a.tiff", "b.TIFF", "c.tif"]
+        filenames, _ = scan_classes(str(tmp_path), ["one"], FORMATS, None, False)
+    assert filenames == [os.path.join("one", name) for name in ("a.tiff", "b.TIFF", "c.tif")]
     assert len(caught) == 1
-    (tmp_path / "a.tiff").unlink()
-    (tmp_path / "b.TIFF").unlink()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert list_images(str(tmp_path), FORMATS, False) == ["c.tif"]
+        assert len(list_images(str(tmp_path), FORMATS, False)) == 3
+        (tmp_path / "one" / "a.tiff").unlink()
+        (tmp_path / "one" / "b.TIFF").unlink()
+        assert scan_classes(str(tmp_path), ["one"], FORMATS, None, False)[0] == [os.path.join("one", "c.tif")]
 
 
 def test_a_directory_that_is_none(tmp_path: Path) -> None:
