@@ -7,25 +7,21 @@ from .functions import (
     apply_affine_transform,
     apply_brightness_shift,
     apply_channel_shift,
-    array_to_img,
     flip_axis,
-    img_to_array,
-    list_pictures,
-    load_img,
     random_brightness,
     random_channel_shift,
     random_rotation,
     random_shear,
     random_shift,
     random_zoom,
-    save_img,
     transform_matrix_offset_center,
-    validate_filename,
 )
 from .image import ImageDataGenerator
 from .image_iterators import NumpyArrayIterator
 from .iterators import Iterator
+from .pictures import array_to_img, img_to_array, list_pictures, load_img, save_img
 from .plan import BatchPlan
+from .scan import validate_filename
 from .sequence import Sequence
 
 __version__ = "0.1.0"

@@ -12,7 +12,17 @@ from typing import Any
 
 from .errors import DeviceError, MissingDependencyError
 
-__all__ = ["array_module", "available_memory", "cpu_count", "gpu_problem", "has_gpu", "is_cupy", "place", "require", "resolve_device"]
+__all__ = [
+    "array_module",
+    "available_memory",
+    "cpu_count",
+    "gpu_problem",
+    "has_gpu",
+    "is_cupy",
+    "place",
+    "require",
+    "resolve_device",
+]
 
 
 def require(module: str, *, extra: str, purpose: str) -> ModuleType:
@@ -118,7 +128,9 @@ def resolve_device(device: str | None) -> str:
     if not ordinal:
         return f"cuda:{cupy.cuda.Device().id}"
     if int(ordinal) >= cupy.cuda.runtime.getDeviceCount():
-        raise DeviceError(f"device={asked!r} does not exist: this process sees {cupy.cuda.runtime.getDeviceCount()} CUDA device(s)")
+        raise DeviceError(
+            f"device={asked!r} does not exist: this process sees {cupy.cuda.runtime.getDeviceCount()} CUDA device(s)"
+        )
     return f"cuda:{int(ordinal)}"
 
 

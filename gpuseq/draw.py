@@ -59,7 +59,9 @@ def draw_params(stream: Stream, ranges: TransformRanges, num_samples: int, heigh
             params[row] = _draw_one(stream, ranges, height, width)[0]
         return params
     num_doubles = _num_doubles(ranges)
-    return _from_uniform(stream.random_sample(num_samples * num_doubles).reshape(num_samples, num_doubles), ranges, height, width)
+    return _from_uniform(
+        stream.random_sample(num_samples * num_doubles).reshape(num_samples, num_doubles), ranges, height, width
+    )
 
 
 def draw_keyed(
@@ -91,7 +93,14 @@ def draw_keyed(
 
 
 def _num_doubles(ranges: TransformRanges) -> int:
-    drawn = (ranges.rotation, ranges.height_shift, ranges.width_shift, ranges.shear, ranges.channel_shift, ranges.brightness)
+    drawn = (
+        ranges.rotation,
+        ranges.height_shift,
+        ranges.width_shift,
+        ranges.shear,
+        ranges.channel_shift,
+        ranges.brightness,
+    )
     return sum(bool(item) for item in drawn) + 2 * ranges.draws_zoom + 2
 
 
@@ -101,7 +110,8 @@ def _from_uniform(uniform: np.ndarray, ranges: TransformRanges, height: int, wid
     columns = iter(uniform.T)
 
     def between(low: float, high: float) -> np.ndarray:
-        return low + (high - low) * next(columns)
+        drawn: np.ndarray = low + (high - low) * next(columns)
+        return drawn
 
     def shift(drawn: ShiftRange, side: int) -> np.ndarray:
         if drawn.choices is None:
@@ -199,7 +209,9 @@ def philox_uniform(sample_ids: np.ndarray, num_doubles: int, *, seed: int, epoch
     """
     num_blocks = -(-num_doubles // 4)
     # NumPy's bit generator increments its counter before it produces a block: the first block has counter 1.
-    counters = sample_ids.astype(np.uint64)[:, None] * np.uint64(num_blocks) + np.arange(1, num_blocks + 1, dtype=np.uint64)
+    counters = sample_ids.astype(np.uint64)[:, None] * np.uint64(num_blocks) + np.arange(
+        1, num_blocks + 1, dtype=np.uint64
+    )
     word0, word1, word2, word3 = counters, np.zeros_like(counters), np.zeros_like(counters), np.zeros_like(counters)
     key0, key1 = seed, epoch
     for _ in range(10):
@@ -208,8 +220,9 @@ def philox_uniform(sample_ids: np.ndarray, num_doubles: int, *, seed: int, epoch
         word0, word1, word2, word3 = high1 ^ word1 ^ np.uint64(key0), low1, high0 ^ word3 ^ np.uint64(key1), low0
         key0 = (key0 + _PHILOX_WEYL[0]) & 0xFFFFFFFFFFFFFFFF
         key1 = (key1 + _PHILOX_WEYL[1]) & 0xFFFFFFFFFFFFFFFF
-    words = np.stack([word0, word1, word2, word3], axis=-1).reshape(len(sample_ids), 4 * num_blocks)
-    return (words[:, :num_doubles] >> np.uint64(11)) * 2.0**-53
+    words: np.ndarray = np.stack([word0, word1, word2, word3], axis=-1).reshape(len(sample_ids), 4 * num_blocks)
+    uniform: np.ndarray = np.right_shift(words[:, :num_doubles], np.uint64(11)) * 2.0**-53
+    return uniform
 
 
 def _multiply_wide(factor: np.uint64, words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

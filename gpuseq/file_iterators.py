@@ -12,9 +12,9 @@ import numpy as np
 from .arrays import COLOR_CHANNELS, Array, ColorMode, Interpolation, literals
 from .compat import place
 from .decode import check_decoder
-from .functions import checked_data_format
 from .image_iterators import ImageIterator, check_save_to_dir, checked_dtype
 from .options import DecodeOptions, check_choice
+from .pictures import checked_data_format
 from .plan import BatchPlan
 from .scan import find_classes, scan_classes
 from .sources import FileSource, OnError
@@ -75,8 +75,12 @@ class BatchFromFilesMixin(ImageIterator):
         ValueError
             If a value is not one of the accepted ones.
         """
-        if np.ndim(target_size) != 1 or len(target_size) != 2 or not all(
-            isinstance(side, (int, np.integer)) and not isinstance(side, bool) and side > 0 for side in target_size
+        if (
+            np.ndim(target_size) != 1
+            or len(target_size) != 2
+            or not all(
+                isinstance(side, (int, np.integer)) and not isinstance(side, bool) and side > 0 for side in target_size
+            )
         ):
             raise ValueError(f"target_size must be two positive integers (rows, columns); got {target_size!r}")
         if color_mode not in COLOR_CHANNELS:
@@ -231,7 +235,7 @@ class BatchFromFilesMixin(ImageIterator):
     def _say(self, message: str, verbose: bool) -> None:
         logger.info(message)
         if verbose:
-            print(message)  # noqa: T201 - Keras prints this line, and people look for it
+            print(message)
 
 
 class DirectoryIterator(BatchFromFilesMixin):

@@ -156,7 +156,9 @@ save_to_dir, save_prefix, save_format, subset, interpolation, keep_aspect_ratio,
             The column of labels.
         """
         return [
-            [self.class_indices[name] for name in label] if isinstance(label, (list, tuple)) else self.class_indices[label]
+            [self.class_indices[name] for name in label]
+            if isinstance(label, (list, tuple))
+            else self.class_indices[label]
             for label in df[y_col]
         ]
 

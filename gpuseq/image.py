@@ -1,41 +1,29 @@
-"""`ImageDataGenerator`: Keras' argument list, turned into options, plans and batches."""
+"""`ImageDataGenerator`: Keras' argument list and methods, over the layers that do the work."""
 
 from __future__ import annotations
 
-import logging
 import os
 import warnings
-from collections.abc import Callable, Iterable
-from dataclasses import replace
-from typing import Any, cast
+from collections.abc import Iterable
+from typing import Any
 
-import numpy as np
-
-from . import ops
-from .arrays import Array, DataFormat, FillMode, identity_params, literals
-from .compat import array_module, is_cupy, resolve_device
-from .draw import draw_params, params_to_dicts
 from .file_iterators import DirectoryIterator
-from .fitting import fit_generator
+from .fitting import fit_array, fit_batches, fit_directory
 from .frame_iterator import DataFrameIterator
-from .functions import checked_data_format, transform_image, without_affine
-from .image_iterators import NumpyArrayIterator, checked_dtype
-from .options import AugmentOptions, ShiftRange, Statistics, TransformRanges, check_choice
+from .image_iterators import NumpyArrayIterator
 from .sources import OnError
+from .transforms import ImageTransforms
 
 __all__ = ["ImageDataGenerator"]
 
-logger = logging.getLogger("gpuseq")
-
-PREPROCESSING_MODES = ("tf", "caffe", "torch")
-_PARAMETERS = ("theta", "tx", "ty", "shear", "zx", "zy", "flip_horizontal", "flip_vertical")
-_UNFITTED = (
-    "This ImageDataGenerator specifies `{}`, but it hasn't been fit on any training data. Fit it first by calling "
-    "`.fit(numpy_data)`."
-)
+_DEPRECATED = {
+    "has_ext": "filenames in the dataframe have to match the exact filenames in disk.",
+    "sort": "batches will be created in the same order than the filenames provided if `shuffle` is set to `False`.",
+    "drop_duplicates": "you can drop duplicates by using the pandas.DataFrame.drop_duplicates method.",
+}
 
 
-class ImageDataGenerator:
+class ImageDataGenerator(ImageTransforms):
     """Random transforms and normalisation of image batches, on the GPU where there is one.
 
     Every argument up to `dtype` is Keras', with Keras' default and meaning.
@@ -113,291 +101,6 @@ class ImageDataGenerator:
     >>> batch.shape, batch.dtype
     ((4, 32, 32, 3), dtype('float32'))
     """
-
-    def __init__(
-        self,
-        featurewise_center: bool = False,
-        samplewise_center: bool = False,
-        featurewise_std_normalization: bool = False,
-        samplewise_std_normalization: bool = False,
-        zca_whitening: bool = False,
-        zca_epsilon: float = 1e-6,
-        rotation_range: float = 0,
-        width_shift_range: Any = 0.0,
-        height_shift_range: Any = 0.0,
-        brightness_range: Any = None,
-        shear_range: float = 0.0,
-        zoom_range: Any = 0.0,
-        channel_shift_range: float = 0.0,
-        fill_mode: str = "nearest",
-        cval: float = 0.0,
-        horizontal_flip: bool = False,
-        vertical_flip: bool = False,
-        rescale: float | None = None,
-        preprocessing_function: Callable[[Any], Any] | str | None = None,
-        data_format: str | None = None,
-        validation_split: float = 0.0,
-        interpolation_order: int = 1,
-        dtype: Any = None,
-        *,
-        device: str = "auto",
-        rng: str = "keras",
-        conventions: str = "keras",
-    ) -> None:
-        self.device = resolve_device(device)
-        logger.info("device=%r: batches are made on %s", device, self.device)
-        check_choice("rng", rng, ("keras", "keyed"))
-        check_choice("conventions", conventions, ("keras", "corrected"))
-        check_choice("fill_mode", fill_mode, literals(FillMode))
-        check_choice("interpolation_order", interpolation_order, tuple(range(6)))
-        if isinstance(preprocessing_function, str):
-            check_choice("preprocessing_function", preprocessing_function, PREPROCESSING_MODES)
-        elif preprocessing_function is not None and not callable(preprocessing_function):
-            raise ValueError(
-                "preprocessing_function must be callable or one of 'tf', 'caffe', 'torch'; "
-                f"got {preprocessing_function!r}"
-            )
-        self.rng = rng
-        self.conventions = conventions
-        self.featurewise_center = featurewise_center
-        self.samplewise_center = samplewise_center
-        self.featurewise_std_normalization = featurewise_std_normalization
-        self.samplewise_std_normalization = samplewise_std_normalization
-        self.zca_whitening = zca_whitening
-        self.zca_epsilon = zca_epsilon
-        self.rotation_range = _number("rotation_range", rotation_range)
-        self.width_shift_range = width_shift_range
-        self.height_shift_range = height_shift_range
-        self.shear_range = _number("shear_range", shear_range)
-        self.zoom_range = _zoom(zoom_range)
-        self.channel_shift_range = _number("channel_shift_range", channel_shift_range)
-        self.fill_mode = fill_mode
-        self.cval = _number("cval", cval)
-        self.horizontal_flip = horizontal_flip
-        self.vertical_flip = vertical_flip
-        self.rescale = None if rescale is None else _number("rescale", rescale)
-        self.preprocessing_function = preprocessing_function
-        self.dtype = checked_dtype(dtype, self.device)
-        self.interpolation_order = int(interpolation_order)
-        self.data_format = checked_data_format(data_format)
-        last = self.data_format == "channels_last"
-        self.channel_axis, self.row_axis, self.col_axis = (3, 1, 2) if last else (1, 2, 3)
-        if validation_split and not 0 < validation_split < 1:
-            raise ValueError(f"`validation_split` must be strictly between 0 and 1.  Received: {validation_split}")
-        self._validation_split = validation_split
-        self.mean: Any = None
-        self.std: Any = None
-        self.zca_whitening_matrix: Any = None
-        self.brightness_range = _brightness(brightness_range)
-        self._settle("zca_whitening", "featurewise_center", True)
-        self._settle("zca_whitening", "featurewise_std_normalization", False)
-        self._settle("featurewise_std_normalization", "featurewise_center", True)
-        self._settle("samplewise_std_normalization", "samplewise_center", True)
-        _ = self.transform_ranges  # bad shift ranges fail here
-
-    def _settle(self, cause: str, name: str, value: bool) -> None:
-        """Let one option override another, with Keras' warning where that changes something."""
-        if getattr(self, cause) and bool(getattr(self, name)) is not value:
-            setattr(self, name, value)
-            warnings.warn(
-                f"This ImageDataGenerator specifies `{cause}`, which overrides setting of `{name}`.", stacklevel=3
-            )
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # What was derived from the attributes is derived anew: Keras reads them at every batch.
-        object.__setattr__(self, name, value)
-        self.__dict__.pop("_derived", None)
-
-    def _derive(self, key: Any, make: Callable[[], Any]) -> Any:
-        derived = self.__dict__.setdefault("_derived", {})
-        if key not in derived:
-            derived[key] = make()
-        return derived[key]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_derived"}
-
-    # What the arguments mean to the layers below.
-
-    @property
-    def transform_ranges(self) -> TransformRanges:
-        """The ranges that parameters are drawn from."""
-        ranges: TransformRanges = self._derive("ranges", self._make_ranges)
-        return ranges
-
-    def _make_ranges(self) -> TransformRanges:
-        return TransformRanges(
-            rotation=float(self.rotation_range),
-            height_shift=ShiftRange.parse("height_shift_range", self.height_shift_range),
-            width_shift=ShiftRange.parse("width_shift_range", self.width_shift_range),
-            shear=float(self.shear_range),
-            zoom=(float(self.zoom_range[0]), float(self.zoom_range[1])),
-            horizontal_flip=bool(self.horizontal_flip),
-            vertical_flip=bool(self.vertical_flip),
-            channel_shift=float(self.channel_shift_range),
-            brightness=self.brightness_range and tuple(float(end) for end in self.brightness_range),
-        )
-
-    def _options(self, source_format: str, data_format: str, dtype: str, round_affine: bool) -> AugmentOptions:
-        def make() -> AugmentOptions:
-            mode = self.preprocessing_function
-            return AugmentOptions(
-                source_format=cast(DataFormat, source_format),
-                data_format=cast(DataFormat, data_format),
-                dtype=dtype,
-                fill_mode=cast(FillMode, self.fill_mode),
-                cval=float(self.cval),
-                order=min(self.interpolation_order, 1),
-                conventions=cast(Any, self.conventions),
-                round_affine=round_affine,
-                preprocessing=cast(Any, mode) if isinstance(mode, str) else None,
-                rescale=float(self.rescale) if self.rescale else 1.0,
-                samplewise_center=bool(self.samplewise_center),
-                samplewise_std=bool(self.samplewise_std_normalization),
-                featurewise_center=bool(self.featurewise_center) and self.mean is not None,
-                featurewise_std=bool(self.featurewise_std_normalization) and self.std is not None,
-            )
-
-        options: AugmentOptions = self._derive(("options", source_format, data_format, dtype, round_affine), make)
-        return options
-
-    def _statistics(self, num_channels: int, data_format: str) -> Statistics | None:
-        """Per-channel statistics; None where the user's own mean or std is not one number per channel."""
-
-        def per_channel(values: Any) -> np.ndarray | None:
-            if values is None:
-                return None
-            values = np.asarray(values.get() if is_cupy(values) else values)
-            if values.ndim == 0:
-                return np.full(num_channels, values)
-            axis = values.ndim - 1 if data_format == "channels_last" else values.ndim - 3
-            flat = values.reshape(-1)
-            if axis < 0 or values.shape[axis] != values.size or values.size not in (1, num_channels):
-                raise ValueError
-            return np.broadcast_to(flat, num_channels).copy()
-
-        def make() -> Statistics | None:
-            try:
-                return Statistics(per_channel(self.mean), per_channel(self.std), self.zca_whitening_matrix)
-            except ValueError:
-                return None
-
-        statistics: Statistics | None = self._derive(("statistics", num_channels, data_format), make)
-        return statistics
-
-    def check_conventions(self, image_size: tuple[int, int]) -> None:
-        """Warn, once per generator, where Keras' conventions and the arguments' names part ways.
-
-        Parameters
-        ----------
-        image_size : (int, int)
-            Rows and columns of the images to come.
-        """
-        ranges = self.transform_ranges
-        differs = ranges.height_shift != ranges.width_shift or (ranges.has_affine and image_size[0] != image_size[1])
-        if self.conventions == "keras" and differs and not self.__dict__.get("_told_conventions"):
-            self._told_conventions = True
-            warnings.warn(
-                'conventions="keras": as in Keras 3, height_shift_range moves columns, width_shift_range moves rows, and '
-                'non-square images turn about a point off their centre (keras#17398). Pass conventions="corrected" for '
-                "what the names say.",
-                stacklevel=5,
-            )
-
-    # Batches.
-
-    def process(
-        self,
-        images: Array,
-        params: np.ndarray,
-        rows: np.ndarray | None = None,
-        *,
-        source_format: str | None = None,
-        data_format: str | None = None,
-        dtype: str | None = None,
-        round_affine: bool = False,
-    ) -> Array:
-        """Transform and normalise a batch by given parameters; everything random is in them.
-
-        Parameters
-        ----------
-        images : array
-            Shape ``(M, H, W, C)`` or ``(M, C, H, W)``; uint8, uint16, float32 or float64. Not written to.
-        params : numpy.ndarray
-            Shape ``(N,)``, dtype `~gpuseq.arrays.PARAMS_DTYPE`, on the host.
-        rows : numpy.ndarray or None
-            Shape ``(N,)``, int64: the row of `images` for each sample. None: in order.
-        source_format, data_format : {"channels_last", "channels_first"} or None
-            Axis order of `images` and of the result. None: the generator's.
-        dtype : str or None
-            Of the result. None: the generator's.
-        round_affine : bool
-            See `~gpuseq.options.AugmentOptions`.
-
-        Returns
-        -------
-        array
-            Shape ``(N, ...)``, where `images` lives.
-        """
-        source_format = source_format or self.data_format
-        data_format = data_format or self.data_format
-        dtype = dtype or self.dtype
-        options = self._options(source_format, data_format, dtype, round_affine)
-        self._warn_unfitted()
-        statistics = self._statistics(images.shape[3 if source_format == "channels_last" else 1], data_format)
-        if statistics is None or self._is_customised:
-            return self._process_each(images, params, rows, options)
-        if self.interpolation_order > 1:
-            images = ops.warp_spline(images if rows is None else images[rows], params, options, self.interpolation_order)
-            rows, params = None, without_affine(params)
-        whitens = bool(self.zca_whitening) and statistics.whitening is not None
-        if not whitens and not callable(self.preprocessing_function):
-            return ops.augment(images, params, options, indices=rows, statistics=statistics)
-        compute = options.compute_dtype.name
-        if callable(self.preprocessing_function):
-            bare = AugmentOptions(
-                **{name: getattr(options, name) for name in ("source_format", "data_format", "fill_mode", "cval", "order")},
-                conventions=options.conventions,
-                round_affine=round_affine,
-                dtype=compute,
-            )
-            batch = self._preprocessed(ops.augment(images, params, bare, indices=rows))
-            after = replace(options, source_format=options.data_format, dtype=compute if whitens else dtype)
-            batch = ops.standardize(batch, after, statistics)
-        else:
-            wide = replace(options, dtype=compute)
-            batch = ops.augment(images, params, wide, indices=rows, statistics=statistics)
-        if whitens:
-            xp = array_module(batch)
-            batch = ops.whiten(batch, xp.asarray(self.zca_whitening_matrix)).astype(dtype, copy=False)
-        return batch
-
-    def _preprocessed(self, batch: Array) -> Array:
-        function = cast(Callable[[Any], Any], self.preprocessing_function)
-        xp = array_module(batch)
-        if getattr(function, "batched", False):
-            return xp.asarray(function(batch))
-        for row in range(len(batch)):
-            batch[row] = function(batch[row])
-        return batch
-
-    @property
-    def _is_customised(self) -> bool:
-        """Whether a subclass has its own way with single images, as Keras users write them."""
-        own, base = type(self), ImageDataGenerator
-        return own.apply_transform is not base.apply_transform or own.standardize is not base.standardize
-
-    def _process_each(self, images: Array, params: np.ndarray, rows: np.ndarray | None, options: AugmentOptions) -> Array:
-        """Keras' own loop, image by image: for subclasses, and for a mean or std that is not one number per channel."""
-        xp = array_module(images)
-        batch = images if rows is None else images[rows]
-        if options.source_format != self.data_format:
-            batch = xp.moveaxis(batch, 3, 1) if self.data_format == "channels_first" else xp.moveaxis(batch, 1, 3)
-        done = []
-        for image, parameters in zip(batch, params_to_dicts(params), strict=True):
-            image = self.apply_transform(image.astype(options.compute_dtype), parameters)
-            done.append(self.standardize(image))
-        return xp.stack(done).astype(options.dtype, copy=False)
 
     def flow(
         self,
@@ -718,131 +421,6 @@ class ImageDataGenerator:
             **kwargs,
         )
 
-    # Single images.
-
-    def standardize(self, x: Array) -> Array:
-        """Normalise an image or a batch, in place where its dtype allows, as Keras does.
-
-        Parameters
-        ----------
-        x : array
-            Floating; one image or a batch, on the host or a device. Written to.
-
-        Returns
-        -------
-        array
-            Shape of `x`. Samplewise steps treat all of `x` as one sample.
-
-        References
-        ----------
-        ``ImageDataGenerator.standardize`` of Keras 3.15.
-        """
-        xp = array_module(x)
-        if isinstance(self.preprocessing_function, str):
-            axis = x.ndim - 4 + self.channel_axis
-            options = AugmentOptions(preprocessing=cast(Any, self.preprocessing_function), dtype=x.dtype.name)
-            planes = xp.moveaxis(x, axis, -1)
-            x = xp.moveaxis(ops.standardize(planes.reshape(-1, *planes.shape[-3:]), options).reshape(planes.shape), -1, axis)
-        elif self.preprocessing_function:
-            x = self.preprocessing_function(x)
-        if self.rescale:
-            x *= self.rescale
-        if self.samplewise_center:
-            x -= xp.mean(x, keepdims=True)
-        if self.samplewise_std_normalization:
-            x /= xp.std(x, keepdims=True) + 1e-6
-        self._warn_unfitted()
-        if self.featurewise_center and self.mean is not None:
-            x -= xp.asarray(self.mean)
-        if self.featurewise_std_normalization and self.std is not None:
-            x /= xp.asarray(self.std) + 1e-6
-        if self.zca_whitening and self.zca_whitening_matrix is not None:
-            flat = x.reshape(-1, int(np.prod(x.shape[-3:])))
-            x = (flat @ xp.asarray(self.zca_whitening_matrix)).reshape(x.shape)
-        return x
-
-    def _warn_unfitted(self) -> None:
-        wanted = {
-            "featurewise_center": self.mean,
-            "featurewise_std_normalization": self.std,
-            "zca_whitening": self.zca_whitening_matrix,
-        }
-        for name, value in wanted.items():
-            if getattr(self, name) and value is None:
-                warnings.warn(_UNFITTED.format(name), stacklevel=4)
-
-    def get_random_transform(self, img_shape: tuple[int, ...], seed: int | None = None) -> dict[str, float | None]:
-        """Draw the parameters of one image.
-
-        Parameters
-        ----------
-        img_shape : tuple of int
-            Of the image, in the generator's axis order.
-        seed : int or None
-            Draw from ``RandomState(seed)``. None draws from NumPy's global stream.
-
-        Returns
-        -------
-        dict
-            theta, shear in degrees, tx, ty in pixels, zx, zy, flip_horizontal, flip_vertical, and
-            channel_shift_intensity, brightness or None.
-
-        References
-        ----------
-        ``ImageDataGenerator.get_random_transform`` of Keras 3.15.
-        """
-        stream: Any = np.random if seed is None else np.random.RandomState(seed)
-        height, width = img_shape[self.row_axis - 1], img_shape[self.col_axis - 1]
-        return params_to_dicts(draw_params(stream, self.transform_ranges, 1, height, width))[0]
-
-    def apply_transform(self, x: Array, transform_parameters: dict[str, Any]) -> Array:
-        """Transform one image by given parameters.
-
-        Parameters
-        ----------
-        x : array
-            Shape ``(H, W, C)`` or ``(C, H, W)``, on the host or a device. Not written to.
-        transform_parameters : dict
-            As `get_random_transform` gives it; what is missing is not applied.
-
-        Returns
-        -------
-        array
-            Shape of `x`, where `x` lives.
-
-        References
-        ----------
-        ``ImageDataGenerator.apply_transform`` of Keras 3.15.
-        """
-        params = identity_params(1)
-        for name in _PARAMETERS:
-            if name in transform_parameters:
-                params[name] = transform_parameters[name]
-        for name in ("channel_shift_intensity", "brightness"):
-            if transform_parameters.get(name) is not None:
-                params[name] = transform_parameters[name]
-        options = AugmentOptions(
-            fill_mode=cast(FillMode, self.fill_mode), cval=float(self.cval), conventions=cast(Any, self.conventions)
-        )
-        if not is_cupy(x):
-            x = np.asarray(x)
-        axes = (self.row_axis - 1, self.col_axis - 1, self.channel_axis - 1)
-        return transform_image(x.transpose(axes), params, options, self.interpolation_order).transpose(np.argsort(axes))
-
-    def random_transform(self, x: Array, seed: int | None = None) -> Array:
-        """Transform one image at random: `get_random_transform`, then `apply_transform`.
-
-        Parameters
-        ----------
-        x : array
-            Shape ``(H, W, C)`` or ``(C, H, W)``, on the host or a device.
-        seed : int or None
-            As in `get_random_transform`.
-        """
-        return self.apply_transform(x, self.get_random_transform(x.shape, seed))
-
-    # Statistics.
-
     def fit(self, x: Any, augment: bool = False, rounds: int = 1, seed: int | None = None) -> None:
         """Find the mean, standard deviation and whitening matrix of sample data.
 
@@ -871,18 +449,7 @@ class ImageDataGenerator:
         ----------
         ``ImageDataGenerator.fit`` of Keras 3.15.
         """
-        x = x if is_cupy(x) else np.asarray(x)
-        if x.ndim != 4:
-            raise ValueError(f"Input to `.fit()` should have rank 4. Got array with shape: {x.shape}")
-        num_channels = x.shape[self.channel_axis]
-        if num_channels not in (1, 3, 4):
-            warnings.warn(
-                f'Expected input to be images (as Numpy array) following the data format convention "{self.data_format}" '
-                f"(channels on axis {self.channel_axis}), i.e. expected either 1, 3 or 4 channels on axis "
-                f"{self.channel_axis}. However, it was passed an array with shape {x.shape} ({num_channels} channels).",
-                stacklevel=2,
-            )
-        fit_generator(self, _chunks(self, x, augment, rounds, seed))
+        fit_array(self, x, augment, rounds, seed)
 
     def fit_batches(self, batches: Iterable[Any]) -> None:
         """Find mean and standard deviation of data that come in batches, in one pass and in bounded memory.
@@ -897,11 +464,7 @@ class ImageDataGenerator:
         ValueError
             With ``zca_whitening``, which needs all images at once, or if there is no batch.
         """
-        if self.zca_whitening:
-            raise ValueError("zca_whitening needs all images at once: use fit(x) on an array that fits in memory")
-        dtype = np.float64 if self.dtype == "float64" else np.float32
-        factor = self.rescale or 1.0
-        fit_generator(self, (batch.astype(dtype) * dtype(factor) for batch in batches))
+        fit_batches(self, batches)
 
     def fit_directory(
         self,
@@ -932,103 +495,13 @@ class ImageDataGenerator:
         ValueError
             With ``zca_whitening``, or if there are no images.
         """
-        from tqdm import tqdm
-
-        reader = ImageDataGenerator(data_format=self.data_format, device=self.device)
-        iterator = reader.flow_from_directory(
+        fit_directory(
+            self,
             directory,
+            progress=progress,
             target_size=target_size,
             color_mode=color_mode,
-            class_mode=None,
             batch_size=batch_size,
-            shuffle=False,
             interpolation=interpolation,
-            **{"verbose": False, **options},
+            **options,
         )
-        with tqdm(total=iterator.n, unit="img", desc="fit", disable=not progress, leave=False) as bar:
-
-            def batches() -> Iterable[Any]:
-                for index in range(len(iterator)):
-                    batch = iterator[index]
-                    yield batch
-                    bar.update(len(batch))
-
-            try:
-                self.fit_batches(batches())
-            finally:
-                iterator.close()
-
-    def __repr__(self) -> str:
-        from inspect import signature
-
-        changed = []
-        for name, parameter in signature(ImageDataGenerator.__init__).parameters.items():
-            value = self._validation_split if name == "validation_split" else getattr(self, name, parameter.default)
-            default = {"zoom_range": [1, 1], "dtype": "float32", "data_format": "channels_last"}.get(name, parameter.default)
-            if name not in ("self", "device") and not np.array_equal(np.asarray(value), np.asarray(default)):
-                changed.append(f"{name}={value!r}")
-        return f"ImageDataGenerator({', '.join([*changed, f'device={self.device!r}'])})"
-
-
-_DEPRECATED = {
-    "has_ext": "filenames in the dataframe have to match the exact filenames in disk.",
-    "sort": "batches will be created in the same order than the filenames provided if `shuffle` is set to `False`.",
-    "drop_duplicates": "you can drop duplicates by using the pandas.DataFrame.drop_duplicates method.",
-}
-
-
-def _chunks(generator: ImageDataGenerator, x: Array, augment: bool, rounds: int, seed: int | None) -> Iterable[Array]:
-    """Yield what `fit` looks at, in pieces: rescaled images, transformed where asked, parameters drawn as Keras does."""
-    dtype = np.dtype(np.float64 if generator.dtype == "float64" else np.float32)
-    scaled = replace(
-        AugmentOptions(cval=float(generator.cval), dtype=dtype.name),
-        fill_mode=cast(FillMode, generator.fill_mode),
-        conventions=cast(Any, generator.conventions),
-        source_format=cast(DataFormat, generator.data_format),
-        data_format=cast(DataFormat, generator.data_format),
-        order=min(generator.interpolation_order, 1),
-    )
-    height, width = x.shape[generator.row_axis], x.shape[generator.col_axis]
-    stream: Any = np.random if seed is None else np.random.RandomState(seed)
-    total = len(x) * rounds if augment else len(x)
-    params = draw_params(stream, generator.transform_ranges, total, height, width) if augment else None
-    step = max(1, (1 << 26) // max(1, int(np.prod(x.shape[1:]))))
-    for start in range(0, total, step):
-        stop = min(start + step, total)
-        chunk = x[np.arange(start, stop) % len(x)].astype(dtype)
-        if generator.rescale:
-            chunk *= generator.rescale
-        if params is not None:
-            part = params[start:stop]
-            if generator.interpolation_order > 1:
-                chunk = ops.warp_spline(chunk, part, scaled, generator.interpolation_order)
-                part = without_affine(part)
-            chunk = ops.augment(chunk, part, scaled)
-        yield chunk
-
-
-def _number(name: str, value: Any) -> Any:
-    if isinstance(value, (bool, int, float, np.integer, np.floating)) and np.isfinite(value):
-        return value
-    raise ValueError(f"`{name}` must be a finite number; got {value!r}")
-
-
-def _zoom(value: Any) -> list[float]:
-    if isinstance(value, (float, int)):
-        pair = [1 - value, 1 + value]
-    elif np.ndim(value) == 1 and len(value) == 2 and all(isinstance(end, (float, int, np.number)) for end in value):
-        pair = [value[0], value[1]]
-    else:
-        raise ValueError(f"`zoom_range` should be a float or a tuple or list of two floats. Received: {value}")
-    for end in pair:
-        _number("zoom_range", end)
-    return pair
-
-
-def _brightness(value: Any) -> Any:
-    if value is not None:
-        if not isinstance(value, (tuple, list)) or len(value) != 2:
-            raise ValueError(f"`brightness_range should be tuple or list of two floats. Received: {value}")
-        for end in value:
-            _number("brightness_range", end)
-    return value

@@ -11,9 +11,9 @@ import numpy as np
 
 from .arrays import Array
 from .compat import is_cupy, place
-from .functions import array_to_img, checked_data_format
 from .iterators import Iterator
 from .options import TransformRanges
+from .pictures import array_to_img, checked_data_format
 from .plan import BatchPlan
 from .sources import ArraySource, FileSource
 
@@ -268,7 +268,9 @@ def _subset(subset: str, length: int, y: np.ndarray | None, fraction: float, ign
 
 def _check_length(what: str, x: Array, name: str, other: np.ndarray) -> None:
     if len(x) != len(other):
-        raise ValueError(f"{what} should have the same length. Found: x.shape = {x.shape}, {name}.shape = {other.shape}")
+        raise ValueError(
+            f"{what} should have the same length. Found: x.shape = {x.shape}, {name}.shape = {other.shape}"
+        )
 
 
 def as_images(x: Any, dtype: str) -> Array:
@@ -312,7 +314,7 @@ def checked_dtype(dtype: Any, device: str) -> str:
     if dtype is None:
         return "float32"
     try:
-        name = dtype if dtype == "bfloat16" else np.dtype(dtype).name
+        name = "bfloat16" if dtype == "bfloat16" else np.dtype(dtype).name
     except TypeError:
         name = str(dtype)
     accepted = DTYPES if device != "cpu" else tuple(item for item in DTYPES if item != "bfloat16")

@@ -18,10 +18,10 @@ from .arrays import identity_params
 from .draw import draw_keyed
 from .errors import GpuseqError
 from .options import TransformRanges, WalkOptions
-from .sharding import resolve_shard
 from .order import KerasStream, keyed_permutation, num_batches, shard_indices, shard_size
 from .plan import BatchPlan
 from .sequence import Sequence
+from .sharding import resolve_shard
 
 __all__ = ["Iterator"]
 
@@ -90,7 +90,9 @@ class Iterator(Sequence):
         rank, world = resolve_shard(shard)
         self.walk = WalkOptions.parse(rng, rank, world, remainder)
         if world > 1 and seed is None:
-            raise ValueError(f"shard=({rank}, {world}) needs a seed: every rank must draw the same order. Pass seed=...")
+            raise ValueError(
+                f"shard=({rank}, {world}) needs a seed: every rank must draw the same order. Pass seed=..."
+            )
         if rng == "keyed" and seed is None:
             seed = int(np.random.randint(2**31))
         self.dataset_size = n
@@ -260,7 +262,9 @@ class Iterator(Sequence):
             stream = KerasStream(self._seed)
             stream.reseed(self._epoch * len(self) * self.walk.world)
             permutation = stream.permutation(self.dataset_size)
-        self.index_array, self._weights = shard_indices(permutation, self.walk.rank, self.walk.world, self.walk.remainder)
+        self.index_array, self._weights = shard_indices(
+            permutation, self.walk.rank, self.walk.world, self.walk.remainder
+        )
 
     @property
     def _seed(self) -> int:

@@ -1,8 +1,8 @@
 """The ops on NumPy: reference, fallback without a GPU, and oracle of the kernels.
 
 Samples are worked on in groups of about `GROUP_PIXELS` pixels, planar (N, C, H, W), one group per thread at a time:
-large enough that Python and NumPy's per-call cost vanish, small enough to stay in the second-level cache. NumPy releases
-the GIL in every step.
+large enough that Python and NumPy's per-call cost vanish, small enough to stay in the second-level cache. NumPy
+releases the GIL in every step.
 """
 
 from __future__ import annotations
@@ -138,7 +138,11 @@ def warp_spline(images: np.ndarray, params: np.ndarray, options: AugmentOptions,
 
 
 def _copy_flipped(
-    source_nchw: np.ndarray, work_nchw: np.ndarray, params: np.ndarray, chosen: np.ndarray | None, options: AugmentOptions
+    source_nchw: np.ndarray,
+    work_nchw: np.ndarray,
+    params: np.ndarray,
+    chosen: np.ndarray | None,
+    options: AugmentOptions,
 ) -> None:
     """Copy the samples that need no resampling, mirrored as their rows ask."""
     if not options.has_flip and chosen is None:
@@ -322,10 +326,12 @@ def _brighten(image_chw: np.ndarray, factor: float) -> None:
 def _standardize(
     work_nchw: np.ndarray, options: AugmentOptions, statistics: Statistics | None, out_nchw: np.ndarray
 ) -> None:
-    """Preprocessing mode, rescale, samplewise and featurewise steps in Keras' order, then store. `work_nchw` is spent."""
+    """Take the steps from the preprocessing mode on, in Keras' order, and store. `work_nchw` is spent."""
     if options.preprocessing is not None:
         _preprocess(work_nchw, options.preprocessing)
-    plain = not (options.samplewise_center or options.samplewise_std or options.featurewise_center or options.featurewise_std)
+    plain = not (
+        options.samplewise_center or options.samplewise_std or options.featurewise_center or options.featurewise_std
+    )
     if plain and out_nchw.dtype == work_nchw.dtype:
         if options.rescale == 1.0:
             np.copyto(out_nchw, work_nchw)

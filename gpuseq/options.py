@@ -9,7 +9,15 @@ import numpy as np
 
 from .arrays import ColorMode, DataFormat, FillMode, Interpolation
 
-__all__ = ["AugmentOptions", "DecodeOptions", "ShiftRange", "Statistics", "TransformRanges", "WalkOptions", "check_choice"]
+__all__ = [
+    "AugmentOptions",
+    "DecodeOptions",
+    "ShiftRange",
+    "Statistics",
+    "TransformRanges",
+    "WalkOptions",
+    "check_choice",
+]
 
 
 @dataclass(frozen=True, eq=False)

@@ -126,7 +126,9 @@ def num_batches(num_samples: int, batch_size: int) -> int:
     return -(-num_samples // batch_size)
 
 
-def shard_indices(permutation: np.ndarray, rank: int, world: int, remainder: str) -> tuple[np.ndarray, np.ndarray | None]:
+def shard_indices(
+    permutation: np.ndarray, rank: int, world: int, remainder: str
+) -> tuple[np.ndarray, np.ndarray | None]:
     """Return one rank's part of an epoch's global order.
 
     Ranks take turns (rank r takes positions r, r + world, ...), so a batch of all ranks together is a contiguous piece

@@ -58,8 +58,7 @@ class BatchPlan:
         return (
             np.array_equal(self.indices, other.indices)
             and self.params.tobytes() == other.params.tobytes()
-            and (self.weights is None) == (other.weights is None)
-            and (self.weights is None or np.array_equal(self.weights, other.weights))
+            and _same(self.weights, other.weights)
             and self.image_size == other.image_size
         )
 
@@ -93,3 +92,9 @@ class BatchPlan:
             file_numbers=None if self.file_numbers is None else self.file_numbers[keep],
             weights=None if self.weights is None else self.weights[keep],
         )
+
+
+def _same(first: np.ndarray | None, second: np.ndarray | None) -> bool:
+    if first is None or second is None:
+        return first is second
+    return np.array_equal(first, second)

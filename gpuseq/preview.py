@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .functions import img_to_array, load_img
+from .pictures import img_to_array, load_img
 from .image import ImageDataGenerator
 from .sheet import Row, Tile
 

@@ -158,7 +158,9 @@ def _few(names: Iterable[str], limit: int = 5) -> str:
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
 
 
-def check_frame(frame: Any, x_col: str, y_col: Any, weight_col: str | None, classes: Any, class_mode: str | None) -> None:
+def check_frame(
+    frame: Any, x_col: str, y_col: Any, weight_col: str | None, classes: Any, class_mode: str | None
+) -> None:
     """Check that a data frame has the columns and values that `class_mode` wants.
 
     Raises
@@ -174,12 +176,16 @@ def check_frame(frame: Any, x_col: str, y_col: Any, weight_col: str | None, clas
     needed += [weight_col] if weight_col else []
     missing = [name for name in needed if name not in frame.columns]
     if missing:
-        raise ValueError(f"the data frame has no column {_few(map(str, missing))}; it has {_few(map(str, frame.columns), 20)}")
+        raise ValueError(
+            f"the data frame has no column {_few(map(str, missing))}; it has {_few(map(str, frame.columns), 20)}"
+        )
     if class_mode == "multi_output" and not isinstance(y_col, list):
         raise TypeError(f'If class_mode="{class_mode}", y_col must be a list. Received {type(y_col).__name__}.')
     _check_types(frame, x_col, (str,), f"All values in column x_col={x_col} must be strings.")
     if class_mode in ("binary", "sparse"):
-        _check_types(frame, y_col, (str,), f'If class_mode="{class_mode}", y_col="{y_col}" column values must be strings.')
+        _check_types(
+            frame, y_col, (str,), f'If class_mode="{class_mode}", y_col="{y_col}" column values must be strings.'
+        )
     if class_mode == "binary":
         count = len(set(classes)) if classes else frame[y_col].nunique()
         if count != 2:
@@ -191,7 +197,9 @@ def check_frame(frame: Any, x_col: str, y_col: Any, weight_col: str | None, clas
         for name in y_col if isinstance(y_col, list) else [y_col]:
             rows = np.flatnonzero(frame[name].isna())
             if len(rows):
-                raise ValueError(f"column {name!r} has {len(rows)} missing labels, the first in row {frame.index[rows[0]]!r}")
+                raise ValueError(
+                    f"column {name!r} has {len(rows)} missing labels, the first in row {frame.index[rows[0]]!r}"
+                )
     if classes and class_mode in ("input", "multi_output", "raw", None):
         warnings.warn(f'`classes` will be ignored given the class_mode="{class_mode}"', stacklevel=4)
     if weight_col and not issubclass(frame[weight_col].dtype.type, np.number):

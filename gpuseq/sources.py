@@ -273,7 +273,9 @@ class _HostCache:
         with self._lock:
             slots = self.slots[indices]
             tokens = [stat_token(paths[index]) for index in indices]
-            stale = np.array([slot < 0 or self.tokens[slot] != token for slot, token in zip(slots, tokens, strict=True)])
+            stale = np.array(
+                [slot < 0 or self.tokens[slot] != token for slot, token in zip(slots, tokens, strict=True)]
+            )
             errors: list[ImageFileError | None] = [None] * len(indices)
             if not stale.any():
                 return _Block(self.block, slots, errors)

@@ -103,9 +103,11 @@ def whitening_matrix(flat_nd: np.ndarray, epsilon: float) -> np.ndarray:
     free = available_memory()
     if needed > free:
         raise MemoryError(
-            f"zca_whitening of {num_samples} images of {size} values needs about {needed / 1e9:.1f} GB for a {size} x {size} "
-            f"matrix and its factors; {free / 1e9:.1f} GB are free. Use smaller images, or featurewise_std_normalization"
+            f"zca_whitening of {num_samples} images of {size} values needs about {needed / 1e9:.1f} GB for a "
+            f"{size} x {size} matrix and its factors; {free / 1e9:.1f} GB are free. Use smaller images, or "
+            "featurewise_std_normalization"
         )
     basis, singular, _ = np.linalg.svd(flat_nd.T, full_matrices=False)
     scaled: np.ndarray = basis * (np.sqrt(np.float64(num_samples)) / (singular + epsilon))
-    return scaled.dot(basis.T)
+    matrix: np.ndarray = scaled.dot(basis.T)
+    return matrix

@@ -1,0 +1,255 @@
+"""Images through a generator's settings: whole batches by a plan's parameters, and single images as in Keras."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, cast
+
+import numpy as np
+
+from . import ops
+from .arrays import Array, FillMode, identity_params
+from .compat import array_module, is_cupy
+from .draw import draw_params, params_to_dicts
+from .functions import transform_image, without_affine
+from .options import AugmentOptions
+from .settings import GeneratorSettings
+
+__all__ = ["ImageTransforms"]
+
+_PARAMETERS = ("theta", "tx", "ty", "shear", "zx", "zy", "flip_horizontal", "flip_vertical")
+_UNFITTED = (
+    "This ImageDataGenerator specifies `{}`, but it hasn't been fit on any training data. Fit it first by calling "
+    "`.fit(numpy_data)`."
+)
+
+
+class ImageTransforms(GeneratorSettings):
+    """What a generator does to images once the parameters are drawn; deterministic."""
+
+    def process(
+        self,
+        images: Array,
+        params: np.ndarray,
+        rows: np.ndarray | None = None,
+        *,
+        source_format: str | None = None,
+        data_format: str | None = None,
+        dtype: str | None = None,
+        round_affine: bool = False,
+    ) -> Array:
+        """Transform and normalise a batch by given parameters; everything random is in them.
+
+        Parameters
+        ----------
+        images : array
+            Shape ``(M, H, W, C)`` or ``(M, C, H, W)``; uint8, uint16, float32 or float64. Not written to.
+        params : numpy.ndarray
+            Shape ``(N,)``, dtype `~gpuseq.arrays.PARAMS_DTYPE`, on the host.
+        rows : numpy.ndarray or None
+            Shape ``(N,)``, int64: the row of `images` for each sample. None: in order.
+        source_format, data_format : {"channels_last", "channels_first"} or None
+            Axis order of `images` and of the result. None: the generator's.
+        dtype : str or None
+            Of the result. None: the generator's.
+        round_affine : bool
+            See `~gpuseq.options.AugmentOptions`.
+
+        Returns
+        -------
+        array
+            Shape ``(N, ...)``, where `images` lives.
+        """
+        source_format = source_format or self.data_format
+        data_format = data_format or self.data_format
+        dtype = dtype or self.dtype
+        options = self._options(source_format, data_format, dtype, round_affine)
+        self._warn_unfitted()
+        statistics = self._statistics(images.shape[3 if source_format == "channels_last" else 1], data_format)
+        if statistics is None or self._is_customised:
+            return self._process_each(images, params, rows, options)
+        if self.interpolation_order > 1:
+            images = ops.warp_spline(
+                images if rows is None else images[rows], params, options, self.interpolation_order
+            )
+            rows, params = None, without_affine(params)
+        whitens = bool(self.zca_whitening) and statistics.whitening is not None
+        if not whitens and not callable(self.preprocessing_function):
+            return ops.augment(images, params, options, indices=rows, statistics=statistics)
+        compute = options.compute_dtype.name
+        if callable(self.preprocessing_function):
+            bare = AugmentOptions(
+                **{
+                    name: getattr(options, name)
+                    for name in ("source_format", "data_format", "fill_mode", "cval", "order")
+                },
+                conventions=options.conventions,
+                round_affine=round_affine,
+                dtype=compute,
+            )
+            batch = self._preprocessed(ops.augment(images, params, bare, indices=rows))
+            after = replace(options, source_format=options.data_format, dtype=compute if whitens else dtype)
+            batch = ops.standardize(batch, after, statistics)
+        else:
+            wide = replace(options, dtype=compute)
+            batch = ops.augment(images, params, wide, indices=rows, statistics=statistics)
+        if whitens:
+            xp = array_module(batch)
+            batch = ops.whiten(batch, xp.asarray(self.zca_whitening_matrix)).astype(dtype, copy=False)
+        return batch
+
+    def _preprocessed(self, batch: Array) -> Array:
+        function = cast(Callable[[Any], Any], self.preprocessing_function)
+        xp = array_module(batch)
+        if getattr(function, "batched", False):
+            return xp.asarray(function(batch))
+        for row in range(len(batch)):
+            batch[row] = function(batch[row])
+        return batch
+
+    @property
+    def _is_customised(self) -> bool:
+        """Whether a subclass has its own way with single images, as Keras users write them."""
+        own, base = type(self), ImageTransforms
+        return own.apply_transform is not base.apply_transform or own.standardize is not base.standardize
+
+    def _process_each(
+        self, images: Array, params: np.ndarray, rows: np.ndarray | None, options: AugmentOptions
+    ) -> Array:
+        """Keras' own loop, image by image: for subclasses, and for a mean or std that is not one number per channel."""
+        xp = array_module(images)
+        batch = images if rows is None else images[rows]
+        if options.source_format != self.data_format:
+            batch = xp.moveaxis(batch, 3, 1) if self.data_format == "channels_first" else xp.moveaxis(batch, 1, 3)
+        done = []
+        for image, parameters in zip(batch, params_to_dicts(params), strict=True):
+            image = self.apply_transform(image.astype(options.compute_dtype), parameters)
+            done.append(self.standardize(image))
+        return xp.stack(done).astype(options.dtype, copy=False)
+
+    # Single images.
+
+    def standardize(self, x: Array) -> Array:
+        """Normalise an image or a batch, in place where its dtype allows, as Keras does.
+
+        Parameters
+        ----------
+        x : array
+            Floating; one image or a batch, on the host or a device. Written to.
+
+        Returns
+        -------
+        array
+            Shape of `x`. Samplewise steps treat all of `x` as one sample.
+
+        References
+        ----------
+        ``ImageDataGenerator.standardize`` of Keras 3.15.
+        """
+        xp = array_module(x)
+        if isinstance(self.preprocessing_function, str):
+            axis = x.ndim - 4 + self.channel_axis
+            options = AugmentOptions(preprocessing=cast(Any, self.preprocessing_function), dtype=x.dtype.name)
+            planes = xp.moveaxis(x, axis, -1)
+            x = xp.moveaxis(
+                ops.standardize(planes.reshape(-1, *planes.shape[-3:]), options).reshape(planes.shape), -1, axis
+            )
+        elif self.preprocessing_function:
+            x = self.preprocessing_function(x)
+        if self.rescale:
+            x *= self.rescale
+        if self.samplewise_center:
+            x -= xp.mean(x, keepdims=True)
+        if self.samplewise_std_normalization:
+            x /= xp.std(x, keepdims=True) + 1e-6
+        self._warn_unfitted()
+        if self.featurewise_center and self.mean is not None:
+            x -= xp.asarray(self.mean)
+        if self.featurewise_std_normalization and self.std is not None:
+            x /= xp.asarray(self.std) + 1e-6
+        if self.zca_whitening and self.zca_whitening_matrix is not None:
+            flat = x.reshape(-1, int(np.prod(x.shape[-3:])))
+            x = (flat @ xp.asarray(self.zca_whitening_matrix)).reshape(x.shape)
+        return x
+
+    def _warn_unfitted(self) -> None:
+        wanted = {
+            "featurewise_center": self.mean,
+            "featurewise_std_normalization": self.std,
+            "zca_whitening": self.zca_whitening_matrix,
+        }
+        for name, value in wanted.items():
+            if getattr(self, name) and value is None:
+                warnings.warn(_UNFITTED.format(name), stacklevel=4)
+
+    def get_random_transform(self, img_shape: tuple[int, ...], seed: int | None = None) -> dict[str, float | None]:
+        """Draw the parameters of one image.
+
+        Parameters
+        ----------
+        img_shape : tuple of int
+            Of the image, in the generator's axis order.
+        seed : int or None
+            Draw from ``RandomState(seed)``. None draws from NumPy's global stream.
+
+        Returns
+        -------
+        dict
+            theta, shear in degrees, tx, ty in pixels, zx, zy, flip_horizontal, flip_vertical, and
+            channel_shift_intensity, brightness or None.
+
+        References
+        ----------
+        ``ImageDataGenerator.get_random_transform`` of Keras 3.15.
+        """
+        stream: Any = np.random if seed is None else np.random.RandomState(seed)
+        height, width = img_shape[self.row_axis - 1], img_shape[self.col_axis - 1]
+        return params_to_dicts(draw_params(stream, self.transform_ranges, 1, height, width))[0]
+
+    def apply_transform(self, x: Array, transform_parameters: dict[str, Any]) -> Array:
+        """Transform one image by given parameters.
+
+        Parameters
+        ----------
+        x : array
+            Shape ``(H, W, C)`` or ``(C, H, W)``, on the host or a device. Not written to.
+        transform_parameters : dict
+            As `get_random_transform` gives it; what is missing is not applied.
+
+        Returns
+        -------
+        array
+            Shape of `x`, where `x` lives.
+
+        References
+        ----------
+        ``ImageDataGenerator.apply_transform`` of Keras 3.15.
+        """
+        params = identity_params(1)
+        for name in _PARAMETERS:
+            if name in transform_parameters:
+                params[name] = transform_parameters[name]
+        for name in ("channel_shift_intensity", "brightness"):
+            if transform_parameters.get(name) is not None:
+                params[name] = transform_parameters[name]
+        options = AugmentOptions(
+            fill_mode=cast(FillMode, self.fill_mode), cval=float(self.cval), conventions=cast(Any, self.conventions)
+        )
+        if not is_cupy(x):
+            x = np.asarray(x)
+        axes = (self.row_axis - 1, self.col_axis - 1, self.channel_axis - 1)
+        return transform_image(x.transpose(axes), params, options, self.interpolation_order).transpose(np.argsort(axes))
+
+    def random_transform(self, x: Array, seed: int | None = None) -> Array:
+        """Transform one image at random: `get_random_transform`, then `apply_transform`.
+
+        Parameters
+        ----------
+        x : array
+            Shape ``(H, W, C)`` or ``(C, H, W)``, on the host or a device.
+        seed : int or None
+            As in `get_random_transform`.
+        """
+        return self.apply_transform(x, self.get_random_transform(x.shape, seed))
