@@ -128,17 +128,18 @@ def examine() -> Report:
         ),
         _package("scipy", "SciPy", "interpolation_order 2 to 5", install='pip install "gpuseq[splines]"'),
         _package("pandas", "pandas", "flow_from_dataframe", install='pip install "gpuseq[dataframe]"'),
-        _package("fsspec", "fsspec", "folders in object stores", install='pip install "gpuseq[fsspec]"'),
+        _package("fsspec", "fsspec", "image files in object stores, by URL", install='pip install "gpuseq[fsspec]"'),
         _keras(),
-        _package("torch", "PyTorch", "batches as torch.Tensor", install='pip install "gpuseq[torch]"'),
-        _package("jax", "JAX", "batches as jax.Array", install='pip install "gpuseq[jax]"'),
+        _package(
+            "torch", "PyTorch", "a framework to train with; a backend for Keras", install='pip install "gpuseq[torch]"'
+        ),
+        _package("jax", "JAX", "a framework to train with; a backend for Keras", install='pip install "gpuseq[jax]"'),
         _package(
             ("tensorflow", "tensorflow-cpu"),
             "TensorFlow",
-            "batches for tf.keras and tf.data",
+            "a framework to train with; a backend for Keras",
             install='pip install "gpuseq[tensorflow]"',
         ),
-        _package("ray", "Ray", "statistics over many machines", install='pip install "gpuseq[ray]"'),
     )
     environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
     return Report(__version__, engine, reason, problem is None, findings, environment)
@@ -309,7 +310,7 @@ def _dali() -> Finding:
 
 def _keras() -> Finding:
     """Find Keras and the backend it would load, without importing it."""
-    brings, install = "model.fit(gpuseq.keras...)", 'pip install "gpuseq[keras]"'
+    brings, install = "models to train; the generator that `gpuseq bench` compares with", 'pip install "gpuseq[keras]"'
     found = _version("keras")
     if found is None:
         return Finding("Keras", False, None, "", brings, install)

@@ -414,7 +414,9 @@ def test_ctrl_c_on_the_real_process(photos: Path) -> None:
     time.sleep(1.0)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
+    # Where the interrupt hits a module's first import, CPython ends itself by the signal: 130 for a shell as well.
+    assert process.returncode in (130, -signal.SIGINT), errors
+    assert "interrupted; nothing was left half-written" in errors
     assert "Traceback" not in errors
 
 
