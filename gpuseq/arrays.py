@@ -8,8 +8,8 @@ import numpy as np
 
 __all__ = [
     "COLOR_CHANNELS",
-    "PARAM_FIELDS",
     "PARAMS_DTYPE",
+    "PARAM_FIELDS",
     "Array",
     "ColorMode",
     "DataFormat",
@@ -43,7 +43,7 @@ PARAM_FIELDS = (
 )
 
 PARAMS_DTYPE = np.dtype([(name, np.float64) for name in PARAM_FIELDS])
-"""One row per sample. All fields are float64, so ``params.view(np.float64).reshape(-1, 10)`` is the table a kernel reads."""
+"""One row per sample. All fields are float64: ``params.view(np.float64).reshape(-1, 10)`` is the table a kernel reads."""
 
 
 def identity_params(num_samples: int) -> np.ndarray:

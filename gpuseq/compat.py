@@ -49,7 +49,8 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
         if error.name is None or error.name.partition(".")[0] != top:
             raise
         raise MissingDependencyError(
-            f'{purpose} needs the package {top!r}, which is not installed. Install it with: pip install "gpuseq[{extra}]"'
+            f"{purpose} needs the package {top!r}, which is not installed. "
+            f'Install it with: pip install "gpuseq[{extra}]"'
         ) from None
 
 

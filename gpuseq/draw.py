@@ -105,7 +105,7 @@ def _num_doubles(ranges: TransformRanges) -> int:
 
 
 def _from_uniform(uniform: np.ndarray, ranges: TransformRanges, height: int, width: int) -> np.ndarray:
-    """Turn ``(N, k)`` doubles in [0, 1) into parameters; a shift with choices takes two columns, as it takes two draws."""
+    """Turn ``(N, k)`` doubles in [0, 1) into parameters; a shift with choices takes two columns, for its two draws."""
     params = identity_params(len(uniform))
     columns = iter(uniform.T)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 
@@ -30,7 +30,15 @@ class BatchFromFilesMixin(ImageIterator):
     """What `DirectoryIterator` and `DataFrameIterator` share: from file paths to batches. Not made directly."""
 
     _hash_limit = 10_000_000
-    allowed_class_modes: set[str | None] = {"binary", "categorical", "input", "multi_output", "raw", "sparse", None}
+    allowed_class_modes: ClassVar[set[str | None]] = {
+        "binary",
+        "categorical",
+        "input",
+        "multi_output",
+        "raw",
+        "sparse",
+        None,
+    }
     class_mode: str | None
     filenames: list[str]
     samples: int
@@ -280,7 +288,7 @@ save_format, follow_links, subset, interpolation, keep_aspect_ratio
     ``keras.src.legacy.preprocessing.image.DirectoryIterator`` (Keras 3.15).
     """
 
-    allowed_class_modes = {"categorical", "binary", "sparse", "input", None}
+    allowed_class_modes: ClassVar[set[str | None]] = {"categorical", "binary", "sparse", "input", None}
 
     def __init__(
         self,

@@ -34,9 +34,10 @@ def fit_array(generator: ImageTransforms, x: Any, augment: bool, rounds: int, se
     num_channels = x.shape[generator.channel_axis]
     if num_channels not in (1, 3, 4):
         warnings.warn(
-            f'Expected input to be images (as Numpy array) following the data format convention "{generator.data_format}" '
-            f"(channels on axis {generator.channel_axis}), i.e. expected either 1, 3 or 4 channels on axis "
-            f"{generator.channel_axis}. However, it was passed an array with shape {x.shape} ({num_channels} channels).",
+            "Expected input to be images (as Numpy array) following the data format convention "
+            f'"{generator.data_format}" (channels on axis {generator.channel_axis}), i.e. expected either 1, 3 or 4 '
+            f"channels on axis {generator.channel_axis}. However, it was passed an array with shape {x.shape} "
+            f"({num_channels} channels).",
             stacklevel=3,
         )
     if isinstance(rounds, bool) or not isinstance(rounds, (int, np.integer)) or rounds < 1:
@@ -111,7 +112,7 @@ def _fit_chunks(generator: ImageTransforms, chunks: Iterable[Array]) -> None:
 
 
 def _chunks(generator: ImageTransforms, x: Array, augment: bool, rounds: int, seed: int | None) -> Iterable[Array]:
-    """Yield what `fit` looks at, in pieces: rescaled images, transformed where asked, parameters drawn as Keras does."""
+    """Yield what `fit` looks at, in pieces: rescaled images, transformed where asked, drawn for as Keras draws."""
     dtype = _fit_dtype(generator)
     options = AugmentOptions(
         source_format=cast(DataFormat, generator.data_format),

@@ -122,8 +122,8 @@ save_to_dir, save_prefix, save_format, subset, interpolation, keep_aspect_ratio,
         self.samples = len(self.filenames)
         if not self.samples:
             raise ValueError(
-                f"no usable rows: {len(dataframe)} in the data frame, none left after the checks of file names, classes "
-                f"and subset. Names in {x_col!r} are looked up in directory={self.directory!r}"
+                f"no usable rows: {len(dataframe)} in the data frame, none left after the checks of file names, "
+                f"classes and subset. Names in {x_col!r} are looked up in directory={self.directory!r}"
             )
         validated = "validated" if validate_filenames else "non-validated"
         belonging = f" belonging to {len(self.class_indices)} classes" if labelled else ""

@@ -1,4 +1,7 @@
-"""Keras' free transform functions, thin over the ops. The ``random_*`` ones draw from NumPy's global stream, as Keras' do."""
+"""Keras' free transform functions, thin over the ops.
+
+The ``random_*`` ones draw from NumPy's global stream, as Keras' do.
+"""
 
 from __future__ import annotations
 

@@ -131,7 +131,8 @@ class ImageDataGenerator(ImageTransforms):
         shuffle : bool
             A new order each epoch.
         seed : int or None
-            Batch number b is drawn from ``RandomState(seed + b)``. None draws from NumPy's global stream, as Keras does.
+            Batch number b is drawn from ``RandomState(seed + b)``. None draws from NumPy's global stream. Both are
+            Keras' own way.
         save_to_dir, save_prefix, save_format, ignore_class_split, subset
             See `~gpuseq.NumpyArrayIterator`.
         rng : {"keras", "keyed"} or None

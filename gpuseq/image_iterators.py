@@ -260,8 +260,8 @@ def _subset(subset: str, length: int, y: np.ndarray | None, fraction: float, ign
     middle = int(length * fraction)
     if y is not None and not ignore_class_split and not np.array_equal(np.unique(y[:middle]), np.unique(y[middle:])):
         raise ValueError(
-            "Training and validation subsets have different number of classes after the split. If your numpy arrays are "
-            "sorted by the label, you might want to shuffle them."
+            "Training and validation subsets have different number of classes after the split. If your numpy arrays "
+            "are sorted by the label, you might want to shuffle them."
         )
     return slice(None, middle) if subset == "validation" else slice(middle, None)
 

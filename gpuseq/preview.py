@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .pictures import img_to_array, load_img
 from .image import ImageDataGenerator
+from .pictures import img_to_array, load_img
 from .sheet import Row, Tile
 
 __all__ = ["AUGMENTATION", "describe_params", "format_arguments", "preview_rows"]

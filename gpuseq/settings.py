@@ -214,8 +214,8 @@ class GeneratorSettings:
             self._told_conventions = True
             warnings.warn(
                 'conventions="keras": as in Keras 3, height_shift_range moves columns, width_shift_range moves rows, '
-                'and non-square images turn about a point off their centre (keras#17398). Pass conventions="corrected" for '
-                "what the names say.",
+                "and non-square images turn about a point off their centre (keras#17398). Pass "
+                'conventions="corrected" for what the names say.',
                 stacklevel=5,
             )
 
