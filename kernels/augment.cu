@@ -23,7 +23,7 @@
 
 constexpr int UNROLL = CHANNELS > 0 && CHANNELS <= 4 ? CHANNELS : 1;
 
-#ifndef HOST_RUN                 // the host shim brings its own
+#if OUT_KIND == OUT_FLOAT16 && !defined(HOST_RUN)    // the host shim brings its own
 DEVICE unsigned short half_bits(float value)
 {
     unsigned short bits;

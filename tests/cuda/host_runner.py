@@ -31,7 +31,8 @@ CACHE_FOLDER = Path(os.environ.get("GPUSEQ_KERNEL_CACHE") or Path(tempfile.gette
 
 COMPILER = (
     *("g++", "-std=c++17", "-O2", "-ffp-contract=off", "-fPIC", "-shared"),
-    *("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-Wno-unused-parameter"),  # a variant may leave some unread
+    *("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-Wno-clobbered"),
+    "-Wno-unused-parameter",  # a variant may leave some unread
 )
 _locks: dict[Path, threading.Lock] = {}
 
@@ -59,7 +60,8 @@ def build(name: str, macros: kernels.Macros, flags: tuple[str, ...] = ()) -> Pat
             *(f"#define {macro} {value}" for macro, value in macros),
             f'#include "{SHIM}"',
             kernels.pasted_source(file),
-            f'extern "C" int launch(unsigned grid_x, unsigned grid_y, unsigned block, unsigned shared_bytes, int reverse, void **arguments)',
+            'extern "C" int launch(unsigned grid_x, unsigned grid_y, unsigned block, unsigned shared_bytes, int reverse,',
+            "                      void **arguments)",
             f"{{ return cuda_on_host::launch(&{name}, grid_x, grid_y, block, shared_bytes, reverse, arguments); }}",
             "",
         ]
@@ -71,9 +73,9 @@ def build(name: str, macros: kernels.Macros, flags: tuple[str, ...] = ()) -> Pat
             return target
         CACHE_FOLDER.mkdir(parents=True, exist_ok=True)
         own = target.with_suffix(f".{os.getpid()}.{threading.get_ident()}")
-        run = subprocess.run(
-            [*COMPILER, *flags, "-x", "c++", "-", "-o", str(own)], input=source, text=True, capture_output=True, check=False
-        )
+        environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+        command = [*COMPILER, *flags, "-x", "c++", "-", "-o", str(own)]
+        run = subprocess.run(command, input=source, text=True, capture_output=True, check=False, env=environment)
         if run.returncode:
             raise RuntimeError(f"g++ refused {name} with {dict(macros)}:\n{run.stderr}")
         own.replace(target)
