@@ -43,7 +43,7 @@ PARAM_FIELDS = (
 )
 
 PARAMS_DTYPE = np.dtype([(name, np.float64) for name in PARAM_FIELDS])
-"""One row per sample. All fields are float64: ``params.view(np.float64).reshape(-1, 10)`` is the table a kernel reads."""
+"""One row per sample, all float64: ``params.view(np.float64).reshape(-1, 10)`` is the table that a kernel reads."""
 
 
 def identity_params(num_samples: int) -> np.ndarray:

@@ -14,6 +14,7 @@ from .compat import place
 from .decode import check_decoder
 from .image_iterators import ImageIterator, check_save_to_dir, checked_dtype
 from .options import DecodeOptions, check_choice
+from .paired import find_masks, masks_of_files
 from .pictures import checked_data_format
 from .plan import BatchPlan
 from .scan import find_classes, scan_classes
@@ -137,6 +138,7 @@ class BatchFromFilesMixin(ImageIterator):
         max_pixels: int | None,
         num_threads: int | None,
         rng: str | None,
+        mask_directory: str | os.PathLike[str] | None = None,
         **kwargs: Any,
     ) -> None:
         """Make the source and start the walk, once the files are known."""
@@ -162,6 +164,10 @@ class BatchFromFilesMixin(ImageIterator):
             self.filepaths, options, on_error=on_error, prefetch=prefetch, cache=cache, memory_limit=memory_limit
         )
         self._reported: set[str] = set()
+        if mask_directory is not None:
+            self.class_mode = None
+            masks = find_masks(mask_directory, self.filenames, self.white_list_formats)
+            self._paired = masks_of_files(masks, options, self._source, self.data_format, self.device)
         generator_rng = "keras" if self.image_data_generator is None else self.image_data_generator.rng
         super().__init__(self.samples, batch_size, shuffle, seed, rng=generator_rng if rng is None else rng, **kwargs)
         if self.image_data_generator is not None:
@@ -215,7 +221,10 @@ class BatchFromFilesMixin(ImageIterator):
 
     def _with_labels(self, batch_x: Array, sample_indices: np.ndarray) -> Any:
         if self.class_mode is None:
-            return batch_x
+            weight = self.sample_weight
+            if self._paired is None or weight is None:
+                return batch_x
+            return batch_x, None, place(weight[sample_indices], self.device)
         batch_y = self._batch_labels(batch_x, sample_indices)
         if self.sample_weight is None:
             return batch_x, batch_y
@@ -261,6 +270,8 @@ save_format, follow_links, subset, interpolation, keep_aspect_ratio
     dtype : str or None
         Of the batches: float32 (default), float16, float64, uint8; bfloat16 on a device.
     on_error, prefetch, cache, memory_limit, decoder, exif_orientation, max_pixels, num_threads, rng, verbose
+        See `~gpuseq.ImageDataGenerator.flow_from_directory`.
+    mask_directory : str, os.PathLike or None
         See `~gpuseq.ImageDataGenerator.flow_from_directory`.
     **kwargs
         ``shard``, ``remainder`` and the arguments of `Sequence`.
@@ -321,6 +332,7 @@ save_format, follow_links, subset, interpolation, keep_aspect_ratio
         num_threads: int | None = None,
         rng: str | None = None,
         verbose: bool = True,
+        mask_directory: str | os.PathLike[str] | None = None,
         **kwargs: Any,
     ) -> None:
         self.set_processing_attrs(
@@ -361,6 +373,7 @@ save_format, follow_links, subset, interpolation, keep_aspect_ratio
             max_pixels=max_pixels,
             num_threads=num_threads,
             rng=rng,
+            mask_directory=mask_directory,
             **kwargs,
         )
 
