@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 import textwrap
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -42,7 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     run: Callable[[argparse.Namespace], int] = arguments.run
     try:
-        return run(arguments)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            return run(arguments)
     except KeyboardInterrupt:
         print("\ngpuseq: interrupted; nothing was left half-written", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -59,6 +62,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"gpuseq: {error}", file=sys.stderr)
         return EXIT_USAGE
+
+
+def _show_warning(message: Warning | str, *context: Any) -> None:
+    """Print a warning as a sentence for the user of a command, without the line of code that gave it."""
+    print(f"gpuseq: {message}", file=sys.stderr)
 
 
 def build_parser() -> argparse.ArgumentParser:

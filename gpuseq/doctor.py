@@ -32,6 +32,8 @@ ENVIRONMENT = (
     "LOCAL_RANK",
 )
 
+_FRAMEWORK = "a framework to train with; a backend for Keras"
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -137,7 +139,7 @@ def examine() -> Report:
         _package(
             ("tensorflow", "tensorflow-cpu"),
             "TensorFlow",
-            "a framework to train with; a backend for Keras",
+            _FRAMEWORK,
             install='pip install "gpuseq[tensorflow]"',
         ),
     )

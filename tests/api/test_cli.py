@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,22 @@ def test_a_gpu_that_is_not_there_ends_with_1_and_names_the_doctor(
     monkeypatch.setattr(compat, "gpu_problem", lambda: "no driver")
     assert main(["demo", "--device", "cuda"]) == 1
     assert "gpuseq doctor" in capsys.readouterr().err
+
+
+def test_a_warning_is_a_sentence_without_code(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def warn(arguments: Any) -> int:
+        warnings.warn("mind the gap", stacklevel=1)
+        return 0
+
+    monkeypatch.setattr(commands, "doctor", warn)
+    before = warnings.showwarning
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert main(["doctor"]) == 0
+    assert capsys.readouterr().err == "gpuseq: mind the gap\n"
+    assert warnings.showwarning is before
 
 
 # demo
