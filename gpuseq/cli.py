@@ -8,7 +8,7 @@ import sys
 import textwrap
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 from . import __version__, commands
 from .arrays import ColorMode, FillMode, Interpolation, literals
@@ -64,7 +64,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_USAGE
 
 
-def _show_warning(message: Warning | str, *context: Any) -> None:
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
     """Print a warning as a sentence for the user of a command, without the line of code that gave it."""
     print(f"gpuseq: {message}", file=sys.stderr)
 
