@@ -115,8 +115,9 @@ def _jpeg(data: bytes) -> Header | None:
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             bits, height, width, components = struct.unpack_from(">BHHB", data, position + 4)
             mode = {1: "L", 3: "RGB", 4: "CMYK"}.get(components, "")
-            # Baseline, extended and progressive Huffman coding; not lossless, hierarchical or arithmetic.
-            return Header("JPEG", width, height, mode, bits, plain=bool(mode) and marker <= 0xC2)
+            # Baseline, extended and progressive Huffman coding; not lossless, hierarchical or arithmetic. Whether CMYK
+            # is stored inverted depends on a marker that decoders read differently.
+            return Header("JPEG", width, height, mode, bits, plain=mode in ("L", "RGB") and marker <= 0xC2)
         position += 2 + length
 
 
@@ -197,8 +198,8 @@ def _tiff(data: bytes) -> Header | None:
     if ordinary and set(bits) == {8} and 338 not in tags:
         # 2 is RGB, 6 YCbCr (JPEG inside), 5 CMYK, 1 grey with black as zero.
         mode = {(2, 3): "RGB", (6, 3): "RGB", (5, 4): "CMYK", (1, 1): "L"}.get((photometric or 0, samples), "")
-    # Not LZW and PackBits: where their data is damaged Pillow refuses, and others make it up.
-    plain = mode in ("RGB", "L") and tags.get(259, (1,))[0] in (1, 7, 8, 32946)
+    # Not the compressed ones: where their data is damaged Pillow refuses, and others make it up.
+    plain = mode in ("RGB", "L") and tags.get(259, (1,))[0] == 1
     return Header("TIFF", tags[256][0], tags[257][0], mode, max(bits), plain) if 256 in tags and 257 in tags else None
 
 
