@@ -1,0 +1,144 @@
+"""Two complaints of Keras' users: images drift from their masks, and nothing resumes in mid-epoch."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpuseq
+from tests.compare import assert_same
+
+GEOMETRY = {
+    "rotation_range": 30,
+    "width_shift_range": 0.2,
+    "height_shift_range": 0.2,
+    "shear_range": 8,
+    "zoom_range": 0.2,
+    "horizontal_flip": True,
+    "vertical_flip": True,
+}
+COLOUR = {"channel_shift_range": 20.0, "brightness_range": (0.5, 1.5), "samplewise_center": True}
+
+
+def samples(count: int = 11) -> np.ndarray:
+    return np.random.RandomState(3).randint(0, 256, (count, 12, 12, 3), np.uint8)
+
+
+def flow(arguments: dict[str, Any], data: np.ndarray, **options: Any) -> gpuseq.NumpyArrayIterator:
+    generator = gpuseq.ImageDataGenerator(**arguments, device="cpu")
+    return generator.flow(data, np.arange(len(data)), batch_size=4, **options)
+
+
+@pytest.mark.parametrize("rng", ["keras", "keyed"])
+def test_image_and_mask_stay_together_by_replaying_one_plan(rng: str) -> None:
+    """keras-preprocessing#125: the mask's generator has other options, another seed, and has walked elsewhere."""
+    data = samples()
+    images = flow(GEOMETRY | COLOUR, data, seed=1, rng=rng)
+    masks = flow(GEOMETRY, data, seed=99)
+    next(masks)
+    for _ in range(7):
+        plan = images.plan_batch()
+        (image, image_label), (mask, mask_label) = images.replay(plan), masks.replay(plan)
+        assert_same(image_label, mask_label)
+        geometry_only = flow(GEOMETRY, data).replay(plan)[0]
+        assert_same(mask, geometry_only)
+        assert image.shape == mask.shape
+    # Without the plan the same two drift: otherwise this test could not fail.
+    assert not np.array_equal(next(images)[1], next(masks)[1])
+
+
+def test_a_plan_is_a_value() -> None:
+    batches = flow(GEOMETRY, samples(), seed=5)
+    plan = batches.plan_batch(1)
+    first, again = batches.replay(plan), batches.replay(plan)
+    assert_same(first[0], again[0])
+    assert plan == flow(GEOMETRY, samples(), seed=5).plan_batch(1)
+    assert plan != batches.plan_batch(1)
+    with pytest.raises(ValueError, match="read-only"):
+        plan.params["theta"][0] = 3
+    assert len(str(plan).splitlines()) == len(plan) + 1
+    assert plan.take(np.array([2, 0])).to_dicts() == [plan.to_dicts()[2], plan.to_dicts()[0]]
+
+
+def walk(batches: gpuseq.NumpyArrayIterator, steps: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    return list(itertools.islice(batches, steps))
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("rng", ["keras", "keyed"])
+@pytest.mark.parametrize("by_epoch", [True, False])
+@pytest.mark.parametrize("steps", [0, 1, 2, 3, 4, 8])
+def test_resume_in_mid_epoch_is_bit_identical(steps: int, by_epoch: bool, rng: str, shuffle: bool) -> None:
+    """keras#1872, pytorch#36650: the state goes through JSON into an iterator that has never run."""
+
+    def fresh() -> gpuseq.NumpyArrayIterator:
+        batches = flow(GEOMETRY | COLOUR, samples(), seed=7, rng=rng, shuffle=shuffle)
+        if by_epoch:
+            batches.set_epoch(2)
+        return batches
+
+    original = fresh()
+    walk(original, steps)
+    state = json.loads(json.dumps(original.state_dict()))
+    resumed = flow(GEOMETRY | COLOUR, samples(), seed=7, rng=rng, shuffle=shuffle)
+    resumed.load_state_dict(state)
+    for (image, label), (wanted_image, wanted_label) in zip(walk(resumed, 7), walk(original, 7), strict=True):
+        assert_same(label, wanted_label)
+        assert_same(image, wanted_image)
+
+
+@pytest.mark.parametrize("calls", ["nE", "gE", "E", "nEEn", "gggEg", "nng", "EnE"])
+def test_resume_after_any_mix_of_calls(calls: str) -> None:
+    """Keras draws the next order from wherever the stream stands; the state brings that back too."""
+
+    def play(batches: gpuseq.NumpyArrayIterator) -> None:
+        for call in calls:
+            if call == "n":
+                next(batches)
+            elif call == "g":
+                _ = batches[1]
+            else:
+                batches.on_epoch_end()
+
+    original = flow(GEOMETRY, samples(), seed=7)
+    play(original)
+    resumed = flow(GEOMETRY, samples(), seed=0)
+    resumed.load_state_dict(original.state_dict())
+    for index in (2, 0):
+        assert_same(resumed[index][0], original[index][0])
+    original.on_epoch_end()
+    resumed.on_epoch_end()
+    for (image, _), (wanted, _) in zip(walk(resumed, 5), walk(original, 5), strict=True):
+        assert_same(image, wanted)
+
+
+def test_epochs_by_number_are_the_epochs_of_the_walk() -> None:
+    walked = walk(flow(GEOMETRY, samples(), seed=3), 9)
+    for epoch, index in [(2, 1), (0, 2), (1, 0), (2, 2), (0, 0), (1, 2)]:
+        by_number = flow(GEOMETRY, samples(), seed=3)
+        by_number.set_epoch(epoch)
+        assert_same(by_number[index][0], walked[3 * epoch + index][0])
+
+
+def test_a_state_of_other_data_is_refused() -> None:
+    state = flow(GEOMETRY, samples(11), seed=1).state_dict()
+    with pytest.raises(ValueError, match="dataset_size=11.*dataset_size=12"):
+        flow(GEOMETRY, samples(12), seed=1).load_state_dict(state)
+
+
+def test_keyed_states_fit_other_batch_sizes() -> None:
+    generator = gpuseq.ImageDataGenerator(**GEOMETRY, device="cpu", rng="keyed")
+    data = samples(12)
+    small, large = generator.flow(data, batch_size=2, seed=1), generator.flow(data, batch_size=4, seed=1)
+    expected = np.concatenate([next(large) for _ in range(3)])
+    walk(small, 2)
+    resumed = generator.flow(data, batch_size=4, seed=1)
+    resumed.load_state_dict(small.state_dict())
+    assert_same(next(resumed), expected[4:8])
+    next(small)
+    with pytest.raises(ValueError, match="not the start of a batch"):
+        resumed.load_state_dict(small.state_dict())
