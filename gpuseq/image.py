@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 from .file_iterators import DirectoryIterator
 from .fitting import fit_array, fit_batches, fit_directory
@@ -102,6 +102,10 @@ class ImageDataGenerator(ImageTransforms):
     ((4, 32, 32, 3), dtype('float32'))
     """
 
+    _array_iterator: ClassVar[type[NumpyArrayIterator]] = NumpyArrayIterator
+    _directory_iterator: ClassVar[type[DirectoryIterator]] = DirectoryIterator
+    _frame_iterator: ClassVar[type[DataFrameIterator]] = DataFrameIterator
+
     def flow(
         self,
         x: Any,
@@ -119,6 +123,7 @@ class ImageDataGenerator(ImageTransforms):
         rng: str | None = None,
         shard: tuple[int, int] | str | None = None,
         remainder: str = "pad",
+        masks: Any = None,
     ) -> NumpyArrayIterator:
         """Make batches of an array in memory.
 
@@ -141,18 +146,22 @@ class ImageDataGenerator(ImageTransforms):
             ``(rank, world)``: walk only this rank's part of each epoch. "auto" asks the launcher.
         remainder : {"pad", "drop", "exact"}
             Samples that do not divide by the world size are filled up, left out, or filled up with sample weight 0.
+        masks : array, list of array or None
+            In the place of `y`: ``(n, H, W)``, or like `x` with any number of channels. Each mask gets the affine map
+            and the flips of its image, with nearest-neighbour resampling, and nothing else; its dtype stays.
 
         Returns
         -------
         NumpyArrayIterator
-            Its batches are x, ``(x, y)`` or ``(x, y, sample_weight)``, with a list for x where there are more inputs.
+            Its batches are x, ``(x, y)`` or ``(x, y, sample_weight)``, with a list for x where there are more inputs;
+            with `masks` ``(x, masks)`` or ``(x, masks, sample_weight)``.
 
         Raises
         ------
         ValueError
             If an argument is not one of the accepted values.
         """
-        return NumpyArrayIterator(
+        return self._array_iterator(
             x,
             y,
             self,
@@ -170,6 +179,7 @@ class ImageDataGenerator(ImageTransforms):
             rng=rng,
             shard=shard,
             remainder=remainder,
+            masks=masks,
         )
 
     def flow_from_directory(
@@ -202,6 +212,7 @@ class ImageDataGenerator(ImageTransforms):
         shard: tuple[int, int] | str | None = None,
         remainder: str = "pad",
         verbose: bool = True,
+        mask_directory: str | os.PathLike[str] | None = None,
     ) -> DirectoryIterator:
         """Make batches of the image files in a folder with one subfolder per class.
 
@@ -251,11 +262,16 @@ class ImageDataGenerator(ImageTransforms):
             See `flow`.
         verbose : bool
             Print how many images were found, as Keras does.
+        mask_directory : str, os.PathLike or None
+            A folder of masks built like `directory`: the mask of ``cats/1.jpg`` is ``cats/1`` with any image extension.
+            Masks are read as grey images, resized with "nearest", and get the geometry of their image's transform and
+            nothing else; the batches are ``(x, masks)``, and `class_mode` only says which files there are.
 
         Returns
         -------
         DirectoryIterator
-            Its batches are ``(x, y)``, or x with ``class_mode=None``.
+            Its batches are ``(x, y)``, or x with ``class_mode=None``; masks are ``(N, H, W, 1)`` or ``(N, 1, H, W)``
+            in the files' own dtype.
 
         Raises
         ------
@@ -264,7 +280,7 @@ class ImageDataGenerator(ImageTransforms):
         ValueError
             If there are no images, or an argument is not one of the accepted values.
         """
-        return DirectoryIterator(
+        return self._directory_iterator(
             directory,
             self,
             target_size=target_size,
@@ -295,6 +311,7 @@ class ImageDataGenerator(ImageTransforms):
             shard=shard,
             remainder=remainder,
             verbose=verbose,
+            mask_directory=mask_directory,
         )
 
     def flow_from_dataframe(
@@ -385,7 +402,7 @@ class ImageDataGenerator(ImageTransforms):
                 '`class_mode="other"` is deprecated, please use `class_mode="raw"`.', DeprecationWarning, stacklevel=2
             )
             class_mode = "raw"
-        return DataFrameIterator(
+        return self._frame_iterator(
             dataframe,
             directory,
             self,

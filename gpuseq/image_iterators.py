@@ -12,7 +12,8 @@ import numpy as np
 from .arrays import Array
 from .compat import is_cupy, place
 from .iterators import Iterator
-from .options import TransformRanges
+from .options import AugmentOptions, TransformRanges
+from .paired import PairedMasks, masks_of_arrays
 from .pictures import array_to_img, checked_data_format
 from .plan import BatchPlan
 from .sources import ArraySource, FileSource
@@ -47,6 +48,7 @@ class ImageIterator(Iterator):
     save_format: str
     _source: ArraySource | FileSource
     _hash_limit: int
+    _paired: PairedMasks | None = None
 
     @property
     def _ranges(self) -> TransformRanges | None:  # type: ignore[override]
@@ -83,11 +85,30 @@ class ImageIterator(Iterator):
         fetched = self._source.fetch(plan.indices)
         if fetched.positions is not None:
             plan = plan.take(fetched.positions)
+        masks = None
+        if self._paired is not None:
+            fetched, plan, masks = self._paired.fetch(fetched, plan, self._geometry())
         batch_x = self._make_images(fetched.images, plan.params, fetched.rows)
         if self.save_to_dir:
             self._save(batch_x, plan)
         batch = self._with_labels(batch_x, fetched.sample_indices)
+        if masks is not None:
+            batch = (batch[0], masks, *batch[2:]) if isinstance(batch, tuple) else (batch, masks)
         return batch if plan.weights is None else _weighted(batch, place(plan.weights, self.device))
+
+    def _geometry(self) -> AugmentOptions:
+        """Return what masks share with their images."""
+        generator = self.image_data_generator
+        if generator is None:
+            return AugmentOptions()
+        if generator.is_customised:
+            raise ValueError(
+                f"{type(generator).__name__} overrides apply_transform or standardize, and what it does there to an "
+                "image cannot be done to its mask: use preprocessing_function, or plan_batch() and replay()"
+            )
+        return AugmentOptions(
+            fill_mode=generator.fill_mode, cval=float(generator.cval), conventions=generator.conventions
+        )
 
     def _make_images(self, images: Array, params: np.ndarray, rows: np.ndarray | None) -> Array:
         raise NotImplementedError
@@ -107,11 +128,16 @@ class ImageIterator(Iterator):
         starts = range((batch_index + 1) * self.batch_size, self.n, self.batch_size)
         if isinstance(self._source, FileSource) and self._source.prefetch:
             order = self._order()
-            self._source.expect([order[start : start + self.batch_size] for start in starts[: self._source.prefetch]])
+            upcoming = [order[start : start + self.batch_size] for start in starts[: self._source.prefetch]]
+            self._source.expect(upcoming)
+            if self._paired is not None:
+                self._paired.expect(upcoming)
 
     def close(self) -> None:
         """Stop decoding ahead and wait for the worker thread. The iterator stays usable."""
         self._source.close()
+        if self._paired is not None:
+            self._paired.close()
 
 
 class NumpyArrayIterator(ImageIterator):
@@ -143,6 +169,8 @@ class NumpyArrayIterator(ImageIterator):
         Of the batches: float32 (default), float16, float64, uint8; bfloat16 on a device.
     rng, shard, remainder
         See `Iterator`; `rng` defaults to the generator's.
+    masks : array, list of array or None
+        In the place of `y`; see `~gpuseq.ImageDataGenerator.flow`.
 
     Raises
     ------
@@ -176,6 +204,7 @@ class NumpyArrayIterator(ImageIterator):
         rng: str | None = None,
         shard: tuple[int, int] | str | None = None,
         remainder: str = "pad",
+        masks: Any = None,
         **kwargs: Any,
     ) -> None:
         self.data_format = checked_data_format(data_format)
@@ -188,12 +217,16 @@ class NumpyArrayIterator(ImageIterator):
         x = as_images(x, self.dtype)
         for item in x_misc:
             _check_length("All of the arrays in `x`", x, "x[?]", item)
+        if masks is not None and y is not None:
+            raise ValueError("with masks the batches are (x, masks): pass y=None, or the masks as y and no transforms")
         y = None if y is None else np.asarray(y)
         weight = None if sample_weight is None else np.asarray(sample_weight)
         if y is not None:
             _check_length("`x` (images tensor) and `y` (labels)", x, "y", y)
         if weight is not None:
             _check_length("`x` (images tensor) and `sample_weight`", x, "sample_weight", weight)
+        part = slice(None)
+        whole = x
         if subset is not None:
             part = _subset(subset, len(x), y, image_data_generator._validation_split, ignore_class_split)
             x, x_misc = x[part], [item[part] for item in x_misc]
@@ -222,6 +255,8 @@ class NumpyArrayIterator(ImageIterator):
         self.save_format = save_format
         self.x = place(x, self.device)
         self._source = ArraySource(self.x)
+        if masks is not None:
+            self._paired = masks_of_arrays(masks, whole, self.data_format, self.device, part)
         first = 1 if self.data_format == "channels_last" else 2
         self._image_size = (x.shape[first], x.shape[first + 1])
         rng = image_data_generator.rng if rng is None else rng
@@ -236,9 +271,9 @@ class NumpyArrayIterator(ImageIterator):
     def _with_labels(self, batch_x: Array, sample_indices: np.ndarray) -> Any:
         extras = [place(item[sample_indices], self.device) for item in self.x_misc]
         first = [batch_x, *extras] if extras else batch_x
-        if self.y is None:
+        if self.y is None and (self._paired is None or self.sample_weight is None):
             return first
-        labels = place(self.y[sample_indices], self.device)
+        labels = None if self.y is None else place(self.y[sample_indices], self.device)
         if self.sample_weight is None:
             return first, labels
         return first, labels, place(self.sample_weight[sample_indices], self.device)

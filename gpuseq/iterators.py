@@ -304,6 +304,11 @@ class Iterator(Sequence):
         """The epoch that the walk is in: as `set_epoch` has it, or the full epochs of batches seen so far."""
         return self._epoch if self._by_epoch else self.total_batches_seen // max(1, len(self))
 
+    @property
+    def counts_by_epoch(self) -> bool:
+        """Whether batch i of an epoch is always the same batch, whatever was asked for before it."""
+        return self._by_epoch
+
     def set_epoch(self, epoch: int) -> None:
         """Go to the start of an epoch, and from now on count by epoch: ``iterator[i]`` is batch i of that epoch.
 
@@ -421,6 +426,12 @@ class Iterator(Sequence):
 
     def close(self) -> None:
         """Stop what runs in the background. The iterator stays usable."""
+
+    def __repr__(self) -> str:
+        # Keras shows this line when somebody hands the iterator to fit as it is.
+        name = f"{type(self).__module__}.{type(self).__name__}"
+        advice = "for model.fit write model.fit(iterator.to_keras()), or import from gpuseq.keras"
+        return f"<{name} of {self.n} samples: {advice}>"
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key != "lock"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator as IteratorABC
+from importlib import import_module
 from typing import Any
 
 __all__ = ["Sequence"]
@@ -65,6 +66,26 @@ class Sequence:
 
     def on_epoch_end(self) -> None:
         """Do what is due between epochs: nothing, unless a subclass says so."""
+
+    def to_keras(self, **options: Any) -> Any:
+        """Return this data set as a ``keras.utils.PyDataset`` for ``model.fit``. Imports Keras.
+
+        Parameters
+        ----------
+        **options
+            See `gpuseq.keras.to_keras`.
+
+        Raises
+        ------
+        MissingDependencyError
+            If Keras or its backend is not installed.
+        """
+        return import_module("gpuseq.keras").to_keras(self, **options)
+
+    def __repr__(self) -> str:
+        # Keras shows this line when somebody hands the object to fit as it is.
+        name = f"{type(self).__module__}.{type(self).__name__}"
+        return f"<{name}: for model.fit write model.fit(dataset.to_keras()), or subclass gpuseq.keras.Sequence>"
 
     def __iter__(self) -> IteratorABC[Any]:
         """Walk one epoch, batch by batch."""

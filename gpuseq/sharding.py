@@ -38,7 +38,11 @@ def resolve_shard(shard: tuple[int, int] | str | None) -> tuple[int, int]:
         found, rank, world = detect_shard()
         logger.info('shard="auto": rank %d of %d, from %s', rank, world, found or "no launcher: one process")
         return rank, world
-    if isinstance(shard, (tuple, list)) and len(shard) == 2 and all(isinstance(item, (int, np.integer)) for item in shard):
+    if (
+        isinstance(shard, (tuple, list))
+        and len(shard) == 2
+        and all(isinstance(item, (int, np.integer)) for item in shard)
+    ):
         rank, world = int(shard[0]), int(shard[1])
         if 0 <= rank < world:
             return rank, world
@@ -48,9 +52,10 @@ def resolve_shard(shard: tuple[int, int] | str | None) -> tuple[int, int]:
 def detect_shard() -> tuple[str, int, int]:
     """Ask who started this process for its rank and the number of processes.
 
-    In this order: an initialised ``torch.distributed``, an initialised ``jax.distributed``, a Ray Train worker, torchrun's
-    ``RANK`` and ``WORLD_SIZE``, Open MPI's ``OMPI_COMM_WORLD_*``, Slurm's ``SLURM_PROCID`` and ``SLURM_NTASKS`` within a
-    job step (under ``srun``). No framework is imported and none is started: only what is loaded already is asked.
+    In this order: an initialised ``torch.distributed``, an initialised ``jax.distributed``, a Ray Train worker,
+    torchrun's ``RANK`` and ``WORLD_SIZE``, Open MPI's ``OMPI_COMM_WORLD_*``, Slurm's ``SLURM_PROCID`` and
+    ``SLURM_NTASKS`` within a job step (under ``srun``). No framework is imported and none is started: only what is
+    loaded already is asked.
 
     Returns
     -------
@@ -140,7 +145,9 @@ def _slurm() -> tuple[int, int] | None:
     # sbatch sets SLURM_NTASKS, and SLURM_PROCID=0, for the batch script itself: one process, not one of n.
     if "SLURM_STEP_ID" not in os.environ or os.environ.get("SLURM_STEP_ID") in ("batch", "4294967291"):
         return None
-    return _environment("SLURM_PROCID", "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in os.environ else "SLURM_NTASKS")()
+    return _environment(
+        "SLURM_PROCID", "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in os.environ else "SLURM_NTASKS"
+    )()
 
 
 _LAUNCHERS: tuple[tuple[str, Callable[[], tuple[int, int] | None]], ...] = (

@@ -68,7 +68,7 @@ class ImageTransforms(GeneratorSettings):
         options = self._options(source_format, data_format, dtype, round_affine)
         self._warn_unfitted()
         statistics = self._statistics(images.shape[3 if source_format == "channels_last" else 1], data_format)
-        if statistics is None or self._is_customised:
+        if statistics is None or self.is_customised:
             return self._process_each(images, params, rows, options)
         if self.interpolation_order > 1:
             images = ops.warp_spline(
@@ -110,7 +110,7 @@ class ImageTransforms(GeneratorSettings):
         return batch
 
     @property
-    def _is_customised(self) -> bool:
+    def is_customised(self) -> bool:
         """Whether a subclass has its own way with single images, as Keras users write them."""
         own, base = type(self), ImageTransforms
         return own.apply_transform is not base.apply_transform or own.standardize is not base.standardize

@@ -1,0 +1,269 @@
+"""`to_device`: any user's batches by index, made ahead by threads, in order, each once, on the device or the host."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Mapping
+from collections.abc import Iterator as IteratorABC
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from .compat import is_cupy, place, resolve_device
+from .iterators import Iterator
+from .plan import BatchPlan
+from .sequence import Sequence
+
+__all__ = ["DeviceSequence", "map_arrays", "plan_at", "to_device"]
+
+logger = logging.getLogger("gpuseq")
+
+
+def to_device(sequence: Any, prefetch: int = 2, workers: int = 4, *, device: str = "auto") -> DeviceSequence:
+    """Give a data set of batches by index a lookahead, and its batches a place on the device.
+
+    Parameters
+    ----------
+    sequence : Sequence
+        Anything with ``__getitem__(index)`` and ``__len__()`` that can be called from several threads at once: a
+        `Sequence`, ``keras.utils.PyDataset``, ``tf.keras.utils.Sequence``, list of batches. Its batches are arrays, or
+        tuples, lists and dicts of them, nested as you like.
+    prefetch : int
+        How many batches may be ready and waiting, beside those that the threads are at. 0 makes each batch when it is
+        asked for.
+    workers : int
+        Threads. 0 makes each batch when it is asked for.
+    device : {"auto", "cpu", "cuda", "cuda:N"}
+        Where the arrays go; "auto" as in `ImageDataGenerator`.
+
+    Returns
+    -------
+    DeviceSequence
+        Iterate over it once per epoch, or take its batches by index.
+
+    Raises
+    ------
+    TypeError
+        If `sequence` has no batches by index.
+    ValueError
+        If `prefetch` or `workers` is no whole number from 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gpuseq import Sequence, to_device
+    >>> class Squares(Sequence):
+    ...     def __len__(self):
+    ...         return 3
+    ...     def __getitem__(self, index):
+    ...         return {"x": np.full(2, index), "y": np.full(2, index**2)}
+    >>> [int(batch["y"][0]) for batch in to_device(Squares(), device="cpu")]
+    [0, 1, 4]
+    """
+    return DeviceSequence(sequence, prefetch, workers, device)
+
+
+class DeviceSequence(Sequence):
+    """What `to_device` returns. Each pass over it is one epoch and calls the user's ``on_epoch_end`` at its end.
+
+    An exception in a batch comes up where that batch is due, after the batches before it. Leaving a pass early, closing
+    it, dropping it or Ctrl-C stops its threads: batches not begun are never made.
+
+    Parameters
+    ----------
+    sequence, prefetch, workers, device
+        See `to_device`.
+    """
+
+    def __init__(self, sequence: Any, prefetch: int, workers: int, device: str) -> None:
+        if not hasattr(sequence, "__getitem__") or not hasattr(sequence, "__len__"):
+            raise TypeError(
+                "to_device() takes batches by index: a class with __getitem__(index) and __len__(), such as a subclass "
+                f"of gpuseq.Sequence; got {type(sequence).__module__}.{type(sequence).__name__}"
+            )
+        for name, value in (("prefetch", prefetch), ("workers", workers)):
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
+                raise ValueError(f"{name} must be a whole number from 0; got {value!r}")
+        super().__init__(workers=int(workers), max_queue_size=int(prefetch))
+        self.sequence = sequence
+        self.prefetch = int(prefetch)
+        self.device = resolve_device(device)
+        self._lock = threading.Lock()
+        self._ahead: _Ahead | None = None
+
+    def __len__(self) -> int:
+        """Return the number of batches in an epoch."""
+        return len(self.sequence)
+
+    def __iter__(self) -> IteratorABC[Any]:
+        """Walk one epoch in order."""
+        return _Pass(self)
+
+    def __getitem__(self, index: int) -> Any:
+        """Return batch `index`; the ones after it are made ahead, so ask in order.
+
+        Parameters
+        ----------
+        index : int
+            0 to ``len(self) - 1``, or negative from the end.
+
+        Raises
+        ------
+        IndexError
+            If `index` is outside.
+        """
+        length = len(self)
+        if not -length <= index < length:
+            raise IndexError(f"batch {index} of {length}: valid are 0 to {length - 1}")
+        with self._lock:
+            if self._ahead is None:
+                self._ahead = _Ahead(self)
+            return self._ahead.take(int(index) % length, length)
+
+    def on_epoch_end(self) -> None:
+        """Forget what was made ahead, and tell the user's data set."""
+        self.close()
+        end = getattr(self.sequence, "on_epoch_end", None)
+        if end is not None:
+            end()
+
+    def close(self) -> None:
+        """Stop the threads behind ``self[index]``. Usable again afterwards."""
+        with self._lock:
+            ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            ahead.close()
+
+    def _fetch(self) -> Callable[[int], Any]:
+        """Return a function that makes a batch, without a reference to this object."""
+        sequence = self.sequence
+        if isinstance(sequence, Iterator):
+            epoch = sequence.epoch
+            return lambda index: _settled(sequence.replay(plan_at(sequence, epoch, index)))
+        return lambda index: _settled(sequence[index])
+
+
+class _Ahead:
+    """Batches being made by threads for indices that follow each other."""
+
+    def __init__(self, owner: DeviceSequence) -> None:
+        self._make = owner._fetch()
+        self._device = owner.device
+        self._num_ahead = owner.prefetch + owner.workers if owner.prefetch and owner.workers else 0
+        self._pending: deque[tuple[int, Future[Any]]] = deque()
+        self._executor: ThreadPoolExecutor | None = None
+        if self._num_ahead:
+            self._executor = ThreadPoolExecutor(owner.workers, thread_name_prefix="gpuseq-batch")
+            self._stop = weakref.finalize(self, self._executor.shutdown, wait=False, cancel_futures=True)
+
+    def take(self, index: int, length: int) -> Any:
+        """Return a batch on the device, and let the next ones be made."""
+        try:
+            while self._pending and self._pending[0][0] != index:
+                self._pending.popleft()[1].cancel()
+            following = self._pending[-1][0] + 1 if self._pending else index
+            stop = min(index + self._num_ahead, length)
+            if self._executor is not None:
+                for ahead in range(following, stop):
+                    self._pending.append((ahead, self._executor.submit(self._make, ahead)))
+            batch = self._pending.popleft()[1].result() if self._pending else self._make(index)
+        except BaseException:
+            self.close()
+            raise
+        # Copied here, on the caller's stream: then nothing needs to wait for anything.
+        return map_arrays(lambda array: place(array, self._device), batch)
+
+    def close(self) -> None:
+        """Cancel what is not begun; what is begun ends on its own."""
+        for _, future in self._pending:
+            future.cancel()
+        self._pending.clear()
+        if self._executor is not None:
+            self._stop()
+            self._executor = None
+
+
+class _Pass:
+    """One epoch of a `DeviceSequence`: an iterator with `close`."""
+
+    def __init__(self, owner: DeviceSequence) -> None:
+        self._ahead = _Ahead(owner)
+        self._length = len(owner)
+        self._index = 0
+        self._on_epoch_end = getattr(owner.sequence, "on_epoch_end", None)
+
+    def __iter__(self) -> _Pass:
+        return self
+
+    def __next__(self) -> Any:
+        if self._index >= self._length:
+            self._ahead.close()
+            end, self._on_epoch_end = self._on_epoch_end, None
+            if end is not None:
+                end()
+            raise StopIteration
+        index, self._index = self._index, self._index + 1
+        try:
+            return self._ahead.take(index, self._length)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End the pass here."""
+        self._on_epoch_end = None
+        self._index = self._length
+        self._ahead.close()
+
+
+def map_arrays(function: Callable[[Any], Any], batch: Any) -> Any:
+    """Return `batch` with each NumPy and CuPy array in it replaced; what is neither container nor array stays.
+
+    Parameters
+    ----------
+    function : callable
+        Gets an array.
+    batch : array or container
+        Tuples, lists, dicts and named tuples, nested.
+    """
+    if isinstance(batch, Mapping):
+        return {key: map_arrays(function, value) for key, value in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(map_arrays(function, item) for item in batch))
+    if isinstance(batch, (tuple, list)):
+        return type(batch)(map_arrays(function, item) for item in batch)
+    return function(batch) if isinstance(batch, np.ndarray) or is_cupy(batch) else batch
+
+
+def plan_at(iterator: Iterator, epoch: int, index: int) -> BatchPlan:
+    """Return the plan of batch `index` of an epoch: the same one in any order of asking, from any thread.
+
+    Parameters
+    ----------
+    iterator : Iterator
+        Counts by epoch from now on.
+    epoch, index : int
+        Which batch.
+    """
+    with _plan_lock:
+        if not iterator.counts_by_epoch or iterator.epoch != epoch:
+            iterator.set_epoch(epoch)
+        return iterator.plan_batch(index)
+
+
+_plan_lock = threading.RLock()
+
+
+def _settled(batch: Any) -> Any:
+    """Wait, in a worker thread, for device arrays made there: the caller's stream knows nothing of this one."""
+    on_device = []
+    map_arrays(lambda array: on_device.append(array) if is_cupy(array) else None, batch)
+    if on_device:
+        import cupy
+
+        cupy.cuda.get_current_stream().synchronize()
+    return batch
