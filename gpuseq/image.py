@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
+from .explain import generator_html
 from .file_iterators import DirectoryIterator
 from .fitting import fit_array, fit_batches, fit_directory
 from .frame_iterator import DataFrameIterator
@@ -438,6 +439,9 @@ class ImageDataGenerator(ImageTransforms):
             verbose=verbose,
             **kwargs,
         )
+
+    def _repr_html_(self) -> str:
+        return generator_html(self)
 
     def fit(self, x: Any, augment: bool = False, rounds: int = 1, seed: int | None = None) -> None:
         """Find the mean, standard deviation and whitening matrix of sample data.

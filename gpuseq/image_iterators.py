@@ -11,6 +11,7 @@ import numpy as np
 
 from .arrays import Array
 from .compat import is_cupy, place
+from .explain import Explanation, explain, iterator_html
 from .iterators import Iterator
 from .options import AugmentOptions, TransformRanges
 from .paired import PairedMasks, masks_of_arrays
@@ -132,6 +133,29 @@ class ImageIterator(Iterator):
             self._source.expect(upcoming)
             if self._paired is not None:
                 self._paired.expect(upcoming)
+
+    def explain(self, index: int | None = None) -> Explanation:
+        """Say what a batch is going to be and how it is going to be made, and leave the iterator where it stands.
+
+        Parameters
+        ----------
+        index : int or None
+            Which batch of the current epoch. None: the one that ``next()`` would return.
+
+        Returns
+        -------
+        Explanation
+            Print it: the plan as a table, one line per sample, and the path: source, decoder, cache, engine, bytes.
+
+        Raises
+        ------
+        IndexError
+            If `index` is outside the epoch.
+        """
+        return explain(self, index)
+
+    def _repr_html_(self) -> str:
+        return iterator_html(self)
 
     def close(self) -> None:
         """Stop decoding ahead and wait for the worker thread. The iterator stays usable."""
