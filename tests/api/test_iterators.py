@@ -122,6 +122,34 @@ def test_batches_of_an_epoch_by_number_may_be_asked_for_in_any_order_and_again()
         assert_same_structure(iterator[index], first[index])
 
 
+def test_set_epoch_starts_that_epoch_wherever_the_walk_stands() -> None:
+    walked = flow()
+    epochs = [epoch_of(walked) for _ in range(2)]
+    iterator = flow()
+    for _ in range(3):
+        next(iterator)
+    iterator.set_epoch(1)
+    assert iterator.epoch == 1
+    assert_same_structure(epoch_of(iterator), epochs[1])
+    assert iterator.epoch == 2
+
+
+@pytest.mark.parametrize("rng", ["keras", "keyed"])
+def test_on_epoch_end_goes_on_only_after_a_batch(rng: str) -> None:
+    """Frameworks also call it before the first epoch, where it must not skip one."""
+    iterator = flow(rng=rng)
+    iterator.set_epoch(4)
+    wanted = iterator[1]
+    iterator.set_epoch(4)
+    iterator.on_epoch_end()
+    iterator.on_epoch_end()
+    assert iterator.epoch == 4
+    assert_same_structure(iterator[1], wanted)
+    iterator.on_epoch_end()
+    assert iterator.epoch == 5
+    assert not np.array_equal(iterator[1][0], wanted[0])
+
+
 # Shards.
 
 
