@@ -153,7 +153,7 @@ def _ghost(iterator: Any) -> Any:
     ghost = copy.copy(iterator)
     ghost._stream = copy.deepcopy(iterator._stream)
     ghost.index_generator = type(iterator.index_generator)(ghost)
-    ghost._announce = lambda batch_index: None
+    ghost._announce = lambda *arguments, **options: None
     return ghost
 
 
@@ -217,7 +217,7 @@ def _path(iterator: Any, plan: BatchPlan) -> list[tuple[str, str]]:
     else:
         path += _file_stations(source, plan)
         num_values, itemsize = math.prod(source.image_shape), 1
-    if getattr(iterator, "_masks", None) is not None:
+    if getattr(iterator, "_paired", None) is not None:
         path.append(("masks", "the same plan: the same maps and flips, nearest neighbour, no colours"))
     path += _engine(iterator, generator, itemsize)
     out_itemsize = {"bfloat16": 2}.get(iterator.dtype) or np.dtype(iterator.dtype).itemsize

@@ -1,0 +1,230 @@
+"""What people see: explanations and notebook pages tell the truth about the next batch and change nothing."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import gpuseq
+from gpuseq import ImageDataGenerator
+from tests.cases import images
+from tests.compare import assert_same
+from tests.photos import write_broken, write_photo
+
+MOVES: dict[str, Any] = {"rotation_range": 20, "zoom_range": 0.2, "horizontal_flip": True, "conventions": "corrected"}
+
+
+def folder(root: Path) -> Path:
+    for number in range(10):
+        write_photo(root / ("ants" if number % 2 else "bees") / f"{number}", "jpeg", height=20, width=24, seed=number)
+    return root
+
+
+def make(kind: str, root: Path, **flow: Any) -> Any:
+    generator = ImageDataGenerator(**MOVES, device="cpu")
+    if kind == "array":
+        return generator.flow(images((10, 12, 12, 3), "uint8"), np.arange(10), batch_size=4, **flow)
+    return generator.flow_from_directory(folder(root), target_size=(12, 12), batch_size=4, verbose=False, **flow)
+
+
+def first(batch: Any) -> np.ndarray:
+    return np.asarray(batch[0])
+
+
+@pytest.mark.parametrize("look", ["explain", "explain(1)", "html"])
+@pytest.mark.parametrize("kind", ["array", "folder"])
+@pytest.mark.parametrize(
+    "flow", [{"seed": 3}, {"seed": None}, {"seed": 3, "rng": "keyed"}, {"seed": 3, "shard": (1, 2)}]
+)
+def test_looking_changes_nothing(look: str, kind: str, flow: dict[str, Any], tmp_path: Path) -> None:
+    looked, left = make(kind, tmp_path / "a", **flow), make(kind, tmp_path / "b", **flow)
+
+    def walk(iterator: Any, looks: bool) -> list[np.ndarray]:
+        np.random.seed(11)
+        batches = []
+        for step in range(5):
+            if looks and look == "html":
+                assert "<img" in iterator._repr_html_()
+            elif looks:
+                assert len(iterator.explain(1 if look == "explain(1)" else None).rows) in (2, 4, 1)
+            batches.append(first(next(iterator) if step != 3 else iterator[0]))
+        return batches
+
+    for got, wanted in zip(walk(looked, True), walk(left, False), strict=True):
+        assert_same(got, wanted)
+    looked.close()
+    left.close()
+
+
+@pytest.mark.parametrize("kind", ["array", "folder"])
+def test_the_plan_shown_is_the_plan_that_comes(kind: str, tmp_path: Path) -> None:
+    iterator = make(kind, tmp_path, seed=5)
+    next(iterator)
+    found = iterator.explain()
+    plan = iterator.plan_batch()
+    assert found.plan == plan
+    assert [row[0] for row in found.rows] == [str(index) for index in plan.indices]
+    turns = found.head.index("turn, deg")
+    for row, values in zip(found.rows, plan.to_dicts(), strict=True):
+        assert float(row[turns]) == pytest.approx(values["theta"], rel=1e-3)
+    assert iterator.explain(2).plan == iterator.plan_batch(2)
+    text = str(found)
+    assert text.startswith(f"{type(iterator).__name__}: batch 1 of 3, 4 samples")
+    for row in found.rows:
+        assert any(all(cell in line for cell in row) for line in text.splitlines())
+    iterator.close()
+
+
+def test_columns_that_nothing_draws_are_left_out() -> None:
+    iterator = ImageDataGenerator(rotation_range=5, device="cpu").flow(images((4, 6, 6, 3), "uint8"), seed=0)
+    assert iterator.explain().head == ("sample", "turn, deg")
+    plain = ImageDataGenerator(device="cpu").flow(images((4, 6, 6, 3), "uint8"), np.arange(4), seed=0)
+    assert plain.explain().head == ("sample", "label")
+
+
+def path_of(iterator: Any) -> dict[str, str]:
+    return dict(iterator.explain().path)
+
+
+def test_the_path_of_an_array_says_resident_and_counts_bytes() -> None:
+    data = images((10, 12, 8, 3), "uint8")
+    path = path_of(ImageDataGenerator(device="cpu", dtype="float16").flow(data, batch_size=4, seed=0))
+    assert path["source"].startswith("resident: (10, 12, 8, 3) uint8, 2.9 kB")
+    assert path["batch"] == "(4, 12, 8, 3) float16, 2.3 kB on cpu"
+    assert path["bytes"].startswith("1.2 kB of pixels in, 2.3 kB out")
+    assert path["engine"].startswith("numpy")
+    assert "slow path" not in path
+
+
+def test_the_path_of_files_names_decoder_and_cache(tmp_path: Path) -> None:
+    generator = ImageDataGenerator(device="cpu")
+    flow: dict[str, Any] = {"target_size": (8, 8), "batch_size": 5, "seed": 1, "verbose": False, "prefetch": 0}
+    iterator = generator.flow_from_directory(folder(tmp_path), cache="host", **flow)
+    path = path_of(iterator)
+    assert path["source"].startswith("decoded: 10 files, when asked for")
+    assert path["decoder"].startswith("pillow (auto); resized to 8 x 8, nearest")
+    assert path["cache"] == "0 of this batch's 5 images; room for 10 of 10"
+    for _ in range(2):
+        next(iterator)
+    assert path_of(iterator)["cache"].startswith("5 of this batch's 5")
+    assert path_of(generator.flow_from_directory(tmp_path, **flow))["cache"].startswith("none")
+
+
+def halved(image: Any) -> Any:
+    return image / 2
+
+
+class Own(ImageDataGenerator):
+    def standardize(self, x: Any) -> Any:
+        return x
+
+
+@pytest.mark.parametrize(
+    ("generator", "words"),
+    [
+        (lambda: ImageDataGenerator(interpolation_order=3, device="cpu"), "splines"),
+        (lambda: ImageDataGenerator(preprocessing_function=halved, device="cpu"), "a Python call per image"),
+        (lambda: Own(device="cpu"), "a subclass"),
+    ],
+)
+def test_what_is_slow_is_named(generator: Any, words: str) -> None:
+    path = path_of(generator().flow(images((4, 6, 6, 3), "uint8"), seed=0))
+    assert words in path["slow path"]
+
+
+class Page(HTMLParser):
+    """Checks that tags close in order, and collects the pictures."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.sources: list[str] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attributes: Any) -> None:
+        if tag == "img":
+            self.sources.append(dict(attributes)["src"])
+        else:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def pictures(text: str) -> list[np.ndarray]:
+    found = []
+    for source in Page(text).sources:
+        kind, _, data = source.partition(",")
+        assert kind == "data:image/png;base64"
+        found.append(np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))))
+    return found
+
+
+def test_thumbnails_are_the_pictures_of_the_next_batch() -> None:
+    data = images((12, 9, 7, 3), "uint8")
+    iterator = ImageDataGenerator(horizontal_flip=True, device="cpu").flow(data, batch_size=12, seed=2)
+    shown = pictures(iterator._repr_html_())
+    batch = next(iterator)
+    assert len(shown) == 8
+    for picture, image in zip(shown, batch, strict=False):
+        assert_same(picture, image.astype(np.uint8))
+    assert "and 4 more" in ImageDataGenerator(device="cpu").flow(data, batch_size=12, seed=2)._repr_html_()
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_any_batch_has_pictures(data_format: str, channels: int) -> None:
+    shape = (3, 6, 5, channels) if data_format == "channels_last" else (3, channels, 6, 5)
+    generator = ImageDataGenerator(data_format=data_format, samplewise_center=True, rescale=1 / 255, device="cpu")
+    shown = pictures(generator.flow(images(shape, "uint8"), seed=0)._repr_html_())
+    assert [picture.shape for picture in shown] == [(6, 5, 3)] * 3
+    assert all(np.ptp(picture) > 100 for picture in shown)
+
+
+def test_a_page_survives_names_and_files_that_are_bad(tmp_path: Path) -> None:
+    write_photo(tmp_path / "one" / "<b>&.png", "png")
+    iterator = ImageDataGenerator(device="cpu").flow_from_directory(tmp_path, batch_size=4, seed=0, verbose=False)
+    assert "&lt;b&gt;&amp;.png" in iterator._repr_html_()
+    Page(iterator.explain()._repr_html_())
+    write_broken(tmp_path / "one", "text")
+    iterator = ImageDataGenerator(device="cpu").flow_from_directory(tmp_path, batch_size=4, seed=0, verbose=False)
+    page = iterator._repr_html_()
+    assert "ImageFileError" in page
+    assert "broken_text.jpg" in page
+
+
+def test_looking_writes_no_files(tmp_path: Path) -> None:
+    iterator = ImageDataGenerator(device="cpu").flow(images((4, 6, 6, 3), "uint8"), seed=0, save_to_dir=str(tmp_path))
+    iterator._repr_html_()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_a_generator_shows_what_it_does(data_format: str) -> None:
+    state = np.random.get_state()[1].copy()  # type: ignore[union-attr]
+    generator = ImageDataGenerator(**MOVES, rescale=1 / 255, data_format=data_format, device="cpu")
+    page = generator._repr_html_()
+    assert re.search(r"rotation_range=20", page)
+    shown = pictures(page)
+    assert len(shown) == 5
+    assert not np.array_equal(shown[0], shown[1])
+    assert np.array_equal(np.random.get_state()[1], state)
+    called = []
+    quiet = ImageDataGenerator(preprocessing_function=lambda image: called.append(1) or image, device="cpu")
+    assert "<img" not in quiet._repr_html_()
+    assert called == []
+
+
+def test_explanations_are_public() -> None:
+    assert hasattr(gpuseq.NumpyArrayIterator, "explain")
+    assert hasattr(gpuseq.DirectoryIterator, "explain")
+    assert hasattr(gpuseq.DataFrameIterator, "explain")
