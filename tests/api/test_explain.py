@@ -55,7 +55,11 @@ def test_looking_changes_nothing(look: str, kind: str, flow: dict[str, Any], tmp
                 assert "<img" in iterator._repr_html_()
             elif looks:
                 assert len(iterator.explain(1 if look == "explain(1)" else None).rows) in (2, 4, 1)
+            if step == 2:  # draws the next order from wherever the stream stands
+                iterator.on_epoch_end()
             batches.append(first(next(iterator) if step != 3 else iterator[0]))
+            if iterator.seed is not None:
+                batches.append(np.frombuffer(repr(iterator.state_dict()).encode(), np.uint8))
         return batches
 
     for got, wanted in zip(walk(looked, True), walk(left, False), strict=True):
