@@ -163,7 +163,9 @@ def bench(arguments: argparse.Namespace) -> int:
     folder = open_folder(arguments.directory)
     chosen = {**augmentation(arguments), "rescale": 1 / 255}
     if not arguments.json:
-        print(f"{len(folder.files)} files in {folder.path}, {tuple(arguments.size)}, batches of {arguments.batch_size}")
+        print(
+            f"{len(folder.streamed)} files in {folder.path}, {tuple(arguments.size)}, batches of {arguments.batch_size}"
+        )
         print(format_arguments(chosen))
     present, absent = contenders(folder, chosen, target_size=tuple(arguments.size), batch_size=arguments.batch_size)
     results = race(present, seconds=arguments.seconds, num_rounds=arguments.rounds)
@@ -172,7 +174,7 @@ def bench(arguments: argparse.Namespace) -> int:
         _print_json(
             {
                 "folder": folder.path,
-                "num_files": len(folder.files),
+                "num_files": len(folder.streamed),
                 **setting,
                 "results": [r.to_dict() for r in results + absent],
             }
@@ -206,7 +208,7 @@ def fit(arguments: argparse.Namespace) -> int:
         found = {
             "mean": np.ravel(generator.mean).tolist(),
             "std": np.ravel(generator.std).tolist(),
-            "num_images": len(folder.files),
+            "num_images": len(folder.streamed),
             "size": [height, width],
             "color_mode": arguments.color_mode,
             "interpolation": arguments.interpolation,
@@ -219,5 +221,5 @@ def fit(arguments: argparse.Namespace) -> int:
     else:
         print(f"mean {found['mean']}")
         print(f"std  {found['std']}")
-        print(f"over {len(folder.files)} images, in {Path(arguments.out).absolute()}")
+        print(f"over {len(folder.streamed)} images, in {Path(arguments.out).absolute()}")
     return EXIT_OK

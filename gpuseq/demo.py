@@ -134,7 +134,7 @@ def run_demo(
     """
     folder = open_folder(shipped_photos() if directory is None else directory)
     resolved, reason = engine_and_reason(device)
-    num_files = len(folder.files)
+    num_files = len(folder.streamed)
     what = f"{num_files} photographs in {folder.path}"
     say(f"Data         {what}{' (they ship with gpuseq; SOURCES.md there)' if directory is None else ''}")
     engine = f"NumPy on {cpu_count()} CPU thread(s)" if resolved == "cpu" else f"CUDA on {resolved}"
@@ -163,7 +163,7 @@ def run_demo(
                 f"Epoch {number}      {epoch.num_images} images{walked}: {epoch.seconds:.2f} s, "
                 f"{epoch.images_per_second:,.0f} img/s"
             )
-        shown = pick(folder.files, 4) if directory is not None else tuple(folder.path / name for name in SHOWN)
+        shown = pick(folder.streamed, 4) if directory is not None else tuple(folder.path / name for name in SHOWN)
         rows = preview_rows(
             AUGMENTATION, shown, root=folder.path, num_variants=5, target_size=target_size, seed=seed, device=device
         )

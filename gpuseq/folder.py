@@ -32,6 +32,11 @@ class Folder:
     is_flat: bool
 
     @property
+    def streamed(self) -> tuple[Path, ...]:
+        """The files that ``flow_from_directory`` walks: beside class folders, those straight in `path` are not."""
+        return self.files if self.is_flat else tuple(file for file in self.files if file.parent != self.path)
+
+    @property
     def as_arguments(self) -> dict[str, Any]:
         """Keyword arguments of ``flow_from_directory`` that name these pictures; a flat folder counts as one class."""
         if self.is_flat:

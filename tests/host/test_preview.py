@@ -306,6 +306,10 @@ def test_folders_are_listed_sorted_and_known_as_flat(tmp_path: Path) -> None:
     (nested.path / "notes.txt").write_text("no picture")
     assert open_folder(nested.path) == nested
     assert open_folder(make(tmp_path / "flat", "b.png", "a.png")).is_flat
+    mixed = open_folder(make(tmp_path / "mixed", "beside.png", "class/a.png"))
+    assert not mixed.is_flat
+    assert [file.name for file in mixed.streamed] == ["a.png"]
+    assert len(mixed.files) == 2
     single = open_folder(tmp_path / "flat" / "a.png")
     assert single.files == (tmp_path / "flat" / "a.png",)
 
