@@ -125,14 +125,12 @@ class ImageIterator(Iterator):
             name = f"{self.save_prefix}_{index}_{number}.{self.save_format}"
             array_to_img(image, self.data_format, scale=True).save(os.path.join(self.save_to_dir, name))
 
-    def _announce(self, batch_index: int) -> None:
-        starts = range((batch_index + 1) * self.batch_size, self.n, self.batch_size)
+    def _announce(self, current: np.ndarray, batch_index: int, *, walking: bool) -> None:
         if isinstance(self._source, FileSource) and self._source.prefetch:
-            order = self._order()
-            upcoming = [order[start : start + self.batch_size] for start in starts[: self._source.prefetch]]
-            self._source.expect(upcoming)
+            upcoming = self._upcoming(batch_index, self._source.prefetch, walking=walking)
+            self._source.expect(upcoming, current)
             if self._paired is not None:
-                self._paired.expect(upcoming)
+                self._paired.expect(upcoming, current)
 
     def explain(self, index: int | None = None) -> Explanation:
         """Say what a batch is going to be and how it is going to be made, and leave the iterator where it stands.

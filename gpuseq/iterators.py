@@ -140,8 +140,30 @@ class Iterator(Sequence):
             f"{type(self).__name__} must define _get_batches_of_transformed_samples(index_array) to make a batch"
         )
 
-    def _announce(self, batch_index: int) -> None:
-        """Tell the source which batches come after `batch_index`, where it can decode ahead."""
+    def _announce(self, current: np.ndarray, batch_index: int, *, walking: bool) -> None:
+        """Tell the source what is being made and that batch `batch_index` is next: 0 of a new epoch when `walking`."""
+
+    def _upcoming(self, batch_index: int, count: int, *, walking: bool) -> list[np.ndarray]:
+        """Return the sample numbers of the next batches, as far as they are decided; draws nothing."""
+        order = self.index_array
+        if walking and batch_index == 0:
+            order = self._next_order()
+        if order is None:
+            return []
+        starts = range(batch_index * self.batch_size, self.n, self.batch_size)
+        return [order[start : start + self.batch_size] for start in starts[:count]]
+
+    def _next_order(self) -> np.ndarray | None:
+        """Return the order that the walk's next epoch will have; None where it is not decided yet."""
+        if self._by_epoch:
+            return self._order()
+        if not self.shuffle:
+            return self.index_array
+        if self.seed is None:
+            return None
+        stream = KerasStream(self.seed)
+        stream.reseed(self.total_batches_seen)
+        return stream.permutation(self.dataset_size)
 
     # The walk.
 
@@ -204,7 +226,7 @@ class Iterator(Sequence):
             plan = self._draw(indices, position)
             if index is None and self._by_epoch and self.batch_index == 0:
                 self._start_epoch(self._epoch + 1)
-            self._announce(position)
+            self._announce(indices, self.batch_index if index is None else position + 1, walking=index is None)
         return plan
 
     def _checked_index(self, index: int) -> int:

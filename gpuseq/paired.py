@@ -102,10 +102,10 @@ class PairedMasks:
         )
         return masks.astype(images.dtype if dtype is None else dtype, copy=False)
 
-    def expect(self, upcoming: Sequence[np.ndarray]) -> None:
+    def expect(self, upcoming: Sequence[np.ndarray], current: np.ndarray | None = None) -> None:
         """Announce the next batches, as `FileSource.expect` has it."""
         for source in self.sources:
-            source.expect(upcoming)
+            source.expect(upcoming, current)
 
     def close(self) -> None:
         """Stop what runs in the background."""

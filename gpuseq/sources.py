@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -68,7 +69,7 @@ class ArraySource:
         """Return the whole array and the rows; nothing is copied."""
         return Fetched(self.images, indices, None, indices)
 
-    def expect(self, upcoming: Sequence[np.ndarray]) -> None:
+    def expect(self, upcoming: Sequence[np.ndarray], current: np.ndarray | None = None) -> None:
         """Do nothing: every image is already here."""
 
     def close(self) -> None:
@@ -114,6 +115,8 @@ class FileSource:
         self.bad_files: dict[str, str] = {}
         self.image_shape = (*options.target_size, COLOR_CHANNELS[options.color_mode])
         self._pending: dict[bytes, Future[_Block]] = {}
+        # Batches that are planned and not yet fetched; a plan may never be made into a batch, so only so many are kept.
+        self._claimed: deque[bytes] = deque(maxlen=64)
         self._lock = threading.Lock()
         self._executor: ThreadPoolExecutor | None = None
         self._finalizer: Any = None
@@ -132,26 +135,33 @@ class FileSource:
         ImageFileError
             If a file cannot be read or decoded and `on_error` is "raise", or if no file of the batch can.
         """
+        key = indices.tobytes()
         with self._lock:
-            pending = self._pending.pop(indices.tobytes(), None)
+            pending = self._pending.pop(key, None)
+            if key in self._claimed:
+                self._claimed.remove(key)
         block = pending.result() if pending is not None else self._load(indices)
         if not any(block.errors):
             return Fetched(block.images, block.rows, None, indices)
         return self._mend(indices, block)
 
-    def expect(self, upcoming: Sequence[np.ndarray]) -> None:
+    def expect(self, upcoming: Sequence[np.ndarray], current: np.ndarray | None = None) -> None:
         """Announce the next batches, nearest first: they are decoded ahead, and what is no longer expected is dropped.
 
         Parameters
         ----------
         upcoming : sequence of numpy.ndarray
             The `indices` that `fetch` will be called with.
+        current : numpy.ndarray or None
+            Those of the batch that is being made: kept until it is fetched.
         """
         if not self.prefetch:
             return
         wanted = {indices.tobytes(): indices for indices in upcoming[: self.prefetch]}
         with self._lock:
-            for key in [key for key in self._pending if key not in wanted]:
+            if current is not None:
+                self._claimed.append(current.tobytes())
+            for key in [key for key in self._pending if key not in wanted and key not in self._claimed]:
                 self._pending.pop(key).cancel()
             if self._executor is None and wanted:
                 self._executor = ThreadPoolExecutor(1, thread_name_prefix="gpuseq-decode")

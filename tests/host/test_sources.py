@@ -1,0 +1,205 @@
+"""Sources: decode-ahead that changes nothing but the time, caches, and the policies for bad files."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import threading
+import time
+import weakref
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import gpuseq
+from gpuseq.errors import ImageFileError
+from gpuseq.options import DecodeOptions
+from gpuseq.sources import FileSource
+from tests.compare import assert_same
+
+OPTIONS = DecodeOptions(target_size=(6, 6))
+NUM_FILES = 9
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for number in range(NUM_FILES):
+        path = tmp_path / "data" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((7, 8, 3), 20 * number + 5, np.uint8)).save(path)
+    return tmp_path / "data"
+
+
+def paths(folder: Path) -> list[str]:
+    return [str(path) for path in sorted(folder.rglob("*.png"), key=lambda path: int(path.stem))]
+
+
+def levels(source: FileSource, indices: list[int]) -> list[int]:
+    fetched = source.fetch(np.array(indices))
+    rows = range(len(fetched.images)) if fetched.rows is None else fetched.rows
+    return [int(fetched.images[row, 0, 0, 0]) // 20 for row in rows]
+
+
+def flow(folder: Path, **options: Any) -> gpuseq.DirectoryIterator:
+    generator = gpuseq.ImageDataGenerator(device="cpu", rotation_range=20)
+    return generator.flow_from_directory(
+        folder, target_size=(6, 6), batch_size=2, seed=1, class_mode="sparse", verbose=False, **options
+    )
+
+
+def decoding_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("gpuseq-decode")]
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("by_epoch", [True, False])
+def test_the_walk_finds_its_batches_decoded_ahead(folder: Path, shuffle: bool, by_epoch: bool) -> None:
+    batches = flow(folder, shuffle=shuffle)
+    if by_epoch:
+        batches.set_epoch(0)
+    source = batches._source
+    assert isinstance(source, FileSource)
+    found: list[bool] = []
+    fetch = source.fetch
+
+    def watched(indices: np.ndarray) -> Any:
+        found.append(indices.tobytes() in source._pending)
+        return fetch(indices)
+
+    source.fetch = watched  # type: ignore[method-assign]
+    for _ in range(3 * len(batches)):
+        next(batches)
+    batches.close()
+    assert found == [False] + [True] * (3 * len(batches) - 1)
+
+
+@pytest.mark.parametrize("options", [{"prefetch": 2}, {"prefetch": 5}, {"cache": "host"}, {"cache": "auto", "prefetch": 1}])
+def test_decode_ahead_and_caches_change_no_pixel(folder: Path, options: dict[str, Any]) -> None:
+    plain, ahead = flow(folder, prefetch=0), flow(folder, **options)
+    for step in range(12):
+        (image, label), (wanted, wanted_label) = (
+            (ahead[3], plain[3]) if step % 4 == 3 else (next(ahead), next(plain))
+        )
+        assert_same(label, wanted_label)
+        assert_same(image, wanted)
+    ahead.close()
+
+
+def test_an_error_surfaces_at_the_batch_it_belongs_to(folder: Path) -> None:
+    (folder / "b" / "3.png").write_bytes(b"no image")
+    batches = flow(folder, shuffle=False, prefetch=3)
+    files = [name for name in batches.filenames]
+    bad = files.index("b/3.png") // 2
+    for index in range(len(batches)):
+        if index == bad:
+            with pytest.raises(ImageFileError, match="3.png"):
+                next(batches)
+        else:
+            next(batches)
+    next(batches)
+    batches.close()
+
+
+def test_a_plan_in_flight_keeps_its_decoded_files(folder: Path) -> None:
+    """Threads plan in one order and fetch in another: planning the next batch must not drop the first one's work."""
+    batches = flow(folder, shuffle=False)
+    plans = [batches.plan_batch() for _ in range(4)]
+    source = batches._source
+    assert isinstance(source, FileSource)
+    for plan in plans[1:]:
+        assert plan.indices.tobytes() in source._pending
+    for plan in reversed(plans):
+        batches.replay(plan)
+    batches.close()
+
+
+def test_closing_ends_the_thread_and_the_iterator_goes_on(folder: Path) -> None:
+    batches = flow(folder)
+    next(batches)
+    assert decoding_threads()
+    batches.close()
+    assert not decoding_threads()
+    next(batches)
+    batches.close()
+
+
+def test_a_forgotten_iterator_ends_its_thread(folder: Path) -> None:
+    batches = flow(folder)
+    next(batches)
+    gone = weakref.ref(batches)
+    del batches
+    gc.collect()
+    assert gone() is None
+    deadline = time.monotonic() + 10
+    while decoding_threads() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not decoding_threads()
+
+
+def test_the_host_cache_decodes_each_file_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = FileSource(paths(folder), OPTIONS, cache="host", prefetch=0)
+    seen: list[int] = []
+    decode = source._decode
+    monkeypatch.setattr(source, "_decode", lambda indices: (seen.extend(indices.tolist()), decode(indices))[1])
+    for indices in ([0, 1, 2], [2, 3, 3], [8, 0, 4]):
+        assert levels(source, indices) == indices
+    assert levels(source, [4, 3, 2, 1, 0]) == [4, 3, 2, 1, 0]
+    assert sorted(set(seen)) == [0, 1, 2, 3, 4, 8]
+    assert len([index for index in seen if index != 3]) == 5
+
+
+def test_a_changed_file_is_decoded_again(folder: Path) -> None:
+    source = FileSource(paths(folder), OPTIONS, cache="host", prefetch=0)
+    assert levels(source, [1, 2]) == [1, 2]
+    Image.fromarray(np.full((9, 9, 3), 7 * 20 + 5, np.uint8)).save(paths(folder)[1])
+    assert levels(source, [1, 2]) == [7, 2]
+    assert levels(source, [2, 1]) == [2, 7]
+
+
+def test_a_data_set_that_does_not_fit_is_cached_in_part_and_the_log_says_so(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, logger="gpuseq"):
+        source = FileSource(paths(folder), OPTIONS, cache="host", prefetch=0, memory_limit=4 * 6 * 6 * 3 + 5)
+    assert "4 of 9 images (44 %)" in caplog.text
+    for _ in range(2):
+        for indices in ([0, 5, 8], [1, 2, 3], [7, 6, 5], [4, 4, 0]):
+            assert levels(source, indices) == indices
+
+
+@pytest.mark.parametrize("cache", [None, "host"])
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_bad_files_under_every_policy(folder: Path, cache: str | None, prefetch: int) -> None:
+    files = paths(folder)
+    Path(files[4]).write_bytes(b"")
+    for _ in range(2):
+        skip = FileSource(files, OPTIONS, on_error="skip", cache=cache, prefetch=prefetch)
+        skip.expect([np.array([3, 4, 5])])
+        for _ in range(2):
+            fetched = skip.fetch(np.array([3, 4, 5]))
+            assert fetched.positions is not None
+            assert fetched.positions.tolist() == [0, 2]
+            assert fetched.sample_indices.tolist() == [3, 5]
+        assert list(skip.bad_files) == [files[4]]
+        substitute = FileSource(files, OPTIONS, on_error="substitute", cache=cache, prefetch=prefetch)
+        assert levels(substitute, [3, 4, 5]) == [3, 5, 5]
+        assert substitute.fetch(np.array([3, 4, 5])).sample_indices.tolist() == [3, 5, 5]
+        answer = FileSource(files, OPTIONS, on_error=lambda *_: np.full((6, 6, 3), 245, np.uint8), cache=cache)
+        assert levels(answer, [3, 4, 5]) == [3, 12, 5]
+        with pytest.raises(ImageFileError, match="empty"):
+            FileSource(files, OPTIONS, cache=cache).fetch(np.array([4, 5]))
+        with pytest.raises(ImageFileError, match="no other file of its batch"):
+            skip.fetch(np.array([4]))
+        for source in (skip, substitute, answer):
+            source.close()
+
+
+def test_an_answer_of_the_wrong_shape_says_which_is_right(folder: Path) -> None:
+    files = paths(folder)
+    Path(files[0]).write_bytes(b"")
+    source = FileSource(files, OPTIONS, on_error=lambda *_: np.zeros((3, 3)), prefetch=0)
+    with pytest.raises(ValueError, match=r"\(3, 3, 1\).*expected \(6, 6, 3\)"):
+        source.fetch(np.array([0, 1]))
