@@ -11,7 +11,7 @@ import numpy as np
 from .compat import require
 from .decode_routes import Layout
 
-__all__ = ["check", "decode_host", "parses"]
+__all__ = ["check", "decode_host", "params", "parses"]
 
 _local = threading.local()
 
@@ -52,7 +52,7 @@ def decode_host(encoded: Sequence[bytes], layout: Layout, num_threads: int) -> l
     if not encoded:
         return []
     codec = check()
-    images = _decoder(codec, num_threads).decode(list(encoded), params=_params(codec, layout))
+    images = _decoder(codec, num_threads).decode(list(encoded), params=params(codec, layout))
     return [_to_host(image) for image in images]
 
 
@@ -91,6 +91,15 @@ def _decoder(codec: Any, num_threads: int) -> Any:
     return decoders[num_threads]
 
 
-def _params(codec: Any, layout: Layout) -> Any:
+def params(codec: Any, layout: Layout) -> Any:
+    """Return the decode parameters that agree with Pillow.
+
+    Parameters
+    ----------
+    codec : module
+        From `check`.
+    layout : {"RGB", "RGBA"}
+        Channels wanted.
+    """
     color = codec.ColorSpec.SRGB if layout == "RGB" else codec.ColorSpec.UNCHANGED
     return codec.DecodeParams(apply_exif_orientation=False, color_spec=color, allow_any_depth=False)
