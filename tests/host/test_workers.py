@@ -96,9 +96,12 @@ def test_works_in_a_forked_child() -> None:
     workers.for_each(lambda index: time.sleep(0.001), 10, 3)
     child = os.fork()
     if child == 0:
-        seen: list[int] = []
-        workers.for_each(seen.append, 10, 3)
-        os._exit(0 if sorted(seen) == list(range(10)) else 1)
+        barrier = threading.Barrier(3, timeout=10)  # passed by three threads only
+        try:
+            workers.for_each(lambda index: barrier.wait() and None, 3, 3)
+        except threading.BrokenBarrierError:
+            os._exit(1)
+        os._exit(0)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
     workers.close_pools()
