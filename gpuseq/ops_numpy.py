@@ -203,6 +203,10 @@ def _warp(
     if options.order == 1:
         row_coord -= row_base
         col_coord -= col_base
+    if options.fill_mode == "nearest":
+        # Beyond the border both taps are the edge pixel, and their weights still sum to one only up to rounding.
+        np.clip(row_base, -1.0, height - 1.0, out=row_base)
+        np.clip(col_base, -1.0, width - 1.0, out=col_base)
     row_base *= padded_width
     row_base += col_base
     row_base += (np.arange(num_moving) * plane_size + padded_width + 1.0)[:, None, None]
@@ -253,8 +257,7 @@ def _fold(coord: np.ndarray, size: int, fill_mode: str) -> np.ndarray | None:
     """
     last = size - 1.0
     if fill_mode == "nearest":
-        np.clip(coord, 0.0, last, out=coord)
-        return None
+        return None  # the taps are held at the border, not the coordinate
     # An affine map takes its extremes at the corners, so four values tell whether any pixel needs folding.
     corners = coord[:, :: max(1, coord.shape[1] - 1), :: max(1, coord.shape[2] - 1)]
     if corners.min() >= 0 and corners.max() <= last:

@@ -29,7 +29,8 @@ def affine_matrix(row: np.void, height: int, width: int, conventions: str = "ker
     there = np.array([[1, 0, center[0]], [0, 1, center[1]], [0, 0, 1]])
     back = np.array([[1, 0, -center[0]], [0, 1, -center[1]], [0, 0, 1]])
     exchange = np.array([[0, 1, 0], [1, 0, 0], [0, 0, 1]])
-    return exchange @ (there @ rotation @ shift @ slant @ zoom @ back) @ exchange
+    # Multiplied in Keras' order, so that even the last bits are its.
+    return exchange @ (there @ (rotation @ shift @ slant @ zoom) @ back) @ exchange
 
 
 def affine_image(image_hwc: np.ndarray, matrix: np.ndarray | None, options: AugmentOptions, order: int) -> np.ndarray:

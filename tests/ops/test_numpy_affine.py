@@ -1,4 +1,4 @@
-"""`ops_numpy.augment` equals SciPy's `affine_transform` over the whole catalogue, and obeys the laws of a batch."""
+"""`ops_numpy.augment` equals SciPy's `affine_transform` to the last bit, and obeys the laws of a batch."""
 
 from __future__ import annotations
 
@@ -24,13 +24,6 @@ def affine_only(**changes: object) -> AugmentOptions:
     return replace(AugmentOptions(has_channel_shift=False, has_brightness=False), **changes)
 
 
-def exactness(order: int, dtype: str) -> dict[str, float | int]:
-    """Order 0 is exact. At order 1 the last bits of a matrix may show: in double, or as one rounding of a float32."""
-    if order == 0:
-        return {}
-    return {"atol": 1e-11} if dtype == "float64" else {"max_ulp": 1}
-
-
 @pytest.mark.parametrize("order", LINEAR_ORDERS)
 @pytest.mark.parametrize("fill_mode", FILL_MODES)
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -43,7 +36,7 @@ def test_equals_scipy(shape: tuple[int, int, int, int], dtype: str, fill_mode: s
     for seed in range(3):
         params = draw_params(num_samples, height, width, seed=seed)
         got = ops.augment(batch, params, options)
-        assert_same(got, naive.augment(batch, params, options), **exactness(order, out_dtype), message=f"seed {seed}")
+        assert_same(got, naive.augment(batch, params, options), message=f"seed {seed}")
 
 
 @pytest.mark.parametrize("order", LINEAR_ORDERS)
@@ -89,9 +82,7 @@ def test_ties_and_extremes_equal_scipy(move: dict[str, float], order: int, fill_
             params[name] = value
         options = affine_only(fill_mode=fill_mode, order=order, cval=9.0)
         got = ops.augment(batch, params, options)
-        assert_same(
-            got, naive.augment(batch, params, options), **exactness(order, "float32"), message=f"{height}x{width}"
-        )
+        assert_same(got, naive.augment(batch, params, options), message=f"{height}x{width}")
 
 
 @pytest.mark.parametrize("shape", SIZES)
@@ -100,9 +91,7 @@ def test_corrected_conventions_turn_about_the_centre(shape: tuple[int, int, int,
     batch = images(shape, "float32")
     params = draw_params(shape[0], shape[1], shape[2], seed=5)
     options = affine_only(conventions="corrected", order=order, fill_mode="reflect")
-    assert_same(
-        ops.augment(batch, params, options), naive.augment(batch, params, options), **exactness(order, "float32")
-    )
+    assert_same(ops.augment(batch, params, options), naive.augment(batch, params, options))
 
 
 def test_corrected_half_turn_of_a_wide_image_is_two_flips() -> None:
