@@ -21,8 +21,6 @@
 #define MAX_STAGED_CHANNELS 16
 #define IS_STAGED (OUT_CHANNELS_LAST && CHANNELS > 1 && CHANNELS <= MAX_STAGED_CHANNELS)
 
-constexpr int UNROLL = CHANNELS > 0 && CHANNELS <= 4 ? CHANNELS : 1;
-
 #if OUT_KIND == OUT_FLOAT16 && !defined(HOST_RUN)    // the host shim brings its own
 DEVICE unsigned short half_bits(float value)
 {
@@ -47,13 +45,11 @@ DEVICE OUT_T cast_out(COMPUTE_T value)
 #endif
 }
 
-// The value of channel `channel` of the batch at a pixel, before the cast.
-DEVICE COMPUTE_T value_at(const SOURCE_T *__restrict__ source, const Taps &taps, int channel, Shape shape, const Sample &sample,
-                          const COMPUTE_T *mean_c, const COMPUTE_T *divisor_c, double cval, double rescale)
+// What becomes of channel `channel` of the batch after the affine map.
+DEVICE OUT_T finish(COMPUTE_T value, int channel, int channels, const Sample &sample, const COMPUTE_T *mean_c,
+                    const COMPUTE_T *divisor_c, double rescale)
 {
-    const int from = source_channel(channel, shape.channels);
-    COMPUTE_T value = sample_channel(source + from * source_channel_stride(shape), taps, cval);
-    value = shift_and_brighten(value, sample, shape.channels == 4 && from == 3);
+    value = shift_and_brighten(value, sample, channels == 4 && source_channel(channel, channels) == 3);
     value = preprocess(value, channel, rescale);
 #if SAMPLEWISE_CENTER
     value -= sample.mean;
@@ -67,10 +63,10 @@ DEVICE COMPUTE_T value_at(const SOURCE_T *__restrict__ source, const Taps &taps,
 #if FEATUREWISE_STD
     value /= divisor_c[channel];
 #endif
-    return value;
+    return cast_out(value);
 }
 
-extern "C" __global__ void __launch_bounds__(MAX_BLOCK) augment(
+extern "C" __global__ void __launch_bounds__(MAX_BLOCK, MIN_BLOCKS) augment(
     const SOURCE_T *__restrict__ images,     // (M, H, W, C) or (M, C, H, W)
     const double *__restrict__ table,        // (N, NUM_COLUMNS)
     const double *__restrict__ ranges,       // (N, num_bands, 2): sample_range's; null without HAS_RANGE
@@ -106,36 +102,33 @@ extern "C" __global__ void __launch_bounds__(MAX_BLOCK) augment(
 #endif
         const SOURCE_T *source = images + shared.sample.source_index * sample_size;
         OUT_T *batch = out + (long long)band.sample * sample_size;
-        visit_band(shared, band, shape, tile_cols, [&](int row, int tile, int col, const Taps &taps, bool is_inside) {
+        visit_band(shared, band, shape, tile_cols, [&](auto taps_of, int row, int tile, int col, bool is_inside) {
 #if IS_STAGED
             OUT_T *group_stage = stage + (threadIdx.x - (col - tile)) * CHANNELS;
             if (is_inside) {
-#pragma unroll UNROLL
-                for (int channel = 0; channel < CHANNELS; ++channel) {
+                for_each_channel(source, taps_of(), shape, cval, [&](int channel, COMPUTE_T value) {
                     group_stage[(col - tile) * CHANNELS + channel] =
-                        cast_out(value_at(source, taps, channel, shape, shared.sample, mean_c, divisor_c, cval, rescale));
-                }
+                        finish(value, channel, CHANNELS, shared.sample, mean_c, divisor_c, rescale);
+                });
             }
             __syncwarp();
             if (row < band.first_row + band.num_rows) {
-                const int num_pixels = width - tile < tile_cols ? width - tile : tile_cols;
+                const int num_values = (width - tile < tile_cols ? width - tile : tile_cols) * CHANNELS;
                 OUT_T *segment = batch + (row * width + tile) * CHANNELS;
-#pragma unroll UNROLL
+#pragma unroll STEP
                 for (int step = 0; step < CHANNELS; ++step) {
                     const int position = step * tile_cols + (col - tile);
-                    if (position < num_pixels * CHANNELS) segment[position] = group_stage[position];
+                    if (position < num_values) segment[position] = group_stage[position];
                 }
             }
             __syncwarp();
 #else
             if (!is_inside) return;
             const int pixel = row * width + col;
-#pragma unroll UNROLL
-            for (int channel = 0; channel < shape.channels; ++channel) {
+            for_each_channel(source, taps_of(), shape, cval, [&](int channel, COMPUTE_T value) {
                 const int position = OUT_CHANNELS_LAST ? pixel * shape.channels + channel : channel * height * width + pixel;
-                batch[position] =
-                    cast_out(value_at(source, taps, channel, shape, shared.sample, mean_c, divisor_c, cval, rescale));
-            }
+                batch[position] = finish(value, channel, shape.channels, shared.sample, mean_c, divisor_c, rescale);
+            });
 #endif
         });
     }

@@ -86,6 +86,7 @@
 
 #define DEVICE static __device__ __forceinline__
 #define MAX_BLOCK 256            // threads; the launcher never asks for more
+#define MIN_BLOCKS 4             // on a multiprocessor: at most 64 registers, or the compiler takes 90 for a path of rare use
 #define MAX_BAND_ROWS 64         // rows of one unit of work
 
 #ifndef DYNAMIC_SHARED           // the host shim brings its own
@@ -117,25 +118,26 @@ struct Sample {                  // one per block, in shared memory
 
 DEVICE bool is_nan(double value) { return value != value; }
 
-// Keras' matrix, R(theta) Shift Shear Zoom about the centre with its axes swapped: gpuseq/matrix.py, operation by operation.
+// Keras' matrix, R(theta) Shift Shear Zoom about the centre with its axes swapped: gpuseq/matrix.py, product by product.
+// fma where BLAS has it (a sum over k accumulates from k = 0), because the last bit decides what lies on the border.
 DEVICE void build_inverse(const double *row, int height, int width, double inverse_23[2][3])
 {
     const double c = row[COS_THETA], s = row[SIN_THETA];
     const double tx = CORRECTED ? row[TY] : row[TX], ty = CORRECTED ? row[TX] : row[TY];
-    const double shift_0 = c * tx + (-s) * ty;
-    const double shift_1 = s * tx + c * ty;
+    const double shift_0 = fma(-s, ty, c * tx);
+    const double shift_1 = fma(c, ty, s * tx);
     const double m00 = c * row[ZX];
     const double m10 = s * row[ZX];
-    const double m01 = (c * (-row[SIN_SHEAR]) + (-s) * row[COS_SHEAR]) * row[ZY];
-    const double m11 = (s * (-row[SIN_SHEAR]) + c * row[COS_SHEAR]) * row[ZY];
+    const double m01 = fma(-s, row[COS_SHEAR], c * (-row[SIN_SHEAR])) * row[ZY];
+    const double m11 = fma(c, row[COS_SHEAR], s * (-row[SIN_SHEAR])) * row[ZY];
     const double centre_0 = (CORRECTED ? width : height) / 2.0 - 0.5;
     const double centre_1 = (CORRECTED ? height : width) / 2.0 - 0.5;
     inverse_23[0][0] = m11;
     inverse_23[0][1] = m10;
-    inverse_23[0][2] = (m10 * (-centre_0) + m11 * (-centre_1)) + (shift_1 + centre_1);
+    inverse_23[0][2] = fma(m11, -centre_1, m10 * (-centre_0)) + (shift_1 + centre_1);
     inverse_23[1][0] = m01;
     inverse_23[1][1] = m00;
-    inverse_23[1][2] = (m00 * (-centre_0) + m01 * (-centre_1)) + (shift_0 + centre_0);
+    inverse_23[1][2] = fma(m01, -centre_1, m00 * (-centre_0)) + (shift_0 + centre_0);
 }
 
 // ---------------------------------------------------------------------------------------------------- exact conversions
@@ -147,16 +149,23 @@ DEVICE double widen(float value) { return value; }
 DEVICE double widen(double value) { return (COMPUTE_T)value; }   // Keras casts the image before it warps it
 
 // floor(value) into `start`, value - floor(value) returned. Adding 1.5 * 2^52 rounded down leaves floor(value) in the low
-// word; where it does not fit 32 bits (an absurd zoom, or NaN) the position is moved far outside, which is where it is.
-DEVICE double split(double value, int *start)
+// word, in two additions; `fits` says whether it is a small enough number to be there.
+DEVICE double split_near(double value, int *start, bool *fits)
 {
     const double planted = __dadd_rd(value, 6755399441055744.0);
     *start = __double2loint(planted);
-    if (__double2hiint(planted) - 0x43380000 != (*start >> 30)) {
-        *start = value > 0.0 ? 0x3fffffff : -0x3fffffff;
-        return value - floor(value);
-    }
+    *fits = __double2hiint(planted) - 0x43380000 == (*start >> 30);      // the word above holds nothing but the sign
     return value - (planted - 6755399441055744.0);
+}
+
+// The same for any number: where it does not fit (an absurd zoom, or NaN) it is far outside, and so is `start`.
+DEVICE double split(double value, int *start)
+{
+    bool fits;
+    const double fraction = split_near(value, start, &fits);
+    if (fits) return fraction;
+    *start = value > 0.0 ? 0x3fffffff : -0x3fffffff;
+    return value - floor(value);
 }
 
 // ---------------------------------------------------------------------------------------------------- borders
@@ -205,57 +214,73 @@ DEVICE int source_row_stride(Shape shape) { return SOURCE_CHANNELS_LAST ? shape.
 DEVICE int source_col_stride(Shape shape) { return SOURCE_CHANNELS_LAST ? shape.channels : 1; }
 DEVICE int source_channel_stride(Shape shape) { return SOURCE_CHANNELS_LAST ? 1 : shape.height * shape.width; }
 
-struct Taps {                    // where one pixel of the batch reads, the same for all its channels
-    enum Kind { FILL, COPY, BLEND } kind;
-    int offset[2][2];            // elements from the sample's first, by row and column tap; COPY uses the first
+// Channels that are read together: all of a picture's, so that their loads are in flight at once.
+constexpr int STEP = CHANNELS >= 1 && CHANNELS <= 4 ? CHANNELS : 1;
+
+struct CopyTap {                 // where one pixel of the batch reads, the same for all its channels: one pixel
+    bool fill;                   // outside, with fill mode constant
+    unsigned offset;             // elements from the sample's first
+};
+
+struct BlendTaps {               // the same, four pixels
+    bool fill;
+    unsigned offset[2][2];       // by row and column tap
     double weight_row[2], weight_col[2];
 };
 
-DEVICE Taps copy_tap(int row, int col, Shape shape)
+DEVICE CopyTap copy_tap(int row, int col, Shape shape)
 {
-    Taps taps;
-    taps.kind = Taps::COPY;
-    taps.offset[0][0] = row * source_row_stride(shape) + col * source_col_stride(shape);
-    return taps;
-}
-
-DEVICE Taps fill_tap()
-{
-    Taps taps;
-    taps.kind = Taps::FILL;
-    return taps;
+    return {false, (unsigned)(row * source_row_stride(shape) + col * source_col_stride(shape))};
 }
 
 // The taps of SciPy's NI_GeometricTransform at a source position. The comparisons as unsigned take a negative tap for a
 // large one; the inside of the image, which is nearly all of it, needs no thought.
-DEVICE Taps find_taps(double row, double col, Shape shape)
-{
 #if ORDER == 0
+typedef CopyTap AffineTaps;
+
+DEVICE AffineTaps find_taps(double row, double col, Shape shape)
+{
     int tap_row, tap_col;
-    split(row + 0.5, &tap_row);
-    split(col + 0.5, &tap_col);
-    bool inside = (unsigned)tap_row < (unsigned)(shape.height - 1) && (unsigned)tap_col < (unsigned)(shape.width - 1);
+    bool row_fits, col_fits;
+    split_near(row + 0.5, &tap_row, &row_fits);
+    split_near(col + 0.5, &tap_col, &col_fits);
+    bool inside = row_fits && col_fits && (unsigned)tap_row < (unsigned)(shape.height - 1)
+                  && (unsigned)tap_col < (unsigned)(shape.width - 1);
 #if FILL_MODE == FILL_CONSTANT || FILL_MODE == FILL_WRAP
     inside = inside && row >= 0.0 && col >= 0.0;     // -0.5 to 0 rounds into the image, but the mode has a say
 #endif
     if (!inside) {
         row = map_coordinate(row, shape.height);
         col = map_coordinate(col, shape.width);
-        if (FILL_MODE == FILL_CONSTANT && !(row > -1.0 && col > -1.0)) return fill_tap();
+        if (FILL_MODE == FILL_CONSTANT && !(row > -1.0 && col > -1.0)) return {true, 0};
         split(row + 0.5, &tap_row);
         split(col + 0.5, &tap_col);
         tap_row = fold_tap(tap_row, shape.height);
         tap_col = fold_tap(tap_col, shape.width);
     }
     return copy_tap(tap_row, tap_col, shape);
+}
 #else
+typedef BlendTaps AffineTaps;
+
+DEVICE AffineTaps find_taps(double row, double col, Shape shape)
+{
+    BlendTaps taps;
     int first_row, first_col;
-    double fraction_row = split(row, &first_row), fraction_col = split(col, &first_col);
+    bool row_fits, col_fits;
+    double fraction_row = split_near(row, &first_row, &row_fits), fraction_col = split_near(col, &first_col, &col_fits);
+    const int row_stride = source_row_stride(shape), col_stride = source_col_stride(shape);
+    taps.fill = false;
+    const bool inside = row_fits && col_fits && (unsigned)first_row < (unsigned)(shape.height - 1)
+                        && (unsigned)first_col < (unsigned)(shape.width - 1);
     int last_row = first_row + 1, last_col = first_col + 1;
-    if ((unsigned)first_row >= (unsigned)(shape.height - 1) || (unsigned)first_col >= (unsigned)(shape.width - 1)) {
+    if (!inside) {
         row = map_coordinate(row, shape.height);
         col = map_coordinate(col, shape.width);
-        if (FILL_MODE == FILL_CONSTANT && !(row > -1.0 && col > -1.0)) return fill_tap();
+        if (FILL_MODE == FILL_CONSTANT && !(row > -1.0 && col > -1.0)) {
+            taps.fill = true;
+            return taps;
+        }
         fraction_row = split(row, &first_row);
         fraction_col = split(col, &first_col);
         last_row = fold_tap(first_row + 1, shape.height);
@@ -263,22 +288,17 @@ DEVICE Taps find_taps(double row, double col, Shape shape)
         first_row = fold_tap(first_row, shape.height);
         first_col = fold_tap(first_col, shape.width);
     }
-    Taps taps;
-    taps.kind = Taps::BLEND;
-    const int row_stride = source_row_stride(shape), col_stride = source_col_stride(shape);
-    const int row_0 = first_row * row_stride, row_1 = last_row * row_stride;
-    const int col_0 = first_col * col_stride, col_1 = last_col * col_stride;
-    taps.offset[0][0] = row_0 + col_0;
-    taps.offset[0][1] = row_0 + col_1;
-    taps.offset[1][0] = row_1 + col_0;
-    taps.offset[1][1] = row_1 + col_1;
+    taps.offset[0][0] = first_row * row_stride + first_col * col_stride;
+    taps.offset[0][1] = first_row * row_stride + last_col * col_stride;
+    taps.offset[1][0] = last_row * row_stride + first_col * col_stride;
+    taps.offset[1][1] = last_row * row_stride + last_col * col_stride;
     taps.weight_row[0] = 1.0 - fraction_row;
     taps.weight_row[1] = 1.0 - taps.weight_row[0];
     taps.weight_col[0] = 1.0 - fraction_col;
     taps.weight_col[1] = 1.0 - taps.weight_col[0];
     return taps;
-#endif
 }
+#endif
 
 // What SciPy stores: the double cast to the image's dtype, or rounded half up and saturated for uint8.
 DEVICE COMPUTE_T store_affine(double value)
@@ -291,16 +311,75 @@ DEVICE COMPUTE_T store_affine(double value)
 #endif
 }
 
-// One channel of one pixel after the affine map. `channel` points at the channel's plane of the sample.
-DEVICE COMPUTE_T sample_channel(const SOURCE_T *__restrict__ channel, const Taps &taps, double cval)
+// SciPy's sum, in its order: each product rounded, one weight after the other.
+DEVICE double blend_in_order(const double tap[2][2], const BlendTaps &taps)
 {
-    if (taps.kind == Taps::COPY) return (COMPUTE_T)channel[taps.offset[0][0]];
-    if (taps.kind == Taps::FILL) return store_affine(cval);
-    double sum = (widen(channel[taps.offset[0][0]]) * taps.weight_row[0]) * taps.weight_col[0];
-    sum += (widen(channel[taps.offset[0][1]]) * taps.weight_row[0]) * taps.weight_col[1];
-    sum += (widen(channel[taps.offset[1][0]]) * taps.weight_row[1]) * taps.weight_col[0];
-    sum += (widen(channel[taps.offset[1][1]]) * taps.weight_row[1]) * taps.weight_col[1];
-    return store_affine(sum);
+    double sum = (tap[0][0] * taps.weight_row[0]) * taps.weight_col[0];
+    sum += (tap[0][1] * taps.weight_row[0]) * taps.weight_col[1];
+    sum += (tap[1][0] * taps.weight_row[1]) * taps.weight_col[0];
+    sum += (tap[1][1] * taps.weight_row[1]) * taps.weight_col[1];
+    return sum;
+}
+
+// The sum in half the operations. Where nothing is negative its relative error is below 5 * 2^-53, and so is that of
+// SciPy's order.
+DEVICE double blend_fused(const double tap[2][2], const double weight[2][2])
+{
+    double sum = tap[0][0] * weight[0][0];
+    sum = fma(tap[0][1], weight[0][1], sum);
+    sum = fma(tap[1][0], weight[1][0], sum);
+    return fma(tap[1][1], weight[1][1], sum);
+}
+
+// Two doubles as near to each other as the two blends round to the same float, unless a middle between two floats lies
+// next to them: there the low 29 bits are a 1 and then zeros. It happens to about one value in 10^7.
+DEVICE bool is_near_tie(double sum)
+{
+    return ((unsigned)__double2loint(sum) & 0x1fffffffu) - (0x10000000u - 16u) <= 32u;
+}
+
+// STEP channels of one pixel after the affine map; `source` points at the sample's first of them.
+DEVICE void read_channels(const SOURCE_T *__restrict__ source, const CopyTap &taps, Shape shape, double cval, COMPUTE_T *values)
+{
+    const SOURCE_T *first = source + taps.offset;
+#pragma unroll
+    for (int k = 0; k < STEP; ++k) {
+        values[k] = taps.fill ? store_affine(cval) : (COMPUTE_T)first[k * source_channel_stride(shape)];
+    }
+}
+
+DEVICE void read_channels(const SOURCE_T *__restrict__ source, const BlendTaps &taps, Shape shape, double cval, COMPUTE_T *values)
+{
+    if (taps.fill) {
+#pragma unroll
+        for (int k = 0; k < STEP; ++k) values[k] = store_affine(cval);
+        return;
+    }
+    double tap[STEP][2][2];
+#pragma unroll
+    for (int at = 0; at < 4; ++at) {
+        const SOURCE_T *first = source + taps.offset[at / 2][at % 2];
+#pragma unroll
+        for (int k = 0; k < STEP; ++k) tap[k][at / 2][at % 2] = widen(first[k * source_channel_stride(shape)]);
+    }
+    double sum[STEP];
+    bool in_order = true;
+    if ((SOURCE_T)-1 > (SOURCE_T)0 && sizeof(COMPUTE_T) == 4 && !ROUND_AFFINE) {     // from unsigned to float
+        const double weight[2][2] = {{taps.weight_row[0] * taps.weight_col[0], taps.weight_row[0] * taps.weight_col[1]},
+                                     {taps.weight_row[1] * taps.weight_col[0], taps.weight_row[1] * taps.weight_col[1]}};
+        in_order = false;
+#pragma unroll
+        for (int k = 0; k < STEP; ++k) {
+            sum[k] = blend_fused(tap[k], weight);
+            in_order = in_order || is_near_tie(sum[k]);
+        }
+    }
+    if (in_order) {
+#pragma unroll
+        for (int k = 0; k < STEP; ++k) sum[k] = blend_in_order(tap[k], taps);
+    }
+#pragma unroll
+    for (int k = 0; k < STEP; ++k) values[k] = store_affine(sum[k]);
 }
 
 // ---------------------------------------------------------------------------------------------------- colour
@@ -355,6 +434,24 @@ DEVICE COMPUTE_T preprocess(COMPUTE_T value, int channel, double rescale)
 // The source channel that channel `channel` of the batch shows: caffe's are in reverse.
 DEVICE int source_channel(int channel, int channels) { return PREPROCESS == 2 ? channels - 1 - channel : channel; }
 
+// Calls use(channel, value) for the channels of the batch at one pixel; the value is the affine map's.
+template <class Tap, class Use>
+DEVICE void for_each_channel(const SOURCE_T *__restrict__ source, const Tap &taps, Shape shape, double cval, Use use)
+{
+    COMPUTE_T values[STEP];
+    if (STEP > 1) {
+        read_channels(source, taps, shape, cval, values);
+#pragma unroll
+        for (int channel = 0; channel < STEP; ++channel) use(channel, values[source_channel(channel, STEP)]);
+    } else {
+        for (int channel = 0; channel < shape.channels; ++channel) {
+            const int from = source_channel(channel, shape.channels);
+            read_channels(source + from * source_channel_stride(shape), taps, shape, cval, values);
+            use(channel, values[0]);
+        }
+    }
+}
+
 // ---------------------------------------------------------------------------------------------------- work of a block
 // A unit of work is one band of rows of one sample. Inside it the block is a stack of groups of `tile_cols` threads: a
 // thread keeps its column and its group steps down the rows, so the column's half of the map is computed once.
@@ -371,13 +468,13 @@ DEVICE Band band_of(long long unit, int num_bands, int rows_per_band, int height
     return band;
 }
 
-struct MapTerms {                // one row's or one column's share of a source position
+struct alignas(16) MapTerms {    // one row's or one column's share of a source position
     double row, col;
 };
 
 struct BlockShared {
-    Sample sample;
     MapTerms rows[MAX_BAND_ROWS];        // offset + row * matrix, by row of the band
+    Sample sample;
     double scratch[MAX_BLOCK];           // of block_reduce
 };
 
@@ -470,46 +567,58 @@ DEVICE void open_band(BlockShared &shared, const Band &band, Shape shape, const 
     __syncthreads();
 }
 
-// The taps of one pixel of the batch from nothing but the sample; visit_band has cheaper means for a whole band.
-DEVICE Taps taps_at(const Sample &sample, int row, int col, Shape shape)
+// Calls visit(taps_of, row, tile, col, is_inside) for the band's pixels, where taps_of() says where the pixel reads. Every
+// thread of the block makes the same number of calls, so `visit` may hold barriers; where `is_inside` is false the thread
+// has no pixel and taps_of must not be called.
+template <class TapsOfColumn, class Visit>
+DEVICE void walk_band(const Band &band, Shape shape, int tile_cols, TapsOfColumn taps_of_column, Visit visit)
 {
-    const int source_row = sample.flip_rows ? shape.height - 1 - row : row;
-    const int source_col = sample.flip_cols ? shape.width - 1 - col : col;
-    if (!sample.has_affine) return copy_tap(source_row, source_col, shape);
-    const double (*inverse_23)[3] = sample.inverse_23;
-    return find_taps((inverse_23[0][2] + source_row * inverse_23[0][0]) + source_col * inverse_23[0][1],
-                     (inverse_23[1][2] + source_row * inverse_23[1][0]) + source_col * inverse_23[1][1], shape);
+    const int lane = threadIdx.x % tile_cols, group = threadIdx.x / tile_cols, num_groups = blockDim.x / tile_cols;
+    for (int tile = 0; tile < shape.width; tile += tile_cols) {
+        const int col = tile + lane;
+        const auto taps_of_row = taps_of_column(col);
+        for (int first = 0; first < band.num_rows; first += num_groups) {
+            const int local = first + group;
+            visit([&] { return taps_of_row(local); }, band.first_row + local, tile, col,
+                  local < band.num_rows && col < shape.width);
+        }
+    }
 }
 
-// Calls visit(row, tile, col, taps, is_inside) for the band's pixels. Every thread of the block makes the same number of
-// calls, so `visit` may hold barriers; where `is_inside` is false the thread has no pixel and `taps` is not set.
 template <class Visit>
 DEVICE void visit_band(const BlockShared &shared, const Band &band, Shape shape, int tile_cols, Visit visit)
 {
     const Sample &sample = shared.sample;
-    const int lane = threadIdx.x % tile_cols, group = threadIdx.x / tile_cols, num_groups = blockDim.x / tile_cols;
-    const bool has_affine = HAS_AFFINE && sample.has_affine;
     const bool flip_rows = HAS_FLIP && sample.flip_rows, flip_cols = HAS_FLIP && sample.flip_cols;
-    for (int tile = 0; tile < shape.width; tile += tile_cols) {
-        const int col = tile + lane;
-        const int source_col = flip_cols ? shape.width - 1 - col : col;
-        MapTerms terms;
-        if (has_affine) {
-            terms.row = source_col * sample.inverse_23[0][1];
-            terms.col = source_col * sample.inverse_23[1][1];
-        }
-        for (int first = 0; first < band.num_rows; first += num_groups) {
-            const int local = first + group, row = band.first_row + local;
-            const bool is_inside = local < band.num_rows && col < shape.width;
-            Taps taps;
-            if (is_inside) {
-                if (has_affine) {
-                    taps = find_taps(shared.rows[local].row + terms.row, shared.rows[local].col + terms.col, shape);
-                } else {
-                    taps = copy_tap(flip_rows ? shape.height - 1 - row : row, source_col, shape);
-                }
-            }
-            visit(row, tile, col, taps, is_inside);
-        }
+    if (HAS_AFFINE && sample.has_affine) {           // the same for the whole block, so each way has its own loop
+        walk_band(band, shape, tile_cols, [&](int col) {
+            const int source_col = flip_cols ? shape.width - 1 - col : col;
+            const MapTerms terms = {source_col * sample.inverse_23[0][1], source_col * sample.inverse_23[1][1]};
+            return [&shared, shape, terms](int local) {
+                const MapTerms row_terms = shared.rows[local];
+                return find_taps(row_terms.row + terms.row, row_terms.col + terms.col, shape);
+            };
+        }, visit);
+    } else {
+        walk_band(band, shape, tile_cols, [&](int col) {
+            const int source_col = flip_cols ? shape.width - 1 - col : col;
+            return [&band, shape, flip_rows, source_col](int local) {
+                const int row = band.first_row + local;
+                return copy_tap(flip_rows ? shape.height - 1 - row : row, source_col, shape);
+            };
+        }, visit);
+    }
+}
+
+// Calls visit(taps) for the first pixel of the sample.
+template <class Visit> DEVICE void visit_first(const Sample &sample, Shape shape, Visit visit)
+{
+    const int row = sample.flip_rows ? shape.height - 1 : 0, col = sample.flip_cols ? shape.width - 1 : 0;
+    const double (*inverse_23)[3] = sample.inverse_23;
+    if (HAS_AFFINE && sample.has_affine) {
+        visit(find_taps((inverse_23[0][2] + row * inverse_23[0][0]) + col * inverse_23[0][1],
+                        (inverse_23[1][2] + row * inverse_23[1][0]) + col * inverse_23[1][1], shape));
+    } else {
+        visit(copy_tap(row, col, shape));
     }
 }

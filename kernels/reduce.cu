@@ -5,7 +5,7 @@
 // Macros: those of common.cuh. Checked by the launcher as for augment.cu.
 
 // Minimum and maximum over the affine map's output, for the channel shift and for brightness. Compiled with HAS_RANGE 0.
-extern "C" __global__ void __launch_bounds__(MAX_BLOCK) sample_range(
+extern "C" __global__ void __launch_bounds__(MAX_BLOCK, MIN_BLOCKS) sample_range(
     const SOURCE_T *__restrict__ images,     // (M, H, W, C) or (M, C, H, W)
     const double *__restrict__ table,        // (N, NUM_COLUMNS)
     double *__restrict__ ranges,             // (N, num_bands, 2): low, high
@@ -22,13 +22,12 @@ extern "C" __global__ void __launch_bounds__(MAX_BLOCK) sample_range(
         const SOURCE_T *source = images + shared.sample.source_index * (height * width * shape.channels);
         const double infinity = __longlong_as_double(0x7ff0000000000000ll);
         double low = infinity, high = -infinity;
-        visit_band(shared, band, shape, tile_cols, [&](int, int, int, const Taps &taps, bool is_inside) {
+        visit_band(shared, band, shape, tile_cols, [&](auto taps_of, int, int, int, bool is_inside) {
             if (!is_inside) return;
-            for (int channel = 0; channel < shape.channels; ++channel) {
-                const COMPUTE_T value = sample_channel(source + channel * source_channel_stride(shape), taps, cval);
+            for_each_channel(source, taps_of(), shape, cval, [&](int, COMPUTE_T value) {
                 low = value < low ? value : low;
                 high = value > high ? value : high;
-            }
+            });
         });
         low = block_reduce(low, shared.scratch, Lower());
         high = block_reduce(high, shared.scratch, Higher());
@@ -41,7 +40,7 @@ extern "C" __global__ void __launch_bounds__(MAX_BLOCK) sample_range(
 
 // Sums over the values after the rescale, seen from the sample's first value: a constant sample then has exactly the
 // variance zero, and a far mean costs no digits.
-extern "C" __global__ void __launch_bounds__(MAX_BLOCK) sample_moments(
+extern "C" __global__ void __launch_bounds__(MAX_BLOCK, MIN_BLOCKS) sample_moments(
     const SOURCE_T *__restrict__ images,     // (M, H, W, C) or (M, C, H, W)
     const double *__restrict__ table,        // (N, NUM_COLUMNS)
     const double *__restrict__ ranges,       // (N, num_bands, 2): sample_range's; null without HAS_RANGE
@@ -59,22 +58,26 @@ extern "C" __global__ void __launch_bounds__(MAX_BLOCK) sample_moments(
         open_band(shared, band, shape, table, ranges, num_bands);
         const SOURCE_T *source = images + shared.sample.source_index * (height * width * shape.channels);
         const Sample &sample = shared.sample;
-        auto value_at = [&](const Taps &taps, int channel) {
-            const int from = source_channel(channel, shape.channels);
-            COMPUTE_T value = sample_channel(source + from * source_channel_stride(shape), taps, cval);
-            value = shift_and_brighten(value, sample, shape.channels == 4 && from == 3);
+        auto rescaled = [&](int channel, COMPUTE_T value) {
+            value = shift_and_brighten(value, sample, shape.channels == 4 && source_channel(channel, 4) == 3);
             return preprocess(value, channel, rescale);
         };
-        if (threadIdx.x == 0) pivot = value_at(taps_at(sample, 0, 0, shape), 0);
+        if (threadIdx.x == 0) {
+            visit_first(sample, shape, [&](const auto &taps) {
+                for_each_channel(source, taps, shape, cval, [&](int channel, COMPUTE_T value) {
+                    if (channel == 0) pivot = rescaled(channel, value);
+                });
+            });
+        }
         __syncthreads();
         double sum = 0.0, squares = 0.0;
-        visit_band(shared, band, shape, tile_cols, [&](int, int, int, const Taps &taps, bool is_inside) {
+        visit_band(shared, band, shape, tile_cols, [&](auto taps_of, int, int, int, bool is_inside) {
             if (!is_inside) return;
-            for (int channel = 0; channel < shape.channels; ++channel) {
-                const double offset = value_at(taps, channel) - pivot;
+            for_each_channel(source, taps_of(), shape, cval, [&](int channel, COMPUTE_T value) {
+                const double offset = rescaled(channel, value) - pivot;
                 sum += offset;
                 squares += offset * offset;
-            }
+            });
         });
         sum = block_reduce(sum, shared.scratch, Plus());
         squares = block_reduce(squares, shared.scratch, Plus());
