@@ -28,9 +28,9 @@ def is_identity(params: np.ndarray) -> np.ndarray:
 def inverse_maps(params: np.ndarray, height: int, width: int, conventions: str = "keras") -> np.ndarray:
     """Build the map from output pixel to source coordinate, for every sample at once.
 
-    ``source = map[:, :2] @ (row, col) + map[:, 2]``. The products are written out in the order in which Keras
-    multiplies its matrices (rotation, shift, shear, zoom), so that the two agree to the last bits; the kernel does the
-    same operations in the same order.
+    ``source = map[:, :2] @ (row, col) + map[:, 2]``. The matrices are multiplied as Keras multiplies them, through
+    NumPy's BLAS, so that the two agree to the last bit: with ``fill_mode="constant"`` the last bit decides whether a
+    whole row of pixels lies on the border or beyond it. The kernel writes the same products out with ``fma``.
 
     Parameters
     ----------
@@ -52,23 +52,17 @@ def inverse_maps(params: np.ndarray, height: int, width: int, conventions: str =
     ``keras.src.legacy.preprocessing.image.apply_affine_transform`` and ``transform_matrix_offset_center`` (Keras 3.15);
     the exchanged axes are reported in keras#17398.
     """
+    num_samples = len(params)
     theta, shear = np.deg2rad(params["theta"]), np.deg2rad(params["shear"])
-    zx, zy = params["zx"], params["zy"]
-    if conventions == "keras":
-        first_shift, second_shift = params["tx"], params["ty"]
-        first_center, second_center = height / 2 - 0.5, width / 2 - 0.5
-    else:
-        first_shift, second_shift = params["ty"], params["tx"]
-        first_center, second_center = width / 2 - 0.5, height / 2 - 0.5
-    cos, sin = np.cos(theta), np.sin(theta)
-    first_offset = cos * first_shift + -sin * second_shift
-    second_offset = sin * first_shift + cos * second_shift
-    slant, squeeze = -np.sin(shear), np.cos(shear)
-    m00, m10 = cos * zx, sin * zx
-    m01, m11 = (cos * slant + -sin * squeeze) * zy, (sin * slant + cos * squeeze) * zy
-    maps = np.empty((len(params), 2, 3))
-    maps[:, 0, 0], maps[:, 0, 1] = m11, m10
-    maps[:, 1, 0], maps[:, 1, 1] = m01, m00
-    maps[:, 0, 2] = (m10 * -first_center + m11 * -second_center) + (second_offset + second_center)
-    maps[:, 1, 2] = (m00 * -first_center + m01 * -second_center) + (first_offset + first_center)
-    return maps
+    swapped = conventions == "corrected"
+    rotation, shift, slant, zoom, forth, back = np.broadcast_to(np.eye(3), (6, num_samples, 3, 3)).copy()
+    rotation[:, 0, 0] = rotation[:, 1, 1] = np.cos(theta)
+    rotation[:, 1, 0] = np.sin(theta)
+    rotation[:, 0, 1] = -rotation[:, 1, 0]
+    shift[:, 0, 2], shift[:, 1, 2] = params["ty" if swapped else "tx"], params["tx" if swapped else "ty"]
+    slant[:, 0, 1], slant[:, 1, 1] = -np.sin(shear), np.cos(shear)
+    zoom[:, 0, 0], zoom[:, 1, 1] = params["zx"], params["zy"]
+    center = np.array([width, height] if swapped else [height, width]) / 2 - 0.5
+    forth[:, :2, 2], back[:, :2, 2] = center, -center
+    centered = forth @ (rotation @ shift @ slant @ zoom) @ back
+    return np.ascontiguousarray(centered[:, [1, 0]][:, :, [1, 0, 2]])
