@@ -251,7 +251,7 @@ def plan_at(iterator: Iterator, epoch: int, index: int) -> BatchPlan:
     """
     with _plan_lock:
         if not iterator.counts_by_epoch or iterator.epoch != epoch:
-            iterator.set_epoch(epoch)
+            Iterator.set_epoch(iterator, epoch)  # not what a framework's subclass makes of it
         return iterator.plan_batch(index)
 
 

@@ -1,0 +1,228 @@
+"""What makes a data set one for Keras: its base classes, the backend's tensors, class weights, the calls of ``fit``."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .arrays import Array
+from .compat import array_module, require
+from .errors import DeviceError, GpuseqError, MissingDependencyError
+from .feeding import map_arrays
+from .fitwalk import FitWalk
+from .streams import host_array, jax_array, torch_memory, torch_tensor
+
+__all__ = ["BASES", "PY_DATASET", "FitDataset", "backend", "class_weights", "keras", "state_at"]
+
+logger = logging.getLogger("gpuseq")
+
+
+def _import_keras() -> Any:
+    try:
+        return require("keras", extra="keras", purpose="gpuseq.keras")
+    except MissingDependencyError:
+        raise
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            f"Keras is installed, but {error.name!r}, which its backend needs, is not. Say which backend is there "
+            'before anything imports keras: os.environ["KERAS_BACKEND"] = "torch" (or "jax"); or install it'
+        ) from error
+
+
+keras = _import_keras()
+
+PY_DATASET: Any = getattr(keras.utils, "PyDataset", None) or keras.utils.Sequence
+BASES: tuple[Any, ...] = (PY_DATASET,)
+if "tf_keras" in sys.modules:
+    BASES = (PY_DATASET, sys.modules["tf_keras"].utils.Sequence)
+_TELLS_EPOCHS = hasattr(PY_DATASET, "on_epoch_begin")
+
+
+def backend() -> str:
+    """Return for whom batches are made: "torch", "jax", or "numpy" for everybody else."""
+    name = "numpy" if not _TELLS_EPOCHS or "tf_keras" in sys.modules else keras.config.backend()
+    return name if name in ("torch", "jax") else "numpy"
+
+
+class FitDataset:
+    """What makes an iterator or a sequence a data set for Keras."""
+
+    device: str
+    _class_weight: dict[int, float] | None = None
+
+    @property
+    def _fit_walk(self) -> FitWalk:
+        walk: FitWalk | None = self.__dict__.get("_walk")
+        if walk is None:
+            # TensorFlow's prefetch makes a trial of any length.
+            self.__dict__["_walk"] = walk = FitWalk(None if backend() == "numpy" else 2)
+        return walk
+
+    # What subclasses say.
+
+    def _walked(self, epoch: int, position: int, index: int) -> Any:
+        raise NotImplementedError
+
+    def _plain(self, index: int) -> Any:
+        raise NotImplementedError
+
+    def _resume(self) -> tuple[int, int]:
+        return 0, 0
+
+    # What Keras asks.
+
+    @property
+    def num_batches(self) -> int:
+        """The number of batches in an epoch."""
+        self._fit_walk.opened()
+        return len(self)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> Any:
+        """Return batch `index` as a tuple of the backend's tensors; within ``fit``, the next batch.
+
+        Parameters
+        ----------
+        index : int
+            0 to ``len(self) - 1``.
+
+        Raises
+        ------
+        IndexError
+            If `index` is outside; a ValueError too.
+        """
+        walk = self._fit_walk
+        with torch_memory(self.device if backend() == "torch" else "cpu") as blocks:
+            if walk.inside:
+                if not walk.used:
+                    walk.go_to(*self._resume())
+                batch = self._walked(*walk.take(len(self)), index)  # type: ignore[arg-type]
+            else:
+                batch = self._plain(index)
+            batch = self._weighted(self._tupled(batch))
+            if backend() == "torch":
+                return map_arrays(lambda array: torch_tensor(array, blocks), batch)
+            return map_arrays(jax_array if backend() == "jax" else host_array, batch)
+
+    def on_epoch_begin(self) -> None:
+        """Note that ``fit``, ``evaluate`` or ``predict`` begins an epoch."""
+        self._refuse_double_sharding()
+        self._fit_walk.begin()
+
+    @property
+    def workers(self) -> int:
+        """1: this package reads ahead on its own threads, and Keras starts none."""
+        return 1
+
+    @workers.setter
+    def workers(self, value: int) -> None:
+        self.__dict__["_asked_workers"] = value
+
+    @property
+    def use_multiprocessing(self) -> bool:
+        """False: threads do it, and a GPU cannot be used from a forked process.
+
+        Raises
+        ------
+        DeviceError
+            When it is set to True and batches are made on a GPU.
+        """
+        return False
+
+    @use_multiprocessing.setter
+    def use_multiprocessing(self, value: bool) -> None:
+        if not value:
+            return
+        if getattr(self, "device", "cpu") != "cpu":
+            raise DeviceError(
+                f"use_multiprocessing=True cannot work with batches made on {self.device!r}: a CUDA context does not "
+                "survive a fork. Leave the argument out: files are read ahead on threads"
+            )
+        logger.info("use_multiprocessing=True is not needed and has no effect: files are read ahead on threads")
+
+    @property
+    def class_weight(self) -> dict[int, float] | None:
+        """Weight of each class, 1 for those not named: multiplied into the sample weights, where the batch is made.
+
+        Raises
+        ------
+        ValueError
+            When it is set to something else than classes from 0 with finite weights.
+        """
+        return self._class_weight
+
+    @class_weight.setter
+    def class_weight(self, value: Mapping[int, float] | None) -> None:
+        if value is not None:
+            good = isinstance(value, Mapping) and all(
+                isinstance(key, (int, np.integer)) and key >= 0 and np.isfinite(weight) for key, weight in value.items()
+            )
+            if not good:
+                raise ValueError(f"class_weight must map class indices from 0 to finite weights; got {value!r}")
+            value = {int(key): float(weight) for key, weight in value.items()}
+        self._class_weight = value
+
+    # What becomes of a batch.
+
+    def _tupled(self, batch: Any) -> tuple[Any, ...]:
+        if not isinstance(batch, tuple):
+            return (batch,)
+        if not 1 <= len(batch) <= 3:
+            raise ValueError(
+                f"{type(self).__module__}.{type(self).__name__} made a batch of {len(batch)} parts. "
+                "Return (x,), (x, y) or (x, y, sample_weight)"
+            )
+        return batch
+
+    def _weighted(self, batch: tuple[Any, ...]) -> tuple[Any, ...]:
+        if not self._class_weight or len(batch) == 1:
+            return batch
+        labels = batch[1]
+        if labels is None or isinstance(labels, (tuple, list, Mapping)) or labels.ndim > 2:
+            raise ValueError("class_weight needs one class per sample: labels of shape (N,), (N, 1) or (N, classes)")
+        weights = class_weights(labels, self._class_weight)
+        return (batch[0], labels, weights if len(batch) == 2 else batch[2] * weights)
+
+    def _refuse_double_sharding(self) -> None:
+        walk = getattr(getattr(self, "source", self), "walk", None)
+        if walk is None or walk.world == 1 or not hasattr(keras, "distribution"):
+            return
+        distribution = keras.distribution.distribution()
+        if getattr(distribution, "_is_multi_process", False) and getattr(distribution, "auto_shard_dataset", False):
+            raise GpuseqError(
+                f"the data are sharded twice: shard=({walk.rank}, {walk.world}) here, and Keras' distribution shards "
+                "again. Write distribution.auto_shard_dataset = False, or make it so: "
+                "keras.distribution.DataParallel(auto_shard_dataset=False)"
+            )
+
+
+def state_at(state: dict[str, int | str], epoch: int, index: int) -> dict[str, int | str]:
+    """Return an iterator's state, moved to a batch of an epoch."""
+    return state | {"by_epoch": 1, "epoch": epoch, "batch_index": index, "served": int(index > 0), "order": ""}
+
+
+def class_weights(labels: Array, weights: Mapping[int, float]) -> Array:
+    """Return the weight of each sample, where the labels are.
+
+    Parameters
+    ----------
+    labels : array
+        Shape ``(N,)`` or ``(N, 1)``: classes; ``(N, K)``: one-hot rows.
+    weights : mapping
+        Class to weight; 1 for those not in it.
+
+    Returns
+    -------
+    array
+        Shape ``(N,)``, float32.
+    """
+    xp = array_module(labels)
+    if labels.ndim == 2:
+        labels = labels[:, 0] if labels.shape[1] == 1 else labels.argmax(axis=1)
+    classes = xp.rint(labels).astype(np.int64)
+    table = np.ones(max(weights) + 2, np.float32)
+    table[list(weights)] = list(weights.values())
+    return xp.asarray(table)[xp.clip(classes, 0, len(table) - 1)]

@@ -1,0 +1,158 @@
+"""Batches for TensorFlow: eager tensors for loops of your own, a ``tf.data.Dataset``, and Keras without the host."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .compat import require
+from .errors import GpuseqError
+from .feeding import map_arrays, plan_at
+from .iterators import Iterator
+from .loader import Loader
+from .streams import host_array, tensorflow_tensor
+
+tf = require("tensorflow", extra="tensorflow", purpose="gpuseq.tensorflow")
+
+__all__ = ["TensorflowLoader", "as_dataset", "experimental_adapter", "loader"]
+
+
+def loader(iterator: Iterator) -> TensorflowLoader:
+    """Turn an iterator into what a TensorFlow loop of your own iterates over.
+
+    Parameters
+    ----------
+    iterator : Iterator
+        From ``generator.flow(...)`` and its kin.
+
+    Returns
+    -------
+    TensorflowLoader
+        Its batches are eager tensors, on the GPU where they are made there.
+
+    Raises
+    ------
+    TypeError
+        If `iterator` is something else.
+    """
+    return TensorflowLoader(iterator)
+
+
+class TensorflowLoader(Loader):
+    """An iterable with a length, ``set_epoch``, ``state_dict`` and ``load_state_dict``.
+
+    Parameters
+    ----------
+    iterator : Iterator
+        See `loader`.
+    """
+
+    def _make(self, epoch: int, index: int) -> Any:
+        batch = self.iterator.replay(plan_at(self.iterator, epoch, index))
+        return map_arrays(tensorflow_tensor, _listless(batch))
+
+
+def as_dataset(iterator: Iterator) -> Any:
+    """Return an iterator as a ``tf.data.Dataset``: each pass over it is the next epoch. Batches come from the host.
+
+    Parameters
+    ----------
+    iterator : Iterator
+        From ``generator.flow(...)`` and its kin.
+
+    Returns
+    -------
+    tf.data.Dataset
+        With a known cardinality; the number of rows of a batch is left open for the last one.
+
+    Raises
+    ------
+    TypeError
+        If `iterator` is something else.
+    ValueError
+        If there are no batches.
+    """
+    batches = _HostLoader(iterator)
+    if not len(batches):
+        raise ValueError("there are no batches: a tf.data.Dataset needs one to know its shapes")
+    example = batches._make(*batches._start)
+    signature = tf.nest.map_structure(lambda array: tf.TensorSpec((None, *array.shape[1:]), array.dtype), example)
+    dataset = tf.data.Dataset.from_generator(lambda: iter(batches), output_signature=signature)
+    return dataset.apply(tf.data.experimental.assert_cardinality(len(batches))).prefetch(1)
+
+
+def experimental_adapter(iterator: Iterator) -> Any:
+    """Return what ``model.fit`` takes on Keras' tensorflow backend to train on batches that never leave the GPU.
+
+    Experimental: it stands on Keras' private ``DataAdapter`` (Keras 3.7 and later), and ``fit`` ignores
+    ``class_weight`` and ``shuffle`` with it; the iterator shuffles as it does anyway.
+
+    Parameters
+    ----------
+    iterator : Iterator
+        From ``generator.flow(...)`` and its kin.
+
+    Raises
+    ------
+    TypeError
+        If `iterator` is something else.
+    GpuseqError
+        If this Keras has no such class; the message names the route by the host.
+    """
+    batches = TensorflowLoader(iterator)
+    try:
+        from keras.src.trainers.data_adapters.data_adapter import DataAdapter
+    except ImportError as error:
+        raise GpuseqError(
+            f"this Keras has no data adapters to build on ({error}). Write model.fit(iterator.to_keras()) instead"
+        ) from error
+
+    class Adapter(DataAdapter):  # type: ignore[misc]
+        """Eager tensors, batch by batch."""
+
+        def get_tf_dataset(self) -> Any:
+            return _Tuples(batches)
+
+        @property
+        def num_batches(self) -> int:
+            return len(batches)
+
+        @property
+        def batch_size(self) -> int:
+            return batches.batch_size
+
+        @property
+        def has_partial_batch(self) -> bool:
+            return bool(iterator.n % iterator.batch_size)
+
+        @property
+        def partial_batch_size(self) -> int:
+            return iterator.n % iterator.batch_size
+
+    return Adapter()
+
+
+class _HostLoader(Loader):
+    """NumPy batches, in tuples."""
+
+    def _make(self, epoch: int, index: int) -> Any:
+        return map_arrays(host_array, _listless(self.iterator.replay(plan_at(self.iterator, epoch, index))))
+
+
+class _Tuples:
+    """What Keras' loop iterates over, again each epoch."""
+
+    def __init__(self, batches: Loader) -> None:
+        self._batches = batches
+
+    def __iter__(self) -> Any:
+        for batch in self._batches:
+            yield batch if isinstance(batch, tuple) else (batch,)
+
+
+def _listless(batch: Any) -> Any:
+    """Turn lists into tuples, which TensorFlow takes for structure, and drop labels that are not there."""
+    if isinstance(batch, tuple) and len(batch) == 3 and batch[1] is None:
+        raise GpuseqError('remainder="exact" without labels gives (x, None, weights), which tf.data cannot hold')
+    if isinstance(batch, (tuple, list)):
+        return tuple(_listless(item) for item in batch)
+    return batch

@@ -1,0 +1,138 @@
+"""Batches for PyTorch: `loader` around an iterator, and `augment` for tensors that are there already."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .compat import require
+from .draw import draw_keyed, draw_params
+from .errors import GpuseqError
+from .feeding import map_arrays, plan_at
+from .image import ImageDataGenerator
+from .iterators import Iterator
+from .loader import Loader
+from .streams import cupy_view, torch_memory, torch_tensor
+
+torch = require("torch", extra="torch", purpose="gpuseq.torch")
+
+__all__ = ["TorchLoader", "augment", "loader"]
+
+
+def loader(iterator: Iterator) -> TorchLoader:
+    """Turn an iterator into what a PyTorch training loop iterates over.
+
+    Parameters
+    ----------
+    iterator : Iterator
+        From ``generator.flow(...)`` and its kin.
+
+    Returns
+    -------
+    TorchLoader
+        Its batches are tensors where the iterator makes them: over the same memory on the host, in torch's own memory
+        on a GPU.
+
+    Raises
+    ------
+    TypeError
+        If `iterator` is something else.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gpuseq import ImageDataGenerator
+    >>> from gpuseq.torch import loader
+    >>> images = np.zeros((5, 8, 8, 3), np.uint8)
+    >>> flow = ImageDataGenerator(device="cpu").flow(images, np.arange(5), batch_size=2, seed=1)
+    >>> [len(labels) for images, labels in loader(flow)]
+    [2, 2, 1]
+    """
+    return TorchLoader(iterator)
+
+
+class TorchLoader(Loader, torch.utils.data.IterableDataset):  # type: ignore[misc, name-defined]
+    """An iterable with a length, ``sampler.set_epoch``, ``state_dict`` and ``load_state_dict``.
+
+    Use it as it is, in Lightning, or where a ``DataLoader`` is demanded as ``DataLoader(loader, batch_size=None)`` or
+    torchdata's ``StatefulDataLoader(loader, batch_size=None)``. No worker processes are needed: files are decoded ahead
+    on threads. With ``num_workers=n`` on the CPU each process makes every n-th batch, in order, each once; call
+    ``sampler.set_epoch`` before each epoch then, as the processes are made anew.
+
+    Parameters
+    ----------
+    iterator : Iterator
+        See `loader`.
+    """
+
+    def _part(self) -> tuple[int, int]:
+        worker = torch.utils.data.get_worker_info()
+        if worker is None:
+            return 0, 1
+        if getattr(self.iterator, "device", "cpu") != "cpu":
+            raise GpuseqError(
+                "batches are made on a GPU, and a CUDA context does not survive in a worker process. Use "
+                "DataLoader(loader, batch_size=None, num_workers=0), or the loader without a DataLoader"
+            )
+        return worker.id, worker.num_workers
+
+    def _make(self, epoch: int, index: int) -> Any:
+        with torch_memory(getattr(self.iterator, "device", "cpu")) as blocks:
+            batch = self.iterator.replay(plan_at(self.iterator, epoch, index))
+            return map_arrays(lambda array: torch_tensor(array, blocks), batch)
+
+
+def augment(images: Any, generator: ImageDataGenerator, *, seed: int, epoch: int = 0, sample_ids: Any = None) -> Any:
+    """Transform a batch of tensors, each image by parameters of its own.
+
+    Parameters
+    ----------
+    images : torch.Tensor
+        Shape ``(N, H, W, C)`` or ``(N, C, H, W)`` as the generator's `data_format` says, on the host or a GPU; uint8,
+        uint16 or floating. Not written to; gradients do not flow through.
+    generator : ImageDataGenerator
+        What is done: everything from the rotation to the standard deviation.
+    seed : int
+        With the generator's ``rng="keras"`` the parameters are those of ``RandomState(seed)``, in order. With "keyed"
+        those of sample i are a function of (seed, epoch, ``sample_ids[i]``).
+    epoch : int
+        For "keyed".
+    sample_ids : tensor, array or None
+        For "keyed": shape ``(N,)``, integers. None: 0 to N - 1.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape of `images`, the generator's dtype, where `images` is.
+
+    Raises
+    ------
+    ValueError
+        If `images` has not four axes, or `sample_ids` another length.
+    TypeError
+        If `images` is no tensor.
+    """
+    if not isinstance(images, torch.Tensor):
+        raise TypeError(f"images must be a torch.Tensor; got {type(images).__name__}. For arrays see generator.flow")
+    if images.ndim != 4:
+        raise ValueError(f"images must have four axes; got shape {tuple(images.shape)}")
+    if images.dtype not in (torch.uint8, torch.uint16, torch.float32, torch.float64):
+        images = images.to(torch.float32)
+    height, width = images.shape[generator.row_axis], images.shape[generator.col_axis]
+    ranges = generator.transform_ranges
+    if generator.rng == "keyed":
+        ids = np.arange(len(images)) if sample_ids is None else np.asarray(sample_ids, np.int64)
+        if ids.shape != (len(images),):
+            raise ValueError(f"sample_ids must have shape ({len(images)},); got {ids.shape}")
+        params = draw_keyed(ranges, ids, height, width, seed=seed, epoch=epoch)
+    else:
+        stream: Any = np.random.RandomState(seed)
+        params = draw_params(stream, ranges, len(images), height, width)
+    device = "cpu" if images.device.type == "cpu" else f"cuda:{images.device.index}"
+    with torch_memory(device) as blocks:
+        array = cupy_view(images.contiguous())
+        batch = generator.process(array, params)
+        if batch is array:
+            batch = batch.copy()
+        return torch_tensor(batch, blocks)
