@@ -1,0 +1,164 @@
+"""compose.yaml, the Slurm script and the Kubernetes manifests: valid by their schemas, and true to what they start."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tests.docker.dockerfile import read_stages
+
+yaml = pytest.importorskip("yaml", reason="the deploy extra brings it")
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCKER = ROOT / "docker"
+COMPOSE = DOCKER / "compose.yaml"
+TRAIN_JOB = DOCKER / "k8s" / "trainjob.yaml"
+JOB = DOCKER / "k8s" / "job.yaml"
+SBATCH = DOCKER / "slurm" / "train.sbatch"
+
+
+def services() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(COMPOSE.read_text())["services"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def train() -> ModuleType:
+    pytest.importorskip("torch", reason="the test extra brings it")
+    spec = importlib.util.spec_from_file_location("train", DOCKER / "train.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def sbatch_words() -> list[str]:
+    text = re.sub(r"\\\n", " ", SBATCH.read_text())
+    (line,) = (line for line in text.splitlines() if line.startswith("exec srun"))
+    return shlex.split(line)
+
+
+def job_container() -> dict[str, Any]:
+    job = next(doc for doc in yaml.safe_load_all(JOB.read_text()) if doc["kind"] == "Job")
+    container: dict[str, Any] = job["spec"]["template"]["spec"]["containers"][0]
+    return container
+
+
+@pytest.mark.parametrize("who", ["compose", "trainjob", "job", "slurm"])
+def test_the_arguments_are_those_of_the_training_job(who: str, train: ModuleType) -> None:
+    words = {
+        "compose": lambda: services()["train"]["command"],
+        "trainjob": lambda: yaml.safe_load(TRAIN_JOB.read_text())["spec"]["trainer"]["args"],
+        "job": lambda: job_container()["args"],
+        "slurm": lambda: [word for word in sbatch_words() if word != "$@"],
+    }[who]()
+    options = train.parse_arguments(words[words.index("docker/train.py") + 1 :])
+    assert options.data == Path("/data")
+    assert options.checkpoint == Path("/out/checkpoint.pt")
+
+
+def test_compose_services_build_targets_that_exist() -> None:
+    assert set(services()) == {"demo", "test", "train"}
+    stages = read_stages(DOCKER / "Dockerfile")
+    for name, service in services().items():
+        assert service["build"]["target"] in stages, name
+        assert service["image"] == f"gpuseq:{service['build']['target']}"
+        assert (DOCKER / service["build"]["context"]).resolve() == ROOT
+        assert (ROOT / service["build"]["dockerfile"]).is_file()
+
+
+def test_compose_config() -> None:
+    for command in (["docker", "compose"], ["docker-compose"]):
+        if (
+            shutil.which(command[0])
+            and subprocess.run([*command, "version"], capture_output=True, check=False).returncode == 0
+        ):
+            break
+    else:
+        pytest.skip("neither `docker compose` nor `docker-compose` is installed")
+    done = subprocess.run(
+        [*command, "-f", str(COMPOSE), "config"], capture_output=True, text=True, check=False, env=dict(os.environ)
+    )
+    assert done.returncode == 0, done.stderr
+    assert set(yaml.safe_load(done.stdout)["services"]) == {"demo", "test", "train"}
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_job_is_valid_kubernetes(number: int) -> None:
+    kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="the deploy extra brings it")
+    documents = list(yaml.safe_load_all(JOB.read_text()))
+    assert [document["kind"] for document in documents] == ["Service", "Job"]
+    kubernetes_validate.validate(documents[number], "1.31", strict=True)
+    documents[number]["spec"]["completionz"] = 2
+    with pytest.raises(kubernetes_validate.ValidationError, match="completionz"):
+        kubernetes_validate.validate(documents[number], "1.31", strict=True)
+
+
+def test_the_jobs_pods_find_each_other() -> None:
+    service, job = yaml.safe_load_all(JOB.read_text())
+    name, nodes = job["metadata"]["name"], job["spec"]["completions"]
+    arguments = dict(word.removeprefix("--").split("=") for word in job_container()["args"] if "=" in word)
+    assert arguments["rdzv-endpoint"].startswith(f"{name}-0.{service['metadata']['name']}:")
+    assert job["spec"]["template"]["spec"]["subdomain"] == service["metadata"]["name"]
+    assert service["spec"]["selector"] == {"job-name": name}
+    assert int(arguments["nnodes"]) == nodes == job["spec"]["parallelism"]
+    assert int(arguments["nproc-per-node"]) == int(job_container()["resources"]["limits"]["nvidia.com/gpu"])
+
+
+def test_the_trainjob_is_valid_for_kubeflow_trainer() -> None:
+    models = pytest.importorskip("kubeflow_trainer_api.models", reason="the deploy extra brings it")
+    document = yaml.safe_load(TRAIN_JOB.read_text())
+    # The model drops what it does not know, so what comes back shows every misspelt field.
+    known = json.loads(models.TrainerV1alpha1TrainJob.from_dict(document).to_json())
+    assert known == document
+    document["spec"]["trainer"]["numNodez"] = 2
+    assert json.loads(models.TrainerV1alpha1TrainJob.from_dict(document).to_json()) != document
+
+
+def test_the_slurm_script_is_a_shell_script() -> None:
+    assert subprocess.run(["bash", "-n", str(SBATCH)], capture_output=True, check=False).returncode == 0
+    if shutil.which("shellcheck"):
+        done = subprocess.run(["shellcheck", str(SBATCH)], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout
+
+
+def test_the_slurm_script_starts_one_launcher_per_node(tmp_path: Path) -> None:
+    """Run it with a stand-in for Slurm and look at what reaches srun."""
+    for name, text in (("scontrol", 'echo "node7\nnode8"'), ("srun", 'printf "%s\\n" "$@"')):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    environment = {
+        "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
+        "SLURM_JOB_ID": "1234567",
+        "SLURM_JOB_NODELIST": "node[7-8]",
+        "SLURM_JOB_NUM_NODES": "2",
+        "SLURM_GPUS_ON_NODE": "8",
+        "OUT": str(tmp_path / "out"),
+    }
+    done = subprocess.run(
+        ["bash", str(SBATCH), "--epochs", "3"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    words = done.stdout.splitlines()
+    assert words.index("torchrun") < words.index("docker/train.py")
+    assert "--nnodes=2" in words
+    assert "--nproc-per-node=8" in words
+    assert any(re.fullmatch(r"--rdzv-endpoint=node7:\d{5}", word) for word in words)
+    assert words[-2:] == ["--epochs", "3"]
+    assert (tmp_path / "out").is_dir()
