@@ -10,6 +10,7 @@ import pytest
 
 from gpuseq import ops_cuda, ops_numpy
 from tests import naive
+from tests.cases import identity
 from tests.compare import assert_same
 from tests.cuda import host_runner
 from tests.cuda.catalogue import CASES, Case, Run
@@ -99,6 +100,36 @@ def test_the_answer_does_not_depend_on_the_launch(name: str, launch: str, monkey
     for run, expected in zip(case.runs(num_seeds=1), wanted, strict=True):
         near = {"max_ulp": 8} if case.options.samplewise_std else {}
         assert_same(compute(ops_cuda, case, run), expected, message=run.label, **near)
+
+
+def test_sums_on_the_edge_of_two_floats_are_rounded_as_scipys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fused sum differs from SciPy's in its last bits; where that could be seen in a float, SciPy's order is taken.
+
+    The pixel in the middle of each sample is put, by its shift, within a few last bits of the middle of two floats.
+    """
+    rng = np.random.default_rng(11)
+    num_samples = 4000
+    batch = rng.integers(1, 256, (num_samples, 3, 3, 1), dtype=np.uint8)
+    row_fraction, col_fraction = rng.uniform(0.2, 0.8, (2, num_samples))
+    left, right = batch[:, 1:, 1, 0].astype(np.float64).T, batch[:, 1:, 2, 0].astype(np.float64).T
+    upper, lower = left + col_fraction * (right - left)
+    wanted = (0.7 * upper + 0.3 * lower).astype(np.float32)
+    middle = (wanted.astype(np.float64) + np.nextafter(wanted, np.float32(1e9))) / 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        solved = (middle - upper) / (lower - upper)
+    row_fraction = np.where(np.isfinite(solved) & (solved > 0) & (solved < 1), solved, row_fraction)
+    params = identity(num_samples)
+    params["tx"], params["ty"] = col_fraction, row_fraction  # Keras' names move the other axis
+    options = CASES["affine_1_reflect"].options
+
+    host_runner.install(monkeypatch)
+    monkeypatch.setattr(
+        ops_cuda, "_geometry", lambda n, height, width: ops_cuda._Geometry((n,), 16, 4, height, 1)
+    )
+    got = ops_cuda.augment(batch, params, options)
+    assert_same(got, naive.augment(batch, params, options))
+    distance = np.abs(got[:, 1, 1, 0].astype(np.float64) - middle)
+    assert np.count_nonzero(distance <= np.spacing(got[:, 1, 1, 0]) * 0.5000001) > num_samples // 2
 
 
 @pytest.mark.parametrize(("num_samples", "height", "width"), [(1, 1, 1), (256, 224, 224), (1, 4000, 6000), (3, 5000, 1), (10**6, 8, 8)])
