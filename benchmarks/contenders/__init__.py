@@ -1,0 +1,133 @@
+"""Who makes batches. Each is at the settings its documentation recommends, and imports its library when opened."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from benchmarks.work import folder, pictures
+
+__all__ = ["CONTENDERS", "Absent", "Case", "Contender", "load", "need"]
+
+CONTENDERS = {
+    "gpuseq": ("ours", "Gpuseq"),
+    "keras": ("keras_generator", "KerasGenerator"),
+    "keras-layers-torch": ("keras_layers", "KerasLayers"),
+    "keras-layers-jax": ("keras_layers", "KerasLayers"),
+    "torchvision": ("torchvision_v2", "TorchvisionV2"),
+    "kornia": ("kornia_eager", "Kornia"),
+    "kornia-compiled": ("kornia_eager", "KorniaCompiled"),
+    "albumentations": ("albumentations_loader", "Albumentations"),
+    "dali": ("dali_pipeline", "Dali"),
+}
+"""Name -> (module in this package, class)."""
+
+
+class Absent(Exception):  # noqa: N818 - it is an answer, not an error
+    """Not installed, or not able to do this work: the message says which."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One piece of work.
+
+    Attributes
+    ----------
+    size : int
+        Rows and columns of the batches' images.
+    batch : int
+        Images per batch.
+    dtype : str
+        Of the batches.
+    device : {"cpu", "cuda"}
+        Where the batches are to be.
+    samples : int
+        Images in the data set.
+    files : bool
+        From a folder of 500x375 JPEG files instead of an array.
+    augment : bool
+        False: decode, resize and rescale only.
+    cache : str or None
+        gpuseq's, with files.
+    """
+
+    size: int = 224
+    batch: int = 32
+    dtype: str = "float32"
+    device: str = "cpu"
+    samples: int = 512
+    files: bool = False
+    augment: bool = True
+    cache: str | None = None
+
+
+class Contender:
+    """One who makes batches; subclasses override what they need.
+
+    Attributes
+    ----------
+    ahead : int
+        Batches that may lie ready before they are asked for. So many are taken before a clock starts.
+    note : str or None
+        What to know about its figures.
+    waits_each_batch : bool
+        Synchronise after each batch and not only at the end of a slice.
+    """
+
+    ahead = 0
+    note: str | None = None
+    waits_each_batch = False
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+
+    def prepare(self) -> None:
+        """Import the library; raise Absent where that fails."""
+
+    def rotate(self, degrees: float) -> np.ndarray | None:
+        """Return `benchmarks.work.picture` turned by the code that is timed, on the host, 0..255; None if it cannot."""
+        return None
+
+    def start(self) -> None:
+        """Open the data set from its beginning."""
+        raise NotImplementedError
+
+    def next_batch(self) -> Any:
+        """Return the next batch of images; its ``len`` is their number."""
+        raise NotImplementedError
+
+    def to_host(self, batch: Any) -> np.ndarray:
+        """Return a batch as a NumPy array."""
+        return np.asarray(batch)
+
+    def synchronize(self) -> None:
+        """Wait for the device."""
+
+    def close(self) -> None:
+        """Stop helpers."""
+
+    def array(self) -> np.ndarray:
+        """Return the data set in memory, ``(samples, size, size, 3)``, uint8."""
+        return pictures(self.case.samples, self.case.size)
+
+    def folder(self) -> str:
+        """Return the folder of JPEG files."""
+        return str(folder(self.case.samples))
+
+
+def need(module: str) -> Any:
+    """Import a peer's library or raise Absent."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise Absent(f"not installed ({error})") from error
+
+
+def load(name: str) -> type[Contender]:
+    """Return the class of a contender."""
+    module, attribute = CONTENDERS[name]
+    found: type[Contender] = getattr(importlib.import_module(f".{module}", __name__), attribute)
+    return found

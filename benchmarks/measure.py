@@ -1,0 +1,285 @@
+"""One process per contender, slices in turn, medians and quartiles."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .environment import ROOT
+
+__all__ = ["Row", "Runner", "Settings", "Worker", "race", "row", "spread", "time_each"]
+
+Row = dict[str, Any]
+"""suite, case, contender, unit, values, median, q1, q3; `absent` says why there are none; `at` holds plain numbers."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How long, how large, on what.
+
+    Attributes
+    ----------
+    seconds : float
+        Measured time per contender and case.
+    rounds : int
+        Slices that it is cut into.
+    device : {"cpu", "cuda"}
+        Where gpuseq makes its batches.
+    peers : tuple of str or None
+        Which contenders beside gpuseq; None for all.
+    smoke : bool
+        Tiny sizes, for trying the suite out. Its figures mean nothing.
+    """
+
+    seconds: float = 6.0
+    rounds: int = 7
+    device: str = "cpu"
+    peers: tuple[str, ...] | None = None
+    smoke: bool = False
+    say: Callable[[str], None] = field(default=lambda text: print(text, file=sys.stderr, flush=True), compare=False)
+
+    def wants(self, name: str) -> bool:
+        """Return whether a contender takes part: gpuseq always does."""
+        return self.peers is None or name == "gpuseq" or name in self.peers
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Return median and quartiles."""
+    q1, median, q3 = np.percentile(values, [25, 50, 75])
+    return {"median": float(median), "q1": float(q1), "q3": float(q3)}
+
+
+def row(
+    suite: str,
+    case: str,
+    contender: str,
+    unit: str,
+    values: Sequence[float] = (),
+    *,
+    absent: str | None = None,
+    note: str | None = None,
+    at: Mapping[str, Any] | None = None,
+) -> Row:
+    """Return one line of a result file."""
+    made: Row = {"suite": suite, "case": case, "contender": contender, "unit": unit}
+    if absent is None:
+        made |= {"values": [float(f"{value:.6g}") for value in values], **spread(values)}
+    else:
+        made["absent"] = absent
+    if note:
+        made["note"] = note
+    if at:
+        made["at"] = dict(at)
+    return made
+
+
+def time_each(
+    work: Callable[[], Any], count: int, *, warm_up: int = 3, after: Callable[[], Any] | None = None
+) -> list[float]:
+    """Return the seconds of each of `count` calls; `after` is called between them, unmeasured."""
+    seconds = []
+    for number in range(warm_up + count):
+        started = time.perf_counter()
+        work()
+        elapsed = time.perf_counter() - started
+        if number >= warm_up:
+            seconds.append(elapsed)
+        if after is not None:
+            after()
+    return seconds
+
+
+class WorkerError(RuntimeError):
+    """A contender that failed: the message says how."""
+
+
+class Worker:
+    """A contender in its own process, which does nothing but answer one question at a time.
+
+    Parameters
+    ----------
+    contender : str
+        Name in `benchmarks.contenders.CONTENDERS`.
+    case : mapping
+        See `benchmarks.contenders.Case`.
+    environ : mapping
+        Added to the environment.
+    """
+
+    def __init__(self, contender: str, case: Mapping[str, Any], environ: Mapping[str, str]) -> None:
+        # A session of its own: its helpers' processor time can be told from everybody else's.
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.worker", contender, json.dumps(dict(case))],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **environ},
+            start_new_session=True,
+        )
+
+    def ask(self, **question: Any) -> dict[str, Any]:
+        """Send a question and return the answer.
+
+        Raises
+        ------
+        WorkerError
+            If the contender failed or its process ended.
+        """
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.write(json.dumps(question) + "\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            self._process.kill()
+            errors = self._process.communicate()[1].strip().splitlines()
+            raise WorkerError(errors[-1] if errors else f"its process ended with status {self._process.returncode}")
+        answer: dict[str, Any] = json.loads(line)
+        if "failed" in answer:
+            raise WorkerError(answer["failed"])
+        return answer
+
+    def settle(self, limit: float = 2.0) -> None:
+        """Wait until the process and its helpers rest: what they make ahead must not cost the next contender."""
+        deadline = time.monotonic() + limit
+        before = self._ticks()
+        while time.monotonic() < deadline:
+            time.sleep(0.05)
+            now = self._ticks()
+            if now - before <= 1:
+                return
+            before = now
+
+    def _ticks(self) -> int:
+        total = 0
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdecimal():
+                continue
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[3]) == self._process.pid:  # its session
+                total += int(fields[11]) + int(fields[12])
+        return total
+
+    def close(self) -> None:
+        """End the process."""
+        try:
+            if self._process.poll() is None:
+                self.ask(do="close")
+        except WorkerError:
+            pass
+        try:
+            self._process.communicate(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.communicate()
+
+
+@dataclass
+class Runner:
+    """A contender's part in a race.
+
+    Attributes
+    ----------
+    contender : str
+        Name in `benchmarks.contenders.CONTENDERS`.
+    label : str
+        Name in the tables.
+    case : dict
+        See `benchmarks.contenders.Case`.
+    environ : dict
+        Added to its process' environment.
+    images, reopen : int, bool
+        Slices of that many images instead of a time; each from a new start.
+    """
+
+    contender: str
+    label: str
+    case: dict[str, Any]
+    environ: dict[str, str] = field(default_factory=dict)
+    images: int = 0
+    reopen: bool = False
+
+
+def race(
+    suite: str, case: str, runners: Sequence[Runner], settings: Settings, at: Mapping[str, Any] | None = None
+) -> list[Row]:
+    """Give each contender a slice in turn, round after round; check each one's results before it is timed.
+
+    Returns
+    -------
+    list of Row
+        Images per second, one value per slice. A contender that is not installed or fails is reported as that.
+    """
+    rows: list[Row | None] = [None] * len(runners)
+    workers: list[Worker | None] = [None] * len(runners)
+    values: list[list[float]] = [[] for _ in runners]
+    notes: list[str | None] = [None] * len(runners)
+    rss: list[float] = [0.0] * len(runners)
+    spent: list[float] = [0.0] * len(runners)
+
+    def drop(index: int, reason: str) -> None:
+        settings.say(f"  {suite} | {case} | {runners[index].label}: {reason}")
+        rows[index] = row(suite, case, runners[index].label, "img/s", absent=reason, at=at)
+        worker = workers[index]
+        if worker is not None:
+            worker.close()
+            workers[index] = None
+
+    try:
+        for index, runner in enumerate(runners):
+            workers[index] = worker = Worker(runner.contender, runner.case, runner.environ)
+            try:
+                opened = worker.ask(do="open")
+                if "absent" in opened:
+                    drop(index, opened["absent"])
+                else:
+                    notes[index] = opened.get("note")
+                    worker.settle()
+            except WorkerError as error:
+                drop(index, f"failed: {error}")
+        seconds = settings.seconds / settings.rounds
+        for number in range(settings.rounds):
+            for offset in range(len(runners)):
+                index = (number + offset) % len(runners)
+                worker_now = workers[index]
+                if worker_now is None or (len(values[index]) >= 3 and spent[index] > 3 * settings.seconds):
+                    continue  # gone, or so slow that three slices must do
+                runner = runners[index]
+                try:
+                    answer = worker_now.ask(do="slice", seconds=seconds, images=runner.images, reopen=runner.reopen)
+                except WorkerError as error:
+                    drop(index, f"failed: {error}")
+                    continue
+                values[index].append(answer["images"] / answer["seconds"])
+                rss[index], spent[index] = answer["rss_mb"], spent[index] + answer["seconds"]
+                worker_now.settle()
+    finally:
+        for worker_left in workers:
+            if worker_left is not None:
+                worker_left.close()
+    done: list[Row] = []
+    for index, runner in enumerate(runners):
+        made = rows[index]
+        if made is None:
+            extra = {**(at or {}), "rss_mb": rss[index]}
+            made = row(suite, case, runner.label, "img/s", values[index], note=notes[index], at=extra)
+            settings.say(f"  {suite} | {case} | {runner.label}: {made['median']:,.0f} img/s")
+        done.append(made)
+    return done

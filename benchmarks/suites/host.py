@@ -1,0 +1,106 @@
+"""What the host spends per batch of 256: plan, draw, launch, hand-over. Independent of the images' pixels."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+import gpuseq
+from benchmarks.measure import Row, Settings, row, time_each
+from benchmarks.work import AUGMENTATION, labels
+from gpuseq import device, kernels, ops, ops_cuda
+from gpuseq.compat import is_cupy
+from gpuseq.draw import draw_params
+from gpuseq.engine import synchronize
+
+__all__ = ["run", "without_a_device"]
+
+BATCH = 256
+
+
+def run(settings: Settings) -> list[Row]:
+    """Time each part by itself, and the whole through the iterator."""
+    count = 20 if settings.smoke else 400
+    rows: list[Row] = []
+    with contextlib.ExitStack() as stack:
+        note = None
+        if settings.device == "cpu":
+            stack.enter_context(without_a_device())
+            note = "launch into the void: no GPU"
+        # Small pictures: what the host does per batch does not depend on their size.
+        images = np.zeros((4 * BATCH, 8, 8, 3), np.uint8)
+        generator = gpuseq.ImageDataGenerator(**AUGMENTATION, device=settings.device)
+        iterator = generator.flow(images, labels(len(images)), batch_size=BATCH, seed=1)
+        plan = iterator.plan_batch()
+        fetched = iterator._source.fetch(plan.indices)
+        batch = iterator._make_images(fetched.images, plan.params, fetched.rows)
+        stream = np.random.RandomState(1)
+        parts: dict[str, Any] = {
+            "plan, the draw included": iterator.plan_batch,
+            "the draw alone": lambda: draw_params(stream, generator.transform_ranges, BATCH, 8, 8),
+            "launch": lambda: iterator._make_images(fetched.images, plan.params, fetched.rows),
+            "labels and tuple": lambda: iterator._with_labels(batch, plan.indices),
+            "plan and launch": lambda: iterator._make_images(
+                fetched.images, iterator.plan_batch().params, fetched.rows
+            ),
+            "everything, by next()": lambda: next(iterator),
+        }
+        for name, work in parts.items():
+            seconds = time_each(work, count, warm_up=30, after=lambda: synchronize(generator.device))
+            rows.append(
+                row("host", "batch of 256", name, "us per batch", [1e6 * value for value in seconds], note=note)
+            )
+        rows += [row("host", "batch of 256", *item) for item in _handed_over(batch, count)]
+    for made in rows:
+        made["values"] = made["values"][:: max(1, len(made["values"]) // 25)]  # enough to see the spread
+        settings.say(f"  host | {made['contender']}: {made['median']:.1f} {made['unit']}")
+    return rows
+
+
+def _handed_over(batch: Any, count: int) -> Iterator[tuple[str, str, list[float]]]:
+    """Yield what it costs to give a batch to a framework, without a copy."""
+    try:
+        import torch
+    except ImportError:
+        return
+    take = torch.from_numpy if not is_cupy(batch) else torch.from_dlpack
+    seconds = time_each(lambda: take(batch), count, warm_up=30)
+    yield "hand over to PyTorch, no copy", "us per batch", [1e6 * value for value in seconds]
+
+
+@contextlib.contextmanager
+def without_a_device() -> Iterator[None]:
+    """Let the CUDA launcher run without a GPU: all Python, table and casts are real, the launch does nothing."""
+    buffers: dict[Any, np.ndarray] = {}
+
+    def buffer(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        key = (shape, np.dtype(dtype))
+        if key not in buffers:
+            buffers[key] = np.zeros(shape, dtype)
+        return buffers[key]
+
+    def upload(shape: tuple[int, ...], dtype: Any, fill: Any) -> np.ndarray:
+        table = buffer(shape, dtype)
+        fill(table)
+        return table
+
+    def load(name: str, macros: kernels.Macros) -> kernels.Kernel:
+        if (name, macros) not in loaded:
+            kernel = kernels.Kernel.__new__(kernels.Kernel)
+            kernel.name, kernel.macros = name, macros
+            kernel._function = lambda grid, block, arguments, shared_mem: None
+            loaded[name, macros] = kernel
+        return loaded[name, macros]
+
+    loaded: dict[Any, kernels.Kernel] = {}
+    with (
+        mock.patch.object(ops, "_engine", return_value=ops_cuda),
+        mock.patch.object(device, "empty", buffer),
+        mock.patch.object(device, "upload", upload),
+        mock.patch.object(kernels, "load", load),
+    ):
+        yield

@@ -1,0 +1,112 @@
+"""Each op on the GPU: bytes moved over time, against the copy bandwidth measured beside it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from benchmarks.measure import Row, Settings, row
+from benchmarks.work import AUGMENTATION, pictures
+from gpuseq import ops
+from gpuseq.arrays import identity_params
+from gpuseq.compat import gpu_problem
+from gpuseq.draw import draw_params
+from gpuseq.options import AugmentOptions, Statistics, TransformRanges
+
+__all__ = ["OPS", "run"]
+
+_NOTHING: dict[str, Any] = {"has_affine": False, "has_flip": False, "has_channel_shift": False, "has_brightness": False}
+_AFFINE = _NOTHING | {"has_affine": True}
+_ALL = _AFFINE | {"has_flip": True, "rescale": 1 / 255}
+
+OPS: dict[str, dict[str, Any]] = {
+    "rotation, shifts, shear, zoom, flip, rescale": _ALL,
+    "the same, channels_first": _ALL | {"data_format": "channels_first"},
+    "the same, channels_first, float16": _ALL | {"data_format": "channels_first", "dtype": "float16"},
+    "the same, uint8": _AFFINE | {"has_flip": True, "dtype": "uint8", "round_affine": True},
+    "affine, order 0": _AFFINE | {"order": 0},
+    "affine, order 1, nearest": _AFFINE,
+    "affine, order 1, constant": _AFFINE | {"fill_mode": "constant"},
+    "affine, order 1, reflect": _AFFINE | {"fill_mode": "reflect"},
+    "affine, order 1, wrap": _AFFINE | {"fill_mode": "wrap"},
+    "flip": _NOTHING | {"has_flip": True},
+    "cast and rescale": _NOTHING | {"rescale": 1 / 255},
+    "brightness": _NOTHING | {"has_brightness": True},
+    "channel shift": _NOTHING | {"has_channel_shift": True},
+    "samplewise mean and std": _NOTHING | {"samplewise_center": True, "samplewise_std": True},
+    "featurewise mean and std": _NOTHING | {"featurewise_center": True, "featurewise_std": True},
+}
+
+
+def run(settings: Settings) -> list[Row]:
+    """Time each op by events on the device, on rotating buffers larger than its cache."""
+    case = "batch 256, 224x224x3 uint8"
+    problem = "asked for the CPU" if settings.device == "cpu" and gpu_problem() is None else gpu_problem()
+    if problem is not None:
+        return [row("kernel", case, name, "us", absent=problem) for name in ("device copy", *OPS)]
+    import cupy
+
+    count, batch, size = (3, 8, 24) if settings.smoke else (50, 256, 224)
+    repeats = 1 if settings.smoke else 4
+    source = cupy.asarray(np.concatenate([pictures(batch, size)] * repeats))
+    copied = [cupy.empty(256 << 20, cupy.uint8) for _ in range(2)]
+    seconds = _timed(lambda number: cupy.copyto(copied[number % 2], copied[1 - number % 2]), count)
+    bandwidth = 2 * copied[0].nbytes / float(np.median(seconds))
+    rows = [row("kernel", case, "device copy", "us", [1e6 * value for value in seconds], at={"bytes_per_s": bandwidth})]
+    ranges = TransformRanges(
+        rotation=AUGMENTATION["rotation_range"],
+        shear=AUGMENTATION["shear_range"],
+        zoom=(0.8, 1.2),
+        horizontal_flip=True,
+        channel_shift=20.0,
+        brightness=(0.7, 1.3),
+    )
+    params = draw_params(np.random.RandomState(1), ranges, batch, size, size)
+    params["tx"], params["ty"] = np.random.RandomState(2).uniform(-0.1 * size, 0.1 * size, (2, batch))
+    statistics = Statistics(mean=np.full(3, 100, np.float32), std=np.full(3, 50, np.float32))
+    for name, changes in OPS.items():
+        options = AugmentOptions(**changes)
+        drawn = params if any(changes[key] for key in _NOTHING) else identity_params(batch)
+        indices = [np.random.RandomState(number).permutation(len(source))[:batch] for number in range(8)]
+        outs = [ops.augment(source, drawn, options, indices=indices[0], statistics=statistics) for _ in range(2)]
+
+        def launch(
+            number: int, options: Any = options, drawn: Any = drawn, indices: Any = indices, outs: Any = outs
+        ) -> None:
+            ops.augment(
+                source, drawn, options, indices=indices[number % 8], statistics=statistics, out=outs[number % 2]
+            )
+
+        seconds = _timed(launch, count)
+        moved = batch * source[0].nbytes + outs[0].nbytes
+        share = moved / float(np.median(seconds)) / bandwidth
+        rows.append(
+            row(
+                "kernel",
+                case,
+                name,
+                "us",
+                [1e6 * value for value in seconds],
+                at={"bytes": moved, "share_of_copy": share},
+            )
+        )
+        settings.say(f"  kernel | {name}: {rows[-1]['median']:.1f} us, {100 * share:.0f} % of the copy's bandwidth")
+    return rows
+
+
+def _timed(launch: Any, count: int) -> list[float]:
+    import cupy
+
+    launches = 8  # between two events, so that the host is not what is measured
+    seconds = []
+    for number in range(count + 5):
+        begin, end = cupy.cuda.Event(), cupy.cuda.Event()
+        begin.record()
+        for step in range(launches):
+            launch(number * launches + step)
+        end.record()
+        end.synchronize()
+        if number >= 5:
+            seconds.append(cupy.cuda.get_elapsed_time(begin, end) / 1e3 / launches)
+    return seconds

@@ -1,0 +1,172 @@
+"""What was aimed at, and whether a round got there. The aims stand here; the figures come from the round."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from .measure import Row
+
+__all__ = ["Outcome", "find", "outcomes", "peers_ahead"]
+
+BASE = "Keras ImageDataGenerator"
+HEADLINE = "224x224, batch 32, float32"
+LARGE = "224x224, batch 256, float32"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One target.
+
+    Attributes
+    ----------
+    what, aim : str
+        In words.
+    measured : str
+        The figure, or why there is none.
+    met : bool or None
+        None where it was not measured.
+    """
+
+    what: str
+    aim: str
+    measured: str
+    met: bool | None
+
+
+def find(rows: Iterable[Row], suite: str, case: str, contender: str) -> Row | None:
+    """Return a measured row, or None."""
+    for row in rows:
+        if (row["suite"], row["case"], row["contender"]) == (suite, case, contender) and "median" in row:
+            return row
+    return None
+
+
+def outcomes(rows: list[Row], device: str) -> list[Outcome]:
+    """Return the targets of a round on `device`."""
+    return _on_cpu(rows) if device == "cpu" else _on_gpu(rows)
+
+
+def _on_cpu(rows: list[Row]) -> list[Outcome]:
+    case = "augmented"
+    return [
+        _ratio(rows, "arrays", HEADLINE, "gpuseq, CPU", BASE, 3.0, "arrays, 224x224, batch of 32"),
+        _ratio(rows, "folder", case, "gpuseq, CPU, epoch 1", BASE, 2.5, "JPEG folder, epoch 1"),
+        _ratio(
+            rows, "folder", case, "gpuseq, CPU, epoch 2 on, no cache", BASE, 2.5, "JPEG folder, later epochs, no cache"
+        ),
+        _ratio(
+            rows,
+            "folder",
+            case,
+            "gpuseq, CPU, epoch 2 on, host cache",
+            BASE,
+            2.5,
+            "JPEG folder, later epochs, host cache",
+        ),
+        _at_most(
+            rows, "host", "batch of 256", "plan and launch", 100, "us", "host time per batch of 256: plan, draw, launch"
+        ),
+        _at_most(rows, "imports", "fresh process", "import gpuseq", 0.2, "s", "import gpuseq"),
+    ]
+
+
+def _on_gpu(rows: list[Row]) -> list[Outcome]:
+    ours = "gpuseq, GPU"
+    found = [_share(rows)]
+    row = find(rows, "arrays", LARGE, ours)
+    aim = "at least 2.0 M img/s"
+    if row is None:
+        found.append(Outcome("arrays, 224x224, batch of 256, through the iterator", aim, "not measured", None))
+    else:
+        text = f"{row['median'] / 1e6:.2f} M img/s"
+        found.append(Outcome("arrays, 224x224, batch of 256, through the iterator", aim, text, row["median"] >= 2e6))
+    rivals = ("Kornia", "Kornia, compiled", "torchvision v2, DataLoader", "Keras layers, PyTorch", "Keras layers, JAX")
+    there = [name for name in rivals if find(rows, "arrays", LARGE, name)]
+    best = max(there, key=lambda name: _median(rows, "arrays", LARGE, name), default=rivals[0])
+    found += [
+        _ratio(rows, "arrays", LARGE, ours, best, 10, f"arrays, 224x224, batch of 256, against {best}"),
+        _ratio(
+            rows, "arrays", LARGE, ours, "DALI pipeline", 2, "arrays, 224x224, batch of 256, against DALI's pipeline"
+        ),
+        _ratio(rows, "arrays", LARGE, ours, BASE, 1000, "arrays, 224x224, batch of 256, against Keras' generator"),
+        _ratio(
+            rows,
+            "folder",
+            "augmented",
+            f"{ours}, epoch 1",
+            "DALI pipeline",
+            1,
+            "JPEG folder, epoch 1, against DALI's pipeline",
+        ),
+        _ratio(
+            rows, "folder", "augmented", f"{ours}, epoch 1", BASE, 20, "JPEG folder, epoch 1, against Keras' generator"
+        ),
+        _ratio(
+            rows,
+            "folder",
+            "augmented",
+            f"{ours}, epoch 2 on, device cache",
+            f"{ours}, epoch 1",
+            20,
+            "JPEG folder, device cache, against epoch 1",
+        ),
+        _at_most(
+            rows, "host", "batch of 256", "plan and launch", 100, "us", "host time per batch of 256: plan, draw, launch"
+        ),
+    ]
+    what, aim = "training step against a constant batch", "at most 2 % longer"
+    fed = [row for row in rows if row["suite"] == "feed" and "median" in row]
+    steps = {row["contender"]: row["median"] for row in fed}
+    if {"gpuseq", "a constant batch"} <= set(steps):
+        extra = steps["gpuseq"] / steps["a constant batch"] - 1
+        found.append(Outcome(what, aim, f"{100 * extra:+.1f} %", extra <= 0.02))
+    else:
+        found.append(Outcome(what, aim, "not measured", None))
+    return found
+
+
+def _median(rows: list[Row], suite: str, case: str, contender: str) -> float:
+    row = find(rows, suite, case, contender)
+    return float(row["median"]) if row else 0.0
+
+
+def _ratio(rows: list[Row], suite: str, case: str, ours: str, theirs: str, aim: float, what: str) -> Outcome:
+    mine, other = find(rows, suite, case, ours), find(rows, suite, case, theirs)
+    wanted = f"at least {aim:g} times {'Keras' + chr(39) + ' generator' if theirs == BASE else theirs}"
+    if mine is None or other is None:
+        return Outcome(what, wanted, "not measured", None)
+    ratio = mine["median"] / other["median"]
+    return Outcome(what, wanted, f"{ratio:.2f} times", ratio >= aim)
+
+
+def _at_most(rows: list[Row], suite: str, case: str, contender: str, aim: float, unit: str, what: str) -> Outcome:
+    row = find(rows, suite, case, contender)
+    if row is None:
+        return Outcome(what, f"at most {aim:g} {unit}", "not measured", None)
+    return Outcome(what, f"at most {aim:g} {unit}", f"{row['median']:.3g} {unit}", row["median"] <= aim)
+
+
+def _share(rows: list[Row]) -> Outcome:
+    what, aim = "fused kernel, batch of 256, float32", "at least 50 % of the copy's bandwidth"
+    for row in rows:
+        if row["suite"] == "kernel" and row["contender"].startswith("rotation") and "median" in row:
+            share = row["at"]["share_of_copy"]
+            return Outcome(what, aim, f"{100 * share:.0f} %", share >= 0.5)
+    return Outcome(what, aim, "not measured", None)
+
+
+def peers_ahead(rows: list[Row]) -> list[tuple[str, str, float]]:
+    """Return (case, peer, how many times the best of gpuseq's medians) for every peer that is ahead, by case."""
+    cases: dict[tuple[str, str, Any], list[Row]] = {}
+    for row in rows:
+        if "median" in row and row["unit"] == "img/s":
+            cases.setdefault((row["suite"], row["case"], row.get("at", {}).get("x")), []).append(row)
+    ahead = []
+    for (suite, case, x), together in cases.items():
+        mine = [row["median"] for row in together if row["contender"].startswith("gpuseq")]
+        where = f"{suite}: {case}" + ("" if x is None else f" {x}")
+        theirs = [row for row in together if mine and not row["contender"].startswith("gpuseq")]
+        ahead += [(where, row["contender"], row["median"] / max(mine)) for row in theirs if row["median"] > max(mine)]
+    return ahead
