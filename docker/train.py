@@ -21,6 +21,7 @@ import math
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import gpuseq
 from gpuseq import ImageDataGenerator
+from gpuseq.torch import TorchLoader, loader
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -97,8 +99,8 @@ def small_resnet(num_classes: int, width: int) -> nn.Module:
     )
 
 
-def open_data(options: argparse.Namespace, device: torch.device, rank: int, world: int) -> Any:
-    """Return this rank's batches: images ``(N, 3, H, W)`` float32 and class indices ``(N,)``, on `device`."""
+def open_data(options: argparse.Namespace, device: torch.device, rank: int, world: int) -> TorchLoader:
+    """Return this rank's batches: tensors on `device`, images ``(N, 3, H, W)`` and class indices ``(N,)``."""
     generator = ImageDataGenerator(
         rotation_range=15,
         width_shift_range=0.1,
@@ -111,7 +113,7 @@ def open_data(options: argparse.Namespace, device: torch.device, rank: int, worl
         rng="keyed",  # a picture depends on (seed, epoch, sample) alone, so another number of ranks may resume
         conventions="corrected",
     )
-    return generator.flow_from_directory(
+    flow = generator.flow_from_directory(
         options.data,
         target_size=(options.image_size, options.image_size),
         interpolation="bilinear",
@@ -122,13 +124,13 @@ def open_data(options: argparse.Namespace, device: torch.device, rank: int, worl
         cache=options.cache,
         verbose=rank == 0,
     )
+    return loader(flow)
 
 
-def as_tensor(array: Any, device: torch.device) -> torch.Tensor:
-    """Return a batch as a tensor on `device`: a view where it was made there."""
-    if hasattr(array, "__cuda_array_interface__"):
-        return torch.from_dlpack(array)
-    return torch.from_numpy(array).to(device)
+def endless(batches: TorchLoader) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Walk epoch after epoch, from where the loader stands."""
+    while True:
+        yield from batches
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -162,8 +164,9 @@ def train(options: argparse.Namespace) -> None:
 
     data = open_data(options, device, rank, world)
     num_steps = options.epochs * len(data)
+    num_classes = data.iterator.num_classes
     torch.manual_seed(options.seed)
-    model = small_resnet(data.num_classes, options.width).to(device)
+    model = small_resnet(num_classes, options.width).to(device)
     # After its first step DDP puts the gradients into other buckets, and more than two ranks may then sum in another
     # order. A resumed run has another first step, so where each bit counts the buckets must stay: DDP leaves them alone
     # when it looks for unused parameters.
@@ -198,9 +201,10 @@ def train(options: argparse.Namespace) -> None:
     # A scheduler that wants the machine back sends SIGTERM and waits: finish the step, save, leave.
     asked_to_stop: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: asked_to_stop.append(number))
+    batches = endless(data)
     for step in range(first_step + 1, num_steps + 1):
         epoch = data.epoch
-        images, labels = (as_tensor(part, device) for part in next(data))
+        images, labels = next(batches)
         with torch.autocast(device.type, torch.bfloat16, enabled=options.bf16):
             loss = nn.functional.cross_entropy(parallel(images), labels.long())
         optimizer.zero_grad(set_to_none=True)
