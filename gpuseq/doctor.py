@@ -32,8 +32,6 @@ ENVIRONMENT = (
     "LOCAL_RANK",
 )
 
-_FRAMEWORK = "a framework to train with; a backend for Keras"
-
 
 @dataclass(frozen=True)
 class Finding:
@@ -139,7 +137,7 @@ def examine() -> Report:
         _package(
             ("tensorflow", "tensorflow-cpu"),
             "TensorFlow",
-            _FRAMEWORK,
+            "gpuseq.tensorflow: batches as eager tensors or a tf.data.Dataset",
             install='pip install "gpuseq[tensorflow]"',
         ),
     )
@@ -312,7 +310,10 @@ def _dali() -> Finding:
 
 def _keras() -> Finding:
     """Find Keras and the backend it would load, without importing it."""
-    brings, install = "models to train; the generator that `gpuseq bench` compares with", 'pip install "gpuseq[keras]"'
+    brings, install = (
+        "gpuseq.keras: iterators for model.fit; what `gpuseq bench` compares with",
+        'pip install "gpuseq[keras]"',
+    )
     found = _version("keras")
     if found is None:
         return Finding("Keras", False, None, "", brings, install)

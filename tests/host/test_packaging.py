@@ -191,6 +191,18 @@ def test_the_commands_in_the_readme_are_those_that_ci_runs() -> None:
     assert len(hooks) == 4
 
 
+def test_the_example_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "train").symlink_to(ROOT / "gpuseq" / "photos")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GPUSEQ_DEVICE", "cpu")
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(example, names)
+    assert names["images"].shape == (9, 224, 224, 3)
+    assert names["labels"].sum(axis=0).tolist() == [3, 3, 3]
+
+
 def test_a_start_of_the_command_is_quick() -> None:
     """Help must not wait for frameworks; the bound is generous, a framework's import is far beyond it."""
     started = time.perf_counter()
