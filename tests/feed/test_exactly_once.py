@@ -1,0 +1,275 @@
+"""Over an epoch each sample once, and with keyed numbers the same picture, however the epoch is walked."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from gpuseq import DirectoryIterator
+from gpuseq.feeding import plan_at, to_device
+from gpuseq.loader import Loader
+from tests.feed.samples import GEOMETRY, generator
+
+IMAGES = np.random.default_rng(1).uniform(0, 255, (37, 5, 5, 3)).astype(np.float32)
+LABELS = np.arange(37)
+
+
+def flow(n: int = 37, **options: Any) -> Any:
+    ranges = options.pop("ranges", {})
+    return generator(**ranges).flow(IMAGES[:n], LABELS[:n], **{"batch_size": 4, "seed": 3, **options})
+
+
+def samples(batches: Any) -> list[int]:
+    return [int(label) for batch in batches for label in batch[1]]
+
+
+WALKS = {
+    "n": st.integers(1, 37),
+    "batch_size": st.integers(1, 12),
+    "rng": st.sampled_from(["keras", "keyed"]),
+    "shuffle": st.booleans(),
+    "seed": st.integers(0, 2**32 - 1),
+}
+
+
+@settings(max_examples=60)
+@given(**WALKS, epoch=st.integers(0, 3))
+def test_an_epoch_of_next_holds_each_sample_once(
+    n: int, batch_size: int, rng: str, shuffle: bool, seed: int, epoch: int
+) -> None:
+    iterator = flow(n, batch_size=batch_size, rng=rng, shuffle=shuffle, seed=seed)
+    for _ in range(epoch + 1):
+        batches = [next(iterator) for _ in range(len(iterator))]
+        assert sorted(samples(batches)) == list(range(n))
+
+
+@settings(max_examples=60)
+@given(**WALKS, data=st.data())
+def test_any_order_of_access_holds_each_sample_once(
+    n: int, batch_size: int, rng: str, shuffle: bool, seed: int, data: st.DataObject
+) -> None:
+    iterator = flow(n, batch_size=batch_size, rng=rng, shuffle=shuffle, seed=seed)
+    iterator.set_epoch(1)
+    order = data.draw(st.permutations(range(len(iterator))))
+    assert sorted(samples(iterator[index] for index in order)) == list(range(n))
+
+
+@settings(max_examples=30)
+@given(
+    n=st.integers(1, 37),
+    batch_size=st.integers(1, 9),
+    rng=st.sampled_from(["keras", "keyed"]),
+    workers=st.integers(0, 6),
+    prefetch=st.integers(0, 3),
+)
+def test_any_number_of_workers(n: int, batch_size: int, rng: str, workers: int, prefetch: int) -> None:
+    iterator = flow(n, batch_size=batch_size, rng=rng, ranges=GEOMETRY)
+    alone = flow(n, batch_size=batch_size, rng=rng, ranges=GEOMETRY)
+    for epoch in range(2):
+        alone.set_epoch(epoch)
+        iterator.set_epoch(epoch)
+        batches = list(to_device(iterator, prefetch, workers, device="cpu"))
+        assert sorted(samples(batches)) == list(range(n))
+        for index, (x, _) in enumerate(batches):
+            assert np.array_equal(x, alone[index][0])
+
+
+@pytest.mark.parametrize("rng", ["keras", "keyed"])
+def test_bare_threads_on_one_iterator(rng: str) -> None:
+    """Eight threads ask one iterator for batches of three epochs, all at once: each gets the one it asked for."""
+    iterator = flow(rng=rng, ranges=GEOMETRY)
+    wanted = [(epoch, index) for epoch in range(3) for index in range(len(iterator))]
+    barrier = threading.Barrier(8)
+
+    def ask(part: int) -> list[tuple[int, int, Any]]:
+        barrier.wait()
+        return [(e, i, iterator.replay(plan_at(iterator, e, i))) for e, i in wanted[part::8]]
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = [answer for part in pool.map(ask, range(8)) for answer in part]
+    alone = flow(rng=rng, ranges=GEOMETRY)
+    assert len(answers) == len(wanted)
+    for epoch, index, (x, y) in answers:
+        wanted_x, wanted_y = alone.replay(plan_at(alone, epoch, index))
+        assert np.array_equal(y, wanted_y)
+        assert np.array_equal(x, wanted_x)
+
+
+@settings(max_examples=80)
+@given(
+    n=st.integers(1, 37),
+    world=st.integers(1, 5),
+    batch_size=st.integers(1, 9),
+    rng=st.sampled_from(["keras", "keyed"]),
+    remainder=st.sampled_from(["pad", "drop", "exact"]),
+    epoch=st.integers(0, 2),
+)
+def test_shards_cover_and_are_equally_long(
+    n: int, world: int, batch_size: int, rng: str, remainder: str, epoch: int
+) -> None:
+    counts: Counter[int] = Counter()
+    lengths, weighted = set(), Counter()
+    for rank in range(world):
+        iterator = flow(n, batch_size=batch_size, rng=rng, shard=(rank, world), remainder=remainder)
+        loader = Loader(iterator)
+        loader.set_epoch(epoch)
+        batches = list(loader)
+        lengths.add(len(batches))
+        counts.update(samples(batches))
+        for batch in batches:
+            if remainder == "exact":
+                weighted.update(int(y) for y, weight in zip(batch[1], batch[2], strict=True) if weight == 1)
+    assert len(lengths) == 1, "ranks have different numbers of batches"
+    if remainder == "drop":
+        assert set(counts.values()) <= {1}
+        assert sum(counts.values()) == n // world * world
+    else:
+        assert set(counts) == set(range(n)), "a sample is missing"
+        assert sum(counts.values()) == -(-n // world) * world
+        if remainder == "exact":
+            assert set(weighted) == set(range(n))
+            assert set(weighted.values()) == {1}
+
+
+@settings(max_examples=60)
+@given(
+    n=st.integers(1, 37),
+    batch_size=st.integers(1, 9),
+    rng=st.sampled_from(["keras", "keyed"]),
+    stop=st.integers(0, 60),
+    prefetch=st.booleans(),
+)
+def test_resumed_anywhere(n: int, batch_size: int, rng: str, stop: int, prefetch: bool) -> None:
+    """Leave after any number of batches, in any epoch; a new loader with the state goes on with the rest, bit for bit."""
+    first = Loader(flow(n, batch_size=batch_size, rng=rng, ranges=GEOMETRY))
+    stop %= 2 * len(first) + 1
+    done, state = [], first.state_dict()
+    while len(done) < stop:
+        for batch in first:
+            done.append(batch)
+            state = first.state_dict()
+            if len(done) == stop:
+                break
+    state = json.loads(json.dumps(state))
+    second = Loader(flow(n, batch_size=batch_size, rng=rng, ranges=GEOMETRY))
+    second.load_state_dict(state)
+    rest: list[Any] = []
+    while len(done) + len(rest) < 3 * len(first):
+        rest.extend(second)
+    whole = Loader(flow(n, batch_size=batch_size, rng=rng, ranges=GEOMETRY))
+    expected = [batch for _ in range(3) for batch in whole]
+    assert len(done) + len(rest) == len(expected)
+    for (x, y), (wanted_x, wanted_y) in zip(done + rest, expected, strict=True):
+        assert np.array_equal(y, wanted_y)
+        assert np.array_equal(x, wanted_x)
+
+
+@settings(max_examples=60)
+@given(
+    epoch=st.integers(0, 5),
+    seed=st.integers(0, 2**32 - 1),
+    batch_size=st.integers(1, 40),
+    world=st.integers(1, 4),
+    workers=st.integers(0, 4),
+    shuffle=st.booleans(),
+    resume_at=st.integers(0, 40),
+)
+def test_keyed_pictures_depend_on_nothing_else(
+    epoch: int, seed: int, batch_size: int, world: int, workers: int, shuffle: bool, resume_at: int
+) -> None:
+    """Batch size, workers, order, shards and resume point: the picture of a sample is the same, to the bit."""
+    reference = flow(batch_size=37, rng="keyed", seed=seed, shuffle=False, ranges=GEOMETRY)
+    reference.set_epoch(epoch)
+    pictures, _ = reference[0]
+    seen = set()
+    for rank in range(world):
+        options = {"batch_size": batch_size, "rng": "keyed", "seed": seed, "shuffle": shuffle, "ranges": GEOMETRY}
+        iterator = flow(**options, shard=(rank, world))
+        iterator.set_epoch(epoch)
+        iterator.load_state_dict(iterator.state_dict() | {"batch_index": resume_at % len(iterator)})
+        for index, (x, y) in enumerate(to_device(iterator, 2, workers, device="cpu")):
+            assert np.array_equal(x, pictures[y]), f"rank {rank}, batch {index}"
+            seen.update(y.tolist())
+    assert seen == set(range(37))
+    other = flow(batch_size=37, rng="keyed", seed=seed, shuffle=False, ranges=GEOMETRY)
+    other.set_epoch(epoch + 1)
+    assert not np.array_equal(other[0][0], pictures), "another epoch has other pictures"
+
+
+# From files, decoded ahead, in a new process.
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(5)
+    for number in range(17):
+        path = tmp_path / "pictures" / "ab"[number % 2] / f"{number:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (9, 11, 3), np.uint8)).save(path)
+    return tmp_path / "pictures"
+
+
+def from_folder(folder: Path, **options: Any) -> DirectoryIterator:
+    return generator(**GEOMETRY).flow_from_directory(
+        folder, (8, 8), batch_size=3, seed=9, verbose=False, decoder="pillow", class_mode="sparse", **options
+    )
+
+
+@pytest.mark.parametrize("prefetch", [0, 1, 4])
+@pytest.mark.parametrize("shard", [(0, 1), (1, 2)])
+def test_files_each_once_with_and_without_reading_ahead(folder: Path, prefetch: int, shard: tuple[int, int]) -> None:
+    plain = from_folder(folder, prefetch=0, shard=shard)
+    ahead = from_folder(folder, prefetch=prefetch, shard=shard)
+    loader, reference = Loader(ahead), Loader(plain)
+    for _ in range(2):
+        for (x, y), (wanted_x, wanted_y) in zip(loader, reference, strict=True):
+            assert np.array_equal(x, wanted_x)
+            assert np.array_equal(y, wanted_y)
+    loader.close()
+
+
+RESUME = """
+import json, sys
+import numpy as np
+from gpuseq import ImageDataGenerator
+from gpuseq.loader import Loader
+folder, state, out, rng = sys.argv[1:]
+generator = ImageDataGenerator(device="cpu", rng=rng, rotation_range=30, width_shift_range=0.1, height_shift_range=0.1,
+                               zoom_range=0.2, horizontal_flip=True, conventions="corrected")
+flow = generator.flow_from_directory(folder, (8, 8), batch_size=3, seed=9, verbose=False, decoder="pillow",
+                                     class_mode="sparse", prefetch=2)
+loader = Loader(flow)
+loader.load_state_dict(json.load(open(state)))
+np.savez(out, *[x for x, _ in loader], *[x for x, _ in loader])
+loader.close()
+"""
+
+
+@pytest.mark.parametrize("rng", ["keras", "keyed"])
+def test_resumed_in_a_new_process_under_prefetch(
+    folder: Path, tmp_path: Path, rng: str, run_script: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    loader = Loader(from_folder(folder, rng=rng, prefetch=2))
+    batches = [x for x, _ in loader]
+    walk = iter(loader)
+    batches += [next(walk)[0] for _ in range(2)]
+    (tmp_path / "state.json").write_text(json.dumps(loader.state_dict()))
+    rest = [x for x, _ in walk] + [x for x, _ in loader]
+    loader.close()
+    run_script(RESUME, str(folder), str(tmp_path / "state.json"), str(tmp_path / "rest.npz"), rng)
+    with np.load(tmp_path / "rest.npz") as resumed:
+        assert len(resumed.files) == len(rest) == 4 + 6
+        for got, wanted in zip(resumed.values(), rest, strict=True):
+            assert np.array_equal(got, wanted)
