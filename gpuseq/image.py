@@ -24,7 +24,7 @@ _DEPRECATED = {
 }
 
 
-class ImageDataGenerator(ImageTransforms):
+class ImageDataGenerator(ImageTransforms):  # numpydoc ignore=PR02
     """Random transforms and normalisation of image batches, on the GPU where there is one.
 
     Every argument up to `dtype` is Keras', with Keras' default and meaning.

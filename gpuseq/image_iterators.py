@@ -191,6 +191,8 @@ class NumpyArrayIterator(ImageIterator):
         Of the batches: float32 (default), float16, float64, uint8; bfloat16 on a device.
     rng, shard, remainder
         See `Iterator`; `rng` defaults to the generator's.
+    **kwargs
+        See `Iterator`.
     masks : array, list of array or None
         In the place of `y`; see `~gpuseq.ImageDataGenerator.flow`.
 

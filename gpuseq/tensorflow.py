@@ -37,7 +37,7 @@ def loader(iterator: Iterator) -> TensorflowLoader:
     return TensorflowLoader(iterator)
 
 
-class TensorflowLoader(Loader):
+class TensorflowLoader(Loader):  # numpydoc ignore=PR02
     """An iterable with a length, ``set_epoch``, ``state_dict`` and ``load_state_dict``.
 
     Parameters

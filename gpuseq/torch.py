@@ -52,7 +52,7 @@ def loader(iterator: Iterator) -> TorchLoader:
     return TorchLoader(iterator)
 
 
-class TorchLoader(Loader, torch.utils.data.IterableDataset):  # type: ignore[misc, name-defined]
+class TorchLoader(Loader, torch.utils.data.IterableDataset):  # type: ignore[misc, name-defined]  # numpydoc ignore=PR02
     """An iterable with a length, ``sampler.set_epoch``, ``state_dict`` and ``load_state_dict``.
 
     Use it as it is, in Lightning, or where a ``DataLoader`` is demanded as ``DataLoader(loader, batch_size=None)`` or
