@@ -38,7 +38,7 @@ suppress_warnings = ["myst.header"]
 
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
-autodoc_default_options = {"members": True, "undoc-members": False, "show-inheritance": True}
+autodoc_default_options = {"members": True, "undoc-members": False}
 autosummary_generate = False  # numpydoc brings the extension; the pages here are written by hand
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = False
