@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -136,14 +137,20 @@ class Worker:
         WorkerError
             If the contender failed or its process ended.
         """
+        self.tell(**question)
+        return self.hear()
+
+    def tell(self, **question: Any) -> None:
+        """Send a question; its answer is for `hear`."""
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        try:
+        with contextlib.suppress(BrokenPipeError):  # `hear` finds out
             self._process.stdin.write(json.dumps(question) + "\n")
             self._process.stdin.flush()
-            line = self._process.stdout.readline()
-        except BrokenPipeError:
-            line = ""
+
+    def hear(self) -> dict[str, Any]:
+        """Wait for an answer and return it; raise as `ask`."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
         if not line:
             self._process.kill()
             errors = self._process.communicate()[1].strip().splitlines()
@@ -245,8 +252,11 @@ def race(
     try:
         for index, runner in enumerate(runners):
             workers[index] = worker = Worker(runner.contender, runner.case, runner.environ)
+            worker.tell(do="open")
+        for index, worker in enumerate(workers):
+            assert worker is not None
             try:
-                opened = worker.ask(do="open")
+                opened = worker.hear()
                 if "absent" in opened:
                     drop(index, opened["absent"])
                 else:

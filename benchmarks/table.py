@@ -74,6 +74,10 @@ def tables(results: list[dict[str, Any]]) -> str:
         parts.append("**The GPU round has not run yet.** Everything below was measured on CPU cores.\n\n")
     for result in results:
         parts.append(f"## {_title(result)}\n\n{_machine(result)}\n\n")
+        for name, check in result.get("checks", {}).items():
+            verdict = "passed" if check["ok"] else "**FAILED**"
+            parts.append(f"- {name}: {verdict} in {check['took_s']:.0f} s: {_said(check['said'])}\n")
+        parts.append("\n" if result.get("checks") else "")
         parts.append("### Targets\n\n" + _targets(result) + "\n")
         ahead = peers_ahead(_rows(result))
         parts.append("### Where somebody else is faster\n\n")
@@ -92,7 +96,8 @@ def tables(results: list[dict[str, Any]]) -> str:
 def _machine(result: dict[str, Any]) -> str:
     """Say on what and when; suites measured at different times each have their line."""
     lines_: list[str] = []
-    newest: dict[str, Any] = list(result["suites"].values())[-1]["environment"]
+    parts = [*result.get("checks", {}).values(), *result["suites"].values()]
+    newest: dict[str, Any] = parts[-1]["environment"]
     gpu = newest["gpu"]
     lines_.append(f"- {newest['cpu']}, {newest['cores']} cores, {newest['memory_gib']} GiB; {newest['system']}")
     if gpu:
@@ -111,6 +116,10 @@ def _machine(result: dict[str, Any]) -> str:
     for (commit, day), names in groups.items():
         lines_.append(f"- commit {commit}, {day}: " + ", ".join(names))
     return "\n".join(lines_)
+
+
+def _said(said: Any) -> str:
+    return said if isinstance(said, str) else ", ".join(f"{key} {value}" for key, value in said.items())
 
 
 def _targets(result: dict[str, Any]) -> str:
@@ -233,7 +242,7 @@ def figures(results: list[dict[str, Any]]) -> str:
     """Return everything between the markers of the project's README."""
     parts = ["\n"]
     for result in results:
-        environment = list(result["suites"].values())[-1]["environment"]
+        environment = [*result.get("checks", {}).values(), *result["suites"].values()][-1]["environment"]
         where = environment["gpu"]["name"] if environment["gpu"] and result["device"] == "cuda" else environment["cpu"]
         parts.append(f"**{_title(result)}**: {where}, {environment['cores']} cores, {environment['date'][:10]}.\n\n")
         parts.append(f"{_targets(result)}\n")

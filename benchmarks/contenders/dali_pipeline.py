@@ -84,8 +84,8 @@ class Dali(Contender):
 
         @self.pipeline_def(batch_size=case.batch, **self.options)
         def arrays() -> Any:
-            images = fn.external_source(source=self._rows(), batch=True, layout="HWC")
-            images = images.gpu() if self.on_gpu else images
+            where = "gpu" if self.on_gpu else "cpu"
+            images = fn.external_source(source=self._rows(), batch=True, layout="HWC", device=where)
             return self._finished(self._warped(images)), images
 
         self.close()
@@ -94,6 +94,10 @@ class Dali(Contender):
 
     def _rows(self) -> Any:
         images, rng, batch = self.array(), np.random.default_rng(1), self.case.batch
+        if self.on_gpu:
+            import cupy
+
+            images = cupy.asarray(images)
 
         def batches() -> Any:
             while True:
