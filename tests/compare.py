@@ -8,10 +8,10 @@ import numpy as np
 
 from gpuseq import compat
 
-__all__ = ["assert_same", "assert_same_structure", "read_only", "ulp_distance"]
+__all__ = ["assert_same", "assert_same_structure", "place_of", "read_only", "ulp_distance"]
 
 
-def _where(array: Any) -> str:
+def place_of(array: Any) -> str:
     """Name the place an array lives in, or the type of something that is no array."""
     if isinstance(array, np.ndarray | np.generic):
         return "numpy"
@@ -84,8 +84,8 @@ def assert_same(
         At the first of these checks that fails; names the worst value and its place.
     """
     prefix = f"{message}: " if message else ""
-    wanted_place = where or _where(expected)
-    place = _where(actual)
+    wanted_place = where or place_of(expected)
+    place = place_of(actual)
     if place.partition(":")[0] != wanted_place.partition(":")[0]:
         raise AssertionError(f"{prefix}library: got {place}, expected {wanted_place}")
     if not hasattr(actual, "dtype") or not hasattr(expected, "dtype"):

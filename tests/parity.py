@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from tests.cases import FILL_MODES
-from tests.compare import assert_same, assert_same_structure
+from tests.compare import assert_same, assert_same_structure, place_of
 from tests.tolerance import EXACT, NORMALISED, PIXELS, unit_of
 
 __all__ = [
@@ -233,6 +233,14 @@ class Streams:
         return keys.tobytes(), int(position)
 
 
+def fetched(batch: Any, where: str) -> Any:
+    """Return a batch on the host, after a look at where each of its arrays of numbers lived."""
+    if isinstance(batch, tuple | list):
+        return type(batch)(fetched(item, where) for item in batch)
+    assert place_of(batch) == (where if batch.dtype.kind in "biuf" else "numpy")
+    return batch.get() if place_of(batch) != "numpy" else batch
+
+
 def _act(iterator: Any, action: Action) -> Any:
     name, index = action
     if name == "next":
@@ -250,6 +258,7 @@ def assert_same_walk(
     tolerance: Callable[[np.ndarray], float],
     *,
     input_labels: bool = False,
+    where: str = "numpy",
 ) -> None:
     """Ask the same things of Keras' iterator and of ours, and compare all they answer.
 
@@ -265,6 +274,8 @@ def assert_same_walk(
         Expected images -> largest difference.
     input_labels : bool
         The labels are images too (``class_mode="input"``).
+    where : {"numpy", "cupy:N"}
+        Where the numbers of our batches have to live.
     """
     images_at = ("batch", "batch[0]", "batch[0][0]") + (("batch[1]",) if input_labels else ())
 
@@ -282,7 +293,7 @@ def assert_same_walk(
             assert got is None, label
         else:
             try:
-                assert_same_structure(got, wanted, atol_of=atol_of)
+                assert_same_structure(fetched(got, where), wanted, atol_of=atol_of)
             except AssertionError as error:
                 raise AssertionError(f"{label} of {walk}: {error}") from None
         assert actual.batch_index == expected.batch_index, label

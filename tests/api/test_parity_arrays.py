@@ -106,6 +106,17 @@ def make_data(config: Config, seed: int) -> tuple[Any, dict[str, Any], np.ndarra
 
 @pytest.mark.parametrize("number", [pytest.param(number, id=f"{number:03d}") for number in range(NUM_CONFIGS)])
 def test_arrays(number: int, tmp_path: Path) -> None:
+    assert_arrays_equal_keras(number, tmp_path, "cpu")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("number", [pytest.param(number, id=f"{number:03d}") for number in range(NUM_CONFIGS)])
+def test_arrays_on_a_device(number: int, tmp_path: Path) -> None:
+    assert_arrays_equal_keras(number, tmp_path, "cuda:0")
+
+
+def assert_arrays_equal_keras(number: int, tmp_path: Path, device: str) -> None:
+    """Take both sides through configuration `number`, and compare all they answer."""
     config = sample(number)
     x, more, batch = make_data(config, number)
     folders = {"keras": tmp_path / "keras", "ours": tmp_path / "ours"}
@@ -113,7 +124,7 @@ def test_arrays(number: int, tmp_path: Path) -> None:
     original = batch.copy()
     with quiet():
         theirs = keras_image.ImageDataGenerator(**config.generator)
-        ours = gpuseq.ImageDataGenerator(**config.generator, device="cpu")
+        ours = gpuseq.ImageDataGenerator(**config.generator, device=device)
         if config.fit is not None:
             # ZCA with fewer images than values per image amplifies rounding noise a million times.
             shape = (
@@ -134,7 +145,8 @@ def test_arrays(number: int, tmp_path: Path) -> None:
             flows[side] = generator.flow(x, **more, **arguments)
         if not config.data["save"]:
             assert_same_attributes(flows["keras"], flows["ours"])
-        assert_same_walk(flows["keras"], flows["ours"], config.walk, streams, config.tolerance)
+        where = device.replace("cuda", "cupy").replace("cpu", "numpy")
+        assert_same_walk(flows["keras"], flows["ours"], config.walk, streams, config.tolerance, where=where)
     if config.data["save"]:
         exact = not (config.moves_pixels or config.normalises)
         assert_same_saved(folders["keras"], folders["ours"], levels=0 if exact else 1)

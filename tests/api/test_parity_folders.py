@@ -71,12 +71,23 @@ def sample(number: int) -> Config:
 
 @pytest.mark.parametrize("number", [pytest.param(number, id=f"{number:03d}") for number in range(NUM_CONFIGS)])
 def test_folders(number: int, tree: Path, tmp_path: Path) -> None:
+    assert_folders_equal_keras(number, tree, tmp_path, "cpu")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("number", [pytest.param(number, id=f"{number:03d}") for number in range(NUM_CONFIGS)])
+def test_folders_on_a_device(number: int, tree: Path, tmp_path: Path) -> None:
+    assert_folders_equal_keras(number, tree, tmp_path, "cuda:0", decoder="pillow")
+
+
+def assert_folders_equal_keras(number: int, tree: Path, tmp_path: Path, device: str, **options: Any) -> None:
+    """Take both sides through configuration `number`; `options` are our own arguments."""
     config = sample(number)
     folders = {"keras": tmp_path / "keras", "ours": tmp_path / "ours"}
     streams = Streams(number)
     with quiet():
         theirs = keras_image.ImageDataGenerator(**config.generator)
-        ours = gpuseq.ImageDataGenerator(**config.generator, device="cpu")
+        ours = gpuseq.ImageDataGenerator(**config.generator, device=device)
         if config.fit is not None:
             channels = COLOR_CHANNELS[config.flow["color_mode"]]
             shape = (5, 9, 9, channels) if config.generator["data_format"] == "channels_last" else (5, channels, 9, 9)
@@ -90,6 +101,7 @@ def test_folders(number: int, tree: Path, tmp_path: Path) -> None:
             if config.data["save"]:
                 folders[side].mkdir()
                 arguments |= {"save_to_dir": str(folders[side]), "save_prefix": "p", "save_format": "png"}
+            arguments |= options if side == "ours" else {}
             flows[side] = generator.flow_from_directory(str(tree), **arguments)
         if not config.data["save"]:
             assert_same_attributes(flows["keras"], flows["ours"])
@@ -102,6 +114,7 @@ def test_folders(number: int, tree: Path, tmp_path: Path) -> None:
             walk,
             streams,
             config.tolerance,
+            where=device.replace("cuda", "cupy").replace("cpu", "numpy"),
             input_labels=config.flow["class_mode"] == "input",
         )
     if config.data["save"]:
