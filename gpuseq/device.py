@@ -11,11 +11,17 @@ from typing import Any
 import numpy as np
 
 from .arrays import Array
+from .errors import DeviceError
 
 __all__ = ["address", "contiguous", "empty", "place_key", "to_device", "upload"]
 
 MAX_SLOTS = 16
-"""Pinned buffers per device. With all of them in flight the host waits for the oldest: it is 16 batches ahead."""
+"""Pinned buffers per device for small tables. With all in flight the host waits for the oldest: it is far ahead."""
+
+MAX_LARGE_SLOTS = 3
+"""The same for whole batches of images, of which one is filled while the others are on their way."""
+
+LARGE_BYTES = 1 << 22
 
 
 class _Slot:
@@ -33,14 +39,15 @@ class _Slot:
 class _Ring:
     """Pinned buffers of one device, oldest first. A slot that is taken out belongs to its taker."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_slots: int) -> None:
+        self._max_slots = max_slots
         self._slots: deque[_Slot] = deque()
         self._num_slots = 0
         self._lock = threading.Lock()
 
     def take(self, num_bytes: int) -> _Slot:
         with self._lock:
-            if self._slots and (self._slots[0].event.done or self._num_slots >= MAX_SLOTS):
+            if self._slots and (self._slots[0].event.done or self._num_slots >= self._max_slots):
                 slot = self._slots.popleft()
             else:
                 slot = None
@@ -48,13 +55,13 @@ class _Ring:
         if slot is None:
             return _Slot(max(num_bytes, 1 << 15))
         slot.event.synchronize()
-        return slot if slot.num_bytes >= num_bytes else _Slot(2 * num_bytes)
+        return slot if slot.num_bytes >= num_bytes else _Slot(num_bytes + num_bytes // 4)
 
     def give(self, slot: _Slot) -> None:
         self._slots.append(slot)
 
 
-_rings: dict[int, _Ring] = {}
+_rings: dict[tuple[int, bool], _Ring] = {}
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> Array:
@@ -113,7 +120,8 @@ def upload(shape: tuple[int, ...], dtype: Any, fill: Callable[[np.ndarray], None
 
     runtime = cupy.cuda.runtime
     num_bytes = math.prod(shape) * np.dtype(dtype).itemsize
-    ring = _rings.setdefault(runtime.getDevice(), _Ring())
+    is_large = num_bytes > LARGE_BYTES
+    ring = _rings.setdefault((runtime.getDevice(), is_large), _Ring(MAX_LARGE_SLOTS if is_large else MAX_SLOTS))
     slot = ring.take(num_bytes)
     try:
         fill(slot.bytes[:num_bytes].view(dtype).reshape(shape))
@@ -124,3 +132,48 @@ def upload(shape: tuple[int, ...], dtype: Any, fill: Callable[[np.ndarray], None
     finally:
         ring.give(slot)
     return array
+
+
+def free_bytes(device: str) -> int:
+    """Return the bytes that could be allocated on a device now: free on the card, or kept free by CuPy's pool.
+
+    Parameters
+    ----------
+    device : str
+        ``"cuda:N"``.
+    """
+    import cupy
+
+    with cupy.cuda.Device(int(device.partition(":")[2])):
+        return int(cupy.cuda.runtime.memGetInfo()[0] + cupy.get_default_memory_pool().free_bytes())
+
+
+def upload_rows(images: np.ndarray, device: str, rows: np.ndarray | None) -> Array:
+    """Gather rows into pinned memory and copy them to a device; the contract is `gpuseq.ops.upload`'s."""
+    import cupy
+
+    shape = images.shape if rows is None else (len(rows), *images.shape[1:])
+
+    def fill(buffer: np.ndarray) -> None:
+        if rows is None:
+            buffer[...] = images
+        else:
+            np.take(images, rows, axis=0, out=buffer, mode="clip")
+
+    with cupy.cuda.Device(int(device.partition(":")[2])):
+        return upload(shape, images.dtype, fill)
+
+
+def empty_on(shape: tuple[int, ...], dtype: str, device: str) -> Array:
+    """Allocate on a device; the contract is `gpuseq.ops.empty`'s."""
+    import cupy
+
+    with cupy.cuda.Device(int(device.partition(":")[2])):
+        try:
+            return cupy.empty(shape, dtype)
+        except cupy.cuda.memory.OutOfMemoryError:
+            wanted = math.prod(shape) * np.dtype(dtype).itemsize
+            raise DeviceError(
+                f"{device} has no room for {wanted / 1e9:.2f} GB: {free_bytes(device) / 1e9:.2f} GB are free. "
+                "Pass a smaller memory_limit or batch_size"
+            ) from None

@@ -249,10 +249,10 @@ def _file_stations(source: FileSource, plan: BatchPlan) -> list[tuple[str, str]]
         ("source", f"decoded: {len(source.paths)} files, {ahead}, on {threads} thread(s)"),
         ("decoder", f"{decoder}{asked}{others}; resized to {rows} x {cols}, {options.interpolation}"),
     ]
-    cache: Any = source._cache
+    cache = source.cache
     if cache is None:
         return [*stations, ("cache", 'none: every epoch decodes anew (cache="host" keeps the images)')]
-    kept = int(np.count_nonzero(cache.slots[plan.indices] >= 0)) if hasattr(cache, "slots") else 0
+    kept = cache.num_kept(plan.indices)
     return [
         *stations,
         ("cache", f"{kept} of this batch's {len(plan)} images; room for {cache.capacity} of {len(source.paths)}"),

@@ -161,7 +161,13 @@ class BatchFromFilesMixin(ImageIterator):
             num_threads=num_threads,
         )
         self._source = FileSource(
-            self.filepaths, options, on_error=on_error, prefetch=prefetch, cache=cache, memory_limit=memory_limit
+            self.filepaths,
+            options,
+            on_error=on_error,
+            prefetch=prefetch,
+            cache=cache,
+            memory_limit=memory_limit,
+            device=self.device,
         )
         self._reported: set[str] = set()
         if mask_directory is not None:
@@ -207,7 +213,6 @@ class BatchFromFilesMixin(ImageIterator):
             logger.warning("%d bad image file(s) were passed over:%s", len(new), listed)
 
     def _make_images(self, images: Array, params: np.ndarray, rows: np.ndarray | None) -> Array:
-        images = place(images, self.device)
         # Keras makes float32 images of files whatever the batch's dtype, and casts at the end.
         dtype = "float32" if self.dtype == "float64" else self.dtype
         if self.image_data_generator is None:

@@ -125,6 +125,7 @@ class ImageDataGenerator(ImageTransforms):  # numpydoc ignore=PR02
         shard: tuple[int, int] | str | None = None,
         remainder: str = "pad",
         masks: Any = None,
+        memory_limit: int | None = None,
     ) -> NumpyArrayIterator:
         """Make batches of an array in memory.
 
@@ -150,6 +151,9 @@ class ImageDataGenerator(ImageTransforms):  # numpydoc ignore=PR02
         masks : array, list of array or None
             In the place of `y`: ``(n, H, W)``, or like `x` with any number of channels. Each mask gets the affine map
             and the flips of its image, with nearest-neighbour resampling, and nothing else; its dtype stays.
+        memory_limit : int or None
+            Bytes that `x` may take on a GPU; a larger array stays on the host, and each batch is copied. None: 70 % of
+            what is free.
 
         Returns
         -------
@@ -181,6 +185,7 @@ class ImageDataGenerator(ImageTransforms):  # numpydoc ignore=PR02
             shard=shard,
             remainder=remainder,
             masks=masks,
+            memory_limit=memory_limit,
         )
 
     def flow_from_directory(

@@ -195,6 +195,9 @@ class NumpyArrayIterator(ImageIterator):
         See `Iterator`.
     masks : array, list of array or None
         In the place of `y`; see `~gpuseq.ImageDataGenerator.flow`.
+    memory_limit : int or None
+        Bytes that `x` may take on a GPU; a larger array stays on the host, and each batch is copied. None: 70 % of what
+        is free.
 
     Raises
     ------
@@ -229,6 +232,7 @@ class NumpyArrayIterator(ImageIterator):
         shard: tuple[int, int] | str | None = None,
         remainder: str = "pad",
         masks: Any = None,
+        memory_limit: int | None = None,
         **kwargs: Any,
     ) -> None:
         self.data_format = checked_data_format(data_format)
@@ -277,8 +281,8 @@ class NumpyArrayIterator(ImageIterator):
         self.save_to_dir = check_save_to_dir(save_to_dir)
         self.save_prefix = save_prefix
         self.save_format = save_format
-        self.x = place(x, self.device)
-        self._source = ArraySource(self.x)
+        self._source = ArraySource(x, self.device, memory_limit)
+        self.x = self._source.images
         if masks is not None:
             self._paired = masks_of_arrays(masks, whole, self.data_format, self.device, part)
         first = 1 if self.data_format == "channels_last" else 2

@@ -6,16 +6,18 @@ The engine follows from the arrays: NumPy arrays run on the host, CuPy arrays on
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
 from . import ops_numpy
 from .arrays import Array
-from .compat import is_cupy
+from .compat import available_memory, is_cupy, place
 from .options import AugmentOptions, Statistics
 
-__all__ = ["augment", "resize", "standardize", "warp_spline", "whiten"]
+__all__ = ["augment", "empty", "free_memory", "resize", "standardize", "upload", "warp_spline", "whiten"]
 
 
 def _engine(array: Array) -> ModuleType:
@@ -24,6 +26,11 @@ def _engine(array: Array) -> ModuleType:
 
         return ops_cuda
     return ops_numpy
+
+
+def _on(array: Array) -> AbstractContextManager[Any]:
+    """Make the array's device the current one, whichever it was."""
+    return array.device if is_cupy(array) else nullcontext()
 
 
 def augment(
@@ -64,7 +71,8 @@ def augment(
     ``ImageDataGenerator.apply_transform`` and ``standardize`` of Keras 3.15; ``scipy.ndimage.affine_transform`` of
     SciPy 1.16 and later for the warp.
     """
-    return _engine(images).augment(images, params, options, indices=indices, statistics=statistics, out=out)
+    with _on(images):
+        return _engine(images).augment(images, params, options, indices=indices, statistics=statistics, out=out)
 
 
 def standardize(
@@ -88,7 +96,8 @@ def standardize(
     array
         As in `augment`.
     """
-    return _engine(batch).standardize(batch, options, statistics, out=out)
+    with _on(batch):
+        return _engine(batch).standardize(batch, options, statistics, out=out)
 
 
 def whiten(batch: Array, matrix: Array) -> Array:
@@ -106,7 +115,8 @@ def whiten(batch: Array, matrix: Array) -> Array:
     array
         Shape and dtype of `batch`, new.
     """
-    return _engine(batch).whiten(batch, matrix)
+    with _on(batch):
+        return _engine(batch).whiten(batch, matrix)
 
 
 def warp_spline(images: Array, params: np.ndarray, options: AugmentOptions, order: int) -> Array:
@@ -137,7 +147,8 @@ def warp_spline(images: Array, params: np.ndarray, options: AugmentOptions, orde
     ----------
     ``scipy.ndimage.affine_transform``, ``cupyx.scipy.ndimage.affine_transform``.
     """
-    return _engine(images).warp_spline(images, params, options, order)
+    with _on(images):
+        return _engine(images).warp_spline(images, params, options, order)
 
 
 def resize(
@@ -172,4 +183,69 @@ def resize(
     ----------
     ``PIL.Image.Image.resize``.
     """
-    return _engine(images[0]).resize(images, target_size, interpolation, boxes=boxes, out=out)
+    with _on(images[0]):
+        return _engine(images[0]).resize(images, target_size, interpolation, boxes=boxes, out=out)
+
+
+def empty(shape: tuple[int, ...], dtype: str, device: str) -> Array:
+    """Return an uninitialised C-contiguous array on a device.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Its shape.
+    dtype : str
+        Its dtype.
+    device : str
+        ``"cpu"`` or ``"cuda:N"``.
+
+    Raises
+    ------
+    DeviceError
+        If the device has not that much memory left.
+    """
+    if device == "cpu":
+        return np.empty(shape, dtype)
+    from . import device as gpu
+
+    return gpu.empty_on(shape, dtype, device)
+
+
+def upload(images: np.ndarray, device: str, rows: np.ndarray | None = None) -> Array:
+    """Bring host images, or some rows of them, to a device: in one asynchronous copy from pinned memory on a GPU.
+
+    Parameters
+    ----------
+    images : array
+        Shape ``(M, ...)``. A device array is returned as `~gpuseq.compat.place` does.
+    device : str
+        ``"cpu"`` or ``"cuda:N"``.
+    rows : numpy.ndarray or None
+        Shape ``(N,)``, int64, each below M. None: all rows.
+
+    Returns
+    -------
+    array
+        Shape ``(N, ...)`` on `device`, valid in the order of the current stream.
+    """
+    if is_cupy(images) or device == "cpu":
+        images = place(images, device)
+        return images if rows is None else images[rows]
+    from . import device as gpu
+
+    return gpu.upload_rows(images, device, rows)
+
+
+def free_memory(device: str) -> int:
+    """Return the bytes that could be allocated on a device now.
+
+    Parameters
+    ----------
+    device : str
+        ``"cpu"`` or ``"cuda:N"``.
+    """
+    if device == "cpu":
+        return available_memory()
+    from . import device as gpu
+
+    return gpu.free_bytes(device)

@@ -12,17 +12,18 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
+from . import ops
 from .arrays import COLOR_CHANNELS, Array
-from .compat import available_memory
+from .caches import ImageCache
+from .compat import is_cupy, place
 from .decode import decode_files, decode_into
 from .errors import ImageFileError
 from .options import DecodeOptions
-from .readers import stat_token
 
 __all__ = ["ArraySource", "Fetched", "FileSource", "OnError"]
 
@@ -54,23 +55,50 @@ class Fetched:
 
 
 class ArraySource:
-    """Images of one array, kept in its own dtype and gathered by index inside the op.
+    """Images of one array, kept in its own dtype.
+
+    On the batches' device, if it fits there, it is gathered by index inside the op; else it stays on the host, and the
+    rows of each batch are copied.
 
     Parameters
     ----------
     images : array
-        Shape ``(M, H, W, C)`` or ``(M, C, H, W)``, where the batches are to be made. Not copied, not written to.
+        Shape ``(M, H, W, C)`` or ``(M, C, H, W)``. Not copied where it is already in place, not written to.
+    device : str
+        ``"cpu"`` or ``"cuda:N"``: where the batches are made.
+    memory_limit : int or None
+        Bytes that the array may take there. None: 70 % of what is free.
     """
 
-    def __init__(self, images: Array) -> None:
-        self.images = images
+    def __init__(self, images: Array, device: str = "cpu", memory_limit: int | None = None) -> None:
+        self.device = device
+        self.is_resident = True
+        if device != "cpu" and not is_cupy(images):
+            limit = ops.free_memory(device) * 7 // 10 if memory_limit is None else memory_limit
+            self.is_resident = images.nbytes <= limit
+            logger.info(
+                "the array (%.2f GB) %s within %.2f GB: it %s",
+                images.nbytes / 1e9,
+                "fits" if self.is_resident else "does not fit",
+                limit / 1e9,
+                f"moves to {device}" if self.is_resident else "stays on the host, and each batch is copied",
+            )
+        self.images = place(images, device) if self.is_resident else images
 
     def fetch(self, indices: np.ndarray) -> Fetched:
-        """Return the whole array and the rows; nothing is copied."""
-        return Fetched(self.images, indices, None, indices)
+        """Return the whole array and the rows, and copy nothing, where it is resident; else a copy of the rows.
+
+        Parameters
+        ----------
+        indices : numpy.ndarray
+            Shape ``(N,)``, int64.
+        """
+        if self.is_resident:
+            return Fetched(self.images, indices, None, indices)
+        return Fetched(ops.upload(self.images, self.device, indices), None, None, indices)
 
     def expect(self, upcoming: Sequence[np.ndarray], current: np.ndarray | None = None) -> None:
-        """Do nothing: every image is already here."""
+        """Do nothing: nothing is to be decoded."""
 
     def close(self) -> None:
         """Do nothing."""
@@ -90,10 +118,12 @@ class FileSource:
         can, with its label. A callable gets ``(path, error)`` and returns an image ``(H, W, C)``, or None to skip.
     prefetch : int
         How many announced batches are decoded ahead on a worker thread; 0 for none.
-    cache : {None, "host", "auto"}
-        Keep decoded 8-bit images in host memory after their first visit.
+    cache : {None, "host", "device", "auto"}
+        Keep decoded 8-bit images after their first visit; "auto" keeps them where the batches are made.
     memory_limit : int or None
-        Bytes for the cache. None: 70 % of what is available.
+        Bytes for the cache. None: 70 % of what is free.
+    device : str
+        ``"cpu"`` or ``"cuda:N"``: where images are handed over.
     """
 
     def __init__(
@@ -105,6 +135,7 @@ class FileSource:
         prefetch: int = 2,
         cache: str | None = None,
         memory_limit: int | None = None,
+        device: str = "cpu",
     ) -> None:
         if options.target_size is None:
             raise ValueError("FileSource needs options.target_size: a batch has one size")
@@ -114,13 +145,16 @@ class FileSource:
         self.prefetch = prefetch
         self.bad_files: dict[str, str] = {}
         self.image_shape = (*options.target_size, COLOR_CHANNELS[options.color_mode])
-        self._pending: dict[bytes, Future[_Block]] = {}
+        self._pending: dict[bytes, Future[_Decoded]] = {}
         # Batches that are planned and not yet fetched; a plan may never be made into a batch, so only so many are kept.
         self._claimed: deque[bytes] = deque(maxlen=64)
         self._lock = threading.Lock()
         self._executor: ThreadPoolExecutor | None = None
         self._finalizer: Any = None
-        self._cache = _HostCache(len(paths), self.image_shape, memory_limit) if cache else None
+        self.device = device
+        self.cache: ImageCache | None = None
+        if cache is not None:
+            self.cache = ImageCache(paths, self.image_shape, "cpu" if cache == "host" else device, memory_limit)
 
     def fetch(self, indices: np.ndarray) -> Fetched:
         """Return the images of a batch, decoded ahead where it was announced.
@@ -140,10 +174,20 @@ class FileSource:
             pending = self._pending.pop(key, None)
             if key in self._claimed:
                 self._claimed.remove(key)
-        block = pending.result() if pending is not None else self._load(indices)
-        if not any(block.errors):
-            return Fetched(block.images, block.rows, None, indices)
-        return self._mend(indices, block)
+        decoded = pending.result() if pending is not None else self._load(indices)
+        errors: list[ImageFileError | None] = decoded.errors
+        rows: np.ndarray | None = None
+        images: Array = decoded.images
+        if self.cache is not None and decoded.missing is not None:
+            is_good = np.array([error is None for error in decoded.errors], bool)
+            images, rows = self.cache.merge(indices, decoded.missing, decoded.images, is_good)
+            errors = [None] * len(indices)
+            for position, error in zip(decoded.missing, decoded.errors, strict=True):
+                errors[position] = error
+        images = ops.upload(images, self.device)
+        if not any(errors):
+            return Fetched(images, rows, None, indices)
+        return self._mend(indices, images, rows, errors)
 
     def expect(self, upcoming: Sequence[np.ndarray], current: np.ndarray | None = None) -> None:
         """Announce the next batches, nearest first: they are decoded ahead, and what is no longer expected is dropped.
@@ -181,17 +225,19 @@ class FileSource:
             self._finalizer.detach()
             executor.shutdown(wait=True, cancel_futures=True)
 
-    def _load(self, indices: np.ndarray) -> _Block:
-        if self._cache is None:
+    def _load(self, indices: np.ndarray) -> _Decoded:
+        """Decode what is not cached, on the calling thread: the caller's, or the one that works ahead."""
+        if self.cache is None:
             return self._decode(indices)
-        return self._cache.load(indices, self.paths, self._decode)
+        missing = self.cache.missing(indices)
+        return replace(self._decode(indices[missing]), missing=missing)
 
-    def _decode(self, indices: np.ndarray) -> _Block:
+    def _decode(self, indices: np.ndarray) -> _Decoded:
         paths = [self.paths[index] for index in indices]
         shape = (len(paths), *self.image_shape)
         if self.options.color_mode != "grayscale":
             images = np.empty(shape, np.uint8)
-            return _Block(images, None, decode_into(paths, self.options, images))
+            return _Decoded(images, decode_into(paths, self.options, images))
         # Grey files may hold 16 or 32 bits, which Keras keeps.
         results = decode_files(paths, self.options)
         arrays = [item for item in results if not isinstance(item, ImageFileError)]
@@ -202,16 +248,17 @@ class FileSource:
         for row, item in enumerate(results):
             if not isinstance(item, ImageFileError):
                 images[row] = item
-        return _Block(images, None, [item if isinstance(item, ImageFileError) else None for item in results])
+        return _Decoded(images, [item if isinstance(item, ImageFileError) else None for item in results])
 
-    def _mend(self, indices: np.ndarray, block: _Block) -> Fetched:
+    def _mend(
+        self, indices: np.ndarray, images: Array, rows: np.ndarray | None, errors: list[ImageFileError | None]
+    ) -> Fetched:
         """Apply the policy to the files of a batch that failed."""
-        rows = np.arange(len(indices)) if block.rows is None else block.rows.copy()
+        rows = np.arange(len(indices)) if rows is None else rows.copy()
         sample_indices = indices.copy()
-        images = block.images
-        keep = np.array([error is None for error in block.errors])
+        keep = np.array([error is None for error in errors])
         good = np.flatnonzero(keep)
-        for position, error in enumerate(block.errors):
+        for position, error in enumerate(errors):
             if error is None:
                 continue
             if self.on_error == "raise":
@@ -220,14 +267,18 @@ class FileSource:
             if callable(self.on_error):
                 answer = self.on_error(error.path, error)
                 if answer is not None:
-                    images = np.concatenate([images, self._answered(answer, error.path, images.dtype)[None]])
-                    rows[position], keep[position] = len(images) - 1, True
+                    # A batch of its own: the images may be the cache's block.
+                    images = images[rows]
+                    rows = np.arange(len(indices))
+                    answered = self._answered(answer, error.path, images.dtype)
+                    images[position] = ops.upload(answered[None], self.device)[0]
+                    keep[position] = True
             elif self.on_error == "substitute" and len(good):
                 donor = good[np.searchsorted(good, position) % len(good)]
                 rows[position], sample_indices[position], keep[position] = rows[donor], indices[donor], True
         positions = np.flatnonzero(keep)
         if not len(positions):
-            first = next(error for error in block.errors if error is not None)
+            first = next(error for error in errors if error is not None)
             raise ImageFileError(first.path, f"{first.reason}; and no other file of its batch could be read")
         return Fetched(images, rows[positions], positions, sample_indices[positions])
 
@@ -250,72 +301,9 @@ class FileSource:
 
 
 @dataclass(frozen=True)
-class _Block:
-    """Decoded images, the row of each asked-for sample (None: in order), and what failed, per asked-for sample."""
+class _Decoded:
+    """Host images of what was decoded, what failed, and which positions of the batch these are (None: all)."""
 
     images: np.ndarray
-    rows: np.ndarray | None
     errors: list[ImageFileError | None]
-
-
-class _HostCache:
-    """One block of decoded uint8 images, filled on first visit, as large as the data set or the memory limit."""
-
-    def __init__(self, num_samples: int, image_shape: tuple[int, ...], memory_limit: int | None) -> None:
-        image_bytes = int(np.prod(image_shape))
-        limit = available_memory() * 7 // 10 if memory_limit is None else memory_limit
-        self.capacity = min(num_samples, limit // image_bytes)
-        logger.info(
-            "host cache: room for %d of %d images (%.0f %%), %.1f MB",
-            self.capacity,
-            num_samples,
-            100 * self.capacity / max(1, num_samples),
-            self.capacity * image_bytes / 1e6,
-        )
-        self.block = np.empty((self.capacity, *image_shape), np.uint8)
-        self.slots = np.full(num_samples, -1, np.int64)
-        self.tokens: list[tuple[int, int] | None] = [None] * self.capacity
-        self.used = 0
-        self._lock = threading.Lock()
-
-    def load(self, indices: np.ndarray, paths: Sequence[str], decode: Callable[[np.ndarray], _Block]) -> _Block:
-        """Return a batch, from the block where its files are unchanged, decoding and keeping the rest."""
-        with self._lock:
-            slots = self.slots[indices]
-            tokens = [stat_token(paths[index]) for index in indices]
-            stale = np.array(
-                [slot < 0 or self.tokens[slot] != token for slot, token in zip(slots, tokens, strict=True)]
-            )
-            errors: list[ImageFileError | None] = [None] * len(indices)
-            if not stale.any():
-                return _Block(self.block, slots, errors)
-            missing = np.flatnonzero(stale)
-            fresh = decode(indices[missing])
-            all_fit = fresh.images.dtype == np.uint8
-            for row, position in enumerate(missing):
-                errors[position] = fresh.errors[row]
-                if fresh.errors[row] is None and fresh.images.dtype == np.uint8:
-                    slot = self.slots[indices[position]]
-                    if slot < 0 and self.used < self.capacity:
-                        slot = self.used
-                        self.used += 1
-                        self.slots[indices[position]] = slot
-                    if slot >= 0:
-                        self.block[slot] = fresh.images[row]
-                        self.tokens[slot] = tokens[position]
-                        slots[position] = slot
-                    all_fit = all_fit and slot >= 0
-            if all_fit:
-                return _Block(self.block, np.maximum(slots, 0), errors)
-            images = np.empty((len(indices), *fresh.images.shape[1:]), fresh.images.dtype)
-            kept = np.flatnonzero(~stale)
-            images[kept] = self.block[slots[kept]]
-            images[missing] = fresh.images
-            return _Block(images, None, errors)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_lock": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._lock = threading.Lock()
+    missing: np.ndarray | None = None

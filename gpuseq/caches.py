@@ -1,0 +1,156 @@
+"""Decoded images kept after their first visit, in one block of host or device memory."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from . import ops
+from .arrays import Array
+from .readers import stat_token
+
+__all__ = ["ImageCache"]
+
+logger = logging.getLogger("gpuseq")
+
+
+class ImageCache:
+    """A block of uint8 images: one slot per sample as far as memory goes, filled at the first visit, never evicted.
+
+    Parameters
+    ----------
+    paths : sequence of str
+        The files; the position is the sample number.
+    image_shape : tuple of int
+        ``(H, W, C)`` of each.
+    device : str
+        ``"cpu"`` or ``"cuda:N"``: where the block lives.
+    memory_limit : int or None
+        Bytes. None: 70 % of what is free there.
+
+    Attributes
+    ----------
+    block : array
+        Shape ``(capacity, H, W, C)``, uint8, on `device`.
+    """
+
+    def __init__(
+        self, paths: Sequence[str], image_shape: tuple[int, ...], device: str, memory_limit: int | None
+    ) -> None:
+        self._paths = paths
+        self._device = device
+        image_bytes = int(np.prod(image_shape))
+        limit = ops.free_memory(device) * 7 // 10 if memory_limit is None else memory_limit
+        self.capacity = min(len(paths), limit // image_bytes)
+        logger.info(
+            "cache on %s: room for %d of %d images (%.0f %%), %.1f MB",
+            device,
+            self.capacity,
+            len(paths),
+            100 * self.capacity / max(1, len(paths)),
+            self.capacity * image_bytes / 1e6,
+        )
+        self.block: Array = ops.empty((self.capacity, *image_shape), "uint8", device)
+        self.used = 0
+        self._slots = np.full(len(paths), -1, np.int64)
+        self._tokens: list[tuple[int, int] | None] = [None] * self.capacity
+        self._lock = threading.Lock()
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the images kept so far."""
+        return int(self.used * (self.block.nbytes // max(1, self.capacity)))
+
+    def num_kept(self, indices: np.ndarray) -> int:
+        """Return how many of a batch's samples have a slot.
+
+        Parameters
+        ----------
+        indices : numpy.ndarray
+            Sample numbers, shape ``(N,)``.
+        """
+        return int(np.count_nonzero(self._slots[indices] >= 0))
+
+    def missing(self, indices: np.ndarray) -> np.ndarray:
+        """Return the positions of a batch whose files must be decoded: never seen, or changed since.
+
+        Parameters
+        ----------
+        indices : numpy.ndarray
+            Sample numbers, shape ``(N,)``.
+        """
+        with self._lock:
+            slots = self._slots[indices].tolist()
+            tokens = [None if slot < 0 else self._tokens[slot] for slot in slots]
+        stale = [
+            slot < 0 or stat_token(self._paths[index]) != token
+            for index, slot, token in zip(indices, slots, tokens, strict=True)
+        ]
+        return np.flatnonzero(stale)
+
+    def merge(
+        self, indices: np.ndarray, missing: np.ndarray, decoded: np.ndarray, is_good: np.ndarray
+    ) -> tuple[Array, np.ndarray]:
+        """Keep what was decoded, as far as there is room, and return the whole batch.
+
+        Parameters
+        ----------
+        indices : numpy.ndarray
+            Sample numbers of the batch, shape ``(N,)``.
+        missing : numpy.ndarray
+            From `missing`, when the files were decoded.
+        decoded : numpy.ndarray
+            Their images, ``(len(missing), H, W, C)``, on the host.
+        is_good : numpy.ndarray
+            Shape ``(len(missing),)``, bool: which of them hold an image.
+
+        Returns
+        -------
+        images : array
+            Where the block lives: the block itself, or a new array where something had no room in it.
+        rows : numpy.ndarray
+            Shape ``(N,)``: the row of `images` for each sample; of no meaning for those that are not good.
+        """
+        eight_bit = decoded.dtype == np.uint8
+        with self._lock:
+            if eight_bit and len(missing):
+                self._keep(indices, missing, decoded, is_good)
+            slots = self._slots[indices]
+            failed = np.zeros(len(indices), bool)
+            failed[missing] = ~is_good
+            if (slots[~failed] >= 0).all() and (eight_bit or not len(missing)):
+                return self.block, np.maximum(slots, 0)
+            kept = np.ones(len(indices), bool)
+            kept[missing] = False
+            dtype = self.block.dtype if eight_bit else decoded.dtype
+            images = ops.empty((len(indices), *self.block.shape[1:]), dtype.name, self._device)
+            images[np.flatnonzero(kept)] = self.block[slots[kept]]
+            images[missing] = ops.upload(decoded, self._device)
+        return images, np.arange(len(indices))
+
+    def _keep(self, indices: np.ndarray, missing: np.ndarray, decoded: np.ndarray, is_good: np.ndarray) -> None:
+        rows, targets = [], []
+        for row in np.flatnonzero(is_good).tolist():
+            index = indices[missing[row]]
+            slot = self._slots[index]
+            if slot < 0:
+                if self.used == self.capacity:
+                    continue
+                slot = self._slots[index] = self.used
+                self.used += 1
+            self._tokens[slot] = stat_token(self._paths[index])
+            rows.append(row)
+            targets.append(int(slot))
+        if targets:
+            self.block[np.array(targets)] = ops.upload(decoded, self._device, np.array(rows))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.Lock()
