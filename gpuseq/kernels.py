@@ -13,7 +13,16 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-__all__ = ["COMPILE_OPTIONS", "SIGNATURES", "Kernel", "Macros", "cast_arguments", "kernel_folder", "load", "pasted_source"]
+__all__ = [
+    "COMPILE_OPTIONS",
+    "SIGNATURES",
+    "Kernel",
+    "Macros",
+    "cast_arguments",
+    "kernel_folder",
+    "load",
+    "pasted_source",
+]
 
 Macros: TypeAlias = tuple[tuple[str, str], ...]
 """``(name, value)`` pairs in a fixed order: what makes one variant of a kernel, and the key of its cache."""
@@ -83,7 +92,9 @@ def kernel_folder() -> Path:
     for folder in (package / "_kernels", package.parent / "kernels"):
         if (folder / "common.cuh").is_file():
             return folder
-    raise FileNotFoundError(f"the kernel files are missing: neither {package / '_kernels'} nor {package.parent / 'kernels'} holds them")
+    raise FileNotFoundError(
+        f"the kernel files are missing: neither {package / '_kernels'} nor {package.parent / 'kernels'} holds them"
+    )
 
 
 @cache
@@ -93,7 +104,9 @@ def pasted_source(file: str) -> str:
     Pasted and not included, because CuPy's compile cache does not see what an ``#include`` brings in; the ``#line``
     directives make the compiler's messages point into the files all the same.
     """
-    parts = [f'#line 1 "{name}"\n{(kernel_folder() / name).read_text(encoding="utf-8")}' for name in ("common.cuh", file)]
+    parts = [
+        f'#line 1 "{name}"\n{(kernel_folder() / name).read_text(encoding="utf-8")}' for name in ("common.cuh", file)
+    ]
     return "\n".join(parts)
 
 
@@ -131,7 +144,9 @@ def cast_arguments(name: str, arguments: Sequence[Any]) -> list[Any]:
         elif value.flags.c_contiguous:
             cast.append(value)
         else:
-            raise ValueError(f"argument {parameter!r} of kernel {name!r} must be C-contiguous; its strides are {value.strides}")
+            raise ValueError(
+                f"argument {parameter!r} of kernel {name!r} must be C-contiguous; its strides are {value.strides}"
+            )
     return cast
 
 

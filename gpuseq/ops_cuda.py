@@ -94,8 +94,8 @@ def whiten(batch: Array, matrix: Array) -> Array:
 def warp_spline(images: Array, params: np.ndarray, options: AugmentOptions, order: int) -> Array:
     """CUDA twin of `gpuseq.ops.warp_spline`, by ``cupyx.scipy.ndimage``; the contract is written there.
 
-    One chain of launches per plane. CuPy adds the offset last where SciPy adds it first, so the two agree to rounding
-    but not to the bit.
+    One chain of launches per plane, in double as SciPy's. CuPy adds the offset last where SciPy adds it first, so the
+    two agree to rounding but not to the bit.
     """
     from cupyx.scipy import ndimage
 
@@ -103,15 +103,17 @@ def warp_spline(images: Array, params: np.ndarray, options: AugmentOptions, orde
 
     channel_axis = 3 if options.source_format == "channels_last" else 1
     out = images.astype(np.uint8 if options.round_affine else options.compute_dtype)
-    height, width = images.shape[1:3] if channel_axis == 3 else images.shape[2:4]
+    out_nchw = out.transpose(0, 3, 1, 2) if channel_axis == 3 else out
+    _, num_channels, height, width = out_nchw.shape
     maps_n23 = inverse_maps(params, height, width, options.conventions)
-    for sample in np.flatnonzero(~is_identity(params)):
-        for channel in range(images.shape[channel_axis]):
-            plane = (sample, slice(None), slice(None), channel) if channel_axis == 3 else (sample, channel)
-            out[plane] = ndimage.affine_transform(
-                images[plane].astype(out.dtype, copy=False),
-                device.to_device(maps_n23[sample, :, :2]),
-                maps_n23[sample, :, 2],
+    device_maps = device.to_device(maps_n23)
+    for sample in np.flatnonzero(~is_identity(params)).tolist():
+        for channel in range(num_channels):
+            out_nchw[sample, channel] = ndimage.affine_transform(
+                out_nchw[sample, channel].astype(np.float64),
+                device_maps[sample, :, :2],
+                tuple(maps_n23[sample, :, 2]),
+                output=out.dtype,
                 order=order,
                 mode=options.fill_mode,
                 cval=options.cval,
@@ -127,7 +129,7 @@ def _run(
     statistics: Statistics | None,
     out: Array | None,
 ) -> Array:
-    """Launch the reductions that are needed, then the fused kernel. Without `params` only the standardisation is done."""
+    """Launch the reductions that are needed, then the fused kernel; without `params` only the standardisation."""
     if images.dtype.name not in _SOURCE_TYPES:
         images = images.astype(options.compute_dtype)
     images = device.contiguous(images)
@@ -286,7 +288,9 @@ def _geometry(num_samples: int, height: int, width: int) -> _Geometry:
     return _Geometry((min(num_samples * num_bands, 2**31 - 1),), MAX_BLOCK, tile_cols, rows_per_band, num_bands)
 
 
-_constants_of: weakref.WeakKeyDictionary[Statistics, dict[Any, tuple[Array | None, Array | None]]] = weakref.WeakKeyDictionary()
+_constants_of: weakref.WeakKeyDictionary[Statistics, dict[Any, tuple[Array | None, Array | None]]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 def _constants(statistics: Statistics, dtype: np.dtype[Any]) -> tuple[Array | None, Array | None]:

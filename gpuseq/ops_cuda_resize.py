@@ -72,9 +72,7 @@ def resize(
     if out.size == 0:
         return out
     limits = [None] * len(images) if boxes is None else [tuple(box) for box in np.asarray(boxes, np.float32).tolist()]
-    plans = [
-        _plan(*image.shape, target_size, interpolation, box) for image, box in zip(images, limits, strict=True)
-    ]
+    plans = [_plan(*image.shape, target_size, interpolation, box) for image, box in zip(images, limits, strict=True)]
     steps = [step for plan in plans for step in (plan.first, plan.last) if step is not None]
     tables = _tables({key for step in steps for key in step.tables})
     num_between = sum(plan.between_bytes for plan in plans)

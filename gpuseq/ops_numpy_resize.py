@@ -48,7 +48,7 @@ def _resize_one(
     if interpolation == "nearest":
         rows = nearest_indices(height, target_height, upper, lower)
         cols = nearest_indices(width, target_width, left, right)
-        return image_hwc[rows[:, None], cols]
+        return image_hwc.take(rows, axis=0).take(cols, axis=1)
 
     passes = []
     if target_width != width or (left, right) != (0.0, width):

@@ -44,11 +44,12 @@ class LineTable:
 
 
 def _box(x: np.ndarray) -> np.ndarray:
-    return ((x > -0.5) & (x <= 0.5)).astype(np.float64)
+    return np.where((x > -0.5) & (x <= 0.5), 1.0, 0.0)
 
 
 def _bilinear(x: np.ndarray) -> np.ndarray:
-    return np.maximum(1.0 - np.abs(x), 0.0)
+    x = np.abs(x)
+    return np.where(x < 1.0, 1.0 - x, 0.0)
 
 
 def _hamming(x: np.ndarray) -> np.ndarray:

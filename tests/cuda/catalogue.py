@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
@@ -163,7 +162,9 @@ def _colour_cases(few: tuple[str, ...]) -> Iterator[Case]:
     yield Case("samplewise_mean", replace(PLAIN, samplewise_center=True), exact=False)
     yield Case(
         "everything",
-        replace(samplewise, featurewise_center=True, featurewise_std=True, preprocessing="tf", data_format="channels_first"),
+        replace(
+            samplewise, featurewise_center=True, featurewise_std=True, preprocessing="tf", data_format="channels_first"
+        ),
         "float32",
         statistics=True,
         exact=False,

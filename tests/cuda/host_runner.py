@@ -26,7 +26,9 @@ from gpuseq import device, kernels
 __all__ = ["CACHE_FOLDER", "HostKernel", "HostRun", "Launch", "build", "install"]
 
 SHIM = Path(__file__).with_name("cuda_on_host.h")
-CACHE_FOLDER = Path(os.environ.get("GPUSEQ_KERNEL_CACHE") or Path(tempfile.gettempdir()) / f"gpuseq-host-kernels-{os.getuid()}")
+CACHE_FOLDER = Path(
+    os.environ.get("GPUSEQ_KERNEL_CACHE") or Path(tempfile.gettempdir()) / f"gpuseq-host-kernels-{os.getuid()}"
+)
 """Compiled variants, named by what they were made from: a second run of the tests compiles nothing."""
 
 COMPILER = (
@@ -60,9 +62,8 @@ def build(name: str, macros: kernels.Macros, flags: tuple[str, ...] = ()) -> Pat
             *(f"#define {macro} {value}" for macro, value in macros),
             f'#include "{SHIM}"',
             kernels.pasted_source(file),
-            'extern "C" int launch(unsigned grid_x, unsigned grid_y, unsigned block, unsigned shared_bytes, int reverse,',
-            "                      void **arguments)",
-            f"{{ return cuda_on_host::launch(&{name}, grid_x, grid_y, block, shared_bytes, reverse, arguments); }}",
+            'extern "C" int launch(unsigned x, unsigned y, unsigned block, unsigned shared, int reverse, void **arguments)',
+            f"{{ return cuda_on_host::launch(&{name}, x, y, block, shared, reverse, arguments); }}",
             "",
         ]
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -35,8 +34,8 @@ def near_twin(case: Case) -> dict[str, Any]:
 
 
 @pytest.fixture
-def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[HostRun]:
-    yield host_runner.install(monkeypatch)
+def host(monkeypatch: pytest.MonkeyPatch) -> HostRun:
+    return host_runner.install(monkeypatch)
 
 
 def test_numpy_knows_bfloat16() -> None:
@@ -123,16 +122,16 @@ def test_sums_on_the_edge_of_two_floats_are_rounded_as_scipys(monkeypatch: pytes
     options = CASES["affine_1_reflect"].options
 
     host_runner.install(monkeypatch)
-    monkeypatch.setattr(
-        ops_cuda, "_geometry", lambda n, height, width: ops_cuda._Geometry((n,), 16, 4, height, 1)
-    )
+    monkeypatch.setattr(ops_cuda, "_geometry", lambda n, height, width: ops_cuda._Geometry((n,), 16, 4, height, 1))
     got = ops_cuda.augment(batch, params, options)
     assert_same(got, naive.augment(batch, params, options))
     distance = np.abs(got[:, 1, 1, 0].astype(np.float64) - middle)
     assert np.count_nonzero(distance <= np.spacing(got[:, 1, 1, 0]) * 0.5000001) > num_samples // 2
 
 
-@pytest.mark.parametrize(("num_samples", "height", "width"), [(1, 1, 1), (256, 224, 224), (1, 4000, 6000), (3, 5000, 1), (10**6, 8, 8)])
+@pytest.mark.parametrize(
+    ("num_samples", "height", "width"), [(1, 1, 1), (256, 224, 224), (1, 4000, 6000), (3, 5000, 1), (10**6, 8, 8)]
+)
 def test_every_row_is_in_one_band(num_samples: int, height: int, width: int) -> None:
     cut = ops_cuda._geometry(num_samples, height, width)
     assert 1 <= cut.rows_per_band <= ops_cuda.MAX_BAND_ROWS

@@ -35,14 +35,22 @@ def test_nvrtc_compiles_every_variant_without_a_word(key: tuple[str, kernels.Mac
     assert f".visible .entry {key[0]}(" in ptx
     assert "fma.rn.f32" not in ptx, "a contracted multiply-add rounds once where SciPy and NumPy round twice"
     macros = dict(key[1])
-    built = 6 * ptx.count(".visible .entry") if macros.get("HAS_AFFINE") == "1" else 0
-    written = ptx.count("fma.rn.f64") - built  # build_inverse has six, as BLAS has
+    written = ptx.count("fma.rn.f64")
     from_unsigned = macros.get("SOURCE_T", "").startswith("unsigned") and macros["COMPUTE_T"] == "float"
     if from_unsigned and macros.get("ORDER") == "1" and macros["ROUND_AFFINE"] == "0":
-        assert written > 0  # blend_fused has three for each channel that is read at once
+        assert written > 6  # blend_fused has three for each channel that is read at once
         assert written % 3 == 0
+    elif macros.get("HAS_AFFINE") == "1":
+        assert written in (6, 12)  # build_inverse has six, as BLAS has
     else:
         assert written == 0
+
+
+def test_without_the_option_the_compiler_would_contract(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the counts above would prove nothing."""
+    key = next(key for key, name in VARIANTS.items() if name == "source_float32_float32")
+    monkeypatch.setattr(kernels, "COMPILE_OPTIONS", ("--std=c++17",))
+    assert compile_variant(key, "compute_80")[0].count("fma.rn.f64") > 12
 
 
 @pytest.mark.parametrize("architecture", ["compute_75", "compute_90", "compute_100", "compute_120"])
@@ -59,7 +67,9 @@ def declared(text: str) -> dict[str, list[tuple[str, str]]]:
     """Read the kernels of a `.cu` text: name -> (parameter, kind) in order."""
     bare = re.sub(r"//[^\n]*", "", text)
     found = {}
-    for name, parameters in re.findall(r'extern "C" __global__ void (?:__launch_bounds__\([\w, ]+\) )?(\w+)\(([^)]*)\)', bare):
+    for name, parameters in re.findall(
+        r'extern "C" __global__ void (?:__launch_bounds__\([\w, ]+\) )?(\w+)\(([^)]*)\)', bare
+    ):
         pairs = []
         for parameter in parameters.split(","):
             kind, parameter_name = re.fullmatch(r"\s*(.*?)(\w+)\s*", parameter.replace("\n", " ")).groups()
@@ -78,7 +88,9 @@ def test_the_launch_table_says_what_the_files_say() -> None:
 
 
 def test_the_reader_of_declarations_sees_what_is_there() -> None:
-    text = 'extern "C" __global__ void f(\n const T *__restrict__ a, // first, (N, 2)\n long long n, double x, int k)\n{'
+    text = (
+        'extern "C" __global__ void f(\n const T *__restrict__ a, // first, (N, 2)\n long long n, double x, int k)\n{'
+    )
     assert declared(text) == {"f": [("a", "pointer"), ("n", "int64"), ("x", "float64"), ("k", "int32")]}
 
 
