@@ -1,4 +1,4 @@
-"""`device="cuda"` from the generator down, on the stand-in: the same batches as on the CPU, and nothing left on the host."""
+"""`device="cuda"` from the generator down, on the stand-in: the CPU's batches, and nothing left on the host."""
 
 from __future__ import annotations
 
