@@ -1,0 +1,326 @@
+"""PyTorch: loaders as they are, under DataLoader, StatefulDataLoader and Lightning; no copy on the host; training."""
+
+from __future__ import annotations
+
+import importlib.util
+import pickle
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpuseq import GpuseqError, ImageDataGenerator
+from gpuseq.draw import draw_params
+from tests.feed.samples import GEOMETRY, generator, numbered, photos
+
+torch = pytest.importorskip("torch")
+
+from gpuseq.torch import TorchLoader, augment, loader  # noqa: E402
+
+
+def flow(n: int = 11, **options: Any) -> Any:
+    options = {"batch_size": 3, "seed": 2, **options}
+    return generator(**GEOMETRY).flow(numbered(n), np.arange(n), **options)
+
+
+def labels(batches: Any) -> list[int]:
+    return [int(label) for batch in batches for label in batch[1]]
+
+
+def test_a_pass_is_an_epoch() -> None:
+    batches = loader(flow())
+    assert len(batches) == 4
+    first, second = labels(batches), labels(batches)
+    assert sorted(first) == sorted(second) == list(range(11))
+    assert first != second
+    x, y = next(iter(batches))
+    assert type(x) is type(y) is torch.Tensor
+    assert (x.dtype, tuple(x.shape), y.dtype) == (torch.float32, (3, 6, 6, 3), torch.int64)
+
+
+def test_no_copy_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tensor lies where the iterator wrote its batch."""
+    iterator = flow()
+    made = []
+    replay = iterator.replay
+    monkeypatch.setattr(iterator, "replay", lambda plan: made.append(replay(plan)) or made[-1])
+    for (x, y), _ in zip(loader(iterator), range(4), strict=False):
+        assert x.data_ptr() == made[-1][0].ctypes.data
+        assert y.data_ptr() == made[-1][1].ctypes.data
+
+
+def test_iter_has_no_side_effects() -> None:
+    batches = loader(flow())
+    walks = [iter(batches) for _ in range(3)]
+    assert batches.state_dict()["batch_index"] == 0
+    first = labels(walks[0])
+    assert labels(batches) != first, "the next pass is the next epoch"
+    batches.sampler.set_epoch(0)
+    assert labels(batches) == first
+    left = iter(batches)
+    next(left)
+    assert batches.epoch == 1
+    assert labels(batches) == labels(loader_at(1)), "a pass that was left is begun again"
+
+
+def loader_at(epoch: int) -> TorchLoader:
+    batches = loader(flow())
+    batches.set_epoch(epoch)
+    return batches
+
+
+def test_set_epoch_goes_anywhere_and_back() -> None:
+    whole = loader(flow())
+    epochs = [labels(whole) for _ in range(3)]
+    batches = loader(flow())
+    for epoch in (2, 0, 1, 1):
+        batches.sampler.set_epoch(epoch)
+        assert labels(batches) == epochs[epoch]
+    assert len(batches.sampler) == 11
+    with pytest.raises(ValueError, match="non-negative"):
+        batches.set_epoch(-1)
+
+
+def test_a_state_is_effective_at_once() -> None:
+    """torchdata calls iter() first and loads the state afterwards, on the loader or on the pass."""
+    whole = labels(loader(flow()))
+    batches = loader(flow())
+    walk = iter(batches)
+    next(walk)
+    state = batches.state_dict()
+    assert state == walk.state_dict()
+    for where in ("loader", "pass", "loader under way"):
+        resumed = loader(flow())
+        walk = iter(resumed)
+        if where == "loader under way":
+            next(walk), next(walk)
+        (walk if where == "pass" else resumed).load_state_dict(state)
+        assert labels(walk) == whole[3:], where
+        assert resumed.epoch == 1
+
+
+def test_set_epoch_keeps_a_resumed_place() -> None:
+    whole = loader(flow())
+    epochs = [labels(whole) for _ in range(3)]
+    batches = loader(flow())
+    batches.load_state_dict(batches.state_dict() | {"epoch": 1, "batch_index": 2})
+    got = []
+    for epoch in (1, 2):
+        batches.sampler.set_epoch(epoch)
+        got.append(labels(batches))
+    assert got == [epochs[1][6:], epochs[2]]
+
+
+def test_under_a_data_loader() -> None:
+    whole = loader(flow())
+    epochs = [labels(whole) for _ in range(3)]
+    data_loader = torch.utils.data.DataLoader(loader(flow()), batch_size=None)
+    assert len(data_loader) == 4
+    assert [labels(data_loader) for _ in range(3)] == epochs
+
+
+WORKERS = """
+import pickle, warnings
+import numpy as np, torch
+from gpuseq import ImageDataGenerator
+from gpuseq.torch import loader
+warnings.simplefilter("ignore")
+
+def flow():
+    images = np.zeros((11, 4, 4, 3), np.uint8)
+    return ImageDataGenerator(device="cpu").flow(images, np.arange(11), batch_size=3, seed=2)
+
+def labels(batches):
+    return [int(label) for batch in batches for label in batch[1]]
+
+whole = loader(flow())
+epochs = [labels(whole) for _ in range(2)]
+for num_workers in (1, 2, 3):
+    batches = loader(flow())
+    data_loader = torch.utils.data.DataLoader(batches, batch_size=None, num_workers=num_workers)
+    for epoch in range(2):
+        batches.sampler.set_epoch(epoch)
+        assert labels(data_loader) == epochs[epoch], num_workers
+try:
+    from torchdata.stateful_dataloader import StatefulDataLoader
+except ImportError:
+    print("without torchdata")
+else:
+    first = StatefulDataLoader(loader(flow()), batch_size=None, num_workers=2)
+    walk = iter(first)
+    done = labels([next(walk)])
+    state = pickle.loads(pickle.dumps(first.state_dict()))
+    second = StatefulDataLoader(loader(flow()), batch_size=None, num_workers=2)
+    second.load_state_dict(state)
+    assert done + labels(second) == epochs[0]
+print("each once")
+"""
+
+
+def test_worker_processes_hold_each_sample_once(run_script: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    assert "each once" in run_script(WORKERS).stdout
+
+
+def test_worker_processes_are_refused_with_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = loader(flow())
+    batches.iterator.device = "cuda:0"
+    monkeypatch.setattr(torch.utils.data, "get_worker_info", lambda: object())
+    with pytest.raises(GpuseqError, match="num_workers=0"):
+        iter(batches)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torchdata") is None, reason="torchdata is not installed")
+@pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")
+def test_stateful_data_loader() -> None:
+    from torchdata.stateful_dataloader import StatefulDataLoader
+
+    whole = labels(loader(flow()))
+    first = StatefulDataLoader(loader(flow()), batch_size=None)
+    walk = iter(first)
+    done = labels([next(walk), next(walk)])
+    state = pickle.loads(pickle.dumps(first.state_dict()))
+    second = StatefulDataLoader(loader(flow()), batch_size=None)
+    second.load_state_dict(state)
+    assert done + labels(second) == whole
+
+
+def test_wrong_things_are_named() -> None:
+    with pytest.raises(TypeError, match=r"flow_from_directory.*builtins\.list.*to_device"):
+        loader([1])
+    strings = generator().flow(numbered(2), np.array(["a", "b"]), batch_size=2, seed=1)
+    with pytest.raises(TypeError, match="turn the labels into numbers"):
+        next(iter(loader(strings)))
+
+
+def test_weights_that_nobody_may_write_to_are_copied() -> None:
+    batch = next(iter(loader(flow(shard=(0, 2), remainder="exact"))))
+    batch[2].add_(1)
+
+
+# augment: for tensors that are there already.
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float64, torch.float16, torch.bfloat16])
+def test_augment_is_the_flow(data_format: str, dtype: Any) -> None:
+    """Each image by its own parameters, those of RandomState(seed), as a flow over the same images draws them."""
+    own = generator(**GEOMETRY, data_format=data_format, rescale=0.5)
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (5, 8, 9, 3))).to(dtype)
+    if data_format == "channels_first":
+        images = images.permute(0, 3, 1, 2)
+    before = images.clone()
+    got = augment(images, own, seed=7)
+    assert torch.equal(images, before), "the user's tensor was written to"
+    array = images.contiguous().to(torch.float32).numpy() if dtype != torch.float64 else images.contiguous().numpy()
+    params = draw_params(np.random.RandomState(7), own.transform_ranges, 5, 8, 9)
+    assert np.array_equal(got.numpy(), own.process(array, params))
+    assert got.dtype == torch.float32
+    assert torch.equal(got, augment(images, own, seed=7))
+    assert not torch.equal(got, augment(images, own, seed=8))
+
+
+def test_augment_keyed_by_sample() -> None:
+    own = generator(**GEOMETRY, rng="keyed")
+    images = torch.from_numpy(np.random.default_rng(0).uniform(0, 255, (6, 8, 8, 3)).astype(np.float32))
+    whole = augment(images, own, seed=1, epoch=2)
+    part = augment(images[2:4], own, seed=1, epoch=2, sample_ids=torch.tensor([2, 3]))
+    assert torch.equal(part, whole[2:4])
+    assert not torch.equal(augment(images, own, seed=1, epoch=3), whole)
+    with pytest.raises(ValueError, match=r"sample_ids must have shape \(6,\)"):
+        augment(images, own, seed=1, sample_ids=[1])
+
+
+def test_augment_of_nothing_to_do_is_no_alias() -> None:
+    images = torch.ones(2, 4, 4, 3)
+    augment(images, generator(), seed=1).zero_()
+    assert images.all()
+
+
+def test_augment_says_what_is_wrong() -> None:
+    with pytest.raises(TypeError, match="ndarray"):
+        augment(np.zeros((1, 2, 2, 3)), generator(), seed=1)
+    with pytest.raises(ValueError, match="four axes"):
+        augment(torch.zeros(2, 2, 3), generator(), seed=1)
+
+
+# Training.
+
+
+def network() -> Any:
+    torch.manual_seed(0)
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(4 * 10 * 10, 1)
+    )
+
+
+def training_flow() -> Any:
+    images, targets = photos()
+    own = ImageDataGenerator(
+        rescale=1 / 255, vertical_flip=True, brightness_range=(0.8, 1.2), data_format="channels_first", device="cpu"
+    )
+    return own.flow(images.transpose(0, 3, 1, 2), targets, batch_size=5, seed=3)
+
+
+def test_a_training_run() -> None:
+    model = network()
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    losses = []
+    batches = loader(training_flow())
+    for _ in range(2):
+        total = 0.0
+        for x, y in batches:
+            loss = torch.nn.functional.binary_cross_entropy_with_logits(model(x)[:, 0], y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += loss.item() * len(x)
+        losses.append(total / 24)
+    assert losses[1] < 0.8 * losses[0], losses
+
+
+@pytest.mark.skipif(importlib.util.find_spec("lightning") is None, reason="Lightning is not installed")
+@pytest.mark.filterwarnings("ignore")
+def test_lightning_trains_and_resumes_in_mid_epoch(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the checkpoint after 7 of 10 batches a new run sees the 3 that were left, and ends where the first did."""
+    import lightning
+    from lightning.pytorch.callbacks import ModelCheckpoint
+
+    monkeypatch.chdir(tmp_path)
+
+    class Model(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network()
+            self.seen: list[Any] = []
+
+        def training_step(self, batch: Any, batch_index: int) -> Any:
+            x, y = batch
+            self.seen.append(x.clone())
+            return torch.nn.functional.binary_cross_entropy_with_logits(self.network(x)[:, 0], y)
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.Adam(self.parameters(), 0.01)
+
+    def train(checkpoint: Any = None) -> Any:
+        model = Model()
+        trainer = lightning.Trainer(
+            max_epochs=2,
+            accelerator="cpu",
+            logger=False,
+            callbacks=[ModelCheckpoint(tmp_path, "half", every_n_train_steps=7, save_top_k=-1)],
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(model, loader(training_flow()), ckpt_path=checkpoint)
+        return model
+
+    whole = train()
+    assert len(whole.seen) == 10
+    resumed = train(str(tmp_path / "half.ckpt"))
+    assert len(resumed.seen) == 3
+    for got, wanted in zip(resumed.seen, whole.seen[7:], strict=True):
+        assert torch.equal(got, wanted)
+    for got, wanted in zip(resumed.parameters(), whole.parameters(), strict=True):
+        assert torch.equal(got, wanted)
