@@ -177,7 +177,8 @@ def _draw_one(stream: Stream, ranges: TransformRanges, height: int, width: int) 
     return params
 
 
-_PHILOX_MULTIPLIERS = (np.uint64(0xD2E7470EE14C6C93), np.uint64(0xCA5A826395121157))
+# One entry for each of the two halves of a Philox block, to be broadcast over (2, N, blocks).
+_PHILOX_MULTIPLIERS = np.array([0xD2E7470EE14C6C93, 0xCA5A826395121157], np.uint64)[:, None, None]
 _PHILOX_WEYL = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)
 _LOW_32 = np.uint64(0xFFFFFFFF)
 _32 = np.uint64(32)
@@ -212,27 +213,36 @@ def philox_uniform(sample_ids: np.ndarray, num_doubles: int, *, seed: int, epoch
     counters = sample_ids.astype(np.uint64)[:, None] * np.uint64(num_blocks) + np.arange(
         1, num_blocks + 1, dtype=np.uint64
     )
-    word0, word1, word2, word3 = counters, np.zeros_like(counters), np.zeros_like(counters), np.zeros_like(counters)
-    key0, key1 = seed, epoch
+    even = np.stack([counters, np.zeros_like(counters)])  # words 0 and 2
+    odd = np.zeros_like(even)  # words 1 and 3
+    key = [seed, epoch]
     for _ in range(10):
-        high0, low0 = _multiply_wide(_PHILOX_MULTIPLIERS[0], word0)
-        high1, low1 = _multiply_wide(_PHILOX_MULTIPLIERS[1], word2)
-        word0, word1, word2, word3 = high1 ^ word1 ^ np.uint64(key0), low1, high0 ^ word3 ^ np.uint64(key1), low0
-        key0 = (key0 + _PHILOX_WEYL[0]) & 0xFFFFFFFFFFFFFFFF
-        key1 = (key1 + _PHILOX_WEYL[1]) & 0xFFFFFFFFFFFFFFFF
-    words: np.ndarray = np.stack([word0, word1, word2, word3], axis=-1).reshape(len(sample_ids), 4 * num_blocks)
+        high, low = _multiply_wide(_PHILOX_MULTIPLIERS, even)
+        even = high[::-1] ^ odd
+        even ^= np.array(key, np.uint64)[:, None, None]
+        odd = low[::-1]
+        key = [(word + step) & 0xFFFFFFFFFFFFFFFF for word, step in zip(key, _PHILOX_WEYL, strict=True)]
+    words: np.ndarray = np.stack([even[0], odd[0], even[1], odd[1]], axis=-1).reshape(len(sample_ids), -1)
     uniform: np.ndarray = np.right_shift(words[:, :num_doubles], np.uint64(11)) * 2.0**-53
     return uniform
 
 
-def _multiply_wide(factor: np.uint64, words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _multiply_wide(factor: np.ndarray, words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the high and low 64 bits of the 128-bit products, by halves (NumPy has no wider integer)."""
     factor_high, factor_low = factor >> _32, factor & _LOW_32
     words_high, words_low = words >> _32, words & _LOW_32
-    low_low = factor_low * words_low
-    middle = factor_high * words_low + (low_low >> _32)
-    middle_low = factor_low * words_high + (middle & _LOW_32)
-    return factor_high * words_high + (middle >> _32) + (middle_low >> _32), factor * words
+    middle = factor_low * words_low
+    middle >>= _32
+    words_low *= factor_high
+    middle += words_low
+    high = factor_high * words_high
+    words_high *= factor_low
+    words_high += middle & _LOW_32
+    words_high >>= _32
+    middle >>= _32
+    high += middle
+    high += words_high
+    return high, factor * words
 
 
 def params_to_dicts(params: np.ndarray) -> list[dict[str, float | None]]:
