@@ -80,7 +80,7 @@ with warnings.catch_warnings():
 # ## The flow
 
 # %%
-flow = {"target_size": (120, 120), "batch_size": 4, "class_mode": "categorical", "seed": 7}
+flow = {"target_size": (120, 120), "batch_size": 3, "class_mode": "categorical", "seed": 7}
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     old = before.flow_from_directory(photos, **flow)

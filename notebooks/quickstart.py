@@ -33,9 +33,14 @@ sorted(str(path.relative_to(photos)) for path in photos.rglob("*.jpg"))
 
 
 # %%
+def on_host(array):
+    """Return a batch as a NumPy array, wherever it was made."""
+    return array.get() if hasattr(array, "get") else np.asarray(array)
+
+
 def show(images):
     """Set a batch side by side."""
-    images = images.get() if hasattr(images, "get") else np.asarray(images)
+    images = on_host(images)
     scale = 255 if images.max() <= 1 else 1
     return Image.fromarray(np.hstack([np.clip(image * scale, 0, 255).astype(np.uint8) for image in images]))
 
@@ -84,7 +89,7 @@ plan = batches.plan_batch()
 print(plan)
 first, _ = batches.replay(plan)
 again, _ = batches.replay(plan)
-assert np.array_equal(np.asarray(first), np.asarray(again))
+assert np.array_equal(on_host(first), on_host(again))
 
 # %% [markdown]
 # ## Arrays in memory
@@ -113,7 +118,7 @@ resumed = generator.flow_from_directory(
 )
 resumed.load_state_dict(state)
 found, _ = next(resumed)
-assert np.array_equal(np.asarray(found), np.asarray(expected))
+assert np.array_equal(on_host(found), on_host(expected))
 state
 
 # %% [markdown]

@@ -41,9 +41,14 @@ print(images.shape, masks.shape, np.unique(masks))
 
 
 # %%
+def on_host(array):
+    """Return a batch as a NumPy array, wherever it was made."""
+    return array.get() if hasattr(array, "get") else np.asarray(array)
+
+
 def show(images, masks):
     """Set pictures above their masks."""
-    images, masks = (array.get() if hasattr(array, "get") else np.asarray(array) for array in (images, masks))
+    images, masks = on_host(images), on_host(masks)
     colours = np.array([(30, 34, 42), (90, 160, 200), (240, 138, 93)], np.uint8)
     rows = [np.clip(images, 0, 255).astype(np.uint8), colours[masks.reshape(len(masks), *images.shape[1:3])]]
     return Image.fromarray(np.vstack([np.hstack(list(row)) for row in rows]))
@@ -65,7 +70,7 @@ generator = ImageDataGenerator(
 )
 flow = generator.flow(images, masks=masks, batch_size=4, seed=2, shuffle=False)
 batch, batch_masks = next(flow)
-assert set(np.unique(batch_masks)) <= {0, 1, 2}  # no label is invented
+assert set(np.unique(on_host(batch_masks))) <= {0, 1, 2}  # no label is invented
 print(batch.dtype, batch_masks.dtype, batch_masks.shape)
 show(batch, batch_masks)
 
@@ -76,9 +81,9 @@ show(batch, batch_masks)
 # %%
 check = ImageDataGenerator(rotation_range=40, horizontal_flip=True, fill_mode="reflect", interpolation_order=0)
 turned, turned_masks = next(check.flow(images, masks=masks, batch_size=4, seed=2, shuffle=False))
-red, green, blue = (np.asarray(turned)[..., channel].astype(int) for channel in range(3))
+red, green, blue = (on_host(turned)[..., channel].astype(int) for channel in range(3))
 recomputed = np.where(red > green + 40, 2, np.where(red + green + blue > 330, 1, 0))
-assert np.array_equal(recomputed, np.asarray(turned_masks).reshape(recomputed.shape))
+assert np.array_equal(recomputed, on_host(turned_masks).reshape(recomputed.shape))
 
 # %% [markdown]
 # ## Folders: `mask_directory=`
@@ -97,7 +102,7 @@ with tempfile.TemporaryDirectory() as folder:
     )
     batch, batch_masks = next(flow)
     flow.close()
-assert set(np.unique(batch_masks)) <= {0, 1, 2}
+assert set(np.unique(on_host(batch_masks))) <= {0, 1, 2}
 show(batch, batch_masks)
 
 # %% [markdown]
@@ -110,4 +115,4 @@ colour = ImageDataGenerator(rotation_range=40, horizontal_flip=True).flow(images
 depth = ImageDataGenerator(rescale=1 / 255).flow(images.mean(axis=3, keepdims=True), batch_size=4)
 plan = colour.plan_batch()
 pictures, depths = colour.replay(plan), depth.replay(plan)
-assert np.allclose(np.asarray(depths)[..., 0] * 255, np.asarray(pictures).mean(axis=3), atol=1e-2)
+assert np.allclose(on_host(depths)[..., 0] * 255, on_host(pictures).mean(axis=3), atol=1e-2)
