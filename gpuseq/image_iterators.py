@@ -61,28 +61,7 @@ class ImageIterator(Iterator):
         return self._hash_limit if self.save_to_dir else 0
 
     def _get_batches_of_transformed_samples(self, index_array: np.ndarray) -> Any:
-        with self.lock:
-            plan = self._draw(np.asarray(index_array), 0)
-        return self.replay(plan)
-
-    def replay(self, plan: BatchPlan) -> Any:
-        """Make the batch of a plan, this iterator's or that of another one over the same samples.
-
-        Parameters
-        ----------
-        plan : BatchPlan
-            From `plan_batch`. Give the plan of the images to the iterator of the masks, and the two cannot drift apart.
-
-        Returns
-        -------
-        array or tuple
-            What ``next()`` would have returned. Changes no state: the same plan gives the same batch.
-
-        Raises
-        ------
-        ImageFileError
-            If a file fails and ``on_error`` says so.
-        """
+        plan = self._plan_of(index_array)
         fetched = self._source.fetch(plan.indices)
         if fetched.positions is not None:
             plan = plan.take(fetched.positions)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator as IteratorABC
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,9 @@ from .sharding import resolve_shard
 __all__ = ["Iterator"]
 
 STATE_VERSION = 1
+
+_REPLAYED: ContextVar[list[Any] | None] = ContextVar("gpuseq_replayed", default=None)
+"""The iterator and the plan of the batch that this thread is making."""
 
 
 class Iterator(Sequence):
@@ -126,14 +130,34 @@ class Iterator(Sequence):
         Parameters
         ----------
         plan : BatchPlan
-            From `plan_batch`.
+            From `plan_batch`. Give the plan of the images to the iterator of the masks, and the two cannot drift apart.
 
         Returns
         -------
         array or tuple
             What ``next()`` would have returned. Changes no state: the same plan gives the same batch.
+
+        Raises
+        ------
+        ImageFileError
+            If a file fails and ``on_error`` says so.
         """
-        return self._get_batches_of_transformed_samples(plan.indices)
+        # By way of the method that subclasses written for Keras override; `_plan_of` finds the plan again.
+        token = _REPLAYED.set([self, plan])
+        try:
+            return self._get_batches_of_transformed_samples(plan.indices.copy())
+        finally:
+            _REPLAYED.reset(token)
+
+    def _plan_of(self, index_array: np.ndarray) -> BatchPlan:
+        """Return the plan that is being replayed, once; for other samples, or a second view, draw one as Keras does."""
+        replayed = _REPLAYED.get()
+        if replayed is not None and replayed[0] is self and np.array_equal(replayed[1].indices, index_array):
+            replayed[0] = None
+            plan: BatchPlan = replayed[1]
+            return plan
+        with self.lock:
+            return self._draw(np.asarray(index_array), 0)
 
     def _get_batches_of_transformed_samples(self, index_array: np.ndarray) -> Any:
         raise NotImplementedError(

@@ -286,3 +286,49 @@ def test_the_conventions_option_reaches_the_pixels() -> None:
     with pytest.warns(UserWarning, match="conventions"):
         keras = gpuseq.ImageDataGenerator(**arguments, device="cpu").flow(wide, seed=1)
     assert not np.array_equal(next(keras), batch)
+
+
+# Subclasses of the image iterators, as Keras users write them.
+
+
+def noisy(base: type) -> type:
+    """Return an iterator class that changes what ``super()`` makes of a batch."""
+
+    class Noisy(base):  # type: ignore[misc]
+        def _get_batches_of_transformed_samples(self, index_array: np.ndarray) -> Any:
+            batch_images, labels = super()._get_batches_of_transformed_samples(index_array)
+            return [batch_images + 1000, index_array], labels
+
+    return Noisy
+
+
+@pytest.mark.keras
+@pytest.mark.parametrize("kind", ["NumpyArrayIterator", "DirectoryIterator"])
+@pytest.mark.parametrize("seed", [3, None])
+def test_image_iterators_may_be_subclassed_as_in_keras(seed: int | None, kind: str, tree: Path) -> None:
+    data = (DATA, LABELS) if kind == "NumpyArrayIterator" else (str(tree),)
+    more: dict[str, Any] = {} if kind == "NumpyArrayIterator" else {"target_size": (10, 10)}
+    with quiet():
+        theirs = noisy(getattr(keras_image, kind))(
+            *data, keras_image.ImageDataGenerator(**AUGMENT), batch_size=4, shuffle=True, seed=seed, **more
+        )
+        ours = noisy(getattr(gpuseq, kind))(
+            *data, gpuseq.ImageDataGenerator(**AUGMENT, device="cpu"), batch_size=4, shuffle=True, seed=seed, **more
+        )
+        assert_same_walk(theirs, ours, WALK, Streams(2), lambda expected: 1e-3)
+    ours.close()
+
+
+def test_a_subclassed_iterator_replays_and_resumes() -> None:
+    """The plan that was drawn is the plan that ``super()`` uses, in any thread."""
+    generator = gpuseq.ImageDataGenerator(**AUGMENT, device="cpu")
+    iterator = noisy(gpuseq.NumpyArrayIterator)(DATA, LABELS, generator, batch_size=4, shuffle=True, seed=3)
+    plans = [iterator.plan_batch() for _ in range(4)]
+    wanted = [iterator.replay(plan) for plan in plans]
+    with ThreadPoolExecutor(4) as pool:
+        assert_same_structure(list(pool.map(iterator.replay, plans)), wanted)
+    state = iterator.state_dict()
+    following = next(iterator)
+    again = noisy(gpuseq.NumpyArrayIterator)(DATA, LABELS, generator, batch_size=4, shuffle=True, seed=3)
+    again.load_state_dict(state)
+    assert_same_structure(next(again), following)
