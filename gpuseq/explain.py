@@ -27,6 +27,7 @@ from .thumbnails import SIDE, picture_strip, pictures_of
 __all__ = ["Explanation", "explain", "generator_html", "iterator_html", "peek"]
 
 MAX_THUMBNAILS = 8
+MAX_HTML_ROWS = 12
 
 _COLUMNS = {
     "theta": "turn, deg",
@@ -75,9 +76,10 @@ class Explanation:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return (
-            f"<div><p><b>{html.escape(self.heading)}</b></p>{_table(self.head, self.rows)}{_stations(self.path)}</div>"
-        )
+        more = len(self.rows) - MAX_HTML_ROWS
+        tail = f"<p>and {more} more; <code>print()</code> shows all</p>" if more > 0 else ""
+        samples = f"{_table(self.head, self.rows[:MAX_HTML_ROWS])}{tail}"
+        return f"<div><p><b>{html.escape(self.heading)}</b></p>{samples}{_stations(self.path)}</div>"
 
 
 def explain(iterator: Any, index: int | None = None) -> Explanation:

@@ -60,11 +60,11 @@ batches.explain()
 # kernel gathers the pixel, follows the affine map, flips, recolours, rescales, lays out and casts, in registers,
 # and writes the result. Then three things can be the limit:
 #
-# - - **memory**: bytes in and out, divided by what the memory can move per second. The output's dtype matters most:
+# - **memory**: bytes in and out, divided by what the memory can move per second. The output's dtype matters most:
 #   float16 halves it.
-# - - **instructions**: an affine map needs some tens of them per pixel, in double precision where the result must
+# - **instructions**: an affine map needs some tens of them per pixel, in double precision where the result must
 #   be SciPy's.
-# - - **the host**: each batch costs a plan and a launch. It is a fixed price, so small batches are slow for a
+# - **the host**: each batch costs a plan and a launch. It is a fixed price, so small batches are slow for a
 #   reason that no kernel can mend.
 #
 # ## The host's share, measured
@@ -136,13 +136,13 @@ for name, arguments in variants.items():
 #
 # `python -m benchmarks run` writes JSON files: what was measured, on what, when. Before you believe a row, ask:
 #
-# 1. 1. **Which regime?** *kernel* is device time alone, *host* the host's part alone, *arrays* a whole iterator
+# 1. **Which regime?** *kernel* is device time alone, *host* the host's part alone, *arrays* a whole iterator
 #    over an array in memory, *folder* one over files, *feed* a training loop. A kernel's figure says nothing about
 #    a folder of JPEGs, where decoding is what you wait for.
-# 2. 2. **Was the device waited for?** Launches return at once. A loop that does not synchronise measures the queue.
-# 3. 3. **Median or best?** And how wide are the quartiles: two rows whose quartiles overlap are equal.
-# 4. 4. **The same work?** Bilinear or nearest, one resampling or five, float32 or uint8 out.
-# 5. 5. **Does training wait for it?** If the step takes longer than the batch, a faster batch changes nothing.
+# 2. **Was the device waited for?** Launches return at once. A loop that does not synchronise measures the queue.
+# 3. **Median or best?** And how wide are the quartiles: two rows whose quartiles overlap are equal.
+# 4. **The same work?** Bilinear or nearest, one resampling or five, float32 or uint8 out.
+# 5. **Does training wait for it?** If the step takes longer than the batch, a faster batch changes nothing.
 #    `feed` answers that.
 #
 # The files that came with this checkout, if there are any:
