@@ -15,6 +15,7 @@ import numpy as np
 
 __all__ = [
     "COMPILE_OPTIONS",
+    "HEADERS",
     "SIGNATURES",
     "Kernel",
     "Macros",
@@ -73,6 +74,13 @@ SIGNATURES: dict[str, tuple[str, tuple[tuple[str, ArgumentKind], ...]]] = {
 }
 """Kernel name -> (file, parameters in order)."""
 
+HEADERS: dict[str, tuple[str, ...]] = {
+    "augment.cu": ("common.cuh", "sampling.cuh", "sample.cuh"),
+    "reduce.cu": ("common.cuh", "sampling.cuh", "sample.cuh"),
+    "resize.cu": ("common.cuh",),
+}
+"""File -> the texts that are pasted before it, in order."""
+
 _CASTS: dict[str, Callable[[Any], Any]] = {"int32": np.int32, "int64": np.int64, "float64": np.float64}
 _NULL = np.uintp(0)
 
@@ -99,15 +107,13 @@ def kernel_folder() -> Path:
 
 @cache
 def pasted_source(file: str) -> str:
-    """Return the text of `file` with ``common.cuh`` before it, as one translation unit.
+    """Return the text of `file` with its headers before it, as one translation unit.
 
     Pasted and not included, because CuPy's compile cache does not see what an ``#include`` brings in; the ``#line``
     directives make the compiler's messages point into the files all the same.
     """
-    parts = [
-        f'#line 1 "{name}"\n{(kernel_folder() / name).read_text(encoding="utf-8")}' for name in ("common.cuh", file)
-    ]
-    return "\n".join(parts)
+    names = (*HEADERS[file], file)
+    return "\n".join(f'#line 1 "{name}"\n{(kernel_folder() / name).read_text(encoding="utf-8")}' for name in names)
 
 
 def cast_arguments(name: str, arguments: Sequence[Any]) -> list[Any]:

@@ -21,7 +21,7 @@ from .options import AugmentOptions, Statistics
 __all__ = ["augment", "resize", "standardize", "warp_spline", "whiten"]
 
 NUM_COLUMNS = 16
-"""Doubles per sample of the table that a kernel reads (``TableColumn`` in ``kernels/common.cuh``)."""
+"""Doubles per sample of the table that a kernel reads (``TableColumn`` in ``kernels/sample.cuh``)."""
 
 MAX_BLOCK = 256
 MAX_BAND_ROWS = 64
@@ -30,9 +30,15 @@ BAND_PIXELS = 4096
 """Pixels that one block works on, about: enough to hide the sample's own preparations."""
 
 BUSY_BLOCKS = 1056
-"""Blocks that fill the largest of today's GPUs (132 multiprocessors of 8); smaller batches get smaller bands."""
+"""Blocks that keep the largest of today's GPUs busy (132 multiprocessors, four at once, twice); where a batch has fewer,
+its bands are cut smaller."""
 
-_SOURCE_TYPES = {"uint8": "unsigned char", "uint16": "unsigned short", "float32": "float", "float64": "double"}
+_SOURCE_TYPES = {
+    np.dtype(np.uint8): "unsigned char",
+    np.dtype(np.uint16): "unsigned short",
+    np.dtype(np.float32): "float",
+    np.dtype(np.float64): "double",
+}
 _OUT_KINDS = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 3, "uint8": 4}
 _FILL_MODES = {"nearest": 0, "constant": 1, "reflect": 2, "wrap": 3}
 _PREPROCESSING = {None: 0, "tf": 1, "caffe": 2, "torch": 3}
@@ -130,7 +136,7 @@ def _run(
     out: Array | None,
 ) -> Array:
     """Launch the reductions that are needed, then the fused kernel; without `params` only the standardisation."""
-    if images.dtype.name not in _SOURCE_TYPES:
+    if images.dtype not in _SOURCE_TYPES:
         images = images.astype(options.compute_dtype)
     images = device.contiguous(images)
     if options.source_format == "channels_last":
@@ -140,7 +146,7 @@ def _run(
     num_samples = len(images) if params is None else len(params)
     mean = statistics.mean if statistics is not None and options.featurewise_center else None
     std = statistics.std if statistics is not None and options.featurewise_std else None
-    variant = _variant(options, images.dtype.name, channels, params is not None, mean is not None, std is not None)
+    variant = _variant(options, images.dtype, channels, params is not None, mean is not None, std is not None)
     if out is None:
         last = options.data_format == "channels_last"
         shape = (num_samples, height, width, channels) if last else (num_samples, channels, height, width)
@@ -202,7 +208,7 @@ def fill_table(rows: np.ndarray, params: np.ndarray, indices: np.ndarray | None)
 
 @lru_cache(maxsize=256)
 def _variant(
-    options: AugmentOptions, source_dtype: str, channels: int, has_table: bool, has_mean: bool, has_std: bool
+    options: AugmentOptions, source_dtype: np.dtype[Any], channels: int, has_table: bool, has_mean: bool, has_std: bool
 ) -> _Variant:
     """Turn a call's constants into the macros of its kernels."""
     is_double = options.compute_dtype == np.float64
@@ -211,7 +217,7 @@ def _variant(
     has_affine = has_table and options.has_affine
     # 8-bit images stay within 0..255 unless the border is filled with something else; in double the weights' rounding
     # can lift 255 by a bit, which Keras takes for a stretched image, and so do we.
-    in_bounds = source_dtype == "uint8" and not (is_double and has_affine and not options.round_affine)
+    in_bounds = source_dtype == np.uint8 and not (is_double and has_affine and not options.round_affine)
     if has_affine and options.fill_mode == "constant" and not 0 <= options.cval <= 255:
         in_bounds = False
     has_range = has_shift or (has_brightness and not in_bounds)

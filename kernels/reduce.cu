@@ -1,6 +1,6 @@
 // What a sample's own numbers need before the fused launch: its range after the affine map, its moments after the rescale.
 //
-// Each block writes the partial result of its band; the kernel that reads them folds the bands (fold_bands), so a
+// Each block writes the partial result of its band; the kernel that reads them folds the bands (fold_bands in sample.cuh), so a
 // reduction costs one launch, uses no atomics and gives the same bits at every run.
 // Macros: those of common.cuh. Checked by the launcher as for augment.cu.
 

@@ -62,8 +62,8 @@ def build(name: str, macros: kernels.Macros, flags: tuple[str, ...] = ()) -> Pat
             *(f"#define {macro} {value}" for macro, value in macros),
             f'#include "{SHIM}"',
             kernels.pasted_source(file),
-            'extern "C" int launch(unsigned x, unsigned y, unsigned block, unsigned shared, int reverse, void **arguments)',
-            f"{{ return cuda_on_host::launch(&{name}, x, y, block, shared, reverse, arguments); }}",
+            'extern "C" int launch(unsigned x, unsigned y, unsigned block, unsigned shared, int reverse, void **args)',
+            f"{{ return cuda_on_host::launch(&{name}, x, y, block, shared, reverse, args); }}",
             "",
         ]
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from gpuseq import kernels, ops_cuda
 from tests.cuda.catalogue import CASES
 
@@ -14,7 +16,7 @@ def all_variants() -> dict[tuple[str, kernels.Macros], str]:
     for name, case in CASES.items():
         variant = ops_cuda._variant(
             case.options,
-            case.dtype,
+            np.dtype(case.dtype),
             case.channels,
             not case.standardize_only,
             case.statistics and case.options.featurewise_center,

@@ -1,0 +1,238 @@
+// The affine map of one pixel, as scipy.ndimage.affine_transform (1.16 and later) computes it at orders 0 and 1.
+//
+// Two rules keep the pixels SciPy's to the bit: nothing is contracted to a fused multiply-add unless it says fma(), and
+// every expression in double is written in the order in which SciPy evaluates it.
+
+// ---------------------------------------------------------------------------------------------------- exact conversions
+// Integer -> double by planting the bits under 2^52: an addition instead of a conversion, of which an SM does a quarter
+// as many per clock.
+DEVICE double widen(unsigned char value) { return __hiloint2double(0x43300000, value) - 4503599627370496.0; }
+DEVICE double widen(unsigned short value) { return __hiloint2double(0x43300000, value) - 4503599627370496.0; }
+DEVICE double widen(float value) { return value; }
+DEVICE double widen(double value) { return (COMPUTE_T)value; }   // Keras casts the image before it warps it
+
+// floor(value) into `start`, value - floor(value) returned. Adding 1.5 * 2^52 rounded down leaves floor(value) in the low
+// word, in two additions; `fits` says whether it is a small enough number to be there.
+DEVICE double split_near(double value, int *start, bool *fits)
+{
+    const double planted = __dadd_rd(value, 6755399441055744.0);
+    *start = __double2loint(planted);
+    *fits = __double2hiint(planted) - 0x43380000 == (*start >> 30);      // the word above holds nothing but the sign
+    return value - (planted - 6755399441055744.0);
+}
+
+// The same for any number: where it does not fit (an absurd zoom, or NaN) it is far outside, and so is `start`.
+DEVICE double split(double value, int *start)
+{
+    bool fits;
+    const double fraction = split_near(value, start, &fits);
+    if (fits) return fraction;
+    *start = value > 0.0 ? 0x3fffffff : -0x3fffffff;
+    return value - floor(value);
+}
+
+// ---------------------------------------------------------------------------------------------------- borders
+// SciPy's map_coordinate (ndimage/src/ni_support): brings a coordinate outside [0, size - 1] back by the fill mode.
+//   nearest   aaaa|abcd|dddd      reflect  dcba|abcd|dcba
+//   constant  kkkk|abcd|kkkk      wrap     period size - 1
+// The quotients are taken only where they are not the constant that they are next to the image.
+DEVICE double map_coordinate(double value, int size)
+{
+#if FILL_MODE == FILL_CONSTANT
+    if (!(value >= 0.0 && value <= size - 1)) return -1.0;
+#elif FILL_MODE == FILL_REFLECT
+    const double period = 2.0 * size;
+    if (value < 0.0) {
+        if (size <= 1) return 0.0;
+        if (value < -period) value += period * trunc(-value / period);
+        value = value < -size ? value + period : (value > -1e-15 ? 1e-15 : -value) - 1.0;
+    } else if (value > size - 1) {
+        if (size <= 1) return 0.0;
+        if (value >= period) value -= period * trunc(value / period);
+        if (value >= size) value = period - value - 1.0;
+    }
+#elif FILL_MODE == FILL_WRAP
+    const double period = size - 1;
+    if (value < 0.0) {
+        if (size <= 1) return 0.0;
+        value += period * ((-value < period ? 0.0 : trunc(-value / period)) + 1.0);
+    } else if (value > size - 1) {
+        if (size <= 1) return 0.0;
+        value -= period * (value < 2.0 * period ? 1.0 : trunc(value / period));
+    }
+#endif
+    return value;
+}
+
+// A tap next to the image. After map_coordinate it is at most one step outside: for reflect the pixel at the border again,
+// for nearest the same, and for constant and wrap of no weight.
+DEVICE int fold_tap(int tap, int size) { return tap < 0 ? 0 : tap >= size ? size - 1 : tap; }
+
+// ---------------------------------------------------------------------------------------------------- taps
+// Channels that are read together: all of a picture's, so that their loads are in flight at once.
+constexpr int STEP = CHANNELS >= 1 && CHANNELS <= 4 ? CHANNELS : 1;
+
+struct CopyTap {                 // where one pixel of the batch reads, the same for all its channels: one pixel
+    bool fill;                   // outside, with fill mode constant
+    unsigned offset;             // elements from the sample's first
+};
+
+struct BlendTaps {               // the same, four pixels
+    bool fill;
+    unsigned offset[2][2];       // by row and column tap
+    double weight_row[2], weight_col[2];
+};
+
+DEVICE CopyTap copy_tap(int row, int col, Shape shape)
+{
+    return {false, (unsigned)(row * source_row_stride(shape) + col * source_col_stride(shape))};
+}
+
+// The taps of SciPy's NI_GeometricTransform at a source position. The comparisons as unsigned take a negative tap for a
+// large one; the inside of the image, which is nearly all of it, needs no thought.
+#if ORDER == 0
+typedef CopyTap AffineTaps;
+
+DEVICE AffineTaps find_taps(double row, double col, Shape shape)
+{
+    int tap_row, tap_col;
+    bool row_fits, col_fits;
+    split_near(row + 0.5, &tap_row, &row_fits);
+    split_near(col + 0.5, &tap_col, &col_fits);
+    bool inside = row_fits && col_fits && (unsigned)tap_row < (unsigned)(shape.height - 1)
+                  && (unsigned)tap_col < (unsigned)(shape.width - 1);
+#if FILL_MODE == FILL_CONSTANT || FILL_MODE == FILL_WRAP
+    inside = inside && row >= 0.0 && col >= 0.0;     // -0.5 to 0 rounds into the image, but the mode has a say
+#endif
+    if (!inside) {
+        row = map_coordinate(row, shape.height);
+        col = map_coordinate(col, shape.width);
+        if (FILL_MODE == FILL_CONSTANT && !(row > -1.0 && col > -1.0)) return {true, 0};
+        split(row + 0.5, &tap_row);
+        split(col + 0.5, &tap_col);
+        tap_row = fold_tap(tap_row, shape.height);
+        tap_col = fold_tap(tap_col, shape.width);
+    }
+    return copy_tap(tap_row, tap_col, shape);
+}
+#else
+typedef BlendTaps AffineTaps;
+
+DEVICE AffineTaps find_taps(double row, double col, Shape shape)
+{
+    BlendTaps taps;
+    int first_row, first_col;
+    bool row_fits, col_fits;
+    double fraction_row = split_near(row, &first_row, &row_fits), fraction_col = split_near(col, &first_col, &col_fits);
+    const int row_stride = source_row_stride(shape), col_stride = source_col_stride(shape);
+    taps.fill = false;
+    const bool inside = row_fits && col_fits && (unsigned)first_row < (unsigned)(shape.height - 1)
+                        && (unsigned)first_col < (unsigned)(shape.width - 1);
+    int last_row = first_row + 1, last_col = first_col + 1;
+    if (!inside) {
+        row = map_coordinate(row, shape.height);
+        col = map_coordinate(col, shape.width);
+        if (FILL_MODE == FILL_CONSTANT && !(row > -1.0 && col > -1.0)) {
+            taps.fill = true;
+            return taps;
+        }
+        fraction_row = split(row, &first_row);
+        fraction_col = split(col, &first_col);
+        last_row = fold_tap(first_row + 1, shape.height);
+        last_col = fold_tap(first_col + 1, shape.width);
+        first_row = fold_tap(first_row, shape.height);
+        first_col = fold_tap(first_col, shape.width);
+    }
+    taps.offset[0][0] = first_row * row_stride + first_col * col_stride;
+    taps.offset[0][1] = first_row * row_stride + last_col * col_stride;
+    taps.offset[1][0] = last_row * row_stride + first_col * col_stride;
+    taps.offset[1][1] = last_row * row_stride + last_col * col_stride;
+    taps.weight_row[0] = 1.0 - fraction_row;
+    taps.weight_row[1] = 1.0 - taps.weight_row[0];
+    taps.weight_col[0] = 1.0 - fraction_col;
+    taps.weight_col[1] = 1.0 - taps.weight_col[0];
+    return taps;
+}
+#endif
+
+// What SciPy stores: the double cast to the image's dtype, or rounded half up and saturated for uint8.
+DEVICE COMPUTE_T store_affine(double value)
+{
+#if ROUND_AFFINE
+    value = value > 0.0 ? value + 0.5 : 0.0;
+    return (COMPUTE_T)(int)(value > 255.0 ? 255.0 : value);
+#else
+    return (COMPUTE_T)value;
+#endif
+}
+
+// SciPy's sum, in its order: each product rounded, one weight after the other.
+DEVICE double blend_in_order(const double tap[2][2], const BlendTaps &taps)
+{
+    double sum = (tap[0][0] * taps.weight_row[0]) * taps.weight_col[0];
+    sum += (tap[0][1] * taps.weight_row[0]) * taps.weight_col[1];
+    sum += (tap[1][0] * taps.weight_row[1]) * taps.weight_col[0];
+    sum += (tap[1][1] * taps.weight_row[1]) * taps.weight_col[1];
+    return sum;
+}
+
+// The sum in half the operations. Where nothing is negative its relative error is below 5 * 2^-53, and so is that of
+// SciPy's order.
+DEVICE double blend_fused(const double tap[2][2], const double weight[2][2])
+{
+    double sum = tap[0][0] * weight[0][0];
+    sum = fma(tap[0][1], weight[0][1], sum);
+    sum = fma(tap[1][0], weight[1][0], sum);
+    return fma(tap[1][1], weight[1][1], sum);
+}
+
+// Two doubles as near to each other as the two blends round to the same float, unless a middle between two floats lies
+// next to them: there the low 29 bits are a 1 and then zeros. It happens to about one value in 10^7.
+DEVICE bool is_near_tie(double sum)
+{
+    return ((unsigned)__double2loint(sum) & 0x1fffffffu) - (0x10000000u - 16u) <= 32u;
+}
+
+// STEP channels of one pixel after the affine map; `source` points at the sample's first of them.
+DEVICE void read_channels(const SOURCE_T *__restrict__ source, const CopyTap &taps, Shape shape, double cval, COMPUTE_T *values)
+{
+    const SOURCE_T *first = source + taps.offset;
+#pragma unroll
+    for (int k = 0; k < STEP; ++k) {
+        values[k] = taps.fill ? store_affine(cval) : (COMPUTE_T)first[k * source_channel_stride(shape)];
+    }
+}
+
+DEVICE void read_channels(const SOURCE_T *__restrict__ source, const BlendTaps &taps, Shape shape, double cval, COMPUTE_T *values)
+{
+    if (taps.fill) {
+#pragma unroll
+        for (int k = 0; k < STEP; ++k) values[k] = store_affine(cval);
+        return;
+    }
+    double tap[STEP][2][2];
+#pragma unroll
+    for (int at = 0; at < 4; ++at) {
+        const SOURCE_T *first = source + taps.offset[at / 2][at % 2];
+#pragma unroll
+        for (int k = 0; k < STEP; ++k) tap[k][at / 2][at % 2] = widen(first[k * source_channel_stride(shape)]);
+    }
+    double sum[STEP];
+    bool in_order = true;
+    if ((SOURCE_T)-1 > (SOURCE_T)0 && sizeof(COMPUTE_T) == 4 && !ROUND_AFFINE) {     // from unsigned to float
+        const double weight[2][2] = {{taps.weight_row[0] * taps.weight_col[0], taps.weight_row[0] * taps.weight_col[1]},
+                                     {taps.weight_row[1] * taps.weight_col[0], taps.weight_row[1] * taps.weight_col[1]}};
+        in_order = false;
+#pragma unroll
+        for (int k = 0; k < STEP; ++k) {
+            sum[k] = blend_fused(tap[k], weight);
+            in_order = in_order || is_near_tie(sum[k]);
+        }
+    }
+    if (in_order) {
+#pragma unroll
+        for (int k = 0; k < STEP; ++k) sum[k] = blend_in_order(tap[k], taps);
+    }
+#pragma unroll
+    for (int k = 0; k < STEP; ++k) values[k] = store_affine(sum[k]);
+}
