@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["DeviceError", "GpuseqError", "ImageFileError", "MissingDependencyError"]
+__all__ = ["DeviceError", "EmptyBatchError", "GpuseqError", "ImageFileError", "MissingDependencyError"]
 
 
 class GpuseqError(Exception):
@@ -37,3 +37,7 @@ class ImageFileError(GpuseqError, OSError):
 
     def __reduce__(self) -> tuple[type[ImageFileError], tuple[str, str]]:
         return type(self), (self.path, self.reason)
+
+
+class EmptyBatchError(ImageFileError):
+    """Bad files were to be passed over, and nothing of the batch was left. ``next()`` goes on to the next batch."""

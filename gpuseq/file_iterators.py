@@ -12,6 +12,7 @@ import numpy as np
 from .arrays import COLOR_CHANNELS, Array, ColorMode, Interpolation, literals
 from .compat import place
 from .decode import check_decoder
+from .errors import EmptyBatchError
 from .image_iterators import ImageIterator, check_save_to_dir, checked_dtype
 from .options import DecodeOptions, check_choice
 from .paired import find_masks, masks_of_files
@@ -198,6 +199,15 @@ class BatchFromFilesMixin(ImageIterator):
     def sample_weight(self) -> np.ndarray | None:
         """Weights of the samples, shape ``(samples,)``, or None."""
         raise NotImplementedError(f"{type(self).__name__} must define sample_weight")
+
+    def __next__(self) -> Any:
+        """Return the next batch of which anything is left once bad files are passed over."""
+        for _ in range(len(self)):
+            try:
+                return super().__next__()
+            except EmptyBatchError as error:
+                problem = error
+        raise problem
 
     def replay(self, plan: BatchPlan) -> Any:  # noqa: D102 - the documentation is the base's
         batch = super().replay(plan)

@@ -22,7 +22,7 @@ from .arrays import COLOR_CHANNELS, Array
 from .caches import ImageCache
 from .compat import is_cupy, place
 from .decode import decode_files, decode_into
-from .errors import ImageFileError
+from .errors import EmptyBatchError, ImageFileError
 from .options import DecodeOptions
 
 __all__ = ["ArraySource", "Fetched", "FileSource", "OnError"]
@@ -167,7 +167,9 @@ class FileSource:
         Raises
         ------
         ImageFileError
-            If a file cannot be read or decoded and `on_error` is "raise", or if no file of the batch can.
+            If a file cannot be read or decoded and `on_error` is "raise".
+        EmptyBatchError
+            If no file of the batch can, under another policy.
         """
         key = indices.tobytes()
         with self._lock:
@@ -279,7 +281,7 @@ class FileSource:
         positions = np.flatnonzero(keep)
         if not len(positions):
             first = next(error for error in errors if error is not None)
-            raise ImageFileError(first.path, f"{first.reason}; and no other file of its batch could be read")
+            raise EmptyBatchError(first.path, f"{first.reason}; and no other file of its batch could be read")
         return Fetched(images, rows[positions], positions, sample_indices[positions])
 
     def _answered(self, answer: Any, path: str, dtype: np.dtype[Any]) -> np.ndarray:

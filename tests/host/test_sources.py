@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import gpuseq
-from gpuseq.errors import ImageFileError
+from gpuseq.errors import EmptyBatchError, ImageFileError
 from gpuseq.options import DecodeOptions
 from gpuseq.sources import FileSource
 from tests.compare import assert_same
@@ -54,6 +54,15 @@ def decoding_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name.startswith("gpuseq-decode")]
 
 
+@pytest.fixture(autouse=True)
+def _no_threads_of_earlier_tests() -> None:
+    """Forgotten iterators of other tests end their threads once they are collected: wait for that."""
+    gc.collect()
+    deadline = time.monotonic() + 10
+    while decoding_threads() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
 @pytest.mark.parametrize("shuffle", [True, False])
 @pytest.mark.parametrize("by_epoch", [True, False])
 def test_the_walk_finds_its_batches_decoded_ahead(folder: Path, shuffle: bool, by_epoch: bool) -> None:
@@ -76,13 +85,13 @@ def test_the_walk_finds_its_batches_decoded_ahead(folder: Path, shuffle: bool, b
     assert found == [False] + [True] * (3 * len(batches) - 1)
 
 
-@pytest.mark.parametrize("options", [{"prefetch": 2}, {"prefetch": 5}, {"cache": "host"}, {"cache": "auto", "prefetch": 1}])
+@pytest.mark.parametrize(
+    "options", [{"prefetch": 2}, {"prefetch": 5}, {"cache": "host"}, {"cache": "auto", "prefetch": 1}]
+)
 def test_decode_ahead_and_caches_change_no_pixel(folder: Path, options: dict[str, Any]) -> None:
     plain, ahead = flow(folder, prefetch=0), flow(folder, **options)
     for step in range(12):
-        (image, label), (wanted, wanted_label) = (
-            (ahead[3], plain[3]) if step % 4 == 3 else (next(ahead), next(plain))
-        )
+        (image, label), (wanted, wanted_label) = (ahead[3], plain[3]) if step % 4 == 3 else (next(ahead), next(plain))
         assert_same(label, wanted_label)
         assert_same(image, wanted)
     ahead.close()
@@ -91,8 +100,7 @@ def test_decode_ahead_and_caches_change_no_pixel(folder: Path, options: dict[str
 def test_an_error_surfaces_at_the_batch_it_belongs_to(folder: Path) -> None:
     (folder / "b" / "3.png").write_bytes(b"no image")
     batches = flow(folder, shuffle=False, prefetch=3)
-    files = [name for name in batches.filenames]
-    bad = files.index("b/3.png") // 2
+    bad = batches.filenames.index("b/3.png") // 2
     for index in range(len(batches)):
         if index == bad:
             with pytest.raises(ImageFileError, match="3.png"):
@@ -195,6 +203,35 @@ def test_bad_files_under_every_policy(folder: Path, cache: str | None, prefetch:
             skip.fetch(np.array([4]))
         for source in (skip, substitute, answer):
             source.close()
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_a_batch_of_bad_files_alone_is_passed_over(folder: Path, batch_size: int) -> None:
+    for name in ("a/0", "a/2"):
+        (folder / f"{name}.png").write_bytes(b"")
+    generator = gpuseq.ImageDataGenerator(device="cpu")
+    batches = generator.flow_from_directory(
+        folder,
+        target_size=(6, 6),
+        batch_size=batch_size,
+        shuffle=False,
+        class_mode=None,
+        verbose=False,
+        on_error="skip",
+    )
+    assert int(next(batches)[0, 0, 0, 0]) // 20 == 4
+    with pytest.raises(EmptyBatchError, match="no other file of its batch"):
+        _ = batches[0]
+    batches.close()
+
+
+def test_a_folder_of_bad_files_alone_ends(folder: Path) -> None:
+    for path in folder.rglob("*.png"):
+        path.write_bytes(b"")
+    batches = flow(folder, on_error="skip")
+    with pytest.raises(EmptyBatchError):
+        next(batches)
+    batches.close()
 
 
 def test_an_answer_of_the_wrong_shape_says_which_is_right(folder: Path) -> None:
