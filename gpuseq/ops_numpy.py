@@ -1,12 +1,13 @@
 """The ops on NumPy: reference, fallback without a GPU, and oracle of the kernels.
 
-Samples are worked on in groups of about `GROUP_PIXELS` pixels, planar (N, C, H, W), one group per thread at a time:
-large enough that Python and NumPy's per-call cost vanish, small enough to stay in the second-level cache. NumPy
-releases the GIL in every step.
+Samples are worked on in groups of about `GROUP_PIXELS` pixels, planar (N, C, H, W), one group per thread at a time;
+larger ones are warped in bands of rows of that size. Large enough that Python and NumPy's per-call cost vanish, small
+enough to stay in the second-level cache. NumPy releases the GIL in every step.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 from typing import Any
 
@@ -19,7 +20,7 @@ from .workers import for_each
 
 __all__ = ["GROUP_PIXELS", "augment", "standardize", "warp_spline", "whiten"]
 
-GROUP_PIXELS = 1 << 16
+GROUP_PIXELS = 1 << 14
 
 IMAGENET_BGR_MEAN = (103.939, 116.779, 123.68)
 IMAGENET_RGB_MEAN = (0.485, 0.456, 0.406)
@@ -30,10 +31,10 @@ class _Scratch(threading.local):
     """Buffers that each thread keeps from one group to the next."""
 
     def __init__(self) -> None:
-        self.buffers: dict[tuple[str, np.dtype[Any]], np.ndarray] = {}
+        self.buffers: dict[tuple[str, Any], np.ndarray] = {}
 
     def __call__(self, name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        size, key = int(np.prod(shape)), (name, np.dtype(dtype))
+        size, key = math.prod(shape), (name, dtype)
         buffer = self.buffers.get(key)
         if buffer is None or buffer.size < size:
             buffer = self.buffers[key] = np.empty(size, dtype)
@@ -174,23 +175,46 @@ def _warp(
     plane_size = (height + 2) * padded_width
     # Two spare rows let the shifted views start one row and one column late without running off the end.
     flat = _scratch("padded", (num_channels, num_moving * plane_size + padded_width + 1), np.float64)
-    for channel in range(num_channels):
-        padded = flat[channel, : num_moving * plane_size].reshape(num_moving, height + 2, padded_width)
-        padded[:, 1:-1, 1:-1] = source_nchw[moving, channel]
-        padded[:, 0, 1:-1], padded[:, -1, 1:-1] = padded[:, 1, 1:-1], padded[:, -2, 1:-1]
-        padded[:, :, 0], padded[:, :, -1] = padded[:, :, 1], padded[:, :, -2]
+    padded = flat[:, : num_moving * plane_size].reshape(num_channels, num_moving, height + 2, padded_width)
+    inner = source_nchw if num_moving == len(source_nchw) else source_nchw[moving]
+    padded[:, :, 1:-1, 1:-1] = inner.transpose(1, 0, 2, 3)
+    padded[:, :, 0, 1:-1], padded[:, :, -1, 1:-1] = padded[:, :, 1, 1:-1], padded[:, :, -2, 1:-1]
+    padded[:, :, :, 0], padded[:, :, :, -1] = padded[:, :, :, 1], padded[:, :, :, -2]
 
-    shape = (num_moving, height, width)
-    row_coord, col_coord, row_base, col_base = (_scratch(f"coord{k}", shape, np.float64) for k in range(4))
     out_row, out_col = _out_coordinates(params[moving], height, width)
+    linear = maps_n23[moving]
+    by_row = [linear[:, axis, 2, None] + out_row * linear[:, axis, 0, None] for axis in (0, 1)]
+    by_col = [out_col * linear[:, axis, 1, None] for axis in (0, 1)]
+    starts = np.arange(num_moving) * plane_size + padded_width + 1.0
+    band = max(1, GROUP_PIXELS // max(1, num_moving * width))
+    for top in range(0, height, band):
+        rows = slice(top, min(top + band, height))
+        coordinates = [(row_part[:, rows], col_part) for row_part, col_part in zip(by_row, by_col, strict=True)]
+        total = _warp_band(flat, padded_width, starts, coordinates, height, options)
+        if num_moving == len(work_nchw):
+            np.copyto(work_nchw[:, :, rows], total.transpose(1, 0, 2, 3), casting="same_kind")
+        else:
+            work_nchw[moving, :, rows] = total.transpose(1, 0, 2, 3)
+
+
+def _warp_band(
+    flat: np.ndarray,
+    padded_width: int,
+    starts: np.ndarray,
+    coordinates: list[tuple[np.ndarray, np.ndarray]],
+    height: int,
+    options: AugmentOptions,
+) -> np.ndarray:
+    """Interpolate a band of rows of some samples: shape ``(C, N, rows, W)``, float64, in scratch memory.
+
+    A source coordinate is the sum of what its row gives, ``(N, rows)``, and what its column gives, ``(N, W)``.
+    """
+    num_channels, width = len(flat), padded_width - 2
+    shape = (*coordinates[0][0].shape, width)
+    row_coord, col_coord, row_base, col_base = (_scratch(f"coord{k}", shape, np.float64) for k in range(4))
     outside = None
-    for axis, (coord, size) in enumerate(((row_coord, height), (col_coord, width))):
-        linear = maps_n23[moving, axis]
-        np.add(
-            (linear[:, 2, None] + out_row * linear[:, 0, None])[:, :, None],
-            (out_col * linear[:, 1, None])[:, None, :],
-            out=coord,
-        )
+    for coord, size, (row_part, col_part) in zip((row_coord, col_coord), (height, width), coordinates, strict=True):
+        np.add(row_part[:, :, None], col_part[:, None, :], out=coord)
         beyond = _fold(coord, size, options.fill_mode)
         if beyond is not None:
             outside = beyond if outside is None else outside | beyond
@@ -209,36 +233,33 @@ def _warp(
         np.clip(col_base, -1.0, width - 1.0, out=col_base)
     row_base *= padded_width
     row_base += col_base
-    row_base += (np.arange(num_moving) * plane_size + padded_width + 1.0)[:, None, None]
+    row_base += starts[:, None, None]
     first = _scratch("index", shape, np.intp)
     np.copyto(first, row_base, casting="unsafe")
 
-    total, tap = _scratch("total", shape, np.float64), _scratch("tap", shape, np.float64)
+    total = _scratch("total", (num_channels, *shape), np.float64)
+    for channel in range(num_channels):  # a plane at a time: `take` copies what is not contiguous
+        flat[channel].take(first, out=total[channel], mode="clip")
     if options.order == 1:
+        tap = _scratch("tap", (num_channels, *shape), np.float64)
         # 1 - (1 - f) is not f to the last bit, and SciPy takes the former.
         row_weights = (np.subtract(1.0, row_coord, out=row_base), np.subtract(1.0, row_base, out=row_coord))
         col_weights = (np.subtract(1.0, col_coord, out=col_base), np.subtract(1.0, col_base, out=col_coord))
-    for channel in range(num_channels):
-        plane = flat[channel]
-        plane.take(first, out=total, mode="clip")
-        if options.order == 1:
-            total *= row_weights[0]
-            total *= col_weights[0]
-            for row_tap, col_tap in ((0, 1), (1, 0), (1, 1)):
-                plane[row_tap * padded_width + col_tap :].take(first, out=tap, mode="clip")
-                tap *= row_weights[row_tap]
-                tap *= col_weights[col_tap]
-                total += tap
-        if outside is not None:
-            np.copyto(total, options.cval, where=outside)
-        if options.round_affine:
-            total += 0.5
-            np.clip(total, 0, 255, out=total)
-            np.floor(total, out=total)
-        if num_moving == len(work_nchw):
-            np.copyto(work_nchw[:, channel], total, casting="same_kind")
-        else:
-            work_nchw[moving, channel] = total
+        total *= row_weights[0]
+        total *= col_weights[0]
+        for row_tap, col_tap in ((0, 1), (1, 0), (1, 1)):
+            for channel in range(num_channels):
+                flat[channel, row_tap * padded_width + col_tap :].take(first, out=tap[channel], mode="clip")
+            tap *= row_weights[row_tap]
+            tap *= col_weights[col_tap]
+            total += tap
+    if outside is not None:
+        np.copyto(total, options.cval, where=outside)
+    if options.round_affine:
+        total += 0.5
+        np.clip(total, 0, 255, out=total)
+        np.floor(total, out=total)
+    return total
 
 
 def _out_coordinates(params: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
