@@ -29,13 +29,19 @@ source_suffix = {".md": "markdown"}
 nitpicky = True
 default_role = "py:obj"
 # Names in docstrings that are no link: parameters, types in words, the standard library, NumPy and Pillow.
+modules = "arrays compat decode draw feeding fitdata fitwalk headers image_iterators options settings sources stats"
+modules += " transforms"
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!gpuseq\b).*"),
-    (r"py:.*", r"gpuseq\.(arrays|options|draw|decode|headers|sources|stats|image_iterators|transforms|settings)\..*"),
+    # Layers below the public names: their own text is for those who read the code.
+    (r"py:.*", rf"gpuseq\.({'|'.join(modules.split())})(\..*)?"),
+    (r"py:.*", r"gpuseq\.to_device"),
 ]
 # A re-exported option or an opener shows up under both its names; the page of the public one is the one to read.
 suppress_warnings = ["myst.header"]
 
+# The pages say what is there; no framework needs to be installed for that.
+autodoc_mock_imports = ["cupy", "jax", "keras", "tensorflow", "tf_keras", "torch"]
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "undoc-members": False}

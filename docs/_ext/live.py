@@ -14,6 +14,7 @@ import html
 import io
 import re
 import sys
+import textwrap
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -147,8 +148,29 @@ def picture(name: str) -> Callable[[], list[nodes.Node]]:
     return make
 
 
+def kernels() -> list[nodes.Node]:
+    """The kernels' files and what their heads say, and the parameters of each kernel, from the launcher's table."""
+    from gpuseq.kernels import SIGNATURES
+
+    made: list[nodes.Node] = []
+    for path in sorted((ROOT / "kernels").glob("*.cu*")):
+        head = []
+        for line in path.read_text().splitlines():
+            if not line.startswith("//"):
+                break
+            head.append(line.removeprefix("//").strip())
+        text = " ".join(head).partition("  ")[0]
+        made += [nodes.rubric(path.name, path.name), nodes.paragraph(text, text)]
+        for name, (file, parameters) in SIGNATURES.items():
+            if file == path.name:
+                call = f"{name}({', '.join(f'{kind} {word}' for word, kind in parameters)})"
+                made += listing("\n".join(textwrap.wrap(call, 92, subsequent_indent="    ")))
+    return made
+
+
 COMMANDS = ("gpuseq", "demo", "doctor", "preview", "check", "fit", "bench")
 MAKERS: dict[str, Callable[[], list[nodes.Node]]] = {
+    "kernels": kernels,
     "layers": layers,
     "tolerances": tolerances,
     "versions": versions,
@@ -173,7 +195,16 @@ class Live(SphinxDirective):
             raise self.error(f"live knows {', '.join(MAKERS)}; got {self.arguments[0]!r}") from None
 
 
+def put_the_kernels_own_page_first(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Let kernels/README.md, where there is one, stand before the list of files and in the place of the rest."""
+    readme = ROOT / "kernels" / "README.md"
+    if docname == "kernels" and readme.is_file():
+        files = source[0].index("## The files")
+        source[0] = f"{readme.read_text()}\n\n{source[0][files:]}"
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the directive."""
     app.add_directive("live", Live)
+    app.connect("source-read", put_the_kernels_own_page_first)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -49,8 +49,8 @@ def conventions() -> tuple[Image.Image, str]:
         pictures += [one(image, turn, fill_mode="constant", conventions=name)]
         titles += [f"rotation, {name}"]
     return strip(pictures, titles), (
-        "In Keras 3 the height shift moves columns, and an image that is not square turns about a point off its centre. "
-        'conventions="corrected" does what the names say.'
+        "In Keras 3 the height shift moves columns, and an image that is not square turns about a point off its "
+        'centre. conventions="corrected" does what the names say.'
     )
 
 
