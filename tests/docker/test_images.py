@@ -84,10 +84,22 @@ class Container:
         return done.stdout + done.stderr
 
 
+class Containers(dict[str, Container]):
+    """The containers by name, each made when it is first asked for: tests may be spread over processes."""
+
+    def __init__(self, factory: pytest.TempPathFactory) -> None:
+        super().__init__()
+        self.factory = factory
+
+    def __missing__(self, name: str) -> Container:
+        self[name] = Container(STAGES[name], self.factory.mktemp(name))
+        return self[name]
+
+
 @pytest.fixture(scope="module")
-def containers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Container]:
+def containers(tmp_path_factory: pytest.TempPathFactory) -> Containers:
     pytest.importorskip("hatchling", reason="the test extra brings it")
-    return {name: Container(STAGES[name], tmp_path_factory.mktemp(name)) for name in TARGETS}
+    return Containers(tmp_path_factory)
 
 
 def test_there_are_three_targets_and_their_bases() -> None:
@@ -102,7 +114,7 @@ def test_nothing_runs_as_root(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_the_health_check_is_the_doctor(name: str, containers: dict[str, Container]) -> None:
+def test_the_health_check_is_the_doctor(name: str, containers: Containers) -> None:
     health = STAGES[name].health
     assert health[:2] == ["gpuseq", "doctor"]
     needs_gpu = "--require-gpu" in health
@@ -111,7 +123,7 @@ def test_the_health_check_is_the_doctor(name: str, containers: dict[str, Contain
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_what_is_installed_is_the_copied_checkout_with_its_kernels(name: str, containers: dict[str, Container]) -> None:
+def test_what_is_installed_is_the_copied_checkout_with_its_kernels(name: str, containers: Containers) -> None:
     code = "import gpuseq, gpuseq.kernels as k; print(gpuseq.__file__); print(k.kernel_folder())"
     package, kernels = containers[name].run(["python", "-I", "-c", code]).splitlines()
     assert Path(package).is_relative_to(containers[name].bin.parent)
@@ -119,7 +131,7 @@ def test_what_is_installed_is_the_copied_checkout_with_its_kernels(name: str, co
     assert {path.name for path in Path(kernels).iterdir()} >= {path.name for path in (ROOT / "kernels").glob("*.cu*")}
 
 
-def test_every_extra_that_is_asked_for_exists(containers: dict[str, Container]) -> None:
+def test_every_extra_that_is_asked_for_exists(containers: Containers) -> None:
     (found,) = containers["cpu"].bin.parent.glob("lib/*/site-packages/gpuseq-*.dist-info")
     known = set(metadata.PathDistribution(found).metadata.get_all("Provides-Extra") or ())
     asked = {
@@ -133,21 +145,21 @@ def test_every_extra_that_is_asked_for_exists(containers: dict[str, Container]) 
     assert asked <= known
 
 
-def test_cpu_runs_the_test_suite(containers: dict[str, Container]) -> None:
+def test_cpu_runs_the_test_suite(containers: Containers) -> None:
     command = STAGES["cpu"].command
     assert command[:3] == ["python", "-m", "pytest"]
     some = [word if word != "auto" else "1" for word in command]
     assert " passed" in containers["cpu"].run([*some, "tests/host/test_order.py", "-q"])
 
 
-def test_cuda13_runs_the_demo(containers: dict[str, Container]) -> None:
+def test_cuda13_runs_the_demo(containers: Containers) -> None:
     command = STAGES["cuda13"].command
     assert command[:2] == ["gpuseq", "demo"]
     containers["cuda13"].run(command)
     assert (containers["cuda13"].out / "gpuseq-demo.png").stat().st_size > 10_000
 
 
-def test_torch_runs_the_training_job(containers: dict[str, Container]) -> None:
+def test_torch_runs_the_training_job(containers: Containers) -> None:
     pytest.importorskip("torch", reason="the test extra brings it")
     command = STAGES["torch"].command
     assert command[:4] == ["torchrun", "--standalone", "--nproc-per-node", "gpu"]
