@@ -35,7 +35,16 @@ COMPILE_OPTIONS = ("--std=c++17", "--fmad=false")
 
 _SIZES: tuple[tuple[str, ArgumentKind], ...] = tuple(
     (name, "int32")
-    for name in ("num_samples", "height", "width", "channels", "rows_per_band", "num_bands", "tile_cols")
+    for name in (
+        "num_samples",
+        "height",
+        "width",
+        "channels",
+        "rows_per_band",
+        "num_bands",
+        "tile_cols",
+        "groups_across",
+    )
 )
 
 SIGNATURES: dict[str, tuple[str, tuple[tuple[str, ArgumentKind], ...]]] = {

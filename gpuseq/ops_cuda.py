@@ -26,12 +26,15 @@ NUM_COLUMNS = 16
 MAX_BLOCK = 256
 MAX_BAND_ROWS = 64
 MAX_STAGED_CHANNELS = 16
+MIN_SEGMENT_BYTES = 32
+"""Least length of what a group of threads writes in one go: a sector of the second-level cache."""
+
 BAND_PIXELS = 4096
 """Pixels that one block works on, about: enough to hide the sample's own preparations."""
 
 BUSY_BLOCKS = 1056
-"""Blocks that keep the largest of today's GPUs busy (132 multiprocessors, four at once, twice); where a batch has fewer,
-its bands are cut smaller."""
+"""Blocks that keep the largest of today's GPUs busy: 132 multiprocessors, four at once, twice. A batch of fewer is cut
+into smaller bands."""
 
 _SOURCE_TYPES = {
     np.dtype(np.uint8): "unsigned char",
@@ -53,7 +56,8 @@ class _Variant:
     sample_moments: kernels.Macros | None
     out_dtype: Any
     has_table: bool
-    staged_bytes: int  # shared memory per thread
+    is_staged: bool  # the pixels of a group leave together, through shared memory
+    pixel_bytes: int  # what a pixel takes in a row of the batch
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,7 @@ class _Geometry:
     grid: tuple[int, ...]
     block: int
     tile_cols: int
+    groups_across: int
     rows_per_band: int
     num_bands: int
 
@@ -161,10 +166,11 @@ def _run(
     if mean is not None or std is not None:
         assert statistics is not None
         mean_c, divisor_c = _constants(statistics, options.compute_dtype)
-    geometry = _geometry(num_samples, height, width)
+    geometry = _geometry(num_samples, height, width, variant.pixel_bytes)
     grid, block = geometry.grid, geometry.block
     bands = (num_samples, geometry.num_bands)
-    sizes = (num_samples, height, width, channels, geometry.rows_per_band, geometry.num_bands, geometry.tile_cols)
+    tiling = (geometry.rows_per_band, geometry.num_bands, geometry.tile_cols, geometry.groups_across)
+    sizes = (num_samples, height, width, channels, *tiling)
     cval, rescale = options.cval, options.rescale
     ranges = moments = None
     if variant.sample_range is not None:
@@ -178,7 +184,7 @@ def _run(
         grid,
         block,
         (images, table, ranges, moments, mean_c, divisor_c, out, *sizes, cval, rescale),
-        shared_bytes=variant.staged_bytes * block,
+        shared_bytes=variant.pixel_bytes * block if variant.is_staged else 0,
     )
     return out
 
@@ -262,7 +268,8 @@ def _variant(
         sample_moments=_macros(colour) if has_moments else None,
         out_dtype=out_dtype,
         has_table=has_table,
-        staged_bytes=channels * out_dtype.itemsize if is_staged else 0,
+        is_staged=is_staged,
+        pixel_bytes=out_dtype.itemsize * (channels if out_channels_last else 1),
     )
 
 
@@ -281,17 +288,22 @@ def _out_dtype(name: str) -> Any:
 
 
 @lru_cache(maxsize=1024)
-def _geometry(num_samples: int, height: int, width: int) -> _Geometry:
-    """Cut a batch into bands of rows: about `BAND_PIXELS` each, fewer where the GPU would not be full."""
-    tile_cols = 4
-    while tile_cols < min(width, 32):
+def _geometry(num_samples: int, height: int, width: int, pixel_bytes: int) -> _Geometry:
+    """Cut a batch into bands of rows, about `BAND_PIXELS` each, fewer where the GPU would not be full."""
+    tile_cols = 8
+    while tile_cols < 32 and tile_cols * pixel_bytes < MIN_SEGMENT_BYTES:
         tile_cols *= 2
-    num_groups = MAX_BLOCK // tile_cols
-    most = min(MAX_BAND_ROWS, max(num_groups, BAND_PIXELS // max(width, 1) // num_groups * num_groups))
-    wanted_bands = -(-BUSY_BLOCKS // max(num_samples, 1))
-    rows_per_band = min(most, max(num_groups, height // wanted_bands // num_groups * num_groups), MAX_BAND_ROWS)
+    groups_across = 1
+    while tile_cols * groups_across < min(width, 32):
+        groups_across *= 2
+    step_rows = MAX_BLOCK // tile_cols // groups_across
+    most_rows = BAND_PIXELS // width // step_rows * step_rows
+    wanted_bands = -(-BUSY_BLOCKS // num_samples)
+    few_rows = height // wanted_bands // step_rows * step_rows
+    rows_per_band = min(MAX_BAND_ROWS, max(step_rows, min(most_rows, few_rows)))
     num_bands = -(-height // rows_per_band)
-    return _Geometry((min(num_samples * num_bands, 2**31 - 1),), MAX_BLOCK, tile_cols, rows_per_band, num_bands)
+    grid = (min(num_samples * num_bands, 2**31 - 1),)
+    return _Geometry(grid, MAX_BLOCK, tile_cols, groups_across, rows_per_band, num_bands)
 
 
 _constants_of: weakref.WeakKeyDictionary[Statistics, dict[Any, tuple[Array | None, Array | None]]] = (

@@ -2,8 +2,8 @@
 // preprocessing mode, rescale, normalisation, layout and cast, in Keras' order.
 //
 // Macros: those of common.cuh and the four below. Sizes are arguments.
-// Checked by the launcher (gpuseq/ops_cuda.py): H * W * C < 2^31, source indices, blockDim.x a multiple of tile_cols and
-// at most MAX_BLOCK, tile_cols a power of two of at most 32, rows_per_band at most MAX_BAND_ROWS.
+// Checked by the launcher (gpuseq/ops_cuda.py): H * W * C < 2^31, source indices, tile_cols a power of two of at most 32,
+// blockDim.x a multiple of tile_cols * groups_across and at most MAX_BLOCK, rows_per_band at most MAX_BAND_ROWS.
 
 #ifndef SAMPLEWISE_CENTER        // 1: subtract the sample's mean; `moments` is read for it
 #define SAMPLEWISE_CENTER 0
@@ -75,7 +75,7 @@ extern "C" __global__ void __launch_bounds__(MAX_BLOCK, MIN_BLOCKS) augment(
     const COMPUTE_T *__restrict__ divisor_c, // (C,); null without FEATUREWISE_STD
     OUT_T *__restrict__ out,                 // (N, H, W, C) or (N, C, H, W); does not overlap `images`
     int num_samples, int height, int width, int channels,
-    int rows_per_band, int num_bands, int tile_cols,
+    int rows_per_band, int num_bands, int tile_cols, int groups_across,
     double cval, double rescale)
 {
     __shared__ BlockShared shared;
@@ -102,7 +102,7 @@ extern "C" __global__ void __launch_bounds__(MAX_BLOCK, MIN_BLOCKS) augment(
 #endif
         const SOURCE_T *source = images + shared.sample.source_index * sample_size;
         OUT_T *batch = out + (long long)band.sample * sample_size;
-        visit_band(shared, band, shape, tile_cols, [&](auto taps_of, int row, int tile, int col, bool is_inside) {
+        visit_band(shared, band, shape, {tile_cols, groups_across}, [&](auto taps_of, int row, int tile, int col, bool is_inside) {
 #if IS_STAGED
             OUT_T *group_stage = stage + (threadIdx.x - (col - tile)) * CHANNELS;
             if (is_inside) {

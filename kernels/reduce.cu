@@ -10,7 +10,7 @@ extern "C" __global__ void __launch_bounds__(MAX_BLOCK, MIN_BLOCKS) sample_range
     const double *__restrict__ table,        // (N, NUM_COLUMNS)
     double *__restrict__ ranges,             // (N, num_bands, 2): low, high
     int num_samples, int height, int width, int channels,
-    int rows_per_band, int num_bands, int tile_cols,
+    int rows_per_band, int num_bands, int tile_cols, int groups_across,
     double cval)
 {
     __shared__ BlockShared shared;
@@ -22,7 +22,7 @@ extern "C" __global__ void __launch_bounds__(MAX_BLOCK, MIN_BLOCKS) sample_range
         const SOURCE_T *source = images + shared.sample.source_index * (height * width * shape.channels);
         const double infinity = __longlong_as_double(0x7ff0000000000000ll);
         double low = infinity, high = -infinity;
-        visit_band(shared, band, shape, tile_cols, [&](auto taps_of, int, int, int, bool is_inside) {
+        visit_band(shared, band, shape, {tile_cols, groups_across}, [&](auto taps_of, int, int, int, bool is_inside) {
             if (!is_inside) return;
             for_each_channel(source, taps_of(), shape, cval, [&](int, COMPUTE_T value) {
                 low = value < low ? value : low;
@@ -46,7 +46,7 @@ extern "C" __global__ void __launch_bounds__(MAX_BLOCK, MIN_BLOCKS) sample_momen
     const double *__restrict__ ranges,       // (N, num_bands, 2): sample_range's; null without HAS_RANGE
     double *__restrict__ moments,            // (N, num_bands, 3): sum of value - pivot, of its square, the pivot
     int num_samples, int height, int width, int channels,
-    int rows_per_band, int num_bands, int tile_cols,
+    int rows_per_band, int num_bands, int tile_cols, int groups_across,
     double cval, double rescale)
 {
     __shared__ BlockShared shared;
@@ -71,7 +71,7 @@ extern "C" __global__ void __launch_bounds__(MAX_BLOCK, MIN_BLOCKS) sample_momen
         }
         __syncthreads();
         double sum = 0.0, squares = 0.0;
-        visit_band(shared, band, shape, tile_cols, [&](auto taps_of, int, int, int, bool is_inside) {
+        visit_band(shared, band, shape, {tile_cols, groups_across}, [&](auto taps_of, int, int, int, bool is_inside) {
             if (!is_inside) return;
             for_each_channel(source, taps_of(), shape, cval, [&](int channel, COMPUTE_T value) {
                 const double offset = rescaled(channel, value) - pivot;

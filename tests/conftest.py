@@ -43,12 +43,17 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Say how much of the suite a machine without a GPU left out."""
+    """Say how much of the suite a machine without a GPU left out, and how many kernels the CPU ran in its place."""
     if _skipped_for_want_of_a_gpu:
         terminalreporter.write_line(
             f"{len(_skipped_for_want_of_a_gpu)} test(s) skipped for want of a GPU "
             f"(set {REQUIRE_GPU}=1 to make that a failure)"
         )
+    reports = [report for several in terminalreporter.stats.values() for report in several]
+    torn_down = [report for report in reports if getattr(report, "when", None) == "teardown"]
+    launches = [value for report in torn_down for name, value in report.user_properties if name == "kernel_launches"]
+    if launches:
+        terminalreporter.write_line(f"{sum(launches)} kernels run on the CPU, in {len(launches)} tests")
 
 
 @pytest.fixture(autouse=True)

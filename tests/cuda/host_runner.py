@@ -23,7 +23,9 @@ import pytest
 
 from gpuseq import device, kernels
 
-__all__ = ["CACHE_FOLDER", "HostKernel", "HostRun", "Launch", "build", "install"]
+__all__ = ["CACHE_FOLDER", "HostKernel", "HostRun", "Launch", "build", "install", "num_launches"]
+
+_launches = 0
 
 SHIM = Path(__file__).with_name("cuda_on_host.h")
 CACHE_FOLDER = Path(
@@ -112,9 +114,16 @@ class HostKernel:
         pointers = (ctypes.c_void_p * len(cells))(*(ctypes.addressof(cell) for cell in cells))
         grid_x, grid_y = ((*(self.how.grid or grid), 1))[:2]
         problem = self._launch(grid_x, grid_y, block, shared_bytes, int(self.how.reverse), pointers)
+        global _launches
+        _launches += 1
         if problem:
             what = {1: "some threads of a block never reached a barrier", 2: "the launch asks for too much"}[problem]
             raise RuntimeError(f"{self.name}: {what}")
+
+
+def num_launches() -> int:
+    """Return how many kernels this process has run."""
+    return _launches
 
 
 @dataclass

@@ -70,30 +70,30 @@ def test_equals_scipy_and_pillow(name: str, host: HostRun) -> None:
 
 
 LAUNCHES = {
-    "one_thread": (Launch((1,)), 1, 1, 1),
-    "one_thread_whole_image": (Launch((3,)), 1, 1, 64),
-    "three_threads": (Launch((2,)), 3, 1, 2),
-    "odd_block": (Launch((7,), reverse=True), 48, 16, 3),
-    "narrow_tiles": (Launch((1,), reverse=True), 8, 4, 64),
-    "one_block": (Launch((1,)), 256, 32, 64),
-    "more_blocks_than_work": (Launch((200,)), 32, 32, 5),
-    "from_the_last_thread": (Launch(None, reverse=True), 256, 32, 16),
+    "one_thread": (Launch((1,)), 1, 1, 1, 1),
+    "one_thread_whole_image": (Launch((3,)), 1, 1, 1, 64),
+    "three_threads": (Launch((2,)), 3, 1, 3, 2),
+    "odd_block": (Launch((7,), reverse=True), 48, 16, 1, 3),
+    "narrow_tiles": (Launch((1,), reverse=True), 32, 4, 2, 64),
+    "one_block": (Launch((1,)), 256, 32, 1, 64),
+    "more_blocks_than_work": (Launch((200,)), 32, 32, 1, 5),
+    "from_the_last_thread": (Launch(None, reverse=True), 256, 8, 4, 16),
 }
-"""Name -> grid and thread order, threads, tile columns, rows of a band."""
+"""Name -> grid and thread order, threads, tile columns, groups across, rows of a band."""
 
 
 @pytest.mark.parametrize("launch", LAUNCHES)
 @pytest.mark.parametrize("name", ["affine_1_reflect", "layout_first_first_19", "shift", "everything", "both_half"])
 def test_the_answer_does_not_depend_on_the_launch(name: str, launch: str, monkeypatch: pytest.MonkeyPatch) -> None:
     case = CASES[name]
-    how, block, tile_cols, rows_per_band = LAUNCHES[launch]
+    how, block, tile_cols, across, rows_per_band = LAUNCHES[launch]
     host_runner.install(monkeypatch)
     wanted = [compute(ops_cuda, case, run) for run in case.runs(num_seeds=1)]
     host_runner.install(monkeypatch, how)
 
-    def geometry(num_samples: int, height: int, width: int) -> Any:
+    def geometry(num_samples: int, height: int, width: int, pixel_bytes: int) -> Any:
         num_bands = -(-height // rows_per_band)
-        return ops_cuda._Geometry((num_samples * num_bands,), block, tile_cols, rows_per_band, num_bands)
+        return ops_cuda._Geometry((num_samples * num_bands,), block, tile_cols, across, rows_per_band, num_bands)
 
     monkeypatch.setattr(ops_cuda, "_geometry", geometry)
     for run, expected in zip(case.runs(num_seeds=1), wanted, strict=True):
@@ -122,7 +122,7 @@ def test_sums_on_the_edge_of_two_floats_are_rounded_as_scipys(monkeypatch: pytes
     options = CASES["affine_1_reflect"].options
 
     host_runner.install(monkeypatch)
-    monkeypatch.setattr(ops_cuda, "_geometry", lambda n, height, width: ops_cuda._Geometry((n,), 16, 4, height, 1))
+    monkeypatch.setattr(ops_cuda, "_geometry", lambda n, height, *_: ops_cuda._Geometry((n,), 16, 4, 1, height, 1))
     got = ops_cuda.augment(batch, params, options)
     assert_same(got, naive.augment(batch, params, options))
     distance = np.abs(got[:, 1, 1, 0].astype(np.float64) - middle)
@@ -132,12 +132,14 @@ def test_sums_on_the_edge_of_two_floats_are_rounded_as_scipys(monkeypatch: pytes
 @pytest.mark.parametrize(
     ("num_samples", "height", "width"), [(1, 1, 1), (256, 224, 224), (1, 4000, 6000), (3, 5000, 1), (10**6, 8, 8)]
 )
-def test_every_row_is_in_one_band(num_samples: int, height: int, width: int) -> None:
-    cut = ops_cuda._geometry(num_samples, height, width)
+@pytest.mark.parametrize("pixel_bytes", [1, 2, 3, 4, 12, 64])
+def test_every_row_is_in_one_band(num_samples: int, height: int, width: int, pixel_bytes: int) -> None:
+    cut = ops_cuda._geometry(num_samples, height, width, pixel_bytes)
     assert 1 <= cut.rows_per_band <= ops_cuda.MAX_BAND_ROWS
     assert (cut.num_bands - 1) * cut.rows_per_band < height <= cut.num_bands * cut.rows_per_band
     assert cut.block <= ops_cuda.MAX_BLOCK
-    assert cut.block % cut.tile_cols == 0
+    assert cut.block % (cut.tile_cols * cut.groups_across) == 0
+    assert cut.tile_cols * pixel_bytes >= min(32, 32 * pixel_bytes)
     assert cut.tile_cols in (1, 2, 4, 8, 16, 32)
     assert 1 <= cut.grid[0] <= num_samples * cut.num_bands
 

@@ -39,18 +39,20 @@ def test_equals_the_numpy_twin_and_scipy(name: str) -> None:
             assert_same(got, scipys, where="cupy:0", message=run.label)
 
 
-@pytest.mark.parametrize(("block", "tile_cols", "rows_per_band"), [(32, 4, 3), (64, 32, 1), (256, 8, 64), (1, 1, 2)])
+@pytest.mark.parametrize(
+    ("block", "tile_cols", "across", "rows_per_band"), [(32, 4, 2, 3), (64, 32, 1, 1), (256, 8, 4, 64), (1, 1, 1, 2)]
+)
 @pytest.mark.parametrize("grid", [1, 3, 100_000])
 @pytest.mark.parametrize("name", ["affine_1_reflect", "layout_first_first_19", "shift", "everything", "both_half"])
 def test_the_answer_does_not_depend_on_the_launch(
-    name: str, grid: int, block: int, tile_cols: int, rows_per_band: int, monkeypatch: pytest.MonkeyPatch
+    name: str, grid: int, block: int, tile_cols: int, across: int, rows_per_band: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = CASES[name]
     runs = [on_device(run) for run in case.runs(num_seeds=1)]
     wanted = [compute(ops_cuda, case, run) for run in runs]
 
-    def geometry(num_samples: int, height: int, width: int) -> Any:
-        return ops_cuda._Geometry((grid,), block, tile_cols, rows_per_band, -(-height // rows_per_band))
+    def geometry(num_samples: int, height: int, width: int, pixel_bytes: int) -> Any:
+        return ops_cuda._Geometry((grid,), block, tile_cols, across, rows_per_band, -(-height // rows_per_band))
 
     monkeypatch.setattr(ops_cuda, "_geometry", geometry)
     for run, expected in zip(runs, wanted, strict=True):
