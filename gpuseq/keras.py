@@ -81,7 +81,8 @@ class _WalkedIterator(FitDataset):
     def on_epoch_end(self) -> None:
         """Note that an epoch is over; Keras calls this before the first one, too."""
         walk = self._fit_walk
-        if walk.end() or not walk.used:
+        walk.end()
+        if not walk.used and not self.counts_by_epoch:  # type: ignore[attr-defined]
             super().on_epoch_end()  # type: ignore[misc]
 
     def set_epoch(self, epoch: int) -> None:

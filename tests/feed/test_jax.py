@@ -94,7 +94,9 @@ print("spread")
 """
 
 
-def test_one_process_spreads_its_batches_over_a_mesh(run_script: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+def test_one_process_spreads_its_batches_over_a_mesh(
+    run_script: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
     done = run_script(MESH, XLA_FLAGS="--xla_force_host_platform_device_count=2", JAX_PLATFORMS="cpu")
     assert "spread" in done.stdout
 
@@ -148,7 +150,9 @@ def test_a_training_run() -> None:
     }
 
     def loss_of(weights: Any, x: Any, y: Any) -> Any:
-        x = jax.lax.conv_general_dilated(x, weights["conv"], (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        x = jax.lax.conv_general_dilated(
+            x, weights["conv"], (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
         logits = jax.nn.relu(x).reshape(len(x), -1) @ weights["dense"]
         return jax.numpy.mean(jax.nn.softplus(logits) - y * logits)
 

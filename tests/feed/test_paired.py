@@ -35,7 +35,9 @@ def images_of(n: int = 11, size: tuple[int, int] = (13, 17), channels: int = 3, 
     return np.random.default_rng(seed).integers(0, 256, (n, *size, channels), np.uint8)
 
 
-@pytest.mark.parametrize("fill", [{"fill_mode": "nearest"}, {"fill_mode": "constant", "cval": 9}, {"fill_mode": "reflect"}])
+@pytest.mark.parametrize(
+    "fill", [{"fill_mode": "nearest"}, {"fill_mode": "constant", "cval": 9}, {"fill_mode": "reflect"}]
+)
 @pytest.mark.parametrize("conventions", ["keras", "corrected"])
 def test_a_mask_that_is_a_function_of_the_image_stays_that_function(fill: dict[str, Any], conventions: str) -> None:
     """The mask is a threshold of the image: nearest resampling commutes with it, pixel by pixel, batch after batch."""
@@ -62,7 +64,9 @@ def test_masks_equal_a_replay_of_the_images_plan() -> None:
     """The mask of a batch is what the same plan makes of the masks alone, with order 0 and no colours."""
     images, masks = images_of(), images_of(channels=1, seed=1)
     paired = ImageDataGenerator(**GEOMETRY, **COLOUR, device="cpu").flow(images, batch_size=4, seed=5, masks=masks)
-    alone = ImageDataGenerator(**GEOMETRY, interpolation_order=0, dtype="uint8", device="cpu").flow(masks, batch_size=4, seed=1)
+    alone = ImageDataGenerator(**GEOMETRY, interpolation_order=0, dtype="uint8", device="cpu").flow(
+        masks, batch_size=4, seed=1
+    )
     for _ in range(2 * len(paired)):
         plan = paired.plan_batch()
         x, mask = paired.replay(plan)
@@ -164,7 +168,9 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
             (tmp_path / root / folder).mkdir(parents=True, exist_ok=True)
         image = rng.integers(0, 256, (20 + number, 24, 3), np.uint8)
         Image.fromarray(image).save(tmp_path / "images" / folder / f"{number}.png")
-        Image.fromarray(((image[..., 0] > 100) * 7).astype(np.uint8)).save(tmp_path / "masks" / folder / f"{number}.bmp")
+        Image.fromarray(((image[..., 0] > 100) * 7).astype(np.uint8)).save(
+            tmp_path / "masks" / folder / f"{number}.bmp"
+        )
     return tmp_path / "images", tmp_path / "masks"
 
 
@@ -173,7 +179,14 @@ def directory(folders: tuple[Path, Path], **options: Any) -> DirectoryIterator:
         **GEOMETRY, interpolation_order=0, dtype=options.pop("dtype", "uint8"), conventions="corrected", device="cpu"
     )
     return generator.flow_from_directory(
-        folders[0], (16, 18), batch_size=4, seed=3, mask_directory=folders[1], verbose=False, decoder="pillow", **options
+        folders[0],
+        (16, 18),
+        batch_size=4,
+        seed=3,
+        mask_directory=folders[1],
+        verbose=False,
+        decoder="pillow",
+        **options,
     )
 
 

@@ -53,7 +53,9 @@ def fake_jax(monkeypatch: pytest.MonkeyPatch, rank: int, world: int, initialized
         return rank
 
     module = SimpleNamespace(
-        distributed=SimpleNamespace(is_initialized=lambda: initialized), process_index=index, process_count=lambda: world
+        distributed=SimpleNamespace(is_initialized=lambda: initialized),
+        process_index=index,
+        process_count=lambda: world,
     )
     monkeypatch.setitem(sys.modules, "jax", module)
 

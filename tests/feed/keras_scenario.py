@@ -1,0 +1,223 @@
+"""What ``model.fit`` does with a flow, on one backend, in a process of its own: ``python keras_scenario.py jax``.
+
+Everything is proved by weights: a model that ``fit`` trained must be, to the bit, the model that ``train_on_batch``
+trained on the batches that should have come, in the order they should have come in.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from functools import cache
+from typing import Any
+
+BACKEND = sys.argv[1]
+os.environ["KERAS_BACKEND"] = BACKEND
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+
+import gpuseq  # noqa: E402
+from gpuseq.feeding import plan_at  # noqa: E402
+from gpuseq.keras import ImageDataGenerator, KerasDataset, SaveState, SetEpoch  # noqa: E402
+from tests.feed.samples import photos  # noqa: E402
+
+# XLA compiles a model for each size of batch: there the last batch is not a smaller one.
+N, BATCH, LENGTH = (24 if BACKEND == "jax" else 22), 8, 3
+IMAGES, LABELS = photos(N)
+RANGES: dict[str, Any] = {"vertical_flip": True, "zoom_range": 0.1, "rescale": 1 / 255, "conventions": "corrected"}
+
+
+def flow(core: bool = False, **options: Any) -> Any:
+    kind = gpuseq.ImageDataGenerator if core else ImageDataGenerator
+    own = kind(**RANGES, device="cpu", rng=options.pop("rng", "keras"))
+    return own.flow(IMAGES, LABELS, **{"batch_size": BATCH, "seed": 3, **options})
+
+
+def model(build: bool, *first: Any) -> Any:
+    keras.utils.set_random_seed(0)
+    layers = [*first, keras.layers.Flatten(), keras.layers.Dense(1)]
+    network = keras.Sequential([keras.Input((12, 12, 3)), *layers] if build else layers)
+    network.compile(keras.optimizers.SGD(0.05), keras.losses.BinaryCrossentropy(from_logits=True), metrics=["accuracy"])
+    return network
+
+
+@cache
+def trained_by_hand(batches: tuple[tuple[int, int], ...], second_class: float = 1.0, rng: str = "keras") -> Any:
+    network, source = model(True), flow(core=True, rng=rng)
+    weight = None if second_class == 1 else np.array([1, second_class], np.float32)
+    for epoch, index in batches:
+        x, y = source.replay(plan_at(source, epoch, index))
+        network.train_on_batch(x, y, sample_weight=None if weight is None else weight[y.astype(int)])
+    return list(network.get_weights())
+
+
+def same(actual: Any, expected: list[np.ndarray], what: str) -> None:
+    for got, wanted in zip(actual.get_weights(), expected, strict=True):
+        assert np.array_equal(got, wanted), f"{what}: the weights differ by {np.abs(got - wanted).max()}"
+
+
+def epochs(*numbers: int) -> tuple[tuple[int, int], ...]:
+    return tuple((epoch, index) for epoch in numbers for index in range(LENGTH))
+
+
+def quiet(network: Any, data: Any, **options: Any) -> Any:
+    return network.fit(data, verbose=0, **options)
+
+
+def check_fit() -> None:
+    expected = trained_by_hand(epochs(0, 1, 2))
+    for build, rng in ((True, "keras"), (False, "keras"), (False, "keyed")):
+        network = model(build)
+        quiet(network, flow(rng=rng), epochs=3)
+        same(network, trained_by_hand(epochs(0, 1, 2), rng=rng), f"fit, {rng}, built {build}")
+    network = model(False)
+    quiet(network, flow(core=True).to_keras(), epochs=3)
+    same(network, expected, "to_keras()")
+    data = flow()
+    data.workers = 4
+    network = model(True)
+    quiet(network, data, epochs=1)
+    quiet(network, data, epochs=2, initial_epoch=1)
+    quiet(network, data, epochs=3, initial_epoch=2, shuffle=False)
+    same(network, expected, "three fits with workers=4")
+
+
+def check_evaluate_and_predict_between() -> None:
+    data, validation = flow(), flow(shuffle=False)
+    network = model(True)
+    quiet(network, data, epochs=2, validation_data=validation)
+    network.evaluate(validation, verbose=0)
+    quiet(network, data, epochs=3, initial_epoch=2, validation_data=validation)
+    same(network, trained_by_hand(epochs(0, 1, 2)), "fit with validation")
+    images = gpuseq.keras.ImageDataGenerator(rescale=1 / 255, device="cpu").flow(
+        IMAGES, batch_size=BATCH, shuffle=False
+    )
+    whole = network.predict(IMAGES / np.float32(255), verbose=0)
+    for steps in (None, 2, None):
+        predicted = network.predict(images, steps=steps, verbose=0)
+        assert np.allclose(predicted, whole[: len(predicted)], atol=1e-5), "predict is out of order"
+
+
+def check_epochs_by_number() -> None:
+    data = flow()
+    network = model(False)
+    quiet(network, data, epochs=4, initial_epoch=3, callbacks=[SetEpoch(data)])
+    quiet(network, data, epochs=2, initial_epoch=1, callbacks=[SetEpoch(data)])
+    same(network, trained_by_hand(epochs(3, 1)), "SetEpoch")
+
+
+def check_steps() -> None:
+    data = flow()
+    network = model(True)
+    quiet(network, data, epochs=1, steps_per_epoch=1)
+    quiet(network, data, epochs=1, steps_per_epoch=2)
+    quiet(network, data, epochs=1, steps_per_epoch=2)
+    wanted = ((0, 0), (1, 0), (1, 1), (2, 0), (2, 1))
+    same(network, trained_by_hand(wanted), "steps_per_epoch: a pass that is left is over")
+
+
+def check_class_weight() -> None:
+    data = flow()
+    data.class_weight = {1: 3.0}
+    network = model(True)
+    quiet(network, data, epochs=2)
+    same(network, trained_by_hand(epochs(0, 1), 3.0), "class_weight")
+    network = model(True)
+    quiet(network, flow(core=True).to_keras(class_weight={1: 3.0}), epochs=2)
+    same(network, trained_by_hand(epochs(0, 1), 3.0), "to_keras(class_weight=)")
+
+
+def check_resume() -> None:
+    """Killed in the second of three epochs, after the second batch; a new model, a new flow, and on from there."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "data.json")
+
+        class Kill(keras.callbacks.Callback):
+            def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+                if self.model.optimizer.iterations == LENGTH + 2:
+                    self.model.save_weights(os.path.join(folder, "model.weights.h5"))
+                    raise KeyboardInterrupt
+
+        data = flow()
+        network = model(False)
+        try:
+            quiet(network, data, epochs=3, callbacks=[SaveState(data, path, save_freq=1), Kill()])
+        except KeyboardInterrupt:
+            pass
+        else:
+            raise AssertionError("was not killed")
+        with open(path) as file:
+            state = json.load(file)
+        assert (state["epoch"], state["batch_index"]) == (1, 2), state
+        network = model(True)
+        network.load_weights(os.path.join(folder, "model.weights.h5"))
+        for callbacks in ((), (SetEpoch,)):
+            data = flow()
+            data.load_state_dict(state)
+            resumed = model(True)
+            resumed.set_weights(network.get_weights())
+            made = [callback(data) for callback in callbacks]
+            quiet(resumed, data, initial_epoch=1, epochs=3, callbacks=made)
+            # Two epochs' worth of batches: the rest of epoch 1, epoch 2, and the first of epoch 3.
+            batches = (*epochs(0, 1, 2), (3, 0), (3, 1))
+            same(resumed, trained_by_hand(batches), f"resumed, {len(made)} callbacks")
+
+
+def check_sequence() -> None:
+    """A user's own batches: each once per epoch, ``on_epoch_end`` once per epoch, dicts and all."""
+
+    class Own(gpuseq.Sequence):
+        def __init__(self) -> None:
+            super().__init__()
+            self.asked: list[int] = []
+            self.ends = 0
+
+        def __len__(self) -> int:
+            return LENGTH
+
+        def __getitem__(self, index: int) -> Any:
+            self.asked.append(index)
+            part = slice(index * BATCH, (index + 1) * BATCH)
+            return (IMAGES[part] / 255).astype("float32"), LABELS[part]
+
+        def on_epoch_end(self) -> None:
+            self.ends += 1
+
+    own = Own()
+    network = model(True)
+    quiet(network, own.to_keras(), epochs=3)
+    asked = own.asked[-3 * LENGTH :]
+    for epoch in range(3):
+        assert sorted(asked[epoch * LENGTH : (epoch + 1) * LENGTH]) == list(range(LENGTH)), asked
+    assert own.ends == 3, own.ends
+    whole = network.predict(IMAGES / np.float32(255), verbose=0)
+    assert np.allclose(network.predict(own.to_keras(), verbose=0), whole, atol=1e-5)
+
+
+def check_types() -> None:
+    kinds = {"torch": "torch.Tensor", "jax": "jaxlib._jax.ArrayImpl"}
+    for data in (flow(), flow(core=True).to_keras()):
+        batch = data[0]
+        assert isinstance(batch, tuple)
+        assert len(batch) == 2
+        kind = type(batch[0])
+        assert f"{kind.__module__}.{kind.__name__}" == kinds.get(BACKEND, "numpy.ndarray"), kind
+    own = ImageDataGenerator(device="cpu")
+    assert len(own.flow(IMAGES, batch_size=2, seed=1)[0]) == 1
+    assert isinstance(flow(), keras.utils.PyDataset)
+    assert isinstance(flow(core=True).to_keras(), KerasDataset)
+
+
+def check_training() -> None:
+    losses = quiet(model(False, keras.layers.Conv2D(4, 3, activation="relu")), flow(), epochs=2).history["loss"]
+    assert losses[1] < 0.9 * losses[0], losses
+
+
+if __name__ == "__main__":
+    for name, check in list(globals().items()):
+        if name.startswith("check_"):
+            check()
+            print("passed", name, flush=True)

@@ -1,0 +1,315 @@
+"""Keras: fit, evaluate, predict, epochs, weights and resume on each backend; and what is said when it goes wrong."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import gpuseq
+from gpuseq import DeviceError, GpuseqError
+from gpuseq.fitwalk import FitWalk
+from tests.feed.samples import generator, numbered, photos
+
+keras = pytest.importorskip("keras")
+torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.keras
+
+from gpuseq import fitdata  # noqa: E402
+from gpuseq import keras as gk  # noqa: E402
+
+SCENARIO = Path(__file__).with_name("keras_scenario.py").read_text()
+
+
+@pytest.mark.parametrize("backend", ["torch", "jax", "tensorflow"])
+def test_the_scenario(backend: str, run_script: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    done = run_script(SCENARIO, backend)
+    assert done.stdout.count("passed check_") == SCENARIO.count("\ndef check_")
+
+
+def own_generator(**options: Any) -> Any:
+    return gk.ImageDataGenerator(device="cpu", **options)
+
+
+def test_no_copy_on_the_way_to_the_train_step() -> None:
+    """With the torch backend the tensor in ``train_step`` lies where the iterator wrote its batch."""
+    if keras.config.backend() != "torch":
+        pytest.skip("the session's backend is not torch")
+    images, labels = photos()
+    flow = own_generator(rescale=1 / 255).flow(images, labels, batch_size=8, seed=1)
+    made: list[Any] = []
+    replay = flow.replay
+    flow.replay = lambda plan: made.append(replay(plan)) or made[-1]
+    reached: list[tuple[int, int]] = []
+
+    class Model(keras.Sequential):
+        def train_step(self, data: Any) -> Any:
+            reached.append((data[0].data_ptr(), data[1].data_ptr()))
+            return super().train_step(data)
+
+    model = Model([keras.Input((12, 12, 3)), keras.layers.Flatten(), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    with keras.device("cpu"):
+        model.fit(flow, epochs=2, verbose=0)
+    assert len(reached) == 6
+    assert reached == [(x.ctypes.data, y.ctypes.data) for x, y in made[-6:]]
+
+
+# The bookkeeping.
+
+
+@given(
+    length=st.integers(1, 9),
+    calls=st.lists(st.sampled_from(["fit", "evaluate", "part", "trial"]), min_size=1, max_size=8),
+    data=st.data(),
+)
+def test_each_whole_pass_is_one_epoch(length: int, calls: list[str], data: st.DataObject) -> None:
+    """Keras' calls in Keras' order: whatever came before, a whole pass gets batches 0 to n - 1 of one epoch, a new one."""
+    walk = FitWalk()
+    seen: set[int] = set()
+    for call in calls:
+        walk.opened()
+        walk.end()  # reset(), before the first epoch of every fit
+        steps = length
+        if call == "part":
+            steps = data.draw(st.integers(1, length))
+        if call == "trial":
+            steps = data.draw(st.integers(1, min(2, length)))
+        walk.begin()
+        walk.opened()
+        taken = [walk.take(length) for _ in range(steps)]
+        if call == "trial":
+            walk.opened()
+            assert not walk.end()
+            continue
+        assert walk.end()
+        assert [position for _, position in taken] == list(range(steps))
+        (epoch,) = {epoch for epoch, _ in taken}
+        assert epoch not in seen
+        assert epoch == len(seen), "no epoch is passed over"
+        seen.add(epoch)
+
+
+def test_one_generator_over_several_short_epochs() -> None:
+    """steps_per_epoch: Keras goes on with the pass it has opened."""
+    walk = FitWalk()
+    taken = []
+    walk.opened()
+    for _ in range(3):
+        walk.begin()
+        taken += [walk.take(6) for _ in range(2)]
+        walk.end()
+    assert taken == [(0, position) for position in range(6)]
+
+
+def test_a_resumed_walk_goes_on_without_losing_a_batch() -> None:
+    walk = FitWalk()
+    walk.go_to(1, 4)
+    taken = []
+    for _ in range(2):
+        walk.begin()
+        walk.opened()
+        taken += [walk.take(6) for _ in range(6)]
+        walk.end()
+    assert taken == [
+        (1, 4),
+        (1, 5),
+        *((2, position) for position in range(6)),
+        *((3, position) for position in range(4)),
+    ]
+
+
+# Classes.
+
+
+def test_classes_are_both() -> None:
+    for name in ("NumpyArrayIterator", "DirectoryIterator", "DataFrameIterator", "Iterator", "Sequence"):
+        kind = getattr(gk, name)
+        assert issubclass(kind, getattr(gpuseq, name))
+        assert issubclass(kind, keras.utils.PyDataset)
+
+
+def test_before_fit_they_count_as_the_plain_ones() -> None:
+    """next() and [i] give the numbers of the same seed, and next() gives arrays, as it always did."""
+    ranges: dict[str, Any] = {"rotation_range": 30, "conventions": "corrected"}
+    theirs = generator(**ranges).flow(numbered(7), np.arange(7), batch_size=3, seed=4)
+    ours = own_generator(**ranges).flow(numbered(7), np.arange(7), batch_size=3, seed=4)
+    for _ in range(4):
+        (x, y), (wanted_x, wanted_y) = next(ours), next(theirs)
+        assert type(x) is np.ndarray
+        assert np.array_equal(x, wanted_x)
+        assert np.array_equal(y, wanted_y)
+    for index in (2, 0):
+        (x, y), (wanted_x, wanted_y) = ours[index], theirs[index]
+        assert np.array_equal(np.asarray(x), wanted_x)
+        assert np.array_equal(np.asarray(y), wanted_y)
+
+
+def test_a_flow_can_be_pickled() -> None:
+    flow = own_generator().flow(numbered(7), np.arange(7), batch_size=3, seed=4)
+    flow.on_epoch_begin()
+    _ = flow[0]
+    copy = pickle.loads(pickle.dumps(flow))
+    assert np.array_equal(np.asarray(copy[0][1]), np.asarray(flow[0][1]))
+
+
+def test_batches_are_tuples() -> None:
+    flow = own_generator().flow(numbered(7), batch_size=3, seed=4)
+    assert isinstance(flow[0], tuple)
+    assert len(flow[0]) == 1
+    exact = own_generator().flow(numbered(7), batch_size=4, seed=4, shard=(1, 2), remainder="exact")
+    x, y, weight = exact[0]
+    assert y is None
+    assert np.asarray(weight).tolist() == [1, 1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.array([0, 2, 1, 5]),
+        np.array([0.0, 2.0, 1.0, 5.0], np.float32),
+        np.array([[0], [2], [1], [5]]),
+        np.eye(6, dtype=np.float32)[[0, 2, 1, 5]],
+    ],
+)
+def test_class_weights_equal_keras(labels: np.ndarray) -> None:
+    from keras.src.trainers.data_adapters.data_adapter_utils import class_weight_to_sample_weights
+
+    weights = {0: 2.0, 2: 0.5}
+    got = fitdata.class_weights(labels, weights)
+    assert got.dtype == np.float32
+    assert np.array_equal(got, class_weight_to_sample_weights(labels, weights))
+    assert got.tolist() == [2.0, 0.5, 1.0, 1.0]
+
+
+def test_class_weight_multiplies_sample_weight() -> None:
+    flow = own_generator().flow(
+        numbered(4), np.array([0, 1, 0, 1]), batch_size=4, shuffle=False, sample_weight=np.array([1.0, 2.0, 3.0, 4.0])
+    )
+    flow.class_weight = {1: 10}
+    assert np.asarray(flow[0][2]).tolist() == [1, 20, 3, 40]
+
+
+# What is said when it goes wrong.
+
+
+def test_bad_class_weights() -> None:
+    flow = own_generator().flow(numbered(4), np.zeros(4), batch_size=4)
+    for bad in ({-1: 1.0}, {"a": 1.0}, {0: np.inf}, [1.0]):
+        with pytest.raises(ValueError, match="class_weight must map class indices"):
+            flow.class_weight = bad
+    masks = own_generator().flow(numbered(4), batch_size=4, masks=numbered(4))
+    masks.class_weight = {0: 2.0}
+    with pytest.raises(ValueError, match="one class per sample"):
+        _ = masks[0]
+
+
+def test_worker_processes() -> None:
+    flow = own_generator().flow(numbered(4), batch_size=4)
+    flow.workers = 8
+    flow.use_multiprocessing = True
+    assert (flow.workers, flow.use_multiprocessing) == (1, False)
+    flow.device = "cuda:0"
+    with pytest.raises(DeviceError, match=r"cuda:0.*does not survive a fork.*Leave the argument out"):
+        flow.use_multiprocessing = True
+
+
+def test_a_plain_iterator_in_fit_names_the_line_to_write() -> None:
+    model = keras.Sequential([keras.layers.Flatten()])
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match=r"gpuseq.*NumpyArrayIterator of 4 samples.*to_keras\(\)"):
+        model.fit(generator().flow(numbered(4), np.zeros(4)), verbose=0)
+
+    class Own(gpuseq.Sequence):
+        pass
+
+    with pytest.raises(ValueError, match=r"Own.*model\.fit\(dataset\.to_keras\(\)\)"):
+        model.fit(Own(), verbose=0)
+
+
+def test_wrong_things_are_named() -> None:
+    with pytest.raises(TypeError, match=r"builtins\.int has no batches by index"):
+        gk.to_keras(3)
+    with pytest.raises(ValueError, match=r"builtins|KerasDataset made a batch of 4 parts"):
+        _ = gk.to_keras([(1, 2, 3, 4)])[0]
+    with pytest.raises(TypeError, match="SetEpoch takes what fit takes"):
+        gk.SetEpoch([1])
+    with pytest.raises(ValueError, match="save_freq"):
+        gk.SaveState(None, "state.json", save_freq=0)
+    with pytest.raises(GpuseqError, match="a Sequence has no state"):
+        gk.to_keras([np.zeros(1)]).state_dict()
+
+
+def test_sharding_twice_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace
+
+    spread = SimpleNamespace(_is_multi_process=True, auto_shard_dataset=True)
+    monkeypatch.setattr(keras.distribution, "distribution", lambda: spread)
+    sharded = own_generator().flow(numbered(4), batch_size=2, seed=1, shard=(0, 2))
+    for data in (sharded, generator().flow(numbered(4), batch_size=2, seed=1, shard=(0, 2)).to_keras()):
+        with pytest.raises(GpuseqError, match="auto_shard_dataset = False"):
+            data.on_epoch_begin()
+    own_generator().flow(numbered(4), batch_size=2, seed=1).on_epoch_begin()
+    spread.auto_shard_dataset = False
+    sharded.on_epoch_begin()
+
+
+MISSING = """
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == sys.argv[1]:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Blocker())
+import gpuseq
+try:
+    import gpuseq.keras
+except gpuseq.MissingDependencyError as error:
+    print(error)
+"""
+
+
+def test_a_missing_backend_and_a_missing_keras(run_script: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    assert 'os.environ["KERAS_BACKEND"] = ' in run_script(MISSING, "jax", KERAS_BACKEND="jax").stdout
+    assert 'pip install "gpuseq[keras]"' in run_script(MISSING, "keras").stdout
+
+
+def test_the_core_imports_no_framework(run_script: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    source = """
+import sys
+import gpuseq, gpuseq.feeding, gpuseq.loader, gpuseq.streams
+print([name for name in ("keras", "torch", "jax", "tensorflow", "ray", "cupy") if name in sys.modules])
+"""
+    assert run_script(source).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", ["gpuseq.keras", "gpuseq.torch", "gpuseq.jax", "gpuseq.tensorflow"])
+def test_a_module_named_like_its_framework_finds_the_framework(name: str) -> None:
+    framework = name.partition(".")[2]
+    if importlib.util.find_spec(framework) is None:
+        pytest.skip(f"{framework} is not installed")
+    module = importlib.import_module(name)
+    assert module.__name__ == name
+    assert "gpuseq" not in str(sys.modules[framework].__file__)
+
+
+def test_save_state_by_epoch(tmp_path: Path) -> None:
+    images, labels = photos()
+    flow = own_generator().flow(images, labels, batch_size=8, seed=1)
+    model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    model.fit(flow, epochs=2, verbose=0, callbacks=[gk.SaveState(flow, tmp_path / "state.json")])
+    state = json.loads((tmp_path / "state.json").read_text())
+    assert (state["epoch"], state["batch_index"]) == (2, 0)
