@@ -428,11 +428,15 @@ def test_ctrl_c_on_the_real_process(photos: Path) -> None:
         # A test run in the background of a shell inherits an ignored SIGINT.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    assert process.stdout is not None
-    assert "3 files in" in process.stdout.readline()
-    time.sleep(1.0)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    try:
+        assert process.stdout is not None
+        assert "3 files in" in process.stdout.readline()
+        time.sleep(1.0)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.communicate()
     # Where the interrupt hits a module's first import, CPython ends itself by the signal: 130 for a shell as well.
     assert process.returncode in (130, -signal.SIGINT), errors
     assert "interrupted; nothing was left half-written" in errors
