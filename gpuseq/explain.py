@@ -211,10 +211,10 @@ def _path(iterator: Any, plan: BatchPlan) -> list[tuple[str, str]]:
     path: list[tuple[str, str]] = [("plan", _random_mode(iterator))]
     if isinstance(source, ArraySource):
         images = source.images
+        what = _array(images.shape, images.dtype, images.nbytes)
         place = f"on {iterator.device}" if is_cupy(images) else "in host memory"
-        path.append(
-            ("source", f"resident: {_array(images.shape, images.dtype, images.nbytes)} {place}, gathered by index")
-        )
+        how = "gathered by index" if source.is_resident else f"each batch is copied to {source.device}"
+        path.append(("source", f"{'resident: ' if source.is_resident else ''}{what} {place}, {how}"))
         num_values, itemsize = math.prod(images.shape[1:]), images.dtype.itemsize
     else:
         path += _file_stations(source, plan)
@@ -257,7 +257,11 @@ def _file_stations(source: FileSource, plan: BatchPlan) -> list[tuple[str, str]]
     kept = cache.num_kept(plan.indices)
     return [
         *stations,
-        ("cache", f"{kept} of this batch's {len(plan)} images; room for {cache.capacity} of {len(source.paths)}"),
+        (
+            "cache",
+            f"{kept} of this batch's {len(plan)} images; room for {cache.capacity} of {len(source.paths)}; "
+            f"{_bytes(cache.num_bytes)} kept so far",
+        ),
     ]
 
 
@@ -268,6 +272,8 @@ def _engine(iterator: Any, generator: Any, itemsize: int) -> list[tuple[str, str
     slow = []
     if generator.is_customised:
         slow.append("a subclass with its own apply_transform or standardize: Keras' loop, image by image")
+    if generator.draws_its_own:
+        slow.append("a subclass with its own get_random_transform: a Python call per image")
     if generator.interpolation_order > 1:
         library = "SciPy" if iterator.device == "cpu" else "cupyx"
         slow.append(f"interpolation_order={generator.interpolation_order}: splines through {library}, plane by plane")

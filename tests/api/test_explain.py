@@ -115,10 +115,10 @@ def test_the_path_of_files_names_decoder_and_cache(tmp_path: Path) -> None:
     path = path_of(iterator)
     assert path["source"].startswith("decoded: 10 files, when asked for")
     assert path["decoder"].startswith("pillow (auto); resized to 8 x 8, nearest")
-    assert path["cache"] == "0 of this batch's 5 images; room for 10 of 10"
+    assert path["cache"] == "0 of this batch's 5 images; room for 10 of 10; 0 B kept so far"
     for _ in range(2):
         next(iterator)
-    assert path_of(iterator)["cache"].startswith("5 of this batch's 5")
+    assert path_of(iterator)["cache"] == "5 of this batch's 5 images; room for 10 of 10; 1.9 kB kept so far"
     assert path_of(generator.flow_from_directory(tmp_path, **flow))["cache"].startswith("none")
 
 
