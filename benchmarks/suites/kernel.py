@@ -92,6 +92,29 @@ def run(settings: Settings) -> list[Row]:
             )
         )
         settings.say(f"  kernel | {name}: {rows[-1]['median']:.1f} us, {100 * share:.0f} % of the copy's bandwidth")
+    return rows + _resizes(case, batch, count, bandwidth, settings)
+
+
+def _resizes(case: str, batch: int, count: int, bandwidth: float, settings: Settings) -> list[Row]:
+    """Time Pillow's resize of a ragged batch of decoded photographs."""
+    import cupy
+
+    side = 24 if settings.smoke else 224
+    photos = [cupy.asarray(photo) for photo in pictures(batch, 2 * side)]
+    images = [photo[: 2 * side - number % 7, : 2 * side - number % 5].copy() for number, photo in enumerate(photos)]
+    rows = []
+    for name in ("nearest", "bilinear", "lanczos"):
+        out = ops.resize(images, (side, side), name)
+
+        def launch(_: int, name: str = name, out: Any = out) -> None:
+            ops.resize(images, (side, side), name, out=out)
+
+        seconds = _timed(launch, count)
+        moved = sum(image.nbytes for image in images) + out.nbytes
+        at = {"bytes": moved, "share_of_copy": moved / float(np.median(seconds)) / bandwidth}
+        what = f"resize, {name}, about {2 * side}x{2 * side} to {side}x{side}"
+        rows.append(row("kernel", case, what, "us", [1e6 * value for value in seconds], at=at))
+        settings.say(f"  kernel | {what}: {rows[-1]['median']:.1f} us")
     return rows
 
 
