@@ -201,10 +201,9 @@ class _Pass:
             self._index += self._first
         loader._pass = self
         if self._index >= len(loader):
-            loader._start, loader._pass = (self._epoch + 1, 0), None
-            self._index = len(loader) + self._step
             raise StopIteration
-        index, self._index = self._index, self._index + self._step
+        index = self._index
+        self.jump(self._epoch, index + self._step)
         return loader._make(self._epoch, index)
 
     @property
@@ -215,6 +214,9 @@ class _Pass:
     def jump(self, epoch: int, index: int) -> None:
         """Go on there."""
         self._epoch, self._index = epoch, index
+        if index >= len(self._loader):
+            # Over with the last batch: who counts batches never asks for one more.
+            self._loader._start = (epoch + 1, 0)
 
     def state_dict(self) -> dict[str, int | str]:
         """Return where this pass stands; see `Loader.state_dict`."""

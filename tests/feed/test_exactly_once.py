@@ -152,7 +152,7 @@ def test_shards_cover_and_are_equally_long(
     prefetch=st.booleans(),
 )
 def test_resumed_anywhere(n: int, batch_size: int, rng: str, stop: int, prefetch: bool) -> None:
-    """Leave after any number of batches, in any epoch; a new loader with the state goes on with the rest, bit for bit."""
+    """Leave after any number of batches, in any epoch; a new loader goes on with the rest, bit for bit."""
     first = Loader(flow(n, batch_size=batch_size, rng=rng, ranges=GEOMETRY))
     stop %= 2 * len(first) + 1
     done, state = [], first.state_dict()

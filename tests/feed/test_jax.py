@@ -59,7 +59,7 @@ def test_grains_state() -> None:
 
 
 def test_other_things_than_arrays_stay() -> None:
-    x, y, weight = next(iter(loader(flow(shard=(0, 2), remainder="exact"))))
+    _, y, weight = next(iter(loader(flow(shard=(0, 2), remainder="exact"))))
     assert isinstance(weight, jax.Array)
     assert y is not None
 

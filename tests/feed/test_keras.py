@@ -76,7 +76,7 @@ def test_no_copy_on_the_way_to_the_train_step() -> None:
     data=st.data(),
 )
 def test_each_whole_pass_is_one_epoch(length: int, calls: list[str], data: st.DataObject) -> None:
-    """Keras' calls in Keras' order: whatever came before, a whole pass gets batches 0 to n - 1 of one epoch, a new one."""
+    """Keras' calls in Keras' order: whatever came before, a pass gets batches 0, 1, 2 ... of one epoch, a new one."""
     walk = FitWalk()
     seen: set[int] = set()
     for call in calls:
@@ -170,7 +170,7 @@ def test_batches_are_tuples() -> None:
     assert isinstance(flow[0], tuple)
     assert len(flow[0]) == 1
     exact = own_generator().flow(numbered(7), batch_size=4, seed=4, shard=(1, 2), remainder="exact")
-    x, y, weight = exact[0]
+    _, y, weight = exact[0]
     assert y is None
     assert np.asarray(weight).tolist() == [1, 1, 1, 0]
 

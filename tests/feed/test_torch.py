@@ -71,6 +71,16 @@ def loader_at(epoch: int) -> TorchLoader:
     return batches
 
 
+def test_a_pass_is_over_with_its_last_batch() -> None:
+    """Keras and others count the batches and never run into the end."""
+    batches = loader(flow())
+    first = labels(next(walk) for walk in [iter(batches)] for _ in range(4))
+    assert batches.epoch == 1
+    second = labels(batches)
+    assert sorted(first) == sorted(second) == list(range(11))
+    assert first != second
+
+
 def test_set_epoch_goes_anywhere_and_back() -> None:
     whole = loader(flow())
     epochs = [labels(whole) for _ in range(3)]

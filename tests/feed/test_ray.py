@@ -1,0 +1,101 @@
+"""Ray Data on a local Ray of two workers: the same statistics and the same pixels as one process, to the last bit."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpuseq import ImageDataGenerator, ImageFileError
+from tests.compare import assert_same
+from tests.photos import write_broken, write_photo
+
+ROOT = Path(__file__).resolve().parents[2]
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # Ray's own imports
+    ray = pytest.importorskip("ray", reason="the ray extra brings it")
+    pytest.importorskip("ray.data", reason="the ray extra brings it")
+    from gpuseq.ray import fit_directory, predecode, read_shards
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+SIZE = (12, 16)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def local_ray() -> Iterator[None]:
+    os.environ["RAY_DATA_DISABLE_PROGRESS_BARS"] = "1"
+    environment = {"PYTHONPATH": str(ROOT), "GPUSEQ_DEVICE": "cpu"}
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        object_store_memory=100_000_000,
+        runtime_env={"env_vars": environment},
+    )
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("photos")
+    for number in range(23):
+        name = ("ants", "bees", "cats")[number % 3]
+        write_photo(
+            root / name / f"{number}", ("jpeg", "png", "png_gray")[number % 3], height=20, width=24, seed=number
+        )
+    return root
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@pytest.mark.parametrize("color_mode", ["rgb", "grayscale"])
+def test_statistics_are_those_of_one_process(folder: Path, data_format: str, color_mode: str) -> None:
+    arguments: dict[str, Any] = {"featurewise_center": True, "featurewise_std_normalization": True}
+    arguments |= {"rescale": 1 / 255, "data_format": data_format, "device": "cpu"}
+    one, many = ImageDataGenerator(**arguments), ImageDataGenerator(**arguments)
+    one.fit_directory(folder, SIZE, color_mode, batch_size=5, interpolation="bilinear", progress=False)
+    fit_directory(many, folder, SIZE, color_mode, batch_size=5, interpolation="bilinear", num_workers=2)
+    assert_same(many.mean, one.mean)
+    assert_same(many.std, one.std)
+    assert float(np.min(many.std)) > 0
+
+
+@pytest.mark.parametrize("shard_size", [4, 100])
+def test_shards_hold_what_one_process_decodes(folder: Path, shard_size: int, tmp_path: Path) -> None:
+    assert predecode(folder, tmp_path / "out", SIZE, interpolation="bicubic", shard_size=shard_size) == 23
+    images, labels, classes = read_shards(tmp_path / "out")
+    flow = ImageDataGenerator(dtype="uint8", device="cpu").flow_from_directory(
+        folder, SIZE, interpolation="bicubic", class_mode="sparse", shuffle=False, batch_size=23, verbose=False
+    )
+    expected, _ = next(flow)
+    assert_same(images, expected)
+    assert_same(labels, flow.classes)
+    assert classes == flow.class_indices
+    assert len(list((tmp_path / "out").glob("images-*.npy"))) == -(-23 // shard_size)
+    batch, _ = next(ImageDataGenerator(device="cpu").flow(images, labels, batch_size=8, shuffle=False))
+    assert_same(batch, expected[:8].astype(np.float32))
+
+
+def test_a_bad_file_ends_the_job_by_name_and_leaves_no_index(tmp_path: Path) -> None:
+    write_photo(tmp_path / "in" / "one" / "good", "png")
+    bad = write_broken(tmp_path / "in" / "one", "text")
+    with pytest.raises(Exception, match=bad.name) as caught:
+        predecode(tmp_path / "in", tmp_path / "out", SIZE)
+    assert ImageFileError.__name__ in str(caught.value)
+    with pytest.raises(FileNotFoundError, match="did not|predecode"):
+        read_shards(tmp_path / "out")
+
+
+def test_whitening_is_refused(folder: Path) -> None:
+    with pytest.warns(UserWarning, match="zca_whitening"):
+        generator = ImageDataGenerator(zca_whitening=True, device="cpu")
+    with pytest.raises(ValueError, match="all images at once"):
+        fit_directory(generator, folder, SIZE)
