@@ -1,0 +1,254 @@
+"""Whole-folder jobs over many machines with Ray Data: statistics, and decoding once into shards.
+
+Feeding a training run needs none of this: each worker takes its part by ``shard="auto"``, under Ray Train too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from .arrays import COLOR_CHANNELS, ColorMode, Interpolation
+from .atomic import replacing
+from .compat import require
+from .decode import decode_into
+from .image import ImageDataGenerator
+from .options import DecodeOptions
+from .scan import find_classes, scan_classes
+from .stats import ChannelMoments
+
+ray = require("ray", extra="ray", purpose="gpuseq.ray")
+ray_data = require("ray.data", extra="ray", purpose="gpuseq.ray")
+
+__all__ = ["fit_directory", "predecode", "read_shards"]
+
+INDEX = "shards.json"
+
+
+def fit_directory(
+    generator: ImageDataGenerator,
+    directory: str | os.PathLike[str],
+    target_size: tuple[int, int] = (256, 256),
+    color_mode: str = "rgb",
+    batch_size: int = 32,
+    interpolation: str = "nearest",
+    *,
+    num_workers: int = 2,
+) -> None:
+    """Find mean and standard deviation of a folder on many workers, equal to the last bit to those of one process.
+
+    Parameters
+    ----------
+    generator : ImageDataGenerator
+        Its `mean` and `std` are set as its options ask.
+    directory : str or os.PathLike
+        A folder with one subfolder per class, which every worker sees under this name.
+    target_size, color_mode, batch_size, interpolation
+        As in `ImageDataGenerator.fit_directory`; with the same values the result is the same.
+    num_workers : int
+        Actors; each decodes with as many threads as Ray gives it CPUs, by default one.
+
+    Raises
+    ------
+    ValueError
+        With ``zca_whitening``, which needs all images at once, or if there are no images.
+    ImageFileError
+        If a file cannot be decoded, as the cause of Ray's own error.
+    """
+    if generator.zca_whitening:
+        raise ValueError("zca_whitening needs all images at once: use fit(x) on an array that fits in memory")
+    names, _, _ = _scan(directory)
+    options = _decode_options(target_size, color_mode, interpolation)
+    dtype = np.dtype(np.float64 if generator.dtype == "float64" else np.float32)
+    factor = dtype.type(generator.rescale or 1.0)
+    found = sorted(
+        _over_chunks(_Moments, names, batch_size, num_workers, (os.fspath(directory), options, dtype.name, factor)),
+        key=lambda row: int(row["chunk"]),
+    )
+    # Merged in the order of one process: sums of floats depend on it.
+    whole: ChannelMoments | None = None
+    for row in found:
+        part = ChannelMoments(int(row["count"]), np.asarray(row["mean"]), np.asarray(row["deviation"]))
+        whole = part if whole is None else whole.merge(part)
+    assert whole is not None
+    shape = [1, 1, 1]
+    shape[generator.channel_axis - 1] = len(whole.mean)
+    if generator.featurewise_center:
+        generator.mean = whole.mean.astype(dtype).reshape(shape)
+    if generator.featurewise_std_normalization:
+        generator.std = whole.std.astype(dtype).reshape(shape)
+
+
+def predecode(
+    directory: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    target_size: tuple[int, int] = (256, 256),
+    color_mode: str = "rgb",
+    interpolation: str = "nearest",
+    *,
+    shard_size: int = 1024,
+    num_workers: int = 2,
+) -> int:
+    """Decode and resize a folder once, into shards of uint8 images that `read_shards` reads.
+
+    Parameters
+    ----------
+    directory : str or os.PathLike
+        A folder with one subfolder per class, which every worker sees under this name.
+    out : str or os.PathLike
+        A folder that every worker may write to; made if it is not there. Shards are written whole or not at all, the
+        index last.
+    target_size, color_mode, interpolation
+        As in `ImageDataGenerator.flow_from_directory`.
+    shard_size : int
+        Images per shard.
+    num_workers : int
+        Actors; see `fit_directory`.
+
+    Returns
+    -------
+    int
+        How many images there are.
+
+    Raises
+    ------
+    ValueError
+        If there are no images.
+    ImageFileError
+        If a file cannot be decoded, as the cause of Ray's own error: see ``gpuseq check``.
+    """
+    names, labels, classes = _scan(directory)
+    target = Path(out).absolute()
+    target.mkdir(parents=True, exist_ok=True)
+    options = _decode_options(target_size, color_mode, interpolation)
+    found = _over_chunks(_Shards, names, shard_size, num_workers, (os.fspath(directory), options, os.fspath(target)))
+    files = [str(row["file"]) for row in sorted(found, key=lambda row: int(row["chunk"]))]
+    index = {"files": files, "labels": labels.tolist(), "classes": classes, "names": names}
+    with replacing(target / INDEX) as temporary:
+        temporary.write_text(json.dumps(index), encoding="utf-8")
+    return len(names)
+
+
+def read_shards(folder: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
+    """Read what `predecode` wrote, for ``generator.flow(images, labels)``.
+
+    Parameters
+    ----------
+    folder : str or os.PathLike
+        The `out` of `predecode`.
+
+    Returns
+    -------
+    images : numpy.ndarray
+        Shape ``(n, H, W, C)``, uint8, on the host, in the order of ``flow_from_directory(shuffle=False)``.
+    labels : numpy.ndarray
+        Shape ``(n,)``, int32: class indices.
+    class_indices : dict of str to int
+        Class name to index.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no index: the job did not come to its end.
+    """
+    root = Path(folder)
+    if not (root / INDEX).is_file():
+        raise FileNotFoundError(f"no {INDEX} in {os.fspath(folder)!r}: predecode() writes it when all shards are there")
+    index = json.loads((root / INDEX).read_text(encoding="utf-8"))
+    images = np.concatenate([np.load(root / name, allow_pickle=False) for name in index["files"]])
+    classes = {name: number for number, name in enumerate(index["classes"])}
+    return images, np.array(index["labels"], np.int32), classes
+
+
+class _Chunk:
+    """An actor that holds what it takes to decode the files of a chunk."""
+
+    def __init__(self, directory: str, options: DecodeOptions) -> None:
+        self.directory = directory
+        self.options = options
+
+    def decode(self, names: np.ndarray) -> np.ndarray:
+        paths = [os.path.join(self.directory, str(name)) for name in names]
+        assert self.options.target_size is not None
+        shape = (len(paths), *self.options.target_size, COLOR_CHANNELS[self.options.color_mode])
+        images = np.empty(shape, np.uint8)
+        for error in decode_into(paths, self.options, images):
+            if error is not None:
+                raise error
+        return images
+
+
+class _Moments(_Chunk):
+    """Chunks of names to their moments."""
+
+    def __init__(self, directory: str, options: DecodeOptions, dtype: str, factor: np.floating[Any]) -> None:
+        super().__init__(directory, options)
+        self.dtype = dtype
+        self.factor = factor
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
+        parts = [ChannelMoments.of(self.decode(names).astype(self.dtype) * self.factor, 3) for names in batch["names"]]
+        return {
+            "chunk": batch["chunk"],
+            "count": np.array([part.count for part in parts]),
+            "mean": np.stack([part.mean for part in parts]),
+            "deviation": np.stack([part.deviation for part in parts]),
+        }
+
+
+class _Shards(_Chunk):
+    """Chunks of names to files of images."""
+
+    def __init__(self, directory: str, options: DecodeOptions, out: str) -> None:
+        super().__init__(directory, options)
+        self.out = Path(out)
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
+        files = []
+        for chunk, names in zip(batch["chunk"], batch["names"], strict=True):
+            files.append(f"images-{int(chunk):05d}.npy")
+            with replacing(self.out / files[-1]) as temporary:
+                np.save(temporary, self.decode(names), allow_pickle=False)
+        return {"chunk": batch["chunk"], "file": np.array(files)}
+
+
+def _scan(directory: str | os.PathLike[str]) -> tuple[list[str], np.ndarray, list[str]]:
+    root = os.fspath(directory)
+    classes = find_classes(root)
+    formats = ("png", "jpg", "jpeg", "bmp", "ppm", "tif", "tiff")
+    names, labels = scan_classes(root, classes, formats, None, follow_links=False)
+    return names, labels, classes
+
+
+def _decode_options(target_size: tuple[int, int], color_mode: str, interpolation: str) -> DecodeOptions:
+    height, width = target_size
+    return DecodeOptions(
+        color_mode=cast(ColorMode, color_mode),
+        target_size=(int(height), int(width)),
+        interpolation=cast(Interpolation, interpolation),
+        num_threads=1,
+    )
+
+
+def _over_chunks(
+    actor: type[_Chunk], names: list[str], chunk_size: int, num_workers: int, arguments: tuple[Any, ...]
+) -> Iterator[dict[str, Any]]:
+    """Map chunks of names on actors; a chunk is one row, so that Ray cannot cut it otherwise."""
+    rows = [
+        {"chunk": number, "names": names[start : start + chunk_size]}
+        for number, start in enumerate(range(0, len(names), chunk_size))
+    ]
+    data = ray_data.from_items(rows, override_num_blocks=len(rows))
+    mapped = data.map_batches(
+        actor,
+        fn_constructor_args=arguments,
+        batch_size=1,
+        batch_format="numpy",
+        compute=ray_data.ActorPoolStrategy(size=min(num_workers, len(rows))),
+    )
+    yield from mapped.iter_rows()
