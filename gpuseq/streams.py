@@ -179,6 +179,8 @@ def jax_array(array: Array) -> Any:
             f"batches are made on cuda:{array.device.id}, but JAX runs on {jax.default_backend()!r}. Install "
             'jax[cuda13], or make the batches on the host: ImageDataGenerator(..., device="cpu")'
         )
+    # As device_put does on the host: no 64-bit numbers unless JAX was told so.
+    array = array.astype(jax.dtypes.canonicalize_dtype(array.dtype), copy=False)
     alias = jax.dlpack.from_dlpack(array)
     copy = jax.numpy.array(alias, copy=True)
     with _lent_lock:
