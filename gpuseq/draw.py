@@ -6,14 +6,15 @@ numbers of a sample a function of (seed, epoch, sample id) alone.
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
-from .arrays import PARAMS_DTYPE, identity_params
+from .arrays import PARAM_FIELDS, PARAMS_DTYPE, identity_params
 from .options import ShiftRange, TransformRanges
 
-__all__ = ["Stream", "draw_keyed", "draw_params", "params_to_dicts", "philox_uniform"]
+__all__ = ["Stream", "dicts_to_params", "draw_keyed", "draw_params", "params_to_dicts", "philox_uniform"]
 
 
 class Stream(Protocol):
@@ -268,3 +269,34 @@ def params_to_dicts(params: np.ndarray) -> list[dict[str, float | None]]:
             row[name] = bool(row[name])
         rows.append(row)
     return rows
+
+
+def dicts_to_params(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """Return a user's dictionaries, such as an own ``get_random_transform`` gives, as rows; what is missing is at rest.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        One per sample; keys are `~gpuseq.arrays.PARAM_FIELDS`, None stands for "not applied".
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape ``(len(rows),)``, dtype `~gpuseq.arrays.PARAMS_DTYPE`.
+
+    Raises
+    ------
+    ValueError
+        If a key is not one of the fields.
+    """
+    params = identity_params(len(rows))
+    for number, row in enumerate(rows):
+        unknown = [name for name in row if name not in PARAM_FIELDS]
+        if unknown:
+            raise ValueError(
+                f"get_random_transform returned {', '.join(map(repr, unknown))}; known are {', '.join(PARAM_FIELDS)}"
+            )
+        for name, value in row.items():
+            if value is not None:
+                params[name][number] = value
+    return params

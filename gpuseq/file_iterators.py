@@ -117,6 +117,7 @@ class BatchFromFilesMixin(ImageIterator):
             self.split = (0, fraction) if subset == "validation" else (fraction, 1)
         self.subset = subset
         self._image_size = self.target_size
+        self._num_channels = channels
 
     def _check_class_mode(self, class_mode: str | None) -> None:
         if class_mode not in self.allowed_class_modes:
@@ -177,8 +178,7 @@ class BatchFromFilesMixin(ImageIterator):
             self._paired = masks_of_files(masks, options, self._source, self.data_format, self.device)
         generator_rng = "keras" if self.image_data_generator is None else self.image_data_generator.rng
         super().__init__(self.samples, batch_size, shuffle, seed, rng=generator_rng if rng is None else rng, **kwargs)
-        if self.image_data_generator is not None:
-            self.image_data_generator.check_conventions(self.target_size)
+        self._check_generator()
 
     @property
     def bad_files(self) -> dict[str, str]:

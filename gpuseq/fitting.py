@@ -13,7 +13,6 @@ import numpy as np
 from . import ops
 from .arrays import Array, DataFormat, FillMode
 from .compat import is_cupy
-from .draw import draw_params
 from .file_iterators import DirectoryIterator
 from .functions import without_affine
 from .options import AugmentOptions
@@ -125,8 +124,7 @@ def _chunks(generator: ImageTransforms, x: Array, augment: bool, rounds: int, se
     )
     stream: Any = np.random if seed is None else np.random.RandomState(seed)
     total = len(x) * rounds if augment else len(x)
-    height, width = x.shape[generator.row_axis], x.shape[generator.col_axis]
-    params = draw_params(stream, generator.transform_ranges, total, height, width) if augment else None
+    params = generator.draw_batch(stream, total, x.shape[1:]) if augment else None
     step = max(1, CHUNK_VALUES // max(1, int(np.prod(x.shape[1:]))))
     for start in range(0, total, step):
         stop = min(start + step, total)

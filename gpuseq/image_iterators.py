@@ -49,12 +49,33 @@ class ImageIterator(Iterator):
     save_format: str
     _source: ArraySource | FileSource
     _hash_limit: int
+    _num_channels: int
     _paired: PairedMasks | None = None
 
     @property
     def _ranges(self) -> TransformRanges | None:  # type: ignore[override]
         generator = self.image_data_generator
         return None if generator is None else generator.transform_ranges
+
+    def _draw_params(self, stream: Any, num_samples: int) -> np.ndarray:
+        generator = self.image_data_generator
+        if generator is None:
+            return super()._draw_params(stream, num_samples)
+        last, size, channels = self.data_format == "channels_last", self._image_size, self._num_channels
+        shape = (*size, channels) if last else (channels, *size)
+        params: np.ndarray = generator.draw_batch(stream, num_samples, shape)
+        return params
+
+    def _check_generator(self) -> None:
+        """Look at the generator together with the images and the random mode, once both are known."""
+        if (generator := self.image_data_generator) is None:
+            return
+        if generator.draws_its_own and self.walk.rng == "keyed":
+            raise ValueError(
+                f'rng="keyed" draws the numbers of {type(generator).__name__} by key, and cannot ask the '
+                'get_random_transform that it overrides: use rng="keras"'
+            )
+        generator.check_conventions(self._image_size)
 
     @property
     def _file_number_limit(self) -> int:  # type: ignore[override]
@@ -266,9 +287,10 @@ class NumpyArrayIterator(ImageIterator):
             self._paired = masks_of_arrays(masks, whole, self.data_format, self.device, part)
         first = 1 if self.data_format == "channels_last" else 2
         self._image_size = (x.shape[first], x.shape[first + 1])
+        self._num_channels = x.shape[channels_axis]
         rng = image_data_generator.rng if rng is None else rng
         super().__init__(len(x), batch_size, shuffle, seed, rng=rng, shard=shard, remainder=remainder, **kwargs)
-        image_data_generator.check_conventions(self._image_size)
+        self._check_generator()
 
     def _make_images(self, images: Array, params: np.ndarray, rows: np.ndarray | None) -> Array:
         return self.image_data_generator.process(

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from .arrays import identity_params
-from .draw import draw_keyed
+from .draw import draw_keyed, draw_params
 from .errors import GpuseqError
 from .options import TransformRanges, WalkOptions
 from .order import KerasStream, keyed_permutation, num_batches, shard_indices, shard_size
@@ -319,6 +319,11 @@ class Iterator(Sequence):
             self._stream = KerasStream(self.seed)
         return self.seed
 
+    def _draw_params(self, stream: Any, num_samples: int) -> np.ndarray:
+        """Draw the parameters of a batch in Keras' random mode."""
+        height, width = self._image_size
+        return draw_params(stream, self._ranges or TransformRanges(), num_samples, height, width)
+
     def _draw(self, indices: np.ndarray, position: int) -> BatchPlan:
         height, width = self._image_size
         if self._ranges is None:
@@ -326,7 +331,7 @@ class Iterator(Sequence):
         elif self.walk.rng == "keyed":
             params = draw_keyed(self._ranges, indices, height, width, seed=self._seed, epoch=self._epoch)
         else:
-            params = self._stream.params(self._ranges, len(indices), height, width)
+            params = self._stream.params(self._draw_params, len(indices))
         file_numbers = None
         if self._file_number_limit:
             file_numbers = self._stream.file_numbers(len(indices), self._file_number_limit)
@@ -464,11 +469,11 @@ class Iterator(Sequence):
             if not self._by_epoch:
                 order = str(state["order"])
                 if order:
-                    permutation = self._stream.restore(order, self._ranges)
+                    permutation = self._stream.restore(order, self._draw_params)
                     assert permutation is not None
                     self._order_position = order
                     self.index_array, self._weights = shard_indices(permutation, 0, 1, self.walk.remainder)
-                self._stream.restore(str(state["stream"]), self._ranges)
+                self._stream.restore(str(state["stream"]), self._draw_params)
 
     def close(self) -> None:
         """Stop what runs in the background. The iterator stays usable."""

@@ -6,14 +6,15 @@ integers brings it back. The functions below it are the algebra of epochs and sh
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from .draw import Stream, draw_params
-from .options import TransformRanges
+__all__ = ["Draw", "KerasStream", "keyed_permutation", "num_batches", "shard_indices", "shard_size"]
 
-__all__ = ["KerasStream", "keyed_permutation", "num_batches", "shard_indices", "shard_size"]
+Draw: TypeAlias = Callable[[Any, int], np.ndarray]
+"""Takes a stream and a number of samples, draws, and returns their parameters."""
 
 
 class KerasStream:
@@ -54,11 +55,10 @@ class KerasStream:
         permutation: np.ndarray = self._stream.permutation(size)
         return permutation
 
-    def params(self, ranges: TransformRanges, num_samples: int, height: int, width: int) -> np.ndarray:
+    def params(self, draw: Draw, num_samples: int) -> np.ndarray:
         """Take the parameters of `num_samples` samples: shape ``(num_samples,)``, dtype `PARAMS_DTYPE`."""
         self._record.append(f"D{num_samples}")
-        stream: Stream = self._stream
-        return draw_params(stream, ranges, num_samples, height, width)
+        return draw(self._stream, num_samples)
 
     def file_numbers(self, num_files: int, high: int) -> np.ndarray:
         """Take the number in the name of each saved file: shape ``(num_files,)``, int64, below `high`."""
@@ -70,7 +70,7 @@ class KerasStream:
         """Where the stream stands, as a string that `restore` takes; of no use without a seed."""
         return f"{self._number} {' '.join(self._record)}".rstrip()
 
-    def restore(self, position: str, ranges: TransformRanges | None) -> np.ndarray | None:
+    def restore(self, position: str, draw: Draw) -> np.ndarray | None:
         """Go to a recorded position; return the last permutation taken on the way there."""
         number, *record = position.split()
         self.reseed(int(number))
@@ -79,8 +79,8 @@ class KerasStream:
             kind, count = entry[0], entry[1:]
             if kind == "P":
                 last = self.permutation(int(count))
-            elif kind == "D" and ranges is not None:
-                self.params(ranges, int(count), 1, 1)
+            elif kind == "D":
+                self.params(draw, int(count))
             else:
                 num_files, high = count.split(":")
                 self.file_numbers(int(num_files), int(high))

@@ -12,7 +12,7 @@ import numpy as np
 from . import ops
 from .arrays import Array, FillMode, identity_params
 from .compat import array_module, is_cupy
-from .draw import draw_params, params_to_dicts
+from .draw import dicts_to_params, draw_params, params_to_dicts
 from .functions import transform_image, without_affine
 from .options import AugmentOptions
 from .settings import GeneratorSettings
@@ -114,6 +114,47 @@ class ImageTransforms(GeneratorSettings):
         """Whether a subclass has its own way with single images, as Keras users write them."""
         own, base = type(self), ImageTransforms
         return own.apply_transform is not base.apply_transform or own.standardize is not base.standardize
+
+    @property
+    def draws_its_own(self) -> bool:
+        """Whether a subclass has its own `get_random_transform`, which is then asked for each image, as in Keras."""
+        return type(self).get_random_transform is not ImageTransforms.get_random_transform
+
+    def draw_batch(self, stream: Any, num_samples: int, image_shape: tuple[int, ...]) -> np.ndarray:
+        """Draw the parameters of a batch in Keras' random mode.
+
+        Parameters
+        ----------
+        stream : numpy.random.RandomState or module
+            A private stream, or ``numpy.random`` for the global one. A subclass' own `get_random_transform` draws from
+            ``numpy.random``: it finds the private stream there while it is asked.
+        num_samples : int
+            Number of rows.
+        image_shape : tuple of int
+            Of one image, in the generator's axis order.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape ``(num_samples,)``, dtype `~gpuseq.arrays.PARAMS_DTYPE`.
+
+        Raises
+        ------
+        ValueError
+            If an own `get_random_transform` returns parameters that are unknown.
+        """
+        if not self.draws_its_own:
+            height, width = image_shape[self.row_axis - 1], image_shape[self.col_axis - 1]
+            return draw_params(stream, self.transform_ranges, num_samples, height, width)
+        if stream is np.random:
+            return dicts_to_params([self.get_random_transform(image_shape) for _ in range(num_samples)])
+        outside = np.random.get_state()
+        np.random.set_state(stream.get_state())
+        try:
+            return dicts_to_params([self.get_random_transform(image_shape) for _ in range(num_samples)])
+        finally:
+            stream.set_state(np.random.get_state())
+            np.random.set_state(outside)
 
     def _process_each(
         self, images: Array, params: np.ndarray, rows: np.ndarray | None, options: AugmentOptions

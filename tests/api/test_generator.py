@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 import gpuseq
 from tests.cases import images
 from tests.compare import assert_same
-from tests.parity import quiet
+from tests.parity import Streams, assert_same_walk, quiet
 from tests.tolerance import PIXELS, unit_of
 
 keras_image = pytest.importorskip("keras.src.legacy.preprocessing.image")
@@ -105,6 +106,70 @@ def test_subclasses_with_their_own_transform_or_normalisation_are_asked() -> Non
     ours = make(gpuseq.ImageDataGenerator)(zoom_range=0.3, rescale=0.5, device="cpu")
     wanted, got = (next(side.flow(DATA, seed=2)) for side in (theirs, ours))
     assert_same(np.asarray(got), wanted, atol=PIXELS)
+
+
+def quarter_turns(base: type) -> Any:
+    """Return a generator class with random parameters of its own, drawn as Keras users draw: from ``numpy.random``."""
+
+    class QuarterTurns(base):  # type: ignore[misc]
+        def get_random_transform(self, img_shape: tuple[int, ...], seed: int | None = None) -> dict[str, Any]:
+            parameters = super().get_random_transform(img_shape, seed)
+            parameters["theta"] = 90 * np.random.randint(4) + img_shape[0]
+            return parameters
+
+    return QuarterTurns
+
+
+@pytest.mark.parametrize("seed", [6, None])
+@pytest.mark.parametrize("kind", ["arrays", "folders"])
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_subclasses_that_draw_their_own_parameters_are_asked(
+    data_format: str, kind: str, seed: int | None, plain_tree: Path
+) -> None:
+    arguments: dict[str, Any] = {"zoom_range": 0.2, "horizontal_flip": True, "data_format": data_format}
+    theirs = quarter_turns(keras_image.ImageDataGenerator)(**arguments)
+    ours = quarter_turns(gpuseq.ImageDataGenerator)(**arguments, device="cpu")
+    walk = [("next", 0)] * 4 + [("getitem", 1), ("on_epoch_end", 0), ("getitem", 0), ("next", 0)]
+    with quiet():
+        if kind == "arrays":
+            data = DATA if data_format == "channels_last" else DATA.transpose(0, 3, 1, 2)
+            flows = [side.flow(data, batch_size=3, seed=seed) for side in (theirs, ours)]
+        else:
+            flows = [
+                side.flow_from_directory(str(plain_tree), target_size=(12, 12), batch_size=3, seed=seed)
+                for side in (theirs, ours)
+            ]
+        assert_same_walk(*flows, walk, Streams(4), lambda expected: PIXELS)
+    flows[1].close()
+
+
+def test_own_parameters_are_fitted_on_planned_and_resumed() -> None:
+    theirs = quarter_turns(keras_image.ImageDataGenerator)(featurewise_center=True, vertical_flip=True)
+    ours = quarter_turns(gpuseq.ImageDataGenerator)(featurewise_center=True, vertical_flip=True, device="cpu")
+    for side in (theirs, ours):
+        side.fit(DATA, augment=True, rounds=2, seed=5)
+    np.testing.assert_allclose(ours.mean, theirs.mean, rtol=1e-5)
+    flow = ours.flow(DATA, batch_size=3, seed=1)
+    plan = flow.plan_batch()
+    assert {round(theta - 12) % 90 for theta in plan.params["theta"]} == {0}
+    for _ in range(4):
+        next(flow)
+    flow.on_epoch_end()
+    again = ours.flow(DATA, batch_size=3, seed=1)
+    again.load_state_dict(flow.state_dict())
+    for index in (1, 0, 2):
+        assert_same(np.asarray(again[index]), np.asarray(flow[index]))
+
+
+def test_own_parameters_that_nothing_knows_are_named() -> None:
+    class Odd(gpuseq.ImageDataGenerator):
+        def get_random_transform(self, img_shape: tuple[int, ...], seed: int | None = None) -> dict[str, Any]:
+            return {"theta": 3.0, "hue": 0.5}
+
+    with pytest.raises(ValueError, match=r"'hue'.*theta, tx, ty"):
+        next(Odd(device="cpu").flow(DATA))
+    with pytest.raises(ValueError, match=r"keyed.*Odd.*get_random_transform"):
+        Odd(device="cpu", rng="keyed").flow(DATA)
 
 
 @pytest.mark.parametrize("mode", ["tf", "caffe", "torch"])

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gpuseq.draw import draw_params
 from gpuseq.options import ShiftRange, TransformRanges
-from gpuseq.order import KerasStream, keyed_permutation, num_batches, shard_indices, shard_size
+from gpuseq.order import Draw, KerasStream, keyed_permutation, num_batches, shard_indices, shard_size
 from tests.compare import assert_same
 
 sizes = st.integers(0, 300)
@@ -89,6 +90,12 @@ RANGES = [
     ),
 ]
 
+
+def drawing(ranges: TransformRanges) -> Draw:
+    """Return a draw of parameters for 17x5 images."""
+    return lambda stream, count: draw_params(stream, ranges, count, 17, 5)
+
+
 takes = st.lists(
     st.one_of(
         st.tuples(st.just("P"), st.integers(0, 40)),
@@ -112,17 +119,17 @@ def test_a_stream_is_restored_from_its_position(
         if kind == "P":
             last = stream.permutation(count)
         elif kind == "D":
-            stream.params(ranges, count, 17, 5)
+            stream.params(drawing(ranges), count)
         else:
             stream.file_numbers(count, 10_000)
     again = KerasStream(seed)
-    order = again.restore(stream.position, ranges)
+    order = again.restore(stream.position, drawing(ranges))
     if last is None:
         assert order is None
     else:
         assert_same(order, last)
     assert again.position == stream.position
-    assert_same(again.params(RANGES[1], 3, 8, 8), stream.params(RANGES[1], 3, 8, 8))
+    assert_same(again.params(drawing(RANGES[1]), 3), stream.params(drawing(RANGES[1]), 3))
     assert_same(again.permutation(50), stream.permutation(50))
 
 
@@ -142,7 +149,7 @@ def test_without_a_seed_the_stream_is_the_global_one() -> None:
     np.random.seed(8)
     stream = KerasStream(None)
     stream.reseed(5)
-    got = (stream.permutation(9), stream.params(RANGES[1], 2, 4, 4), stream.file_numbers(3, 10_000))
+    got = (stream.permutation(9), stream.params(drawing(RANGES[1]), 2), stream.file_numbers(3, 10_000))
     np.random.seed(8)
     assert_same(got[0], np.random.permutation(9))
     np.random.random_sample(2 * 7)
