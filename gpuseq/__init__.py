@@ -1,6 +1,7 @@
 """Keras' image generators with the work on the GPU: same arguments, same seed, same batch."""
 
 from .errors import DeviceError, GpuseqError, ImageFileError, MissingDependencyError
+from .feeding import to_device
 from .file_iterators import BatchFromFilesMixin, DirectoryIterator
 from .frame_iterator import DataFrameIterator
 from .functions import (
@@ -54,6 +55,7 @@ __all__ = [
     "random_shift",
     "random_zoom",
     "save_img",
+    "to_device",
     "transform_matrix_offset_center",
     "validate_filename",
 ]
