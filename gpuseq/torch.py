@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .compat import require
-from .draw import draw_keyed, draw_params
+from .draw import draw_keyed
 from .errors import GpuseqError
 from .feeding import map_arrays, plan_at
 from .image import ImageDataGenerator
@@ -120,15 +120,14 @@ def augment(images: Any, generator: ImageDataGenerator, *, seed: int, epoch: int
     if images.dtype not in (torch.uint8, torch.uint16, torch.float32, torch.float64):
         images = images.to(torch.float32)
     height, width = images.shape[generator.row_axis], images.shape[generator.col_axis]
-    ranges = generator.transform_ranges
     if generator.rng == "keyed":
         ids = np.arange(len(images)) if sample_ids is None else np.asarray(sample_ids, np.int64)
         if ids.shape != (len(images),):
             raise ValueError(f"sample_ids must have shape ({len(images)},); got {ids.shape}")
-        params = draw_keyed(ranges, ids, height, width, seed=seed, epoch=epoch)
+        params = draw_keyed(generator.transform_ranges, ids, height, width, seed=seed, epoch=epoch)
     else:
         stream: Any = np.random.RandomState(seed)
-        params = draw_params(stream, ranges, len(images), height, width)
+        params = generator.draw_batch(stream, len(images), tuple(images.shape[1:]))
     device = "cpu" if images.device.type == "cpu" else f"cuda:{images.device.index}"
     with torch_memory(device) as blocks:
         array = cupy_view(images.contiguous())
