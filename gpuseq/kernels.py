@@ -173,7 +173,8 @@ class Kernel:
     name : str
         Key of `SIGNATURES`.
     macros : Macros
-        The variant. CuPy compiles at the first launch on each device, and keeps the binary on disk.
+        The variant. CuPy compiles it for the current device now and for another at its first launch there, and keeps the
+        binaries on disk.
     """
 
     def __init__(self, name: str, macros: Macros) -> None:
