@@ -173,7 +173,7 @@ class Kernel:
     name : str
         Key of `SIGNATURES`.
     macros : Macros
-        The variant. CuPy compiles it for the current device now and for another at its first launch there, and keeps the
+        The variant. CuPy compiles it for the current device now, for another at its first launch there, and keeps the
         binaries on disk.
     """
 

@@ -84,7 +84,7 @@ extern "C" __global__ void __launch_bounds__(MAX_BLOCK) resample_pass(
                     result[channel] = result[channel] < 0 ? 0 : result[channel] > 255 ? 255 : result[channel];
                 }
                 const int alpha = result[CHANNELS - 1];
-                if (HAS_ALPHA && unpremultiply && alpha != 0 && alpha != 255) {
+                if (HAS_ALPHA && unpremultiply && alpha != 0 && alpha != 255) {    // 255 would divide to no effect
 #pragma unroll
                     for (int channel = 0; channel < CHANNELS - 1; ++channel) {
                         const int straight = 255 * result[channel] / alpha;
