@@ -61,6 +61,7 @@ class Albumentations(LoaderContender):
             self.open_loader(
                 len(paths), lambda index: cv2.cvtColor(cv2.imread(paths[index]), cv2.COLOR_BGR2RGB), transform
             )
+            self.note = f"{self.note}; resizes without antialiasing"
         else:
             images = self.array()
             self.open_loader(len(images), images.__getitem__, transform)
