@@ -130,8 +130,4 @@ def augment(images: Any, generator: ImageDataGenerator, *, seed: int, epoch: int
         params = generator.draw_batch(stream, len(images), tuple(images.shape[1:]))
     device = "cpu" if images.device.type == "cpu" else f"cuda:{images.device.index}"
     with torch_memory(device) as blocks:
-        array = cupy_view(images.contiguous())
-        batch = generator.process(array, params)
-        if batch is array:
-            batch = batch.copy()
-        return torch_tensor(batch, blocks)
+        return torch_tensor(generator.process(cupy_view(images.contiguous()), params), blocks)

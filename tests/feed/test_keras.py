@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 import gpuseq
 from gpuseq import DeviceError, GpuseqError
@@ -65,6 +66,29 @@ def test_no_copy_on_the_way_to_the_train_step() -> None:
         model.fit(flow, epochs=2, verbose=0)
     assert len(reached) == 6
     assert reached == [(x.ctypes.data, y.ctypes.data) for x, y in made[-6:]]
+
+
+def test_fit_decodes_each_file_once_per_epoch(tmp_path: Path) -> None:
+    """fit(shuffle=True) permutes the numbers it asks for; what is decoded ahead is what is wanted next all the same."""
+    for number in range(20):
+        path = tmp_path / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.full((8, 8, 3), number, np.uint8)).save(path)
+    flow = own_generator().flow_from_directory(
+        tmp_path, (8, 8), batch_size=3, class_mode="binary", seed=1, verbose=False, decoder="pillow", prefetch=2
+    )
+    decoded: list[int] = []
+    decode = flow._source._decode
+    flow._source._decode = lambda indices: decoded.extend(indices.tolist()) or decode(indices)
+    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    for x, y in [flow[0]]:
+        model.train_on_batch(x, y)  # builds what fit would build with a trial batch
+    flow.close()
+    decoded.clear()
+    model.fit(flow, epochs=3, verbose=0)
+    flow.close()
+    assert sorted(decoded) == sorted(3 * list(range(20)))
 
 
 # The bookkeeping.

@@ -90,6 +90,13 @@ def test_by_index_each_batch_once() -> None:
     wait_for_no_threads()
 
 
+def test_by_index_in_any_order() -> None:
+    batches = to_device(Counted(9), 2, 3, device="cpu")
+    for index in (0, 5, 6, 2, 2, 8, 0):
+        assert int(batches[index]["x"][0][0]) == index
+    batches.close()
+
+
 def test_nested_batches_keep_their_shape() -> None:
     batch = next(iter(to_device(Counted(3), device="cpu")))
     assert type(batch["y"]) is Pair
