@@ -319,6 +319,30 @@ def test_image_iterators_may_be_subclassed_as_in_keras(seed: int | None, kind: s
     ours.close()
 
 
+@pytest.mark.keras
+def test_two_views_of_a_batch_are_two_draws() -> None:
+    """The recipe of contrastive learning: ``super()`` twice for the same samples."""
+
+    def two_views(base: type) -> type:
+        class TwoViews(base):  # type: ignore[misc]
+            def _get_batches_of_transformed_samples(self, index_array: np.ndarray) -> Any:
+                return [super(TwoViews, self)._get_batches_of_transformed_samples(index_array) for _ in range(2)]
+
+        return TwoViews
+
+    theirs = two_views(keras_image.NumpyArrayIterator)(
+        DATA, None, keras_image.ImageDataGenerator(**AUGMENT), batch_size=5, shuffle=True, seed=3
+    )
+    ours = two_views(gpuseq.NumpyArrayIterator)(
+        DATA, None, gpuseq.ImageDataGenerator(**AUGMENT, device="cpu"), batch_size=5, shuffle=True, seed=3
+    )
+    for _ in range(6):
+        wanted, got = next(theirs), next(ours)
+        assert not np.array_equal(wanted[0], wanted[1])
+        for view, reference in zip(got, wanted, strict=True):
+            assert_same(np.asarray(view), reference, atol=1e-3)
+
+
 def test_a_subclassed_iterator_replays_and_resumes() -> None:
     """The plan that was drawn is the plan that ``super()`` uses, in any thread."""
     generator = gpuseq.ImageDataGenerator(**AUGMENT, device="cpu")
