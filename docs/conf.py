@@ -41,7 +41,7 @@ nitpick_ignore_regex = [
 suppress_warnings = ["myst.header"]
 
 # The pages say what is there; no framework needs to be installed for that.
-autodoc_mock_imports = ["cupy", "jax", "keras", "tensorflow", "tf_keras", "torch"]
+autodoc_mock_imports = ["cupy", "jax", "keras", "ray", "tensorflow", "tf_keras", "torch"]
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "undoc-members": False}
