@@ -1,7 +1,7 @@
 """A stand-in for CuPy on the host, so that everything above the kernels runs with ``device="cuda"`` without a GPU.
 
-`DeviceArray` is a NumPy array that refuses, as CuPy's does, to be mixed with host arrays or read as one; the kernels run
-through `host_runner`. What it cannot show is what only a GPU has: streams, races, memory, speed.
+`DeviceArray` is a NumPy array that refuses, as CuPy's does, to be mixed with host arrays or read as one; the kernels
+run through `host_runner`. What it cannot show is what only a GPU has: streams, races, memory, speed.
 """
 
 from __future__ import annotations
