@@ -259,8 +259,10 @@ def _file_stations(source: FileSource, plan: BatchPlan) -> list[tuple[str, str]]
         *stations,
         (
             "cache",
-            f"{kept} of this batch's {len(plan)} images; room for {cache.capacity} of {len(source.paths)}; "
-            f"{_bytes(cache.num_bytes)} kept so far",
+            (
+                f"{kept} of this batch's {len(plan)} images; room for {cache.capacity} of {len(source.paths)}; "
+                f"{_bytes(cache.num_bytes)} kept so far"
+            ),
         ),
     ]
 

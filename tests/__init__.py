@@ -1,1 +1,1 @@
-"""The tests of gpuseq: the helpers here are imported as ``tests.compare``, ``tests.cases`` and so on."""
+"""The tests of gpuseq: what they share is imported as ``tests.compare``, ``tests.cases`` and so on."""
