@@ -20,7 +20,7 @@ from . import file_iterators, frame_iterator, image, image_iterators, iterators,
 from .callbacks import SaveState, SetEpoch
 from .errors import GpuseqError
 from .feeding import DeviceSequence, plan_at, to_device
-from .fitdata import BASES, PY_DATASET, FitDataset, backend, state_at
+from .fitdata import BASES, FitDataset, backend, state_at
 from .functions import (
     apply_affine_transform,
     apply_brightness_shift,
@@ -167,9 +167,6 @@ class Sequence(sequence.Sequence, *BASES):  # type: ignore[misc]
     Keras' own workers make its batches. For a lookahead onto the device, and each batch once with any number of
     workers, hand ``sequence.to_keras()`` to ``fit``.
     """
-
-    num_batches = property(len)
-    on_epoch_begin = getattr(PY_DATASET, "on_epoch_begin", None)
 
 
 class KerasDataset(FitDataset, *BASES):  # type: ignore[misc]

@@ -165,6 +165,63 @@ def test_classes_are_both() -> None:
         assert issubclass(kind, keras.utils.PyDataset)
 
 
+EXAMPLE = """
+class CIFAR10PyDataset(Sequence):
+
+    def __init__(self, x_set, y_set, batch_size, **kwargs):
+        super().__init__(**kwargs)
+        self.x, self.y = x_set, y_set
+        self.batch_size = batch_size
+
+    def __len__(self):
+        # Return number of batches.
+        return math.ceil(len(self.x) / self.batch_size)
+
+    def __getitem__(self, idx):
+        # Return x, y for batch idx.
+        low = idx * self.batch_size
+        # Cap upper bound at array length; the last batch may be smaller
+        # if the total number of items is not a multiple of batch size.
+        high = min(low + self.batch_size, len(self.x))
+        batch_x = self.x[low:high]
+        batch_y = self.y[low:high]
+
+        return np.array([
+            resize(imread(file_name), (200, 200))
+               for file_name in batch_x]), np.array(batch_y)
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("where", ["gpuseq", "gpuseq.keras"])
+def test_the_example_of_keras_documentation(where: str, workers: int, tmp_path: Path) -> None:
+    """The class of the documentation of ``PyDataset``, word for word on our Sequence."""
+    import math
+
+    def resize(image: Any, size: tuple[int, int]) -> np.ndarray:
+        return np.resize(image, (*size, 3)).astype(np.float32) / 255
+
+    names = []
+    for number in range(7):
+        names.append(tmp_path / f"{number}.png")
+        Image.fromarray(np.full((4, 4, 3), number, np.uint8)).save(names[-1])
+    space: dict[str, Any] = {
+        "math": math,
+        "np": np,
+        "resize": resize,
+        "imread": lambda name: np.asarray(Image.open(name)),
+    }
+    space["Sequence"] = {"gpuseq": gpuseq, "gpuseq.keras": gk}[where].Sequence
+    exec(EXAMPLE, space)
+    data = space["CIFAR10PyDataset"](names, np.arange(7) % 2, 3, workers=workers, max_queue_size=4)
+    assert (data.workers, data.max_queue_size, data.num_batches) == (workers, 4, 3)
+    assert [len(y) for _, y in data] == [3, 3, 1]
+    model = keras.Sequential([keras.Input((200, 200, 3)), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    history = model.fit(data if where == "gpuseq.keras" else data.to_keras(workers=workers), epochs=2, verbose=0)
+    assert len(history.history["loss"]) == 2
+
+
 def test_before_fit_they_count_as_the_plain_ones() -> None:
     """next() and [i] give the numbers of the same seed, and next() gives arrays, as it always did."""
     ranges: dict[str, Any] = {"rotation_range": 30, "conventions": "corrected"}
