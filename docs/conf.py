@@ -35,7 +35,6 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(?!gpuseq\b).*"),
     # Layers below the public names: their own text is for those who read the code.
     (r"py:.*", rf"gpuseq\.({'|'.join(modules.split())})(\..*)?"),
-    (r"py:.*", r"gpuseq\.to_device"),
 ]
 # A re-exported option or an opener shows up under both its names; the page of the public one is the one to read.
 suppress_warnings = ["myst.header"]

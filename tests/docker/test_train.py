@@ -119,21 +119,23 @@ def test_killed_and_resumed_equals_uninterrupted(folder: Path, tmp_path: Path) -
 
 
 def test_asked_to_stop_it_saves_and_leaves(folder: Path, tmp_path: Path) -> None:
-    process = start(folder, tmp_path, "--epochs", "4", "--save-every", "1000", num_processes=1)
+    """SIGTERM to the launcher, as a scheduler sends it: all ranks leave after the same step; one process goes on."""
+    arguments = ("--epochs", "30", "--save-every", "1000")
+    process = start(folder, tmp_path, *arguments)
     log = tmp_path / "log.jsonl"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 90
     while not (log.exists() and log.read_text().count("\n") >= 2):
         assert process.poll() is None, finish(process)
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
-    code, output = finish(process)
-    assert code == 0, output
+    _, output = finish(process)
     done = steps(tmp_path)[-1]["step"]
-    assert "asked to stop" in output
-    assert done < 4 * 6, "the run was over before the signal came: make it longer"
+    assert "asked to stop" in output, output
+    assert done < 30 * 6, "the run was over before the signal came: make it longer"
     assert checkpoint(tmp_path)[".step"] == done
 
-    code, output = finish(start(folder, tmp_path, "--epochs", "4", "--save-every", "1000", num_processes=1))
+    code, output = finish(start(folder, tmp_path, *arguments, num_processes=1))
     assert code == 0, output
-    assert [line["step"] for line in steps(tmp_path)] == list(range(1, 4 * 6 + 1))
+    assert f"at step {done} of {30 * 6}" in output
+    assert [line["step"] for line in steps(tmp_path)] == list(range(1, 30 * 6 + 1))
