@@ -1,38 +1,23 @@
-"""`Iterator`, which walks epochs and shards and draws plans, and `NumpyArrayIterator` over an array in memory.
-
-An iterator counts batches in one of two ways. *Keras' way*, the default: batch number b since construction is drawn
-from ``seed + b``, whatever was asked for in between. *By epoch*, after `set_epoch`, with shards or with
-``rng="keyed"``: batch i of epoch e is always the same batch, so any order of access, any number of threads and any
-resume give it. Walked in order from the start, the two are one.
-"""
+"""`Iterator`: batches one after another or by index, each made from its plan."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator as IteratorABC
 from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
 
-from .arrays import identity_params
-from .draw import draw_keyed, draw_params
-from .errors import GpuseqError
-from .options import TransformRanges, WalkOptions
-from .order import KerasStream, keyed_permutation, num_batches, shard_indices, shard_size
 from .plan import BatchPlan
-from .sequence import Sequence
-from .sharding import resolve_shard
+from .walk import Walk
 
 __all__ = ["Iterator"]
-
-STATE_VERSION = 1
 
 _REPLAYED: ContextVar[list[Any] | None] = ContextVar("gpuseq_replayed", default=None)
 """The iterator and the plan of the batch that this thread is making."""
 
 
-class Iterator(Sequence):
+class Iterator(Walk):
     """Walks `n` samples in batches, epoch after epoch, and knows at each moment which batch is next.
 
     Subclasses that only know how to make a batch from sample numbers define ``_get_batches_of_transformed_samples``,
@@ -76,54 +61,6 @@ class Iterator(Sequence):
 
     white_list_formats = ("png", "jpg", "jpeg", "bmp", "ppm", "tif", "tiff")
 
-    def __init__(
-        self,
-        n: int,
-        batch_size: int,
-        shuffle: bool,
-        seed: int | None,
-        *,
-        rng: str = "keras",
-        shard: tuple[int, int] | str | None = None,
-        remainder: str = "pad",
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        _check_batch_size(batch_size)
-        _check_seed(seed)
-        rank, world = resolve_shard(shard)
-        self.walk = WalkOptions.parse(rng, rank, world, remainder)
-        if world > 1 and seed is None:
-            raise ValueError(
-                f"shard=({rank}, {world}) needs a seed: every rank must draw the same order. Pass seed=..."
-            )
-        if rng == "keyed" and seed is None:
-            seed = int(np.random.randint(2**31))
-        self.dataset_size = n
-        self.n = shard_size(n, self.walk.world, self.walk.remainder)
-        self.batch_size = int(batch_size)
-        self.seed = None if seed is None else int(seed)
-        self.shuffle = shuffle
-        self.batch_index = 0
-        self.total_batches_seen = 0
-        self.lock = threading.Lock()
-        self.index_array: np.ndarray | None = None
-        self._weights: np.ndarray | None = None
-        self._by_epoch = self.walk.rng == "keyed" or self.walk.world > 1
-        self._epoch = 0
-        self._served = False
-        self._order_position = ""
-        self._last_position = 0
-        self._stream = KerasStream(self.seed)
-        self._stream.reseed(0)
-        self.index_generator = _IndexGenerator(self)
-
-    # What a batch is made of; subclasses with images say more.
-
-    _ranges: TransformRanges | None = None
-    _image_size = (1, 1)
-    _file_number_limit = 0
-
     def replay(self, plan: BatchPlan) -> Any:
         """Make the batch of a plan, this iterator's or that of another one over the same samples.
 
@@ -163,37 +100,6 @@ class Iterator(Sequence):
         raise NotImplementedError(
             f"{type(self).__name__} must define _get_batches_of_transformed_samples(index_array) to make a batch"
         )
-
-    def _announce(self, current: np.ndarray, batch_index: int, *, walking: bool) -> None:
-        """Tell the source what is being made and that batch `batch_index` is next: 0 of a new epoch when `walking`."""
-
-    def _upcoming(self, batch_index: int, count: int, *, walking: bool) -> list[np.ndarray]:
-        """Return the sample numbers of the next batches, as far as they are decided; draws nothing."""
-        order = self.index_array
-        if walking and batch_index == 0:
-            order = self._next_order()
-        if order is None:
-            return []
-        starts = range(batch_index * self.batch_size, self.n, self.batch_size)
-        return [order[start : start + self.batch_size] for start in starts[:count]]
-
-    def _next_order(self) -> np.ndarray | None:
-        """Return the order that the walk's next epoch will have; None where it is not decided yet."""
-        if self._by_epoch:
-            return self._order()
-        if not self.shuffle:
-            return self.index_array
-        if self.seed is None:
-            return None
-        stream = KerasStream(self.seed)
-        stream.reseed(self.total_batches_seen)
-        return stream.permutation(self.dataset_size)
-
-    # The walk.
-
-    def __len__(self) -> int:
-        """Return the number of batches in an epoch: the same on every rank."""
-        return num_batches(self.n, self.batch_size)
 
     def __iter__(self) -> IteratorABC[Any]:
         """Return the iterator itself: it walks on and on, epoch after epoch, as Keras' does."""
@@ -253,228 +159,6 @@ class Iterator(Sequence):
             self._announce(indices, self.batch_index if index is None else position + 1, walking=index is None)
         return plan
 
-    def _checked_index(self, index: int) -> int:
-        length = len(self)
-        if not -length <= index < length:
-            raise BatchIndexError(
-                f"Asked to retrieve element {index}, but the Sequence has length {length}: valid are 0 to {length - 1}"
-            )
-        return int(index) % length
-
-    def _next_indices(self) -> np.ndarray:
-        self._begin_batch(self.batch_index if self._by_epoch else None)
-        if self.batch_index == 0 and not self._by_epoch:
-            self._set_index_array()
-        self._last_position = self.batch_index
-        start = self.batch_index * self.batch_size
-        self.batch_index = self.batch_index + 1 if self.n > start + self.batch_size else 0
-        return self._order()[start : start + self.batch_size]
-
-    def _item_indices(self, index: int) -> np.ndarray:
-        self._begin_batch(index if self._by_epoch else None)
-        return self._order()[self.batch_size * index : self.batch_size * (index + 1)]
-
-    def _begin_batch(self, epoch_position: int | None) -> None:
-        """Count a batch and start its numbers: by batches seen, or by its place in the epoch."""
-        if epoch_position is None:
-            self._stream.reseed(self.total_batches_seen)
-        elif self.walk.rng == "keras":
-            first = self._epoch * len(self)
-            if epoch_position == 0 and self.walk.rank == 0 and self.shuffle:
-                # The first batch's numbers follow the permutation's in one stream.
-                self._stream.reseed(first * self.walk.world)
-                self._stream.permutation(self.dataset_size)
-            else:
-                self._stream.reseed((first + epoch_position) * self.walk.world + self.walk.rank)
-        self.total_batches_seen += 1
-        self._served = True
-
-    def _order(self) -> np.ndarray:
-        """Return the current order; on first access it is made."""
-        if self.index_array is None:
-            self._set_index_array()
-        assert self.index_array is not None
-        return self.index_array
-
-    def _set_index_array(self) -> None:
-        if not self.shuffle:
-            permutation = np.arange(self.dataset_size)
-        elif not self._by_epoch:
-            permutation = self._stream.permutation(self.dataset_size)
-            self._order_position = self._stream.position
-        elif self.walk.rng == "keyed":
-            permutation = keyed_permutation(self.dataset_size, seed=self._seed, epoch=self._epoch)
-        else:
-            stream = KerasStream(self._seed)
-            stream.reseed(self._epoch * len(self) * self.walk.world)
-            permutation = stream.permutation(self.dataset_size)
-        self.index_array, self._weights = shard_indices(
-            permutation, self.walk.rank, self.walk.world, self.walk.remainder
-        )
-
-    @property
-    def _seed(self) -> int:
-        if self.seed is None:
-            self.seed = int(np.random.randint(2**31))
-            self._stream = KerasStream(self.seed)
-        return self.seed
-
-    def _draw_params(self, stream: Any, num_samples: int) -> np.ndarray:
-        """Draw the parameters of a batch in Keras' random mode."""
-        height, width = self._image_size
-        return draw_params(stream, self._ranges or TransformRanges(), num_samples, height, width)
-
-    def _draw(self, indices: np.ndarray, position: int) -> BatchPlan:
-        height, width = self._image_size
-        if self._ranges is None:
-            params = identity_params(len(indices))
-        elif self.walk.rng == "keyed":
-            params = draw_keyed(self._ranges, indices, height, width, seed=self._seed, epoch=self._epoch)
-        else:
-            params = self._stream.params(self._draw_params, len(indices))
-        file_numbers = None
-        if self._file_number_limit:
-            file_numbers = self._stream.file_numbers(len(indices), self._file_number_limit)
-        weights = None
-        if self._weights is not None:
-            weights = self._weights[self.batch_size * position : self.batch_size * position + len(indices)]
-        return BatchPlan(
-            indices=indices.copy(),
-            params=params,
-            file_numbers=file_numbers,
-            weights=weights,
-            epoch=self._epoch if self._by_epoch else -1,
-            batch_index=position,
-            image_size=(height, width),
-        )
-
-    # Epochs and state.
-
-    @property
-    def epoch(self) -> int:
-        """The epoch that the walk is in: as `set_epoch` has it, or the full epochs of batches seen so far."""
-        return self._epoch if self._by_epoch else self.total_batches_seen // max(1, len(self))
-
-    @property
-    def counts_by_epoch(self) -> bool:
-        """Whether batch i of an epoch is always the same batch, whatever was asked for before it."""
-        return self._by_epoch
-
-    def set_epoch(self, epoch: int) -> None:
-        """Go to the start of an epoch, and from now on count by epoch: ``iterator[i]`` is batch i of that epoch.
-
-        Walked from the start without it, epoch e of ``next()`` is the same. Without a seed one is drawn now, from
-        NumPy's global stream.
-
-        Parameters
-        ----------
-        epoch : int
-            From 0.
-
-        Raises
-        ------
-        ValueError
-            If `epoch` is not a non-negative integer.
-        """
-        if isinstance(epoch, bool) or not isinstance(epoch, (int, np.integer)) or epoch < 0:
-            raise ValueError(f"epoch must be a non-negative integer; got {epoch!r}")
-        with self.lock:
-            if self.shuffle or self._ranges is not None:
-                _ = self._seed
-            self._by_epoch = True
-            self.batch_index = 0
-            self._start_epoch(int(epoch))
-
-    def _start_epoch(self, epoch: int) -> None:
-        if epoch != self._epoch or self.walk.rng == "keras":
-            self.index_array = None
-        self._epoch = epoch
-        self._served = False
-
-    def on_epoch_end(self) -> None:
-        """Draw the order of the next epoch, from wherever the stream stands, as Keras does.
-
-        Counting by epoch, go to the next one if a batch of this one was asked for: frameworks also call this before the
-        first epoch.
-        """
-        with self.lock:
-            if not self._by_epoch:
-                self._set_index_array()
-            elif self._served:
-                self.batch_index = 0
-                self._start_epoch(self._epoch + 1)
-
-    def reset(self) -> None:
-        """Let ``next()`` start an epoch."""
-        self.batch_index = 0
-
-    def state_dict(self) -> dict[str, int | str]:
-        """Return where the walk stands, as a small dictionary of integers and strings that JSON can hold.
-
-        Returns
-        -------
-        dict
-            For `load_state_dict` of an iterator made with the same arguments.
-
-        Raises
-        ------
-        GpuseqError
-            Without a seed: the numbers then come from NumPy's global stream, which is not the iterator's to restore.
-        """
-        if self.seed is None:
-            raise GpuseqError(
-                "state_dict() needs a seed: without one the order and the transforms come from NumPy's global stream. "
-                'Pass seed=..., or rng="keyed"'
-            )
-        with self.lock:
-            return {
-                "version": STATE_VERSION,
-                "rng": self.walk.rng,
-                "seed": self.seed,
-                "dataset_size": self.dataset_size,
-                "world": self.walk.world,
-                "batch_size": self.batch_size,
-                "by_epoch": int(self._by_epoch),
-                "epoch": self._epoch,
-                "served": int(self._served),
-                "batch_index": self.batch_index,
-                "total_batches_seen": self.total_batches_seen,
-                "order": self._order_position if self.index_array is not None else "",
-                "stream": self._stream.position,
-            }
-
-    def load_state_dict(self, state: dict[str, int | str]) -> None:
-        """Go to where `state_dict` was taken: the next batch is the one that would have come next, bit for bit.
-
-        Parameters
-        ----------
-        state : dict
-            From `state_dict`.
-
-        Raises
-        ------
-        ValueError
-            If the state was taken from an iterator over other data or in another random mode.
-        """
-        _check_state(state, self)
-        with self.lock:
-            self.seed = int(state["seed"])
-            self._stream = KerasStream(self.seed)
-            self._by_epoch = bool(state["by_epoch"])
-            self._epoch = int(state["epoch"])
-            self._served = bool(state["served"])
-            self.batch_index = _global_position(state) // (self.batch_size * self.walk.world)
-            self.total_batches_seen = int(state["total_batches_seen"])
-            self.index_array = None
-            if not self._by_epoch:
-                order = str(state["order"])
-                if order:
-                    permutation = self._stream.restore(order, self._draw_params)
-                    assert permutation is not None
-                    self._order_position = order
-                    self.index_array, self._weights = shard_indices(permutation, 0, 1, self.walk.remainder)
-                self._stream.restore(str(state["stream"]), self._draw_params)
-
     def close(self) -> None:
         """Stop what runs in the background. The iterator stays usable."""
 
@@ -483,63 +167,3 @@ class Iterator(Sequence):
         name = f"{type(self).__module__}.{type(self).__name__}"
         advice = "for model.fit write model.fit(iterator.to_keras()), or import from gpuseq.keras"
         return f"<{name} of {self.n} samples: {advice}>"
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "lock"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self.lock = threading.Lock()
-
-
-class _IndexGenerator:
-    """Keras' ``index_generator``: the sample numbers of the next batch, of one after it, and so on without end."""
-
-    def __init__(self, iterator: Iterator) -> None:
-        self._iterator = iterator
-
-    def __iter__(self) -> _IndexGenerator:
-        return self
-
-    def __next__(self) -> np.ndarray:
-        return self._iterator._next_indices()
-
-
-class BatchIndexError(IndexError, ValueError):
-    """A batch index outside the epoch: an IndexError to Python, a ValueError to code written for Keras."""
-
-
-def _check_batch_size(batch_size: object) -> None:
-    if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
-        raise ValueError(f"batch_size must be a positive integer; got {batch_size!r}")
-
-
-def _check_seed(seed: object) -> None:
-    if seed is None:
-        return
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
-        raise TypeError(f"seed must be an integer or None; got {seed!r} of type {type(seed).__name__}")
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"seed must be from 0 to 2**32 - 1; got {seed!r}")
-
-
-def _global_position(state: dict[str, int | str]) -> int:
-    """Where in the epoch's global order a state stands, in samples."""
-    return int(state["batch_index"]) * int(state["batch_size"]) * int(state["world"])
-
-
-def _check_state(state: dict[str, int | str], iterator: Iterator) -> None:
-    if state.get("version") != STATE_VERSION:
-        raise ValueError(f"this state has version {state.get('version')!r}; this gpuseq reads version {STATE_VERSION}")
-    here: dict[str, int | str] = {"rng": iterator.walk.rng, "dataset_size": iterator.dataset_size}
-    if iterator.walk.rng == "keras":
-        here |= {"batch_size": iterator.batch_size, "world": iterator.walk.world}
-    for key, value in here.items():
-        if state[key] != value:
-            raise ValueError(f"this state was taken with {key}={state[key]!r}, but the iterator has {key}={value!r}")
-    step = iterator.batch_size * iterator.walk.world
-    if _global_position(state) % step:
-        raise ValueError(
-            f"this state stands at sample {_global_position(state)} of the epoch, which is not the start of a batch: "
-            f"batches here (all ranks together) have {step} samples"
-        )
