@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import subprocess
+import time
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ def describe() -> dict[str, Any]:
         "cores": cpu_count(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "load_average": os.getloadavg()[0],
+        "others_busy": _others_busy(),
         "system": platform.system(),
         "python": platform.python_version(),
         "commit": _git("rev-parse", "--short=12", "HEAD"),
@@ -51,6 +53,22 @@ def describe() -> dict[str, Any]:
         "gpu": _gpu(),
         "versions": {"gpuseq": __version__, **_versions()},
     }
+
+
+def _others_busy(seconds: float = 0.5) -> float | None:
+    """Return the share of the cores' time that others take while this process rests, 0 to 1."""
+
+    def ticks() -> tuple[int, int]:
+        fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+        return fields[3] + fields[4], sum(fields)
+
+    try:
+        idle, total = ticks()
+        time.sleep(seconds)
+        idle_after, total_after = ticks()
+    except (OSError, IndexError, ValueError):
+        return None
+    return round(1 - (idle_after - idle) / max(1, total_after - total), 3)
 
 
 def _versions() -> dict[str, str]:

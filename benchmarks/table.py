@@ -14,6 +14,8 @@ from .targets import BASE, HEADLINE, outcomes, peers_ahead
 __all__ = ["figures", "plots", "replace_between", "tables", "write_tables"]
 
 HERE = Path(__file__).resolve().parent
+BUSY = 0.2
+"""Share of the cores that others may take before a round is marked."""
 
 SUITE_TITLES = {
     "arrays": "Arrays in memory",
@@ -62,6 +64,15 @@ def _rows(result: dict[str, Any]) -> list[Row]:
     return [row for suite in result["suites"].values() for row in suite["rows"]]
 
 
+def _parts(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what has an environment: checks and suites."""
+    return [*result.get("checks", {}).values(), *result["suites"].values()]
+
+
+def _others_busy(result: dict[str, Any]) -> float:
+    return max(part["environment"].get("others_busy") or 0.0 for part in _parts(result))
+
+
 def _title(result: dict[str, Any]) -> str:
     kind = "GPU round" if result["device"] == "cuda" else "CPU round"
     return f"{kind} (a trial with tiny sizes: its figures mean nothing)" if result["smoke"] else kind
@@ -96,7 +107,7 @@ def tables(results: list[dict[str, Any]]) -> str:
 def _machine(result: dict[str, Any]) -> str:
     """Say on what and when; suites measured at different times each have their line."""
     lines_: list[str] = []
-    parts = [*result.get("checks", {}).values(), *result["suites"].values()]
+    parts = _parts(result)
     newest: dict[str, Any] = parts[-1]["environment"]
     gpu = newest["gpu"]
     lines_.append(f"- {newest['cpu']}, {newest['cores']} cores, {newest['memory_gib']} GiB; {newest['system']}")
@@ -106,12 +117,18 @@ def _machine(result: dict[str, Any]) -> str:
         "- Python "
         + ", ".join([newest["python"], *(f"{name} {version}" for name, version in newest["versions"].items())])
     )
+    busy = _others_busy(result)
+    if busy > BUSY:
+        lines_.append(
+            f"- **The machine was busy with other work**, up to {100 * busy:.0f} % of its cores when a suite began: "
+            "the figures are lower and less certain than those of a machine at rest"
+        )
     groups: dict[tuple[str, str], list[str]] = {}
     for name, content in result["suites"].items():
         where = content["environment"]
         commit = f"{where['commit']}{' with uncommitted changes' if where['uncommitted'] else ''}"
         groups.setdefault((commit, where["date"][:10]), []).append(
-            f"{name} {where['date'][11:]} (load {where['load_average']:.1f}, took {content['took_s']:.0f} s)"
+            f"{name} {where['date'][11:]} (others {100 * (where.get('others_busy') or 0):.0f} %, took {content['took_s']:.0f} s)"
         )
     for (commit, day), names in groups.items():
         lines_.append(f"- commit {commit}, {day}: " + ", ".join(names))
@@ -242,9 +259,12 @@ def figures(results: list[dict[str, Any]]) -> str:
     """Return everything between the markers of the project's README."""
     parts = ["\n"]
     for result in results:
-        environment = [*result.get("checks", {}).values(), *result["suites"].values()][-1]["environment"]
+        environment = _parts(result)[-1]["environment"]
         where = environment["gpu"]["name"] if environment["gpu"] and result["device"] == "cuda" else environment["cpu"]
         parts.append(f"**{_title(result)}**: {where}, {environment['cores']} cores, {environment['date'][:10]}.\n\n")
+        busy = _others_busy(result)
+        if busy > BUSY:
+            parts.append("The machine was busy with other work; the tables say how busy.\n\n")
         parts.append(f"{_targets(result)}\n")
         for suite, alt in (("arrays", HEADLINE), ("folder", "augmented")):
             if any(row["suite"] == suite and row["case"] == alt and "median" in row for row in _rows(result)):

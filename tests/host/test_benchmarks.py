@@ -39,6 +39,7 @@ def made_up(device: str = "cpu") -> dict[str, Any]:
         "cores": 2,
         "memory_gib": 8.0,
         "load_average": 0.1,
+        "others_busy": 0.01,
         "system": "Linux",
         "python": "3.11.0",
         "commit": "abc",
@@ -245,6 +246,14 @@ def test_a_gpu_round_has_its_own_targets_and_checks() -> None:
     assert "GPU round has not run" not in text
     assert "- tests: **FAILED** in 2 s: 1 failed" in text
     assert "| fused kernel, batch of 256, float32 |" in text
+
+
+def test_a_busy_machine_is_marked() -> None:
+    made = made_up()
+    assert "busy" not in table.tables([made]) + table.figures([made])
+    made["suites"]["arrays"]["environment"]["others_busy"] = 0.5
+    assert "up to 50 % of its cores" in table.tables([made])
+    assert "busy with other work" in table.figures([made])
 
 
 def test_trials_are_marked() -> None:
