@@ -11,7 +11,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
@@ -176,7 +176,7 @@ class FileSource:
             pending = self._pending.pop(key, None)
             if key in self._claimed:
                 self._claimed.remove(key)
-        decoded = pending.result() if pending is not None else self._load(indices)
+        decoded = self._result(pending, indices)
         errors: list[ImageFileError | None] = decoded.errors
         rows: np.ndarray | None = None
         images: Array = decoded.images
@@ -186,7 +186,8 @@ class FileSource:
             errors = [None] * len(indices)
             for position, error in zip(decoded.missing, decoded.errors, strict=True):
                 errors[position] = error
-        images = ops.upload(images, self.device)
+        if self.device != "cpu" and not is_cupy(images):
+            images, rows = ops.upload(images, self.device, rows), None  # of a cache on the host, just these rows
         if not any(errors):
             return Fetched(images, rows, None, indices)
         return self._mend(indices, images, rows, errors)
@@ -226,6 +227,14 @@ class FileSource:
         if executor is not None:
             self._finalizer.detach()
             executor.shutdown(wait=True, cancel_futures=True)
+
+    def _result(self, pending: Future[_Decoded] | None, indices: np.ndarray) -> _Decoded:
+        if pending is not None:
+            try:
+                return pending.result()
+            except CancelledError:  # by close(), from another thread
+                pass
+        return self._load(indices)
 
     def _load(self, indices: np.ndarray) -> _Decoded:
         """Decode what is not cached, on the calling thread: the caller's, or the one that works ahead."""

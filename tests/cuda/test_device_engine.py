@@ -189,6 +189,28 @@ def test_an_array_beyond_the_limit_stays_on_the_host(cuda: Any, caplog: pytest.L
         assert_equal_but_on_device(next(small), next(large).get())
 
 
+def test_a_cache_on_the_host_sends_only_the_batch(cuda: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gpuseq import ops
+
+    tree = write_tree(tmp_path / "tree")
+    with quiet():
+        flow = generator("cuda").flow_from_directory(
+            tree, target_size=(8, 8), batch_size=4, verbose=False, cache="host", class_mode=None
+        )
+    sent: list[int] = []
+    upload = ops.upload
+
+    def watched(*arguments: Any) -> Any:
+        sent.append(len(upload(*arguments)))
+        return upload(*arguments)
+
+    monkeypatch.setattr(ops, "upload", watched)
+    for _ in range(2 * len(flow)):
+        next(flow)
+    assert max(sent) == 4
+    flow.close()
+
+
 def test_too_large_a_cache_names_bytes_and_knob(cuda: Any, tmp_path: Path) -> None:
     tree = write_tree(tmp_path / "tree")
     with quiet(), pytest.raises(DeviceError, match=r"cuda:0 has no room for .* GB.*memory_limit"):
