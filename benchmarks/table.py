@@ -127,8 +127,10 @@ def _machine(result: dict[str, Any]) -> str:
     for name, content in result["suites"].items():
         where = content["environment"]
         commit = f"{where['commit']}{' with uncommitted changes' if where['uncommitted'] else ''}"
+        others = where.get("others_busy")
+        rest = f"load {where['load_average']:.1f}" if others is None else f"others {100 * others:.0f} %"
         groups.setdefault((commit, where["date"][:10]), []).append(
-            f"{name} {where['date'][11:]} (others {100 * (where.get('others_busy') or 0):.0f} %, took {content['took_s']:.0f} s)"
+            f"{name} {where['date'][11:]} ({rest}, took {content['took_s']:.0f} s)"
         )
     for (commit, day), names in groups.items():
         lines_.append(f"- commit {commit}, {day}: " + ", ".join(names))
