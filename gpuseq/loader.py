@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator as IteratorABC
 from typing import Any
 
+from .engine import synchronize
 from .feeding import plan_at
 from .iterators import Iterator
 
@@ -38,6 +39,8 @@ class Loader:
                 "a loader takes an iterator of gpuseq: loader(ImageDataGenerator(...).flow_from_directory(...)); got "
                 f"{type(iterator).__module__}.{type(iterator).__name__}. For batches of your own see gpuseq.to_device"
             )
+        # What the iterator has put on the device so far is there, whichever stream the batches will be asked for on.
+        synchronize(getattr(iterator, "device", "cpu"))
         self.iterator = iterator
         start = iterator.epoch, iterator.batch_index
         plan_at_start(iterator)
