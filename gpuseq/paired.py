@@ -166,7 +166,7 @@ def masks_of_arrays(masks: Any, images: Array, data_format: str, device: str, pa
                 f"masks.shape = {tuple(mask.shape) if hasattr(mask, 'shape') else np.shape(mask)}"
             )
         dtypes.append(array.dtype)
-        sources.append(ArraySource(place(_exact(array[part]), device)))
+        sources.append(ArraySource(_exact(array[part]), device))
     if not sources:
         raise ValueError("masks is an empty list: give one array, or a list of them")
     return PairedMasks(sources, dtypes, data_format, data_format, device, as_list)
