@@ -7,6 +7,8 @@ in a tuple. `next()` and `replay` go on returning the iterator's own arrays.
 Within ``fit`` the n-th request of an epoch gets the n-th batch, whatever its index: see `gpuseq.fitwalk`. Keras' own
 worker threads are not used, because they mix up epochs and drop the order that is read ahead: ``workers`` may be set
 and reads 1. Files are read ahead on threads of this package.
+
+For models of ``tf_keras`` (Keras 2) import ``tf_keras`` before this module: the classes are its ``Sequence`` then, too.
 """
 
 from __future__ import annotations
@@ -18,8 +20,9 @@ import numpy as np
 
 from . import file_iterators, frame_iterator, image, image_iterators, iterators, sequence
 from .callbacks import SaveState, SetEpoch
+from .compat import place
 from .errors import GpuseqError
-from .feeding import DeviceSequence, plan_at, to_device
+from .feeding import DeviceSequence, map_arrays, plan_at, to_device
 from .fitdata import BASES, FitDataset, backend, state_at
 from .functions import (
     apply_affine_transform,
@@ -209,7 +212,7 @@ class KerasDataset(FitDataset, *BASES):  # type: ignore[misc]
             used = self._fit_walk.used
             source = self.source
             return source.replay(plan_at(source, self._fit_walk.epoch, index) if used else source.plan_batch(index))
-        return self.source[index]
+        return map_arrays(lambda array: place(array, self.device), self.source[index])
 
     def _resume(self) -> tuple[int, int]:
         return (self.source.epoch, self.source.batch_index) if self._ahead is None else (0, 0)
