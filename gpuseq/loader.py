@@ -96,11 +96,6 @@ class Loader:
         -------
         dict
             Integers and strings.
-
-        Raises
-        ------
-        GpuseqError
-            Without a seed that came from somewhere: see `Iterator.state_dict`.
         """
         return self._state(*self._position())
 
@@ -237,6 +232,7 @@ class _Pass:
 
 
 def plan_at_start(iterator: Iterator) -> None:
-    """Let an iterator count by epoch, where it stands."""
+    """Let an iterator count by epoch, where it stands, with a seed: without one it has no state."""
     if not iterator.counts_by_epoch:
         iterator.set_epoch(iterator.epoch)
+    _ = iterator._seed

@@ -187,6 +187,7 @@ def test_several_threads_on_streams_of_their_own() -> None:
     import cupy
 
     flow = canary_flow()
+    cupy.cuda.Device().synchronize()  # the images are there before any other stream reads them
     problems: list[str] = []
 
     def consume(thread: int) -> None:

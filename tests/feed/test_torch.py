@@ -111,6 +111,18 @@ def test_a_state_is_effective_at_once() -> None:
         assert resumed.epoch == 1
 
 
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_without_a_seed_a_loader_draws_one(shuffle: bool) -> None:
+    """Frameworks ask every loader for its state, whatever its user thought of."""
+    batches = loader(generator().flow(numbered(11), np.arange(11), batch_size=3, shuffle=shuffle))
+    walk = iter(batches)
+    next(walk)
+    state = batches.state_dict()
+    resumed = loader(generator().flow(numbered(11), np.arange(11), batch_size=3, shuffle=shuffle))
+    resumed.load_state_dict(state)
+    assert labels(resumed) == labels(walk)
+
+
 def test_set_epoch_keeps_a_resumed_place() -> None:
     whole = loader(flow())
     epochs = [labels(whole) for _ in range(3)]
