@@ -28,6 +28,8 @@ SUITE_TITLES = {
     "kernel": "Kernels",
 }
 
+SCANS = {"files": "Files (empty ones, in memory)", "classes": "Classes (of empty files, in memory)"}
+
 
 def write_tables(results: list[dict[str, Any]], *, check: bool = False) -> list[str]:
     """Write the tables, the README's figures and the plots; return the files that changed (or would)."""
@@ -192,7 +194,7 @@ def _case(rows: list[Row]) -> str:
 
 def _growth(rows: list[Row], device: str) -> str:
     parts = []
-    for of in dict.fromkeys(row["at"]["of"] for row in rows if "at" in row and row["at"]["of"] != "files"):
+    for of in dict.fromkeys(row["at"]["of"] for row in rows if "at" in row and row["at"]["of"] not in SCANS):
         series = _series(rows, of)
         names = list(series)
         xs = sorted({x for line in series.values() for x, _ in line})
@@ -202,20 +204,21 @@ def _growth(rows: list[Row], device: str) -> str:
             cells = [next((_figure(y) for at, y in series[name] if at == x), "absent") for name in names]
             parts.append(f"| {x:g} | " + " | ".join(cells) + " |\n")
         parts.append("\n")
-    scans = [row for row in rows if row.get("at", {}).get("of") == "files"]
-    if scans:
+    for of, title in SCANS.items():
+        scans = [row for row in rows if "median" in row and row.get("at", {}).get("of") == of]
+        if not scans:
+            continue
         measured = list(dict.fromkeys(row["contender"] for row in scans))
-        parts.append(
-            f"**Files (empty ones, in memory)**\n\n![seconds against files](plots/{_plot_name('files', device)})\n\n"
-        )
+        parts.append(f"**{title}**\n\n![seconds against {of}](plots/{_plot_name(of, device)})\n\n")
         parts.append("| | " + " | ".join(measured) + " |\n|---|" + "--:|" * len(measured) + "\n")
         for case in dict.fromkeys(row["case"] for row in scans):
             by_name = {row["contender"]: row for row in scans if row["case"] == case}
             cells = [f"{_figure(by_name[name]['median'])} {by_name[name]['unit']}" for name in measured]
             parts.append(f"| {case} | " + " | ".join(cells) + " |\n")
+        parts.append("\n")
     missing = [row for row in rows if "absent" in row]
     parts += [f"\n{row['case']}, {row['contender']}: absent: {row['absent']}\n" for row in missing]
-    return "".join(parts)
+    return "".join(parts).rstrip("\n") + "\n"
 
 
 def _series(rows: list[Row], of: str) -> dict[str, list[tuple[float, float]]]:
@@ -242,7 +245,7 @@ def plots(results: list[dict[str, Any]]) -> dict[Path, str]:
                 continue
             series = _series(rows, of)
             unit = "img/s"
-            if of == "files":
+            if of in SCANS:
                 series = {name: line for name, line in series.items() if name == "scan and construct"}
                 unit = "seconds"
             drawn[folder / _plot_name(of, device)] = lines(f"{unit} against {of}, {_title(result)}", of, unit, series)
