@@ -92,3 +92,12 @@ def test_nothing_is_drawn_that_is_not_there() -> None:
     assert len(used) > 10
     for name in used:
         assert f'"{name.removeprefix("picture-").removeprefix("help-")}"' in known, name
+
+
+def test_modules_of_the_architecture_page_exist() -> None:
+    text = (DOCS / "architecture.md").read_text()
+    rows = re.findall(r"^\| (`[^|]+) \|", text, re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    there = {path.stem for path in (ROOT / "gpuseq").glob("*.py")}
+    assert len(named) > 20
+    assert named - there == set()
