@@ -17,7 +17,7 @@ _REPLAYED: ContextVar[list[Any] | None] = ContextVar("gpuseq_replayed", default=
 """The iterator and the plan of the batch that this thread is making."""
 
 
-class Iterator(Walk):
+class Iterator(Walk):  # numpydoc ignore=PR02
     """Walks `n` samples in batches, epoch after epoch, and knows at each moment which batch is next.
 
     Subclasses that only know how to make a batch from sample numbers define ``_get_batches_of_transformed_samples``,

@@ -90,9 +90,9 @@ def test_whitening_switches_division_off_with_a_warning() -> None:
 
 
 @pytest.mark.parametrize(
-    "overridden", [{"apply_transform"}, {"standardize"}, {"apply_transform", "standardize"}], ids=str
+    "overridden", [("apply_transform",), ("standardize",), ("apply_transform", "standardize")], ids="-".join
 )
-def test_subclasses_with_their_own_transform_or_normalisation_are_asked(overridden: set[str]) -> None:
+def test_subclasses_with_their_own_transform_or_normalisation_are_asked(overridden: tuple[str, ...]) -> None:
     """Keras' iterators call both for each image, so users override them."""
 
     def make(base: type) -> Any:
