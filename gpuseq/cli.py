@@ -308,6 +308,7 @@ def _add_fit(subparsers: Any) -> None:
         examples:
           gpuseq fit photos/ --out stats.json
           gpuseq fit photos/ --size 299 299 --out stats.json --json | jq .mean
+          gpuseq fit /data/photos --out stats.json --ray --workers 64     on a Ray cluster that sees the folder
         """,
     )
     parser.add_argument("directory", metavar="DIR", help="a folder of pictures")
@@ -316,6 +317,13 @@ def _add_fit(subparsers: Any) -> None:
     parser.add_argument(
         "--interpolation", choices=literals(Interpolation), default="nearest", help="of the resize (default: nearest)"
     )
+    parser.add_argument(
+        "--workers",
+        type=_positive,
+        metavar="N",
+        help="threads that decode (default: one per core), or Ray's actors (2)",
+    )
+    parser.add_argument("--ray", action="store_true", help="decode on Ray's workers; the result is the same")
     _add_size(parser)
     _add_device(parser)
     _add_json(parser)

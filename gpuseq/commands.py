@@ -197,14 +197,19 @@ def fit(arguments: argparse.Namespace) -> int:
     folder = open_folder(arguments.directory)
     generator = ImageDataGenerator(featurewise_center=True, featurewise_std_normalization=True, device=arguments.device)
     height, width = arguments.size
+    options = {
+        **folder.as_arguments,
+        "target_size": (height, width),
+        "color_mode": arguments.color_mode,
+        "interpolation": arguments.interpolation,
+    }
     with quiet(), replacing(arguments.out) as temporary:
-        generator.fit_directory(
-            **folder.as_arguments,
-            target_size=(height, width),
-            color_mode=arguments.color_mode,
-            interpolation=arguments.interpolation,
-            progress=sys.stderr.isatty(),
-        )
+        if arguments.ray:
+            from .ray import fit_directory
+
+            fit_directory(generator, **options, num_workers=arguments.workers or 2)
+        else:
+            generator.fit_directory(**options, num_threads=arguments.workers, progress=sys.stderr.isatty())
         found = {
             "mean": np.ravel(generator.mean).tolist(),
             "std": np.ravel(generator.std).tolist(),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +17,7 @@ from .arrays import COLOR_CHANNELS, ColorMode, Interpolation
 from .atomic import replacing
 from .compat import require
 from .decode import decode_into
+from .errors import ImageFileError
 from .image import ImageDataGenerator
 from .options import DecodeOptions
 from .scan import find_classes, scan_classes
@@ -38,6 +39,7 @@ def fit_directory(
     batch_size: int = 32,
     interpolation: str = "nearest",
     *,
+    classes: Sequence[str] | None = None,
     num_workers: int = 2,
 ) -> None:
     """Find mean and standard deviation of a folder on many workers, equal to the last bit to those of one process.
@@ -50,6 +52,8 @@ def fit_directory(
         A folder with one subfolder per class, which every worker sees under this name.
     target_size, color_mode, batch_size, interpolation
         As in `ImageDataGenerator.fit_directory`; with the same values the result is the same.
+    classes : sequence of str or None
+        Subfolders. None: all.
     num_workers : int
         Actors; each decodes with as many threads as Ray gives it CPUs, by default one.
 
@@ -58,11 +62,11 @@ def fit_directory(
     ValueError
         With ``zca_whitening``, which needs all images at once, or if there are no images.
     ImageFileError
-        If a file cannot be decoded, as the cause of Ray's own error.
+        If a file cannot be decoded.
     """
     if generator.zca_whitening:
         raise ValueError("zca_whitening needs all images at once: use fit(x) on an array that fits in memory")
-    names, _, _ = _scan(directory)
+    names, _, _ = _scan(directory, classes)
     options = _decode_options(target_size, color_mode, interpolation)
     dtype = np.dtype(np.float64 if generator.dtype == "float64" else np.float32)
     factor = dtype.type(generator.rescale or 1.0)
@@ -120,7 +124,7 @@ def predecode(
     ValueError
         If there are no images.
     ImageFileError
-        If a file cannot be decoded, as the cause of Ray's own error: see ``gpuseq check``.
+        If a file cannot be decoded: see ``gpuseq check``.
     """
     names, labels, classes = _scan(directory)
     target = Path(out).absolute()
@@ -172,15 +176,36 @@ class _Chunk:
         self.directory = directory
         self.options = options
 
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
+        """Do one chunk; a bad file is an answer and not an exception, which Ray would wrap and may try again."""
+        (chunk,), (names,) = batch["chunk"], batch["names"]
+        path, reason = "", ""
+        try:
+            answer = self.work(int(chunk), self.decode(names))
+        except ImageFileError as error:
+            path, reason = error.path, error.reason
+            answer = self.nothing()
+        answer |= {"chunk": chunk, "bad_path": path, "bad_reason": reason}
+        return {key: np.asarray(value)[None] for key, value in answer.items()}
+
+    def work(self, chunk: int, images: np.ndarray) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def nothing(self) -> dict[str, Any]:
+        raise NotImplementedError
+
     def decode(self, names: np.ndarray) -> np.ndarray:
         paths = [os.path.join(self.directory, str(name)) for name in names]
-        assert self.options.target_size is not None
-        shape = (len(paths), *self.options.target_size, COLOR_CHANNELS[self.options.color_mode])
-        images = np.empty(shape, np.uint8)
+        images = np.empty((len(paths), *self.image_shape), np.uint8)
         for error in decode_into(paths, self.options, images):
             if error is not None:
                 raise error
         return images
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        assert self.options.target_size is not None
+        return (*self.options.target_size, COLOR_CHANNELS[self.options.color_mode])
 
 
 class _Moments(_Chunk):
@@ -191,14 +216,13 @@ class _Moments(_Chunk):
         self.dtype = dtype
         self.factor = factor
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
-        parts = [ChannelMoments.of(self.decode(names).astype(self.dtype) * self.factor, 3) for names in batch["names"]]
-        return {
-            "chunk": batch["chunk"],
-            "count": np.array([part.count for part in parts]),
-            "mean": np.stack([part.mean for part in parts]),
-            "deviation": np.stack([part.deviation for part in parts]),
-        }
+    def work(self, chunk: int, images: np.ndarray) -> dict[str, Any]:
+        part = ChannelMoments.of(images.astype(self.dtype) * self.factor, 3)
+        return {"count": part.count, "mean": part.mean, "deviation": part.deviation}
+
+    def nothing(self) -> dict[str, Any]:
+        zeros = np.zeros(self.image_shape[2])
+        return {"count": 0, "mean": zeros, "deviation": zeros}
 
 
 class _Shards(_Chunk):
@@ -208,18 +232,21 @@ class _Shards(_Chunk):
         super().__init__(directory, options)
         self.out = Path(out)
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
-        files = []
-        for chunk, names in zip(batch["chunk"], batch["names"], strict=True):
-            files.append(f"images-{int(chunk):05d}.npy")
-            with replacing(self.out / files[-1]) as temporary:
-                np.save(temporary, self.decode(names), allow_pickle=False)
-        return {"chunk": batch["chunk"], "file": np.array(files)}
+    def work(self, chunk: int, images: np.ndarray) -> dict[str, Any]:
+        name = f"images-{chunk:05d}.npy"
+        with replacing(self.out / name) as temporary:
+            np.save(temporary, images, allow_pickle=False)
+        return {"file": name}
+
+    def nothing(self) -> dict[str, Any]:
+        return {"file": ""}
 
 
-def _scan(directory: str | os.PathLike[str]) -> tuple[list[str], np.ndarray, list[str]]:
+def _scan(
+    directory: str | os.PathLike[str], classes: Sequence[str] | None = None
+) -> tuple[list[str], np.ndarray, list[str]]:
     root = os.fspath(directory)
-    classes = find_classes(root)
+    classes = list(classes) if classes else find_classes(root)
     formats = ("png", "jpg", "jpeg", "bmp", "ppm", "tif", "tiff")
     names, labels = scan_classes(root, classes, formats, None, follow_links=False)
     return names, labels, classes
@@ -251,4 +278,7 @@ def _over_chunks(
         batch_format="numpy",
         compute=ray_data.ActorPoolStrategy(size=min(num_workers, len(rows))),
     )
-    yield from mapped.iter_rows()
+    for row in mapped.iter_rows():
+        if row["bad_path"]:
+            raise ImageFileError(str(row["bad_path"]), str(row["bad_reason"]))
+        yield row
