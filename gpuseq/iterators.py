@@ -67,7 +67,9 @@ class Iterator(Walk):  # numpydoc ignore=PR02
         Parameters
         ----------
         plan : BatchPlan
-            From `plan_batch`. Give the plan of the images to the iterator of the masks, and the two cannot drift apart.
+            From `plan_batch`. Give the plan of the images to the iterator of the masks, and the two cannot drift apart:
+            geometry follows the plan; channel shift and brightness are done only where this iterator's generator has
+            ranges for them.
 
         Returns
         -------

@@ -153,7 +153,9 @@ class GeneratorSettings:
             brightness=self.brightness_range and tuple(float(end) for end in self.brightness_range),
         )
 
-    def _options(self, source_format: str, data_format: str, dtype: str, round_affine: bool) -> AugmentOptions:
+    def _options(
+        self, source_format: str, data_format: str, dtype: str, round_affine: bool, asked: tuple[bool, bool, bool, bool]
+    ) -> AugmentOptions:
         def make() -> AugmentOptions:
             mode = self.preprocessing_function
             return AugmentOptions(
@@ -164,6 +166,10 @@ class GeneratorSettings:
                 cval=float(self.cval),
                 order=min(self.interpolation_order, 1),
                 conventions=cast(Any, self.conventions),
+                has_affine=asked[0],
+                has_flip=asked[1],
+                has_channel_shift=asked[2],
+                has_brightness=asked[3],
                 round_affine=round_affine,
                 preprocessing=cast(Any, mode) if isinstance(mode, str) else None,
                 rescale=float(self.rescale) if self.rescale else 1.0,
@@ -173,7 +179,8 @@ class GeneratorSettings:
                 featurewise_std=bool(self.featurewise_std_normalization) and self.std is not None,
             )
 
-        options: AugmentOptions = self._derive(("options", source_format, data_format, dtype, round_affine), make)
+        key = ("options", source_format, data_format, dtype, round_affine, asked)
+        options: AugmentOptions = self._derive(key, make)
         return options
 
     def _statistics(self, num_channels: int, data_format: str) -> Statistics | None:

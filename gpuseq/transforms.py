@@ -14,6 +14,7 @@ from .arrays import Array, FillMode, identity_params
 from .compat import array_module, is_cupy
 from .draw import dicts_to_params, draw_params, params_to_dicts
 from .functions import transform_image, without_affine
+from .matrix import is_identity
 from .options import AugmentOptions
 from .settings import GeneratorSettings
 
@@ -65,7 +66,7 @@ class ImageTransforms(GeneratorSettings):
         source_format = source_format or self.data_format
         data_format = data_format or self.data_format
         dtype = dtype or self.dtype
-        options = self._options(source_format, data_format, dtype, round_affine)
+        options = self._options(source_format, data_format, dtype, round_affine, self._asked(params))
         self._warn_unfitted()
         statistics = self._statistics(images.shape[3 if source_format == "channels_last" else 1], data_format)
         if statistics is None or self.is_customised:
@@ -80,14 +81,14 @@ class ImageTransforms(GeneratorSettings):
             return ops.augment(images, params, options, indices=rows, statistics=statistics)
         compute = options.compute_dtype.name
         if callable(self.preprocessing_function):
-            bare = AugmentOptions(
-                **{
-                    name: getattr(options, name)
-                    for name in ("source_format", "data_format", "fill_mode", "cval", "order")
-                },
-                conventions=options.conventions,
-                round_affine=round_affine,
+            bare = replace(
+                options,
                 dtype=compute,
+                rescale=1.0,
+                samplewise_center=False,
+                samplewise_std=False,
+                featurewise_center=False,
+                featurewise_std=False,
             )
             batch = self._preprocessed(ops.augment(images, params, bare, indices=rows))
             after = replace(options, source_format=options.data_format, dtype=compute if whitens else dtype)
@@ -99,6 +100,21 @@ class ImageTransforms(GeneratorSettings):
             xp = array_module(batch)
             batch = ops.whiten(batch, xp.asarray(self.zca_whitening_matrix)).astype(dtype, copy=False)
         return batch
+
+    def _asked(self, params: np.ndarray) -> tuple[bool, bool, bool, bool]:
+        """Tell whether an affine map, flips, channel shifts and brightness are to be done; the rest costs nothing.
+
+        Geometry follows the plan, whoever drew it; colour changes only where this generator asks for them, so that the
+        plan of an image does its mask no harm.
+        """
+        ranges = self.transform_ranges
+        return (
+            ranges.has_affine or not is_identity(params).all(),
+            bool(ranges.horizontal_flip or ranges.vertical_flip)
+            or bool(params["flip_horizontal"].any() or params["flip_vertical"].any()),
+            bool(ranges.channel_shift),
+            ranges.brightness is not None,
+        )
 
     def _preprocessed(self, batch: Array) -> Array:
         function = cast(Callable[[Any], Any], self.preprocessing_function)

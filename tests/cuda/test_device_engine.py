@@ -77,6 +77,23 @@ def test_arrays_labels_and_weights(cuda: Any, name: str) -> None:
     assert cuda.num_launches
 
 
+def test_what_nobody_asks_for_costs_nothing(cuda: Any) -> None:
+    data = images((4, 9, 9, 3), "uint8")
+    next(generator("cuda", **GEOMETRY, rescale=1 / 255).flow(data, batch_size=4, seed=1))
+    ((name, macros),) = cuda.variants
+    assert name == "augment"
+    assert {
+        macro: value for macro, value in macros if macro in ("HAS_CHANNEL_SHIFT", "HAS_BRIGHTNESS", "HAS_FLIP")
+    } == {
+        "HAS_CHANNEL_SHIFT": "0",
+        "HAS_BRIGHTNESS": "0",
+        "HAS_FLIP": "0",
+    }
+    cuda.variants.clear()
+    next(generator("cuda", rescale=1 / 255).flow(data, batch_size=4, seed=1))
+    assert dict(cuda.variants[0][1])["HAS_AFFINE"] == "0"
+
+
 def test_whitening_and_fit_on_device_arrays(cuda: Any) -> None:
     import cupy
 
