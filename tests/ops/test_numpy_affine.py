@@ -160,6 +160,7 @@ def test_the_answer_does_not_depend_on_groups_or_threads(
     options = AugmentOptions(rescale=1 / 255, samplewise_center=True, samplewise_std=True)
     wanted = ops.augment(batch, params, options)
     monkeypatch.setattr(ops_numpy, "GROUP_PIXELS", group_pixels)
+    monkeypatch.setattr(ops_numpy, "SOLO_GROUP_PIXELS", group_pixels)
     monkeypatch.setenv("GPUSEQ_NUM_THREADS", str(num_threads))
     assert_same(ops.augment(batch, params, options), wanted)
 
