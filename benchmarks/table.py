@@ -95,7 +95,9 @@ def tables(results: list[dict[str, Any]]) -> str:
         ahead = peers_ahead(_rows(result))
         parts.append("### Where somebody else is faster\n\n")
         if ahead:
-            parts.append("Each against the fastest of gpuseq's own in that case.\n\n")
+            parts.append(
+                "Each against the fastest of gpuseq's own in that case, without a cache of decoded images.\n\n"
+            )
             parts.append("| case | who | times gpuseq |\n|---|---|--:|\n")
             parts += [f"| {case} | {who} | {times:.2f} |\n" for case, who, times in ahead]
         else:
@@ -188,8 +190,14 @@ def _case(rows: list[Row]) -> str:
         note = row.get("note", "") if share is None else f"{100 * share:.0f} % of the copy's bandwidth"
         lines_.append(f"{cells} {note} |\n")
     empty = " |" if compared else ""
-    lines_ += [f"| {row['contender']} | absent | |{empty} {row['absent']} |\n" for row in rows if "absent" in row]
+    lines_ += [
+        f"| {row['contender']} | {_missing(row)} | |{empty} {row['absent']} |\n" for row in rows if "absent" in row
+    ]
     return "".join(lines_)
+
+
+def _missing(row: Row) -> str:
+    return "failed" if row["absent"].startswith("failed") else "absent"
 
 
 def _growth(rows: list[Row], device: str) -> str:

@@ -231,6 +231,15 @@ def test_the_table_shows_figures_losses_and_absences() -> None:
     assert "The GPU round has not run yet" in text
 
 
+def test_a_cache_does_not_hide_who_decodes_faster() -> None:
+    rows = [
+        row("folder", "augmented", "gpuseq, CPU, epoch 2 on, host cache", "img/s", [900]),
+        row("folder", "augmented", "gpuseq, CPU, epoch 2 on, no cache", "img/s", [400]),
+        row("folder", "augmented", "Somebody", "img/s", [800]),
+    ]
+    assert targets.peers_ahead(rows) == [("folder: augmented", "Somebody", 2.0)]
+
+
 def test_a_missed_target_is_called_missed() -> None:
     made = copy.deepcopy(made_up())
     made["suites"]["arrays"]["rows"][0] |= {"median": 700.0}
