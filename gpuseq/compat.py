@@ -116,7 +116,8 @@ def resolve_device(device: str | None) -> str:
         asked = os.environ.get("GPUSEQ_DEVICE") or "auto"
     name, _, ordinal = str(asked).partition(":")
     if asked not in ("auto", "cpu", "cuda") and not (name == "cuda" and ordinal.isdecimal()):
-        raise ValueError(f'device must be "auto", "cpu", "cuda" or "cuda:N"; got {asked!r}')
+        source = "" if asked == device else " from the environment's GPUSEQ_DEVICE"
+        raise ValueError(f'device must be "auto", "cpu", "cuda" or "cuda:N"; got {asked!r}{source}')
     if asked == "cpu":
         return "cpu"
     problem = gpu_problem()

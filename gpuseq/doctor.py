@@ -14,7 +14,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from .compat import cpu_count, gpu_problem
+from .compat import cpu_count, gpu_problem, resolve_device
+from .errors import DeviceError
 
 __all__ = ["Finding", "Report", "examine", "format_report"]
 
@@ -70,7 +71,8 @@ class Report:
     gpuseq : str
         Version of this package.
     engine : str
-        ``"cuda"`` or ``"cpu"``: what ``device="auto"`` would take now.
+        ``"cuda"`` or ``"cpu"``: what ``device="auto"`` would take now; "none" where GPUSEQ_DEVICE asks for what cannot
+        be had.
     reason : str
         Why.
     has_gpu : bool
@@ -109,6 +111,11 @@ def examine() -> Report:
     reason = problem or "CuPy sees a CUDA device"
     if asked == "cpu":
         reason = "GPUSEQ_DEVICE=cpu"
+    elif asked:
+        try:
+            engine = resolve_device(None).partition(":")[0]
+        except (ValueError, DeviceError) as error:
+            engine, reason = "none", f"GPUSEQ_DEVICE={asked}: {error}"
     findings = (
         Finding(
             "Python", True, platform.python_version(), f"{sys.executable}, {platform.platform()}", "the interpreter"
@@ -161,7 +168,8 @@ def format_report(report: Report) -> str:
     width = max(len(finding.name) for finding in report.findings)
     versions = max(len(finding.version or "") for finding in report.findings)
     lines = [
-        f"gpuseq {report.gpuseq}: device='auto' would take the {report.engine.upper()} engine",
+        f"gpuseq {report.gpuseq}: device='auto' would "
+        + ("fail" if report.engine == "none" else f"take the {report.engine.upper()} engine"),
         f"  {report.reason}",
         "",
     ]
@@ -211,8 +219,9 @@ def _package(
 def _pillow_detail() -> str:
     from PIL import features
 
-    jpeg = features.version("jpg") or "no JPEG"
-    return f"{'libjpeg-turbo' if features.check('libjpeg_turbo') else 'libjpeg'} {jpeg}"
+    if features.check("libjpeg_turbo"):
+        return f"libjpeg-turbo {features.version('libjpeg_turbo')}"
+    return f"libjpeg {features.version('jpg') or 'missing'}"
 
 
 def _driver() -> Finding:

@@ -373,6 +373,11 @@ save_format, follow_links, subset, interpolation, keep_aspect_ratio
             self.directory, names, self.white_list_formats, self.split, follow_links
         )
         self.samples = len(self.filenames)
+        if not self.samples:
+            raise ValueError(
+                f"no images in subset={subset!r}: validation_split={image_data_generator._validation_split} of the few "
+                f"files per class in {self.directory!r} is less than one file. Use a larger split, or more files"
+            )
         self._say(f"Found {self.samples} images belonging to {self.num_classes} classes.", verbose)
         self._filepaths = [os.path.join(self.directory, name) for name in self.filenames]
         self._open(

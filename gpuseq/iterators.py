@@ -80,7 +80,16 @@ class Iterator(Walk):  # numpydoc ignore=PR02
         ------
         ImageFileError
             If a file fails and ``on_error`` says so.
+        TypeError, ValueError
+            If it is no plan, or one over more samples than there are here.
         """
+        if not isinstance(plan, BatchPlan):
+            raise TypeError(f"replay() takes a BatchPlan, from plan_batch(); got {type(plan).__name__}")
+        if len(plan) and plan.indices.max() >= self.dataset_size:
+            raise ValueError(
+                f"the plan was drawn for other data: it asks for sample {plan.indices.max()}, and there are "
+                f"{self.dataset_size} here"
+            )
         # By way of the method that subclasses written for Keras override; `_plan_of` finds the plan again.
         token = _REPLAYED.set([self, plan])
         try:

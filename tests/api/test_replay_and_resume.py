@@ -66,6 +66,14 @@ def test_a_plan_is_a_value() -> None:
     assert plan.take(np.array([2, 0])).to_dicts() == [plan.to_dicts()[2], plan.to_dicts()[0]]
 
 
+def test_what_is_no_plan_of_this_data_is_refused() -> None:
+    batches = flow(GEOMETRY, samples(4), seed=5)
+    with pytest.raises(TypeError, match="BatchPlan.*int"):
+        batches.replay(3)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="other data.*there are 4 here"):
+        batches.replay(flow(GEOMETRY, samples(11), seed=5, shuffle=False).plan_batch(2))
+
+
 def walk(batches: gpuseq.NumpyArrayIterator, steps: int) -> list[tuple[np.ndarray, np.ndarray]]:
     return list(itertools.islice(batches, steps))
 

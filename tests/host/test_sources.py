@@ -225,6 +225,12 @@ def test_a_batch_of_bad_files_alone_is_passed_over(folder: Path, batch_size: int
     batches.close()
 
 
+def test_a_subset_without_a_file_is_refused(folder: Path) -> None:
+    generator = gpuseq.ImageDataGenerator(device="cpu", validation_split=0.1)
+    with pytest.raises(ValueError, match=r"subset='validation'.*validation_split=0.1"):
+        generator.flow_from_directory(folder, target_size=(6, 6), subset="validation", verbose=False)
+
+
 def test_a_folder_of_bad_files_alone_ends(folder: Path) -> None:
     for path in folder.rglob("*.png"):
         path.write_bytes(b"")
