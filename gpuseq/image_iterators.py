@@ -263,8 +263,8 @@ class NumpyArrayIterator(ImageIterator):
         if x.ndim != 4:
             raise ValueError(
                 "Input data in `NumpyArrayIterator` should have rank 4. You passed an array with shape "
-                f"{x.shape}. Images are (n, rows, columns, channels): x[..., None] for grey ones, x[None] for a single one, "
-                "np.stack(x) for a list"
+                f"{x.shape}. Images are (n, rows, columns, channels): x[..., None] for grey ones, x[None] for "
+                "a single one, np.stack(x) for a list"
             )
         if 0 in x.shape[1:]:
             raise ValueError(f"images must have at least one row, column and channel; got shape {x.shape}")
