@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -13,9 +13,12 @@ from . import ops
 from .arrays import Array
 from .readers import stat_token
 
-__all__ = ["ImageCache"]
+__all__ = ["ImageCache", "Token"]
 
 logger = logging.getLogger("gpuseq")
+
+Token: TypeAlias = "tuple[int, int] | None"
+"""Size and time of change of a file, as `gpuseq.readers.stat_token` gives them."""
 
 
 class ImageCache:
@@ -57,7 +60,7 @@ class ImageCache:
         self.block: Array = ops.empty((self.capacity, *image_shape), "uint8", device)
         self.used = 0
         self._slots = np.full(len(paths), -1, np.int64)
-        self._tokens: list[tuple[int, int] | None] = [None] * self.capacity
+        self._tokens: list[Token] = [None] * self.capacity
         self._lock = threading.Lock()
 
     @property
@@ -75,8 +78,10 @@ class ImageCache:
         """
         return int(np.count_nonzero(self._slots[indices] >= 0))
 
-    def missing(self, indices: np.ndarray) -> np.ndarray:
-        """Return the positions of a batch whose files must be decoded: never seen, or changed since.
+    def missing(self, indices: np.ndarray) -> tuple[np.ndarray, list[Token]]:
+        """Return the positions of a batch whose files must be decoded, never seen or changed since, and their tokens.
+
+        The tokens are taken before the files are read: one that changes meanwhile is found changed the next time.
 
         Parameters
         ----------
@@ -85,15 +90,18 @@ class ImageCache:
         """
         with self._lock:
             slots = self._slots[indices].tolist()
-            tokens = [None if slot < 0 else self._tokens[slot] for slot in slots]
-        stale = [
-            slot < 0 or stat_token(self._paths[index]) != token
-            for index, slot, token in zip(indices, slots, tokens, strict=True)
-        ]
-        return np.flatnonzero(stale)
+            kept = [None if slot < 0 else self._tokens[slot] for slot in slots]
+        tokens = [stat_token(self._paths[index]) for index in indices]
+        stale = np.flatnonzero([slot < 0 or token != old for slot, token, old in zip(slots, tokens, kept, strict=True)])
+        return stale, [tokens[position] for position in stale]
 
     def merge(
-        self, indices: np.ndarray, missing: np.ndarray, decoded: np.ndarray, is_good: np.ndarray
+        self,
+        indices: np.ndarray,
+        missing: np.ndarray,
+        tokens: list[Token],
+        decoded: np.ndarray,
+        is_good: np.ndarray,
     ) -> tuple[Array, np.ndarray]:
         """Keep what was decoded, as far as there is room, and return the whole batch.
 
@@ -101,8 +109,8 @@ class ImageCache:
         ----------
         indices : numpy.ndarray
             Sample numbers of the batch, shape ``(N,)``.
-        missing : numpy.ndarray
-            From `missing`, when the files were decoded.
+        missing, tokens
+            From `missing`, before the files were decoded.
         decoded : numpy.ndarray
             Their images, ``(len(missing), H, W, C)``, on the host.
         is_good : numpy.ndarray
@@ -118,7 +126,7 @@ class ImageCache:
         eight_bit = decoded.dtype == np.uint8
         with self._lock:
             if eight_bit and len(missing):
-                self._keep(indices, missing, decoded, is_good)
+                self._keep(indices[missing], tokens, decoded, is_good)
             slots = self._slots[indices]
             failed = np.zeros(len(indices), bool)
             failed[missing] = ~is_good
@@ -132,17 +140,17 @@ class ImageCache:
             images[missing] = ops.upload(decoded, self._device)
         return images, np.arange(len(indices))
 
-    def _keep(self, indices: np.ndarray, missing: np.ndarray, decoded: np.ndarray, is_good: np.ndarray) -> None:
+    def _keep(self, indices: np.ndarray, tokens: list[Token], decoded: np.ndarray, is_good: np.ndarray) -> None:
         rows, targets = [], []
         for row in np.flatnonzero(is_good).tolist():
-            index = indices[missing[row]]
+            index = indices[row]
             slot = self._slots[index]
             if slot < 0:
                 if self.used == self.capacity:
                     continue
                 slot = self._slots[index] = self.used
                 self.used += 1
-            self._tokens[slot] = stat_token(self._paths[index])
+            self._tokens[slot] = tokens[row]
             rows.append(row)
             targets.append(int(slot))
         if targets:

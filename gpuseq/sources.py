@@ -12,14 +12,14 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from . import ops
 from .arrays import COLOR_CHANNELS, Array
-from .caches import ImageCache
+from .caches import ImageCache, Token
 from .compat import is_cupy, place
 from .decode import decode_files, decode_into
 from .errors import EmptyBatchError, ImageFileError
@@ -182,7 +182,7 @@ class FileSource:
         images: Array = decoded.images
         if self.cache is not None and decoded.missing is not None:
             is_good = np.array([error is None for error in decoded.errors], bool)
-            images, rows = self.cache.merge(indices, decoded.missing, decoded.images, is_good)
+            images, rows = self.cache.merge(indices, decoded.missing, decoded.tokens, decoded.images, is_good)
             errors = [None] * len(indices)
             for position, error in zip(decoded.missing, decoded.errors, strict=True):
                 errors[position] = error
@@ -240,8 +240,8 @@ class FileSource:
         """Decode what is not cached, on the calling thread: the caller's, or the one that works ahead."""
         if self.cache is None:
             return self._decode(indices)
-        missing = self.cache.missing(indices)
-        return replace(self._decode(indices[missing]), missing=missing)
+        missing, tokens = self.cache.missing(indices)
+        return replace(self._decode(indices[missing]), missing=missing, tokens=tokens)
 
     def _decode(self, indices: np.ndarray) -> _Decoded:
         paths = [self.paths[index] for index in indices]
@@ -318,3 +318,4 @@ class _Decoded:
     images: np.ndarray
     errors: list[ImageFileError | None]
     missing: np.ndarray | None = None
+    tokens: list[Token] = field(default_factory=list)

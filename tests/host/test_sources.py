@@ -167,6 +167,23 @@ def test_a_changed_file_is_decoded_again(folder: Path) -> None:
     assert levels(source, [2, 1]) == [2, 7]
 
 
+def test_a_file_that_changes_while_it_is_decoded_is_decoded_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = FileSource(paths(folder), OPTIONS, cache="host", prefetch=0)
+    decode = source._decode
+
+    def decode_then_change(indices: np.ndarray) -> Any:
+        decoded = decode(indices)
+        monkeypatch.setattr(source, "_decode", decode)
+        Image.fromarray(np.full((9, 9, 3), 7 * 20 + 5, np.uint8)).save(paths(folder)[1])
+        return decoded
+
+    monkeypatch.setattr(source, "_decode", decode_then_change)
+    assert levels(source, [1, 2]) == [1, 2]
+    assert levels(source, [1, 2]) == [7, 2]
+
+
 def test_a_data_set_that_does_not_fit_is_cached_in_part_and_the_log_says_so(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
