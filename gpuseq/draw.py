@@ -7,6 +7,7 @@ numbers of a sample a function of (seed, epoch, sample id) alone.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -56,8 +57,9 @@ def draw_params(stream: Stream, ranges: TransformRanges, num_samples: int, heigh
     shifts = (ranges.height_shift, ranges.width_shift)
     if any(shift is not None and shift.choices is not None for shift in shifts):
         params = np.empty(num_samples, PARAMS_DTYPE)
+        rest = replace(ranges, rotation=0.0, height_shift=None, width_shift=None)
         for row in range(num_samples):
-            params[row] = _draw_one(stream, ranges, height, width)[0]
+            params[row] = _draw_one(stream, ranges, rest, height, width)[0]
         return params
     num_doubles = _num_doubles(ranges)
     return _from_uniform(
@@ -142,10 +144,11 @@ def _from_uniform(uniform: np.ndarray, ranges: TransformRanges, height: int, wid
     return params
 
 
-def _draw_one(stream: Stream, ranges: TransformRanges, height: int, width: int) -> np.ndarray:
-    """Draw one sample call by call: Keras' loop, for shift ranges that go through ``choice``."""
-    params = identity_params(1)
-    row = params[0]
+def _draw_one(stream: Stream, ranges: TransformRanges, rest: TransformRanges, height: int, width: int) -> np.ndarray:
+    """Draw one sample call by call: Keras' loop, for shift ranges that go through ``choice``.
+
+    `rest` is `ranges` without what comes before the shear, whose draws are uniform again.
+    """
 
     def between(low: float, high: float) -> float:
         return low + (high - low) * float(stream.random_sample(1)[0])
@@ -158,23 +161,11 @@ def _draw_one(stream: Stream, ranges: TransformRanges, height: int, width: int) 
             value *= stream.choice((-1, 1))
         return value * side if drawn.fractional else value
 
-    if ranges.rotation:
-        row["theta"] = between(-ranges.rotation, ranges.rotation)
-    if ranges.height_shift:
-        row["tx"] = shift(ranges.height_shift, height)
-    if ranges.width_shift:
-        row["ty"] = shift(ranges.width_shift, width)
-    rest = TransformRanges(
-        shear=ranges.shear,
-        zoom=ranges.zoom,
-        horizontal_flip=ranges.horizontal_flip,
-        vertical_flip=ranges.vertical_flip,
-        channel_shift=ranges.channel_shift,
-        brightness=ranges.brightness,
-    )
-    drawn = _from_uniform(stream.random_sample(_num_doubles(rest)).reshape(1, -1), rest, height, width)
-    for name in ("shear", "zx", "zy", "flip_horizontal", "flip_vertical", "channel_shift_intensity", "brightness"):
-        row[name] = drawn[0][name]
+    theta = between(-ranges.rotation, ranges.rotation) if ranges.rotation else 0.0
+    tx = shift(ranges.height_shift, height) if ranges.height_shift else 0.0
+    ty = shift(ranges.width_shift, width) if ranges.width_shift else 0.0
+    params = _from_uniform(stream.random_sample(_num_doubles(rest)).reshape(1, -1), rest, height, width)
+    params["theta"], params["tx"], params["ty"] = theta, tx, ty
     return params
 
 
