@@ -226,7 +226,7 @@ def _pillow_detail() -> str:
 
 def _driver() -> Finding:
     """Ask the CUDA driver itself, so that the answer does not depend on CuPy."""
-    brings = "the GPU: decoding, augmentation and batches that are born on the device"
+    brings = "the GPU: augmentation, and batches that are born on the device"
     install = "NVIDIA driver 580 or newer for CUDA 13 wheels, 525.60 or newer for CUDA 12 wheels"
     library = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
     try:
@@ -297,7 +297,7 @@ def _nvrtc() -> Finding:
 
 def _dali() -> Finding:
     brings, install = (
-        "fast decoding of whole batches, on the GPU where there is one",
+        'another decoder of files, on the host: decoder="dali"',
         'pip install "gpuseq[cuda13]" (or dali)',
     )
     found = _version("nvidia-dali-cuda130", "nvidia-dali-cuda120")
