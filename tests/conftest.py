@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 
 # Keras reads its backend once, at import; every backend gives the same NumPy iterators.
@@ -22,21 +23,29 @@ settings.register_profile("explore", deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "gpuseq"))
 
 REQUIRE_GPU = "GPUSEQ_REQUIRE_GPU"
+REQUIRE_FRAMEWORKS = "GPUSEQ_REQUIRE_FRAMEWORKS"
 _skipped_for_want_of_a_gpu: list[str] = []
 
 
-def _gpu_required() -> bool:
-    return os.environ.get(REQUIRE_GPU, "") not in ("", "0")
+def _required(name: str) -> bool:
+    return os.environ.get(name, "") not in ("", "0")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip a test marked ``gpu`` where no GPU answers, or fail it where one was promised."""
+    """Skip a test marked ``gpu`` or ``frameworks`` where they are not there, or fail it where they were promised."""
+    missing = [
+        name for marker in item.iter_markers("frameworks") for name in marker.args if not importlib.util.find_spec(name)
+    ]
+    if missing:
+        if _required(REQUIRE_FRAMEWORKS):
+            pytest.fail(f"{REQUIRE_FRAMEWORKS} is set, but there is no {', '.join(missing)}", pytrace=False)
+        pytest.skip(f"not installed: {', '.join(missing)} (the frameworks extra brings it)")
     if item.get_closest_marker("gpu") is None:
         return
     problem = compat.gpu_problem()
     if problem is None:
         return
-    if _gpu_required():
+    if _required(REQUIRE_GPU):
         pytest.fail(f"{REQUIRE_GPU} is set, but {problem}", pytrace=False)
     _skipped_for_want_of_a_gpu.append(item.nodeid)
     pytest.skip(f"no GPU: {problem}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -14,9 +13,9 @@ pytestmark = pytest.mark.keras
 SCENARIO = Path(__file__).with_name("keras_scenario.py").read_text()
 
 
-@pytest.mark.parametrize("backend", ["torch", "jax", "tensorflow"])
+@pytest.mark.parametrize(
+    "backend", ["torch", "jax", pytest.param("tensorflow", marks=pytest.mark.frameworks("tensorflow"))]
+)
 def test_the_scenario(backend: str, run_script: Callable[..., subprocess.CompletedProcess[str]]) -> None:
-    if importlib.util.find_spec(backend) is None:
-        pytest.skip(f"{backend} is not installed")
     done = run_script(SCENARIO, backend)
     assert done.stdout.count("passed check_") == SCENARIO.count("\ndef check_")

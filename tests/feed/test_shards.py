@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import logging
 import socket
@@ -224,9 +223,7 @@ jax.distributed.shutdown()
     check(tmp_path, "jax.distributed", "pad")
 
 
-@pytest.mark.skipif(
-    not (importlib.util.find_spec("ray") and importlib.util.find_spec("pyarrow")), reason="ray[train] is not installed"
-)
+@pytest.mark.frameworks("ray", "pyarrow")
 def test_ray_train(tmp_path: Path, run_script: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     source = (
         WALK

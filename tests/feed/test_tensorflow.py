@@ -73,7 +73,7 @@ print("passed")
 """
 
 
-@pytest.mark.skipif(not HAS_TENSORFLOW, reason="TensorFlow is not installed")
+@pytest.mark.frameworks("tensorflow")
 def test_with_tensorflow(run_script: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     assert "passed" in run_script(SCENARIO, KERAS_BACKEND="tensorflow").stdout
 
@@ -101,7 +101,7 @@ print("passed")
 """
 
 
-@pytest.mark.skipif(importlib.util.find_spec("tf_keras") is None, reason="tf_keras is not installed")
+@pytest.mark.frameworks("tensorflow", "tf_keras")
 def test_with_tf_keras(run_script: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     assert "passed" in run_script(TF_KERAS, KERAS_BACKEND="tensorflow").stdout
 

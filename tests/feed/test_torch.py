@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import pickle
 import subprocess
 from collections.abc import Callable
@@ -193,7 +192,7 @@ def test_worker_processes_are_refused_with_a_gpu(monkeypatch: pytest.MonkeyPatch
         iter(batches)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("torchdata") is None, reason="torchdata is not installed")
+@pytest.mark.frameworks("torchdata")
 @pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")
 def test_stateful_data_loader() -> None:
     from torchdata.stateful_dataloader import StatefulDataLoader
@@ -302,7 +301,7 @@ def test_a_training_run() -> None:
     assert losses[1] < 0.8 * losses[0], losses
 
 
-@pytest.mark.skipif(importlib.util.find_spec("lightning") is None, reason="Lightning is not installed")
+@pytest.mark.frameworks("lightning")
 @pytest.mark.filterwarnings("ignore")
 def test_lightning_trains_and_resumes_in_mid_epoch(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the checkpoint after 7 of 10 batches a new run sees the 3 that were left, and ends where the first did."""
