@@ -1,5 +1,6 @@
 """Keras' image generators with the work on the GPU: same arguments, same seed, same batch."""
 
+from .array_iterator import NumpyArrayIterator
 from .errors import DeviceError, GpuseqError, ImageFileError, MissingDependencyError
 from .feeding import to_device
 from .file_iterators import BatchFromFilesMixin, DirectoryIterator
@@ -18,7 +19,6 @@ from .functions import (
     transform_matrix_offset_center,
 )
 from .image import ImageDataGenerator
-from .image_iterators import NumpyArrayIterator
 from .iterators import Iterator
 from .pictures import array_to_img, img_to_array, list_pictures, load_img, save_img
 from .plan import BatchPlan

@@ -186,8 +186,6 @@ def bench(arguments: argparse.Namespace) -> int:
 
 def fit(arguments: argparse.Namespace) -> int:
     """Write mean and standard deviation of a folder."""
-    import numpy as np
-
     from . import __version__
     from .atomic import replacing
     from .engine import quiet
@@ -210,21 +208,21 @@ def fit(arguments: argparse.Namespace) -> int:
             fit_directory(generator, **options, num_workers=arguments.workers or 2)
         else:
             generator.fit_directory(**options, num_threads=arguments.workers, progress=sys.stderr.isatty())
-        found = {
-            "mean": np.ravel(generator.mean).tolist(),
-            "std": np.ravel(generator.std).tolist(),
-            "num_images": len(folder.streamed),
-            "size": [height, width],
-            "color_mode": arguments.color_mode,
-            "interpolation": arguments.interpolation,
-            "folder": str(folder.path),
-            "gpuseq": __version__,
-        }
-        temporary.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        generator.save_statistics(
+            temporary,
+            num_images=len(folder.streamed),
+            size=[height, width],
+            color_mode=arguments.color_mode,
+            interpolation=arguments.interpolation,
+            folder=str(folder.path),
+            gpuseq=__version__,
+        )
+        found = json.loads(temporary.read_text(encoding="utf-8"))
     if arguments.json:
         _print_json(found)
     else:
         print(f"mean {found['mean']}")
         print(f"std  {found['std']}")
         print(f"over {len(folder.streamed)} images, in {Path(arguments.out).absolute()}")
+        print("load them with generator.load_statistics(path)")
     return EXIT_OK

@@ -6,10 +6,12 @@ The ``random_*`` ones draw from NumPy's global stream, as Keras' do.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from . import ops
+from .arguments import checked_arguments
 from .arrays import Array, FillMode, identity_params, literals
 from .compat import array_module, is_cupy
 from .options import AugmentOptions, check_choice
@@ -30,6 +32,7 @@ __all__ = [
 ]
 
 
+@checked_arguments()
 def flip_axis(x: Array, axis: int) -> Array:
     """Reverse an array along one axis; a view.
 
@@ -44,6 +47,7 @@ def flip_axis(x: Array, axis: int) -> Array:
     return x.swapaxes(axis, 0)[::-1, ...].swapaxes(0, axis)
 
 
+@checked_arguments()
 def transform_matrix_offset_center(matrix: np.ndarray, x: float, y: float) -> np.ndarray:
     """Make a homogeneous matrix act about the centre of an image.
 
@@ -131,6 +135,7 @@ def without_affine(params: np.ndarray) -> np.ndarray:
     return rest
 
 
+@checked_arguments()
 def apply_affine_transform(
     x: Array,
     theta: float = 0,
@@ -203,6 +208,13 @@ def apply_affine_transform(
     return transform_image(x.transpose(axes), params, options, order).transpose(np.argsort(axes))
 
 
+def _affine(x: Array, rest: tuple[Any, ...], **drawn: Any) -> Array:
+    """Apply drawn parameters; `rest` is what the four random functions hand on."""
+    names = ("row_axis", "col_axis", "channel_axis", "fill_mode", "cval", "order")
+    return apply_affine_transform(x, **drawn, **dict(zip(names, rest, strict=True)))
+
+
+@checked_arguments()
 def random_rotation(
     x: Array,
     rg: float,
@@ -218,18 +230,11 @@ def random_rotation(
     The other arguments are those of `apply_affine_transform`. NumPy's global stream is drawn from.
     """
     theta = np.random.uniform(-rg, rg)
-    return apply_affine_transform(
-        x,
-        theta=theta,
-        row_axis=row_axis,
-        col_axis=col_axis,
-        channel_axis=channel_axis,
-        fill_mode=fill_mode,
-        cval=cval,
-        order=interpolation_order,
-    )
+    rest = (row_axis, col_axis, channel_axis, fill_mode, cval, interpolation_order)
+    return _affine(x, rest, theta=theta)
 
 
+@checked_arguments()
 def random_shift(
     x: Array,
     wrg: float,
@@ -247,19 +252,11 @@ def random_shift(
     """
     tx = np.random.uniform(-hrg, hrg) * x.shape[row_axis]
     ty = np.random.uniform(-wrg, wrg) * x.shape[col_axis]
-    return apply_affine_transform(
-        x,
-        tx=tx,
-        ty=ty,
-        row_axis=row_axis,
-        col_axis=col_axis,
-        channel_axis=channel_axis,
-        fill_mode=fill_mode,
-        cval=cval,
-        order=interpolation_order,
-    )
+    rest = (row_axis, col_axis, channel_axis, fill_mode, cval, interpolation_order)
+    return _affine(x, rest, tx=tx, ty=ty)
 
 
+@checked_arguments()
 def random_shear(
     x: Array,
     intensity: float,
@@ -275,18 +272,11 @@ def random_shear(
     The other arguments are those of `apply_affine_transform`. NumPy's global stream is drawn from.
     """
     shear = np.random.uniform(-intensity, intensity)
-    return apply_affine_transform(
-        x,
-        shear=shear,
-        row_axis=row_axis,
-        col_axis=col_axis,
-        channel_axis=channel_axis,
-        fill_mode=fill_mode,
-        cval=cval,
-        order=interpolation_order,
-    )
+    rest = (row_axis, col_axis, channel_axis, fill_mode, cval, interpolation_order)
+    return _affine(x, rest, shear=shear)
 
 
+@checked_arguments()
 def random_zoom(
     x: Array,
     zoom_range: tuple[float, float],
@@ -306,19 +296,11 @@ def random_zoom(
     zx, zy = 1.0, 1.0
     if not (zoom_range[0] == 1 and zoom_range[1] == 1):
         zx, zy = np.random.uniform(zoom_range[0], zoom_range[1], 2)
-    return apply_affine_transform(
-        x,
-        zx=zx,
-        zy=zy,
-        row_axis=row_axis,
-        col_axis=col_axis,
-        channel_axis=channel_axis,
-        fill_mode=fill_mode,
-        cval=cval,
-        order=interpolation_order,
-    )
+    rest = (row_axis, col_axis, channel_axis, fill_mode, cval, interpolation_order)
+    return _affine(x, rest, zx=zx, zy=zy)
 
 
+@checked_arguments()
 def apply_channel_shift(x: Array, intensity: float, channel_axis: int = 0) -> Array:
     """Add `intensity` to an image, clipped to the image's own smallest and largest value.
 
@@ -344,11 +326,13 @@ def apply_channel_shift(x: Array, intensity: float, channel_axis: int = 0) -> Ar
     return xp.clip(x + intensity, x.min(), x.max())
 
 
+@checked_arguments()
 def random_channel_shift(x: Array, intensity_range: float, channel_axis: int = 0) -> Array:
     """Shift an image's channels by a random value within +-`intensity_range`; see `apply_channel_shift`."""
     return apply_channel_shift(x, np.random.uniform(-intensity_range, intensity_range), channel_axis=channel_axis)
 
 
+@checked_arguments()
 def apply_brightness_shift(x: Array, brightness: float, scale: bool = True) -> Array:
     """Scale an image's colours through Pillow's 8-bit blend with black.
 
@@ -386,6 +370,7 @@ def apply_brightness_shift(x: Array, brightness: float, scale: bool = True) -> A
     return result if stretched else result.astype(np.float32, copy=False)
 
 
+@checked_arguments()
 def random_brightness(x: Array, brightness_range: tuple[float, float], scale: bool = True) -> Array:
     """Brighten an image by a random factor from `brightness_range`; see `apply_brightness_shift`.
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Iterable
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar, TypeVar
 
+from .arguments import checked_arguments, warn
+from .array_iterator import NumpyArrayIterator
 from .explain import generator_html
 from .file_iterators import DirectoryIterator
-from .fitting import fit_array, fit_batches, fit_directory
+from .fitting import FittedTransforms
 from .frame_iterator import DataFrameIterator
-from .image_iterators import NumpyArrayIterator
 from .sources import OnError
-from .transforms import ImageTransforms
 
 __all__ = ["ImageDataGenerator"]
+
+Made = TypeVar("Made")
 
 _DEPRECATED = {
     "has_ext": "filenames in the dataframe have to match the exact filenames in disk.",
@@ -24,7 +25,7 @@ _DEPRECATED = {
 }
 
 
-class ImageDataGenerator(ImageTransforms):  # numpydoc ignore=PR02
+class ImageDataGenerator(FittedTransforms):  # numpydoc ignore=PR02
     """Random transforms and normalisation of image batches, on the GPU where there is one.
 
     Every argument up to `dtype` is Keras', with Keras' default and meaning.
@@ -107,6 +108,7 @@ class ImageDataGenerator(ImageTransforms):  # numpydoc ignore=PR02
     _directory_iterator: ClassVar[type[DirectoryIterator]] = DirectoryIterator
     _frame_iterator: ClassVar[type[DataFrameIterator]] = DataFrameIterator
 
+    @checked_arguments()
     def flow(
         self,
         x: Any,
@@ -166,28 +168,9 @@ class ImageDataGenerator(ImageTransforms):  # numpydoc ignore=PR02
         ValueError
             If an argument is not one of the accepted values.
         """
-        return self._array_iterator(
-            x,
-            y,
-            self,
-            batch_size=batch_size,
-            shuffle=shuffle,
-            sample_weight=sample_weight,
-            seed=seed,
-            data_format=self.data_format,
-            save_to_dir=save_to_dir,
-            save_prefix=save_prefix,
-            save_format=save_format,
-            ignore_class_split=ignore_class_split,
-            subset=subset,
-            dtype=self.dtype,
-            rng=rng,
-            shard=shard,
-            remainder=remainder,
-            masks=masks,
-            memory_limit=memory_limit,
-        )
+        return self._make(self._array_iterator, locals())
 
+    @checked_arguments()
     def flow_from_directory(
         self,
         directory: str | os.PathLike[str],
@@ -286,40 +269,9 @@ class ImageDataGenerator(ImageTransforms):  # numpydoc ignore=PR02
         ValueError
             If there are no images, or an argument is not one of the accepted values.
         """
-        return self._directory_iterator(
-            directory,
-            self,
-            target_size=target_size,
-            color_mode=color_mode,
-            keep_aspect_ratio=keep_aspect_ratio,
-            classes=classes,
-            class_mode=class_mode,
-            data_format=self.data_format,
-            batch_size=batch_size,
-            shuffle=shuffle,
-            seed=seed,
-            save_to_dir=save_to_dir,
-            save_prefix=save_prefix,
-            save_format=save_format,
-            follow_links=follow_links,
-            subset=subset,
-            interpolation=interpolation,
-            dtype=self.dtype,
-            on_error=on_error,
-            prefetch=prefetch,
-            cache=cache,
-            memory_limit=memory_limit,
-            decoder=decoder,
-            exif_orientation=exif_orientation,
-            max_pixels=max_pixels,
-            num_threads=num_threads,
-            rng=rng,
-            shard=shard,
-            remainder=remainder,
-            verbose=verbose,
-            mask_directory=mask_directory,
-        )
+        return self._make(self._directory_iterator, locals())
 
+    @checked_arguments("keep_aspect_ratio", *_DEPRECATED)
     def flow_from_dataframe(
         self,
         dataframe: Any,
@@ -399,136 +351,24 @@ class ImageDataGenerator(ImageTransforms):  # numpydoc ignore=PR02
         TypeError
             If a column holds values of the wrong type.
         """
-        for name, advice in _DEPRECATED.items():
-            if name in kwargs:
-                del kwargs[name]
-                warnings.warn(f"{name} is deprecated, {advice}", DeprecationWarning, stacklevel=2)
-        if class_mode == "other":
-            warnings.warn(
-                '`class_mode="other"` is deprecated, please use `class_mode="raw"`.', DeprecationWarning, stacklevel=2
-            )
-            class_mode = "raw"
-        return self._frame_iterator(
-            dataframe,
-            directory,
-            self,
-            x_col=x_col,
-            y_col=y_col,
-            weight_col=weight_col,
-            target_size=target_size,
-            color_mode=color_mode,
-            classes=classes,
-            class_mode=class_mode,
-            data_format=self.data_format,
-            batch_size=batch_size,
-            shuffle=shuffle,
-            seed=seed,
-            save_to_dir=save_to_dir,
-            save_prefix=save_prefix,
-            save_format=save_format,
-            subset=subset,
-            interpolation=interpolation,
-            validate_filenames=validate_filenames,
-            dtype=self.dtype,
-            on_error=on_error,
-            prefetch=prefetch,
-            cache=cache,
-            memory_limit=memory_limit,
-            decoder=decoder,
-            exif_orientation=exif_orientation,
-            max_pixels=max_pixels,
-            num_threads=num_threads,
-            rng=rng,
-            shard=shard,
-            remainder=remainder,
-            verbose=verbose,
-            **kwargs,
-        )
+        kwargs, class_mode = _without_deprecated(kwargs, class_mode)
+        return self._make(self._frame_iterator, locals())
+
+    def _make(self, iterator: Callable[..., Made], given: dict[str, Any]) -> Made:
+        """Make an iterator of a flow's arguments, which are the iterator's by name, and of what the generator adds."""
+        further = given.pop("kwargs", {})
+        del given["self"]
+        return iterator(image_data_generator=self, data_format=self.data_format, dtype=self.dtype, **given, **further)
 
     def _repr_html_(self) -> str:
         return generator_html(self)
 
-    def fit(self, x: Any, augment: bool = False, rounds: int = 1, seed: int | None = None) -> None:
-        """Find the mean, standard deviation and whitening matrix of sample data.
 
-        Sets `mean` and `std`, each shape ``(1, 1, C)`` or ``(C, 1, 1)``, and `zca_whitening_matrix`, as asked for at
-        construction. Sums are taken in float64.
-
-        Parameters
-        ----------
-        x : array
-            Rank 4, in the generator's axis order; on the host or a device. Not written to.
-        augment : bool
-            Fit on randomly transformed images.
-        rounds : int
-            How many transformed copies of `x` to fit on.
-        seed : int or None
-            For the transforms.
-
-        Raises
-        ------
-        ValueError
-            If `x` has another rank.
-        MemoryError
-            If whitening would need more memory than there is; the message says how much.
-
-        References
-        ----------
-        ``ImageDataGenerator.fit`` of Keras 3.15.
-        """
-        fit_array(self, x, augment, rounds, seed)
-
-    def fit_batches(self, batches: Iterable[Any]) -> None:
-        """Find mean and standard deviation of data that come in batches, in one pass and in bounded memory.
-
-        Parameters
-        ----------
-        batches : iterable of array
-            Each of rank 4, in the generator's axis order, before rescaling; walked once.
-
-        Raises
-        ------
-        ValueError
-            With ``zca_whitening``, which needs all images at once, or if there is no batch.
-        """
-        fit_batches(self, batches)
-
-    def fit_directory(
-        self,
-        directory: str | os.PathLike[str],
-        target_size: tuple[int, int] = (256, 256),
-        color_mode: str = "rgb",
-        batch_size: int = 32,
-        interpolation: str = "nearest",
-        *,
-        progress: bool = True,
-        **options: Any,
-    ) -> None:
-        """Find mean and standard deviation of the images in a folder, larger than memory or not.
-
-        Parameters
-        ----------
-        directory : str or os.PathLike
-            A folder with one subfolder per class.
-        target_size, color_mode, batch_size, interpolation
-            See `flow_from_directory`.
-        progress : bool
-            Show a progress bar on the terminal.
-        **options
-            Further options of `flow_from_directory`.
-
-        Raises
-        ------
-        ValueError
-            With ``zca_whitening``, or if there are no images.
-        """
-        fit_directory(
-            self,
-            directory,
-            progress=progress,
-            target_size=target_size,
-            color_mode=color_mode,
-            batch_size=batch_size,
-            interpolation=interpolation,
-            **options,
-        )
+def _without_deprecated(further: dict[str, Any], class_mode: str | None) -> tuple[dict[str, Any], str | None]:
+    """Return the arguments of `flow_from_dataframe` without what Keras has deprecated, and warn of that."""
+    for name in _DEPRECATED.keys() & further.keys():
+        warn(f"{name} is deprecated, {_DEPRECATED[name]}", DeprecationWarning)
+    if class_mode == "other":
+        warn('`class_mode="other"` is deprecated, please use `class_mode="raw"`.', DeprecationWarning)
+        class_mode = "raw"
+    return {name: value for name, value in further.items() if name not in _DEPRECATED}, class_mode

@@ -1,30 +1,32 @@
-"""What all image iterators share, from a plan to the batch in the caller's hands; and `NumpyArrayIterator`."""
+"""What all image iterators share: from a plan to the batch in the caller's hands."""
 
 from __future__ import annotations
 
 import logging
 import os
-import warnings
 from typing import Any
 
 import numpy as np
 
+from .arguments import did_you_mean
 from .arrays import Array
 from .compat import is_cupy, place
 from .explain import Explanation, explain, iterator_html
 from .iterators import Iterator
-from .options import AugmentOptions, TransformRanges
-from .paired import PairedMasks, masks_of_arrays
-from .pictures import array_to_img, checked_data_format
+from .options import AugmentOptions, TransformRanges, check_choice
+from .paired import PairedMasks
+from .pictures import array_to_img
 from .plan import BatchPlan
 from .sources import ArraySource, FileSource
 
-__all__ = ["ImageIterator", "NumpyArrayIterator", "check_save_to_dir"]
+__all__ = ["ImageIterator", "check_save_to_dir", "checked_dtype", "checked_split"]
 
 logger = logging.getLogger("gpuseq")
 
+FURTHER_ARGUMENTS = ("shard", "remainder", "workers", "use_multiprocessing", "max_queue_size")
+"""What every iterator takes by its ``**kwargs``."""
+
 DTYPES = ("float32", "float16", "bfloat16", "float64", "uint8")
-SOURCE_DTYPES = (np.uint8, np.uint16, np.float32, np.float64)
 
 
 class ImageIterator(Iterator):
@@ -162,154 +164,6 @@ class ImageIterator(Iterator):
             self._paired.close()
 
 
-class NumpyArrayIterator(ImageIterator):
-    """Batches of an array in memory, kept in its own dtype and gathered by index.
-
-    Parameters
-    ----------
-    x : array or (array, array or list of array)
-        Images, shape ``(n, H, W, C)`` or ``(n, C, H, W)`` as `data_format` says; with a pair, the second holds further
-        inputs of length n that come beside the images unchanged. uint8, uint16, float32 and float64 are kept as they
-        are until an op needs floats; not copied, not written to.
-    y : array or None
-        Labels, length n.
-    image_data_generator : ImageDataGenerator
-        What is done to the images.
-    batch_size, shuffle, seed
-        See `Iterator`.
-    sample_weight : array or None
-        Shape ``(n,)``.
-    data_format : {"channels_last", "channels_first"} or None
-        Axis order of `x` and of the batches. None: "channels_last".
-    save_to_dir, save_prefix, save_format
-        Write each image of each batch to this existing folder, as ``prefix_index_number.format``.
-    subset : {"training", "validation"} or None
-        Which part, with the generator's ``validation_split``.
-    ignore_class_split : bool
-        Do not check that both subsets have all classes.
-    dtype : str or None
-        Of the batches: float32 (default), float16, float64, uint8; bfloat16 on a device.
-    rng, shard, remainder
-        See `Iterator`; `rng` defaults to the generator's.
-    **kwargs
-        See `Iterator`.
-    masks : array, list of array or None
-        In the place of `y`; see `~gpuseq.ImageDataGenerator.flow`.
-    memory_limit : int or None
-        Bytes that `x` may take on a GPU; a larger array stays on the host, and each batch is copied. None: 70 % of what
-        is free.
-
-    Raises
-    ------
-    ValueError
-        If lengths, ranks or options do not fit.
-
-    References
-    ----------
-    ``keras.src.legacy.preprocessing.image.NumpyArrayIterator`` (Keras 3.15).
-    """
-
-    _hash_limit = 10_000
-
-    def __init__(
-        self,
-        x: Any,
-        y: Any,
-        image_data_generator: Any,
-        batch_size: int = 32,
-        shuffle: bool = False,
-        sample_weight: Any = None,
-        seed: int | None = None,
-        data_format: str | None = None,
-        save_to_dir: str | None = None,
-        save_prefix: str = "",
-        save_format: str = "png",
-        subset: str | None = None,
-        ignore_class_split: bool = False,
-        dtype: str | None = None,
-        *,
-        rng: str | None = None,
-        shard: tuple[int, int] | str | None = None,
-        remainder: str = "pad",
-        masks: Any = None,
-        memory_limit: int | None = None,
-        **kwargs: Any,
-    ) -> None:
-        self.data_format = checked_data_format(data_format)
-        self.dtype = checked_dtype(dtype, image_data_generator.device)
-        self.device = image_data_generator.device
-        x_misc: list[Any] = []
-        if isinstance(x, (tuple, list)):
-            x_misc = [np.asarray(item) for item in (x[1] if isinstance(x[1], list) else [x[1]])]
-            x = x[0]
-        x = as_images(x, self.dtype)
-        for item in x_misc:
-            _check_length("All of the arrays in `x`", x, "x[?]", item)
-        if masks is not None and y is not None:
-            raise ValueError("with masks the batches are (x, masks): pass y=None, or the masks as y and no transforms")
-        y = None if y is None else np.asarray(y)
-        weight = None if sample_weight is None else np.asarray(sample_weight)
-        if y is not None:
-            _check_length("`x` (images tensor) and `y` (labels)", x, "y", y)
-        if weight is not None:
-            _check_length("`x` (images tensor) and `sample_weight`", x, "sample_weight", weight)
-        part = slice(None)
-        whole = x
-        if subset is not None:
-            part = _subset(subset, len(x), y, image_data_generator._validation_split, ignore_class_split)
-            x, x_misc = x[part], [item[part] for item in x_misc]
-            y = None if y is None else y[part]
-            weight = None if weight is None else weight[part]
-        if x.ndim != 4:
-            raise ValueError(
-                "Input data in `NumpyArrayIterator` should have rank 4. You passed an array with shape "
-                f"{x.shape}. Images are (n, rows, columns, channels): x[..., None] for grey ones, x[None] for "
-                "a single one, np.stack(x) for a list"
-            )
-        if 0 in x.shape[1:]:
-            raise ValueError(f"images must have at least one row, column and channel; got shape {x.shape}")
-        channels_axis = 3 if self.data_format == "channels_last" else 1
-        if x.shape[channels_axis] not in (1, 3, 4):
-            warnings.warn(
-                f'NumpyArrayIterator is set to use the data format convention "{self.data_format}" (channels on axis '
-                f"{channels_axis}), i.e. expected either 1, 3, or 4 channels on axis {channels_axis}. However, it was "
-                f"passed an array with shape {x.shape} ({x.shape[channels_axis]} channels).",
-                stacklevel=3,
-            )
-        self.x_misc = x_misc
-        self.y = y
-        self.sample_weight = weight
-        self.image_data_generator = image_data_generator
-        self.save_to_dir = check_save_to_dir(save_to_dir)
-        self.save_prefix = save_prefix
-        self.save_format = save_format
-        self._source = ArraySource(x, self.device, memory_limit)
-        self.x = self._source.images
-        if masks is not None:
-            self._paired = masks_of_arrays(masks, whole, self.data_format, self.device, part)
-        first = 1 if self.data_format == "channels_last" else 2
-        self._image_size = (x.shape[first], x.shape[first + 1])
-        self._num_channels = x.shape[channels_axis]
-        rng = image_data_generator.rng if rng is None else rng
-        super().__init__(len(x), batch_size, shuffle, seed, rng=rng, shard=shard, remainder=remainder, **kwargs)
-        self._check_generator()
-
-    def _make_images(self, images: Array, params: np.ndarray, rows: np.ndarray | None) -> Array:
-        return self.image_data_generator.process(
-            images, params, rows, source_format=self.data_format, dtype=self.dtype, round_affine=self.dtype == "uint8"
-        )
-
-    def _with_labels(self, batch_x: Array, sample_indices: np.ndarray) -> Any:
-        extras = [place(item[sample_indices], self.device) for item in self.x_misc]
-        first = [batch_x, *extras] if extras else batch_x
-        if self.y is None and (self._paired is None or self.sample_weight is None):
-            return first
-        labels = None if self.y is None else place(self.y[sample_indices], self.device)
-        if self.sample_weight is None:
-            return first, labels
-        return first, labels, place(self.sample_weight[sample_indices], self.device)
-
-
 def _weighted(batch: Any, weights: Array) -> tuple[Any, ...]:
     """Add weights to a batch, or multiply those it has."""
     if not isinstance(batch, tuple):
@@ -317,56 +171,6 @@ def _weighted(batch: Any, weights: Array) -> tuple[Any, ...]:
     if len(batch) == 2:
         return (*batch, weights)
     return (*batch[:2], batch[2] * weights)
-
-
-def _subset(subset: str, length: int, y: np.ndarray | None, fraction: float, ignore_class_split: bool) -> slice:
-    """Return the slice of Keras' split: validation comes first."""
-    if subset not in ("training", "validation"):
-        raise ValueError(f'Invalid subset name: {subset}; expected "training" or "validation".')
-    middle = int(length * fraction)
-    if y is not None and not ignore_class_split and not np.array_equal(np.unique(y[:middle]), np.unique(y[middle:])):
-        raise ValueError(
-            "Training and validation subsets have different number of classes after the split. If your numpy arrays "
-            "are sorted by the label, you might want to shuffle them."
-        )
-    return slice(None, middle) if subset == "validation" else slice(middle, None)
-
-
-def _check_length(what: str, x: Array, name: str, other: np.ndarray) -> None:
-    if len(x) != len(other):
-        raise ValueError(
-            f"{what} should have the same length. Found: x.shape = {x.shape}, {name}.shape = {other.shape}"
-        )
-
-
-def as_images(x: Any, dtype: str) -> Array:
-    """Return `x` as an array in a dtype that the ops read: its own, unless `dtype` cannot hold it.
-
-    Parameters
-    ----------
-    x : array or nested sequence
-        NumPy and CuPy arrays are taken as they are, anything with ``__dlpack__`` or ``__array__`` is read once.
-    dtype : str
-        Of the batches to be made.
-
-    Returns
-    -------
-    array
-        uint8, uint16, float32 or float64; not copied where it already fits.
-
-    Raises
-    ------
-    TypeError
-        If `x` holds no numbers.
-    """
-    if not is_cupy(x):
-        x = np.asarray(x)
-        if x.dtype.kind not in "buif":
-            raise TypeError(f"images must be an array of numbers (NumPy, CuPy or DLPack); got dtype {x.dtype}")
-    compute = np.dtype({"float64": np.float64, "uint8": np.uint8}.get(dtype, np.float32))
-    if x.dtype in SOURCE_DTYPES and np.can_cast(x.dtype, compute, "safe"):
-        return x
-    return x.astype(compute)
 
 
 def checked_dtype(dtype: Any, device: str) -> str:
@@ -385,8 +189,30 @@ def checked_dtype(dtype: Any, device: str) -> str:
         name = str(dtype)
     accepted = DTYPES if device != "cpu" else tuple(item for item in DTYPES if item != "bfloat16")
     if name not in accepted:
-        raise ValueError(f"dtype must be one of {', '.join(accepted)} on {device!r}; got {dtype!r}")
+        listed = ", ".join(accepted)
+        raise ValueError(f"dtype must be one of {listed} on {device!r}; got {dtype!r}{did_you_mean(name, accepted)}")
     return name
+
+
+def checked_split(subset: str | None, generator: Any) -> tuple[float, float] | None:
+    """Return which part of the samples a subset is, ``(from, to)``: validation comes first. None: all of them.
+
+    Raises
+    ------
+    ValueError
+        If there is no such subset, or nothing was set aside for it.
+    """
+    if subset is None:
+        return None
+    check_choice("Invalid subset name: subset", subset, ("training", "validation"))
+    fraction = 0.0 if generator is None else generator._validation_split
+    if subset == "training":
+        return fraction, 1.0
+    if not fraction:
+        raise ValueError(
+            'subset="validation", but the generator sets nothing aside: ImageDataGenerator(validation_split=0.2)'
+        )
+    return 0.0, fraction
 
 
 def check_save_to_dir(save_to_dir: str | None) -> str | None:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from . import file_iterators, frame_iterator, image, image_iterators, iterators, sequence
+from . import array_iterator, file_iterators, frame_iterator, image, iterators, sequence
 from .callbacks import SaveState, SetEpoch
 from .compat import place
 from .errors import GpuseqError
@@ -144,7 +144,7 @@ class Iterator(_WalkedIterator, iterators.Iterator, *BASES):  # type: ignore[mis
     device = "cpu"
 
 
-class NumpyArrayIterator(_WalkedIterator, image_iterators.NumpyArrayIterator, *BASES):  # type: ignore[misc]
+class NumpyArrayIterator(_WalkedIterator, array_iterator.NumpyArrayIterator, *BASES):  # type: ignore[misc]
     """`gpuseq.NumpyArrayIterator` as a ``PyDataset``."""
 
 

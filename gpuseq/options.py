@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from .arguments import did_you_mean
 from .arrays import ColorMode, DataFormat, FillMode, Interpolation
 
 __all__ = [
@@ -105,6 +106,11 @@ class DecodeOptions:
         Refuse larger images from their header. None takes Pillow's own limit.
     num_threads : int or None
         Decoding threads; None takes all the cores this process may use.
+    hw_decoder_load : float
+        Share of a batch, 0 to 1, for the JPEG engine of GPUs that have one, where the GPU decodes. Its pixels differ
+        slightly from those of the CUDA decoder.
+    deterministic : bool
+        Let the GPU's CUDA decoder do all of its share, so that a file's pixels do not depend on its place in the batch.
     """
 
     color_mode: ColorMode = "rgb"
@@ -115,6 +121,13 @@ class DecodeOptions:
     exif_orientation: bool = False
     max_pixels: int | None = None
     num_threads: int | None = None
+    hw_decoder_load: float = 0.65
+    deterministic: bool = False
+
+    def __post_init__(self) -> None:
+        """Check what no caller has checked."""
+        if not 0 <= self.hw_decoder_load <= 1:
+            raise ValueError(f"hw_decoder_load must be within 0 and 1; got {self.hw_decoder_load!r}")
 
 
 @dataclass(frozen=True)
@@ -240,4 +253,5 @@ class WalkOptions:
 def check_choice(name: str, value: object, accepted: tuple[object, ...]) -> None:
     """Raise a ValueError that names the value and the accepted ones, unless `value` is one of them."""
     if not any(value is choice or (isinstance(value, str) and value == choice) for choice in accepted):
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, accepted))}; got {value!r}")
+        listed = ", ".join(map(repr, accepted))
+        raise ValueError(f"{name} must be one of {listed}; got {value!r}{did_you_mean(value, accepted)}")

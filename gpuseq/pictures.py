@@ -5,19 +5,27 @@ from __future__ import annotations
 import io
 import os
 import pathlib
-import warnings
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from . import decode
+from .arguments import checked_arguments, did_you_mean, warn
 from .arrays import COLOR_CHANNELS, Interpolation, literals
 from .compat import is_cupy
 from .options import DecodeOptions, check_choice
 from .scan import list_images
 
-__all__ = ["array_to_img", "checked_data_format", "img_to_array", "list_pictures", "load_img", "save_img"]
+__all__ = [
+    "array_to_img",
+    "checked_data_format",
+    "checked_size",
+    "img_to_array",
+    "list_pictures",
+    "load_img",
+    "save_img",
+]
 
 
 def checked_data_format(data_format: str | None) -> Any:
@@ -28,14 +36,36 @@ def checked_data_format(data_format: str | None) -> Any:
     ValueError
         If it is neither of the two.
     """
-    if data_format not in (None, "channels_last", "channels_first"):
+    accepted = ("channels_last", "channels_first")
+    if data_format not in (None, *accepted):
         raise ValueError(
             '`data_format` should be `"channels_last"` (channel after row and column) or `"channels_first"` '
-            f"(channel before row and column). Received: {data_format}"
+            f"(channel before row and column). Received: {data_format}{did_you_mean(data_format, accepted)}"
         )
     return data_format or "channels_last"
 
 
+def checked_size(target_size: Any) -> tuple[int, int]:
+    """Return `target_size` as two integers.
+
+    Raises
+    ------
+    ValueError
+        If it is not two positive integers.
+    """
+    sides = target_size if np.ndim(target_size) == 1 else ()
+    whole = [isinstance(side, (int, np.integer)) and not isinstance(side, bool) and side > 0 for side in sides]
+    if len(whole) != 2 or not all(whole):
+        remedy = ""
+        if np.ndim(target_size) == 0 and isinstance(target_size, (int, np.integer)):
+            remedy = f": for squares write target_size=({target_size}, {target_size})"
+        elif len(whole) == 3 and all(whole):
+            remedy = ": the channels follow from color_mode"
+        raise ValueError(f"target_size must be two positive integers (rows, columns); got {target_size!r}{remedy}")
+    return int(target_size[0]), int(target_size[1])
+
+
+@checked_arguments()
 def load_img(
     path: str | os.PathLike[str] | io.BytesIO,
     color_mode: str = "rgb",
@@ -82,13 +112,14 @@ def load_img(
         raise TypeError(f"path should be path-like or io.BytesIO, not {type(path)}")
     options = DecodeOptions(
         color_mode=color_mode,  # type: ignore[arg-type]
-        target_size=None if target_size is None else (int(target_size[0]), int(target_size[1])),
+        target_size=None if target_size is None else checked_size(target_size),
         interpolation=interpolation,  # type: ignore[arg-type]
         keep_aspect_ratio=keep_aspect_ratio,
     )
     return decode.load_image(os.fsdecode(path) if isinstance(path, bytes) else path, options)
 
 
+@checked_arguments()
 def img_to_array(img: Any, data_format: str | None = None, dtype: Any = None) -> np.ndarray:
     """Turn a Pillow image into an array.
 
@@ -124,6 +155,7 @@ def img_to_array(img: Any, data_format: str | None = None, dtype: Any = None) ->
     return array.transpose(2, 0, 1) if first else array
 
 
+@checked_arguments()
 def array_to_img(x: Any, data_format: str | None = None, scale: bool = True, dtype: Any = None) -> Image.Image:
     """Turn an array into a Pillow image.
 
@@ -201,11 +233,12 @@ def save_img(
         file_format = "jpeg"
     img = array_to_img(x, data_format=data_format, scale=scale)
     if img.mode == "RGBA" and file_format == "jpeg":
-        warnings.warn("The JPEG format does not support RGBA images, converting to RGB.", stacklevel=2)
+        warn("The JPEG format does not support RGBA images, converting to RGB.")
         img = img.convert("RGB")
     img.save(path, format=file_format or None, **kwargs)
 
 
+@checked_arguments()
 def list_pictures(directory: str, ext: Any = ("jpg", "jpeg", "bmp", "png", "ppm", "tif", "tiff")) -> list[str]:
     """List the image files below a directory.
 

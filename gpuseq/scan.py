@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import warnings
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
+from .arguments import did_you_mean, warn
+
 __all__ = ["find_classes", "list_images", "scan_classes", "split_bounds", "validate_filename"]
+
+logger = logging.getLogger("gpuseq")
 
 
 def validate_filename(filename: str, white_list_formats: tuple[str, ...]) -> bool:
@@ -71,19 +75,41 @@ def list_images(directory: str, formats: tuple[str, ...], follow_links: bool) ->
     return names
 
 
-def find_classes(directory: str) -> list[str]:
-    """Return the names of a directory's subfolders, sorted: Keras' classes.
+def find_classes(directory: str, classes: Any = None) -> list[str]:
+    """Return the names of a directory's subfolders, sorted: Keras' classes; or those that a user names.
+
+    Parameters
+    ----------
+    directory : str
+        The folder that holds the class folders.
+    classes : sequence of str or None
+        The user's choice, in the user's order.
 
     Raises
     ------
     FileNotFoundError, NotADirectoryError
-        If there is no such directory.
+        If there is no such directory, or it has no such subfolder.
+    TypeError
+        If `classes` is no sequence of names.
     """
     if not os.path.isdir(directory):
         if os.path.exists(directory):
-            raise NotADirectoryError(f"not a directory: {directory!r}")
-        raise FileNotFoundError(f"no such directory: {directory!r}")
-    return sorted(entry.name for entry in os.scandir(directory) if entry.is_dir())
+            raise NotADirectoryError(f"not a directory: {directory!r}; name the folder that holds the class folders")
+        raise FileNotFoundError(f"no such directory: {directory!r} (the current one is {os.getcwd()!r})")
+    found = sorted(entry.name for entry in os.scandir(directory) if entry.is_dir())
+    if classes is None or len(classes) == 0:
+        return found
+    names = [] if isinstance(classes, (str, bytes)) else list(classes)
+    if not names or not all(isinstance(name, str) for name in names):
+        remedy = f": classes=[{classes!r}]" if isinstance(classes, str) else ""
+        raise TypeError(f"classes must be a list of folder names; got {classes!r}{remedy}")
+    missing = [name for name in names if not os.path.isdir(os.path.join(directory, name))]
+    if missing:
+        raise FileNotFoundError(
+            f"classes names {_few(missing)}, and {directory!r} has no such folder; it has "
+            f"{_few(found, 10) or 'none'}{did_you_mean(missing[0], found)}"
+        )
+    return names
 
 
 def split_bounds(split: tuple[float, float] | None, count: int) -> slice:
@@ -137,9 +163,7 @@ def scan_classes(
     with ThreadPoolExecutor() as pool:
         found = list(pool.map(scan, classes))
     if any(file.lower().endswith(".tiff") for files in found for file in files):
-        warnings.warn(
-            'Using ".tiff" files with multiple bands will cause distortion. Please verify your output.', stacklevel=4
-        )
+        warn('Using ".tiff" files with multiple bands will cause distortion. Please verify your output.')
     empty = [name for name, files in zip(classes, found, strict=True) if not files]
     if empty:
         raise ValueError(
@@ -147,6 +171,9 @@ def scan_classes(
             f"Accepted extensions are {', '.join(formats)}. Remove the folders or name the others in classes=[...]"
         )
     parts = [files[split_bounds(split, len(files))] for files in found]
+    without = [name for name, part in zip(classes, parts, strict=True) if not part]
+    if without and len(without) < len(classes):
+        logger.warning("the subset has no image of class %s: too few files for the split", _few(without))
     filenames = [os.path.join(name, file) for name, files in zip(classes, parts, strict=True) for file in files]
     labels = np.repeat(np.arange(len(classes), dtype=np.int32), [len(files) for files in parts])
     return filenames, labels
@@ -170,6 +197,12 @@ def check_frame(
     TypeError
         If a column holds values of the wrong type.
     """
+    if not hasattr(frame, "columns") or not hasattr(frame, "iloc"):
+        is_path = isinstance(frame, (str, os.PathLike))
+        shown = repr(frame) if is_path or frame is None else f"a {type(frame).__name__}"
+        remedy = ": read it first, with pandas.read_csv(path)" if is_path else ""
+        remedy = ": pandas.DataFrame(...) makes one of it" if isinstance(frame, (dict, list)) else remedy
+        raise TypeError(f"dataframe must be a pandas.DataFrame; got {shown}{remedy}")
     needed = [x_col]
     if class_mode not in ("input", None):
         needed += list(y_col) if isinstance(y_col, (list, tuple)) else [y_col]
@@ -177,22 +210,23 @@ def check_frame(
     missing = [name for name in needed if name not in frame.columns]
     if missing:
         raise ValueError(
-            f"the data frame has no column {_few(map(str, missing))}; it has {_few(map(str, frame.columns), 20)}"
+            f"the data frame has no column {_few(map(str, missing))}; it has {_few(map(str, frame.columns), 20)}: name "
+            f"its columns with x_col= and y_col={did_you_mean(missing[0], frame.columns)}"
         )
     if class_mode == "multi_output" and not isinstance(y_col, list):
         raise TypeError(f'If class_mode="{class_mode}", y_col must be a list. Received {type(y_col).__name__}.')
-    _check_types(frame, x_col, (str,), f"All values in column x_col={x_col} must be strings.")
+    _check_types(frame, x_col, (str,), f"All values in column x_col={x_col} must be strings.", "")
     if class_mode in ("binary", "sparse"):
-        _check_types(
-            frame, y_col, (str,), f'If class_mode="{class_mode}", y_col="{y_col}" column values must be strings.'
-        )
+        message = f'If class_mode="{class_mode}", y_col="{y_col}" column values must be strings.'
+        _check_types(frame, y_col, (str,), message, _NUMBERS)
     if class_mode == "binary":
         count = len(set(classes)) if classes else frame[y_col].nunique()
         if count != 2:
-            raise ValueError(f'If class_mode="binary" there must be 2 classes. Found {count} classes.')
+            remedy = 'For more use class_mode="categorical" or "sparse"' if count > 2 else ""
+            raise ValueError(f'If class_mode="binary" there must be 2 classes. Found {count} classes. {remedy}'.strip())
     if class_mode == "categorical":
         message = f'If class_mode="{class_mode}", y_col="{y_col}" column values must be type string, list or tuple.'
-        _check_types(frame, y_col, (str, list, tuple), message)
+        _check_types(frame, y_col, (str, list, tuple), message, _NUMBERS)
     if class_mode in ("raw", "multi_output"):
         for name in y_col if isinstance(y_col, list) else [y_col]:
             rows = np.flatnonzero(frame[name].isna())
@@ -201,15 +235,20 @@ def check_frame(
                     f"column {name!r} has {len(rows)} missing labels, the first in row {frame.index[rows[0]]!r}"
                 )
     if classes and class_mode in ("input", "multi_output", "raw", None):
-        warnings.warn(f'`classes` will be ignored given the class_mode="{class_mode}"', stacklevel=4)
+        warn(f'`classes` will be ignored given the class_mode="{class_mode}"')
     if weight_col and not issubclass(frame[weight_col].dtype.type, np.number):
         raise TypeError(f"Column weight_col={weight_col} must be numeric.")
 
 
-def _check_types(frame: Any, column: str, types: tuple[type, ...], message: str) -> None:
+_NUMBERS = 'frame[column].astype(str) makes class names of numbers; class_mode="raw" hands numbers on as they are'
+
+
+def _check_types(frame: Any, column: str, types: tuple[type, ...], message: str, remedy: str) -> None:
     for row, value in zip(frame.index, frame[column], strict=True):
         if not isinstance(value, types):
-            raise TypeError(f"{message} Row {row!r} has {value!r} of type {type(value).__name__}.")
+            if value is None or value != value:  # pandas' missing values
+                remedy = f"frame.dropna(subset=[{column!r}]) leaves such rows out"
+            raise TypeError(f"{message} Row {row!r} has {value!r} of type {type(value).__name__}. {remedy}".rstrip())
 
 
 def filter_classes(frame: Any, y_col: str, classes: Sequence[str] | None) -> tuple[Any, list[str]]:
@@ -236,8 +275,9 @@ def filter_filenames(frame: Any, x_col: str, directory: str, formats: tuple[str,
     mask = np.array([validate_filename(os.path.join(directory, name), formats) for name in frame[x_col]], bool)
     num_invalid = int((~mask).sum())
     if num_invalid:
-        warnings.warn(
-            f'Found {num_invalid} invalid image filename(s) in x_col="{x_col}". These filename(s) will be ignored.',
-            stacklevel=4,
+        first = frame[x_col][~mask].iloc[0]
+        warn(
+            f'Found {num_invalid} invalid image filename(s) in x_col="{x_col}". These filename(s) will be ignored. The '
+            f"first is {first!r}, looked up as {os.path.join(directory, first)!r}"
         )
     return frame[mask]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Callable
 from inspect import signature
 from typing import Any, cast
 
 import numpy as np
 
+from .arguments import checked_arguments, warn
 from .arrays import DataFormat, FillMode, literals
 from .compat import is_cupy, resolve_device
 from .image_iterators import checked_dtype
@@ -29,6 +29,7 @@ class GeneratorSettings:
     Attributes may be set at any time, as with Keras: what follows from them is worked out anew at the next batch.
     """
 
+    @checked_arguments()
     def __init__(
         self,
         featurewise_center: bool = False,
@@ -114,9 +115,7 @@ class GeneratorSettings:
         """Let one option override another, with Keras' warning where that changes something."""
         if getattr(self, cause) and bool(getattr(self, name)) is not value:
             setattr(self, name, value)
-            warnings.warn(
-                f"This ImageDataGenerator specifies `{cause}`, which overrides setting of `{name}`.", stacklevel=3
-            )
+            warn(f"This ImageDataGenerator specifies `{cause}`, which overrides setting of `{name}`.")
 
     def __setattr__(self, name: str, value: Any) -> None:
         # What was derived from the attributes is derived anew: Keras reads them at every batch.
@@ -219,11 +218,10 @@ class GeneratorSettings:
         differs = ranges.height_shift != ranges.width_shift or (ranges.has_affine and image_size[0] != image_size[1])
         if self.conventions == "keras" and differs and not self.__dict__.get("_told_conventions"):
             self._told_conventions = True
-            warnings.warn(
+            warn(
                 'conventions="keras": as in Keras 3, height_shift_range moves columns, width_shift_range moves rows, '
                 "and non-square images turn about a point off their centre (keras#17398). Pass "
-                'conventions="corrected" for what the names say.',
-                stacklevel=5,
+                'conventions="corrected" for what the names say.'
             )
 
     def __repr__(self) -> str:
@@ -245,7 +243,7 @@ def _number(name: str, value: Any) -> Any:
 
 
 def _zoom(value: Any) -> list[float]:
-    if isinstance(value, (float, int)):
+    if isinstance(value, (float, int, np.number)):
         pair = [1 - value, 1 + value]
     elif np.ndim(value) == 1 and len(value) == 2 and all(isinstance(end, (float, int, np.number)) for end in value):
         pair = [value[0], value[1]]
@@ -253,6 +251,11 @@ def _zoom(value: Any) -> list[float]:
         raise ValueError(f"`zoom_range` should be a float or a tuple or list of two floats. Received: {value}")
     for end in pair:
         _number("zoom_range", end)
+    if min(pair) <= 0:
+        warn(
+            f"zoom_range={value!r} draws factors from {min(pair)} to {max(pair)}, and those of 0 or less turn an image "
+            "inside out. 0.2 stands for 0.8 to 1.2; both ends can be given: (0.8, 1.2)"
+        )
     return pair
 
 
@@ -262,4 +265,9 @@ def _brightness(value: Any) -> Any:
             raise ValueError(f"`brightness_range should be tuple or list of two floats. Received: {value}")
         for end in value:
             _number("brightness_range", end)
+        if min(value) < 0:
+            warn(
+                f"brightness_range={value!r} are factors, not offsets: 1 changes nothing, and those of 0 or less make "
+                "an image black. For a fifth darker or brighter write (0.8, 1.2)"
+            )
     return value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, cast
@@ -10,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from . import ops
+from .arguments import warn
 from .arrays import Array, FillMode, identity_params
 from .compat import array_module, is_cupy
 from .draw import dicts_to_params, draw_params, params_to_dicts
@@ -239,7 +239,7 @@ class ImageTransforms(GeneratorSettings):
         }
         for name, value in wanted.items():
             if getattr(self, name) and value is None:
-                warnings.warn(_UNFITTED.format(name), stacklevel=4)
+                warn(_UNFITTED.format(name))
 
     def get_random_transform(self, img_shape: tuple[int, ...], seed: int | None = None) -> dict[str, float | None]:
         """Draw the parameters of one image.
