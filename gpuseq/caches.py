@@ -100,7 +100,7 @@ class ImageCache:
         indices: np.ndarray,
         missing: np.ndarray,
         tokens: list[Token],
-        decoded: np.ndarray,
+        decoded: Array,
         is_good: np.ndarray,
     ) -> tuple[Array, np.ndarray]:
         """Keep what was decoded, as far as there is room, and return the whole batch.
@@ -110,9 +110,9 @@ class ImageCache:
         indices : numpy.ndarray
             Sample numbers of the batch, shape ``(N,)``.
         missing, tokens
-            From `missing`, before the files were decoded.
-        decoded : numpy.ndarray
-            Their images, ``(len(missing), H, W, C)``, on the host.
+            From `missing`, before the files were decoded; in any order.
+        decoded : array
+            Their images, ``(len(missing), H, W, C)``, on the host or on a device.
         is_good : numpy.ndarray
             Shape ``(len(missing),)``, bool: which of them hold an image.
 
@@ -140,7 +140,7 @@ class ImageCache:
             images[missing] = ops.upload(decoded, self._device)
         return images, np.arange(len(indices))
 
-    def _keep(self, indices: np.ndarray, tokens: list[Token], decoded: np.ndarray, is_good: np.ndarray) -> None:
+    def _keep(self, indices: np.ndarray, tokens: list[Token], decoded: Array, is_good: np.ndarray) -> None:
         rows, targets = [], []
         for row in np.flatnonzero(is_good).tolist():
             index = indices[row]

@@ -30,7 +30,7 @@ from .options import DecodeOptions
 from .readers import read_bytes
 from .workers import for_each
 
-__all__ = ["check_decoder", "check_files", "decode", "decode_files", "decode_into", "load_image"]
+__all__ = ["check_decoder", "check_files", "common_dtype", "decode", "decode_files", "decode_into", "load_image"]
 
 _EXTERNAL: dict[str, Any] = {"dali": decode_dali, "nvimgcodec": decode_nvimgcodec}
 
@@ -167,6 +167,18 @@ def decode_into(paths: Sequence[str], options: DecodeOptions, out: np.ndarray) -
         out[index] = pixels
 
     return _decode_each(len(paths), lambda index: read_bytes(paths[index]), paths, options, store)
+
+
+def common_dtype(images: Sequence[np.ndarray]) -> np.dtype[Any]:
+    """Return the dtype of a block that holds decoded images: uint8, or wider where grey files hold 16 or 32 bits.
+
+    Parameters
+    ----------
+    images : sequence of numpy.ndarray
+        From `decode` or `decode_files`.
+    """
+    dtype = np.result_type(np.uint8, *{image.dtype for image in images})
+    return dtype if dtype in (np.uint8, np.uint16) else np.dtype(np.float32)
 
 
 def load_image(path: str | bytes | os.PathLike[str] | io.BytesIO, options: DecodeOptions) -> Image.Image:

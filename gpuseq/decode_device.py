@@ -1,20 +1,22 @@
-"""JPEG files decoded on the GPU by nvImageCodec, everything else on the host. Not yet run on a GPU.
+"""Files to a batch of images on one GPU: JPEG decoded there by nvImageCodec, the rest on the host. No GPU has run it.
 
-What can be tried without one (routing, colour, orientation, the life of the buffers) is tried with the same class on
-nvImageCodec's CPU decoder. Off by default: the host path is exact, the GPU's decoders are within a tolerance of it.
+What can be tried without one (routing, colour, orientation, crop and resize, the life of the buffers) is tried with the
+same class on nvImageCodec's CPU decoder.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from . import decode, decode_nvimgcodec
-from .arrays import Array
+from . import decode, decode_nvimgcodec, ops
+from .arrays import COLOR_CHANNELS, Array
 from .compat import array_module, cpu_count
-from .decode_pillow import check_size, orientation_of, pixel_limit
+from .decode_engine import Block, Ring, open_engine
+from .decode_pillow import center_crop_box, check_size, orientation_of, pixel_limit
 from .decode_routes import route
 from .errors import ImageFileError
 from .headers import is_complete, read_header
@@ -26,91 +28,91 @@ __all__ = ["DeviceBatch", "DeviceDecoder"]
 
 
 class DeviceBatch:
-    """What one call decoded. The device images live in a buffer that is used again once the batch is released.
+    """What one call decoded, in a block that is filled again once it has been taken.
 
     Attributes
     ----------
-    images : list
-        Item i is a device array ``(H, W, C)``, uint8, at the file's own size; or a host array, already cropped and
-        resized, that the host decoded; or the error that names the file. Read only.
+    positions : numpy.ndarray
+        Shape ``(N,)``: which file each row of the block belongs to.
+    errors : list
+        Item i is None where row i holds the image, else the error that names the file.
     decoders : list of str
-        Who decoded item i: "nvimgcodec" (on the device), "host", or "" for an error.
+        Who decoded row i: "nvimgcodec" (on the device), "host", or "" for an error.
     """
 
-    def __init__(self, images: list[Array | ImageFileError], decoders: list[str], slot: _Slot) -> None:
-        self.images = images
+    def __init__(
+        self,
+        positions: np.ndarray,
+        errors: list[ImageFileError | None],
+        decoders: list[str],
+        images: Array,
+        block: Block,
+        ring: Ring,
+    ) -> None:
+        self.positions = positions
+        self.errors = errors
         self.decoders = decoders
-        self._slot = slot
+        self._images = images
+        self._block: Block | None = block
+        self._ring = ring
 
-    def release(self) -> None:
-        """Give the buffer back: the work that reads it has been put on the current stream, and no more will come.
+    def take(self) -> Array:
+        """Copy the images out, on the caller's current stream, and give the block back. To be called once.
 
-        The next decode into it waits for that work on the host, so it may still be running now.
+        The copy costs the time of one pass over uint8 images, which is nothing beside their decoding, and buys that no
+        memory is ever read by one stream while another writes to it: the next decode into the block waits for it.
+
+        Returns
+        -------
+        array
+            Shape ``(N, H, W, C)``, uint8 (wider where grey files are), new, on the decoder's device. Rows of files that
+            failed are of no meaning.
         """
-        self._slot.done = self._slot.queue.mark()
-        self._slot.held = False
+        assert self._block is not None, "the batch was taken before"
+        images, self._block.read = self._ring.engine.copy_out(self._images)
+        self._ring.give(self._block)
+        self._block = None
+        return images
 
 
 class DeviceDecoder:
-    """Decode JPEG files on one GPU, into buffers of its own, on a stream of its own.
+    """Read, decode, crop and resize files into batches on one GPU, on a stream and in memory of its own.
 
     nvJPEG's hardware decoder has been reported to write to its output before work queued earlier on the caller's stream
-    has ended. So no output buffer is shared with anyone's allocator, and none is decoded into before the host has seen
-    the event that its last reader left. The host also waits for each decode, which belongs on a decode-ahead thread.
+    has ended. So what it writes to is read by this object's own stream alone, and the host waits for that stream before
+    the next decode begins. The wait belongs on a decode-ahead thread; it is the thread that pays for it.
 
     Parameters
     ----------
     options : DecodeOptions
-        How. `target_size`, `interpolation` and `keep_aspect_ratio` concern only what the host decodes; images from the
-        device are still to be cropped (`gpuseq.decode_pillow.center_crop_box`) and resized.
-    device_id : int or None
-        CUDA ordinal. None runs the same code on nvImageCodec's CPU decoder, for tests.
-    hw_decoder_load : float
-        Share of a batch, 0 to 1, for the JPEG engine of GPUs that have one. Its pixels differ slightly from those of
-        the CUDA decoder.
-    deterministic : bool
-        Use the CUDA decoder alone, so that a file's pixels do not depend on its place in the batch.
+        How; needs a `target_size`. `hw_decoder_load` and `deterministic` choose the GPU's decoders.
+    device : str
+        ``"cuda:N"``; ``"cpu"`` runs the same code on nvImageCodec's CPU decoder, for tests.
 
     Raises
     ------
     MissingDependencyError
         If nvImageCodec is not installed.
-    ValueError
-        If `hw_decoder_load` is not within 0 and 1.
 
     References
     ----------
     pytorch/vision pull request 9606 and meta-pytorch/torchcodec pull request 1634, on the hardware decoder's writes.
     """
 
-    def __init__(
-        self,
-        options: DecodeOptions,
-        device_id: int | None = 0,
-        *,
-        hw_decoder_load: float = 0.65,
-        deterministic: bool = False,
-    ) -> None:
-        if not 0 <= hw_decoder_load <= 1:
-            raise ValueError(f"hw_decoder_load must be within 0 and 1; got {hw_decoder_load!r}")
+    def __init__(self, options: DecodeOptions, device: str = "cuda:0") -> None:
         self.options = options
+        self.device = device
         self.num_threads = options.num_threads or cpu_count()
-        self._codec = decode_nvimgcodec.check()
-        self._queue: _HostQueue | _CudaQueue = _HostQueue() if device_id is None else _CudaQueue(device_id)
-        # Pillow smooths subsampled chroma, which nvJPEG does only when asked.
-        self._decoder = self._codec.Decoder(
-            device_id=self._codec.NVIMGCODEC_DEVICE_CPU_ONLY if device_id is None else device_id,
-            max_num_cpu_threads=self.num_threads,
-            backends=_backends(self._codec, device_id, 0.0 if deterministic else hw_decoder_load),
-            options=":fancy_upsampling=1",
-        )
-        self._params = decode_nvimgcodec.params(self._codec, "RGB")
-        self._slots: list[_Slot] = []
+        self._engine = open_engine(device, options)
+        self._ring = Ring(self._engine)
+        # Beyond this many bytes of decoded images at their own size, the rest of a batch is decoded on the host.
+        self._max_bytes = ops.free_memory(device) // 8
+        self._lock = threading.Lock()
 
     @property
-    def num_buffers(self) -> int:
-        """How many buffers were made: one more than the largest number of batches that were held at once, or equal."""
-        return len(self._slots)
+    def num_blocks(self) -> int:
+        """How many blocks wait to be filled: as many as batches were alive at once."""
+        return len(self._ring)
 
     def decode_files(self, paths: Sequence[str]) -> DeviceBatch:
         """Read and decode files; see `decode`.
@@ -132,8 +134,9 @@ class DeviceDecoder:
 
         for_each(read, len(paths), self.num_threads)
         batch = self.decode(encoded, paths)
-        for index, error in errors.items():
-            batch.images[index] = error
+        batch.errors = [
+            errors.get(position, error) for position, error in zip(batch.positions.tolist(), batch.errors, strict=True)
+        ]
         return batch
 
     def decode(self, encoded: Sequence[bytes | None], names: Sequence[str]) -> DeviceBatch:
@@ -149,167 +152,94 @@ class DeviceDecoder:
         Returns
         -------
         DeviceBatch
-            To be released once the work that reads it is queued.
+            Complete: the host has waited for it.
 
         Raises
         ------
         MissingDependencyError
             As `gpuseq.decode.decode`.
+        DeviceError
+            If the device has no room for the batch.
         """
-        slot = self._free_slot()
-        try:
-            return self._decode_into(slot, encoded, names)
-        except BaseException:
-            slot.held = False
-            raise
+        with self._lock:
+            chosen = self._choose(encoded, names)
+            found = self._engine.decode([encoded[position] or b"" for position in chosen])
+            taken = {position: image for position, image in zip(chosen, found, strict=True) if image is not None}
+            rest = [position for position in range(len(encoded)) if position not in taken]
+            by_host = decode.decode([encoded[index] for index in rest], self.options, [names[index] for index in rest])
+            with self._engine.here():
+                on_device = [self._finish(image, encoded[index] or b"", names[index]) for index, image in taken.items()]
+                images, block = self._fill(on_device, by_host)
+                self._engine.synchronize()
+        failed = [outcome if isinstance(outcome, ImageFileError) else None for outcome in by_host]
+        return DeviceBatch(
+            np.array([*taken, *rest], np.int64),
+            [*[None] * len(taken), *failed],
+            [*["nvimgcodec"] * len(taken), *["host" if error is None else "" for error in failed]],
+            images,
+            block,
+            self._ring,
+        )
 
-    def _decode_into(self, slot: _Slot, encoded: Sequence[bytes | None], names: Sequence[str]) -> DeviceBatch:
-        images: list[Array | ImageFileError | None] = [None] * len(encoded)
-        chosen = [index for index, data in enumerate(encoded) if data is not None and self._takes(data, names[index])]
-        self._decode_chosen(slot, [encoded[index] or b"" for index in chosen], [names[index] for index in chosen])
-        for index, image in zip(chosen, slot.arrays, strict=True):
-            images[index] = image
-        decoders = ["nvimgcodec" if image is not None else "host" for image in images]
-        rest = [index for index, image in enumerate(images) if image is None]
-        by_host = decode.decode([encoded[index] for index in rest], self.options, [names[index] for index in rest])
-        results: list[Array | ImageFileError] = [*images]
-        for index, outcome in zip(rest, by_host, strict=True):
-            results[index] = outcome
-            if isinstance(outcome, ImageFileError):
-                decoders[index] = ""
-        return DeviceBatch(results, decoders, slot)
+    def _choose(self, encoded: Sequence[bytes | None], names: Sequence[str]) -> list[int]:
+        """Return which images the GPU gets, the largest first: so each of its buffers keeps to about one size."""
+        sizes = {
+            position: num_bytes
+            for position, data in enumerate(encoded)
+            if data is not None and (num_bytes := self._bytes_on_device(data, names[position]))
+        }
+        chosen, total = [], 0
+        for position in sorted(sizes, key=sizes.__getitem__, reverse=True):
+            if total + sizes[position] <= self._max_bytes:
+                chosen.append(position)
+                total += sizes[position]
+        return chosen
 
-    def _takes(self, encoded: bytes, name: str) -> bool:
+    def _bytes_on_device(self, encoded: bytes, name: str) -> int:
+        """Return the bytes of a decoded image, 0 for one that is not for the GPU."""
         header = read_header(encoded)
         # The GPU decodes JPEG; other formats it would hand to its CPU decoder and copy.
         if header is None or header.format != "JPEG" or not route(header, self.options, "nvimgcodec"):
-            return False
+            return 0
         try:
             check_size(header.width, header.height, pixel_limit(self.options), name)
         except ImageFileError:
-            return False  # the host path refuses it, and says why
-        return is_complete(encoded, header) and decode_nvimgcodec.parses(encoded)
+            return 0  # the host path refuses it, and says why
+        parses = is_complete(encoded, header) and decode_nvimgcodec.parses(encoded)
+        return 3 * header.width * header.height if parses else 0
 
-    def _free_slot(self) -> _Slot:
-        for slot in self._slots:
-            if not slot.held:
-                slot.queue.wait(slot.done)
-                break
-        else:
-            # Every buffer is being read: one more is safe, and waiting here for a caller that forgot is not.
-            slot = _Slot(self._queue)
-            self._slots.append(slot)
-        slot.held = True
-        return slot
-
-    def _decode_chosen(self, slot: _Slot, encoded: list[bytes], names: list[str]) -> None:
-        slot.arrays = []
-        if not encoded:
-            return
-        with self._queue:
-            reused = slot.buffers[: len(encoded)]
-            found = self._decode_some(encoded[: len(reused)], reused) + self._decode_some(encoded[len(reused) :], None)
-            # A buffer whose file failed stays in its place; it is as good for the next one.
-            kept = [old if new is None else new for old, new in zip(reused, found, strict=False)]
-            slot.buffers[: len(reused)] = kept
-            slot.buffers += [image for image in found[len(reused) :] if image is not None]
-            for image, data, name in zip(found, encoded, names, strict=True):
-                slot.arrays.append(None if image is None else self._finish(self._queue.array(image), data, name))
-            self._queue.synchronize()
-
-    def _decode_some(self, encoded: list[bytes], buffers: list[Any] | None) -> list[Any]:
-        if not encoded:
-            return []
-        streams = [self._codec.CodeStream(data) for data in encoded]
-        reuse = {} if buffers is None else {"images": buffers}
-        return list(self._decoder.decode(streams, params=self._params, cuda_stream=self._queue.handle, **reuse))
-
-    def _finish(self, pixels: Array, encoded: bytes, name: str) -> Array:
+    def _finish(self, image: Any, encoded: bytes, name: str) -> Array:
+        pixels = self._engine.array(image)
         if self.options.exif_orientation:
             pixels = turn(pixels, orientation_of(encoded, name))
-        pixels = to_color_mode(pixels, self.options.color_mode)
-        return pixels if pixels.flags.c_contiguous else pixels.copy()  # in C order
+        return to_color_mode(pixels, self.options.color_mode)
 
-
-class _Slot:
-    """Buffers for one batch, and whether someone may still be reading them."""
-
-    def __init__(self, queue: _HostQueue | _CudaQueue) -> None:
-        self.queue = queue
-        self.buffers: list[Any] = []  # nvImageCodec images, each with memory of its own
-        self.arrays: list[Array | None] = []
-        self.held = False
-        self.done: Any = None
-
-
-class _CudaQueue:
-    """A stream of our own; everything that CuPy does inside ``with queue:`` goes on it."""
-
-    def __init__(self, device_id: int) -> None:
-        import cupy
-
-        self._cupy = cupy
-        self._device = cupy.cuda.Device(device_id)
-        with self._device:
-            self._stream = cupy.cuda.Stream(non_blocking=True)
-        self.handle: int = self._stream.ptr
-
-    def __enter__(self) -> None:
-        self._device.__enter__()
-        self._stream.__enter__()
-
-    def __exit__(self, *failure: object) -> None:
-        self._stream.__exit__(*failure)
-        self._device.__exit__(*failure)
-
-    def array(self, image: Any) -> Array:
-        return self._cupy.asarray(image)  # a view; `synchronize` orders it
-
-    def synchronize(self) -> None:
-        self._stream.synchronize()
-
-    def mark(self) -> Any:
-        with self._device:
-            event = self._cupy.cuda.Event(disable_timing=True)
-            event.record(self._cupy.cuda.get_current_stream())
-        return event
-
-    def wait(self, mark: Any) -> None:
-        if mark is not None:
-            mark.synchronize()
-
-
-class _HostQueue:
-    """The same on the CPU, where everything has happened when a call returns."""
-
-    handle = 0
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(self, *failure: object) -> None:
-        return
-
-    def array(self, image: Any) -> Array:
-        return np.asarray(image.cpu())
-
-    def synchronize(self) -> None:
-        return
-
-    def mark(self) -> Any:
-        return None
-
-    def wait(self, mark: Any) -> None:
-        return
-
-
-def _backends(codec: Any, device_id: int | None, hw_decoder_load: float) -> list[Any]:
-    kinds = codec.BackendKind
-    if device_id is None:
-        return [codec.Backend(kinds.CPU_ONLY)]
-    backends = [codec.Backend(kinds.HW_GPU_ONLY, load_hint=hw_decoder_load)] if hw_decoder_load > 0 else []
-    # What neither takes (arithmetic coding, say) comes back as None and goes to the host.
-    return [*backends, codec.Backend(kinds.GPU_ONLY), codec.Backend(kinds.HYBRID_CPU_GPU)]
+    def _fill(self, on_device: list[Array], by_host: Sequence[np.ndarray | ImageFileError]) -> tuple[Array, Block]:
+        """Write one block: what the device decoded, resized by our kernel, then what the host did, as it is."""
+        assert self.options.target_size is not None
+        height, width = self.options.target_size
+        decoded = [outcome for outcome in by_host if not isinstance(outcome, ImageFileError)]
+        dtype = decode.common_dtype(decoded)
+        shape = (len(on_device) + len(by_host), height, width, COLOR_CHANNELS[self.options.color_mode])
+        block = self._ring.take(int(np.prod(shape)) * dtype.itemsize)
+        images = block.memory[: int(np.prod(shape)) * dtype.itemsize].view(dtype).reshape(shape)
+        if on_device:
+            boxes = None
+            if self.options.keep_aspect_ratio:
+                sizes = [(image.shape[1], image.shape[0]) for image in on_device]
+                boxes = np.array([center_crop_box(size, (width, height)) for size in sizes], np.float32)
+            part = images[: len(on_device)]
+            narrow = part if dtype == np.uint8 else None
+            resized = ops.resize(on_device, (height, width), self.options.interpolation, boxes=boxes, out=narrow)
+            if narrow is None:
+                part[...] = resized
+        if decoded:
+            rows = np.empty((len(by_host), *shape[1:]), dtype)
+            for row, outcome in zip(rows, by_host, strict=True):
+                if not isinstance(outcome, ImageFileError):
+                    row[...] = outcome
+            images[len(on_device) :] = ops.upload(rows, self.device)
+        return images, block
 
 
 def turn(pixels: Array, orientation: int) -> Array:

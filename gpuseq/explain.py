@@ -244,6 +244,10 @@ def _file_stations(source: FileSource, plan: BatchPlan) -> list[tuple[str, str]]
     decoder = check_decoder(options.decoder)
     asked = "" if options.decoder == decoder else f" ({options.decoder})"
     others = "" if decoder == "pillow" else "; files that it does not decode as Pillow does go to Pillow"
+    if source.decodes_on_device:
+        load = 0.0 if options.deterministic else options.hw_decoder_load
+        asked = f" on {source.device}, {load:.0%} of it by the JPEG engine where there is one"
+        others = "; what is not JPEG is decoded on the host"
     ahead = f"{source.prefetch} batch(es) ahead" if source.prefetch else "when asked for"
     threads = options.num_threads or cpu_count()
     rows, cols = source.image_shape[:2]

@@ -140,6 +140,8 @@ class BatchFromFilesMixin(ImageIterator):
         max_pixels: int | None,
         num_threads: int | None,
         rng: str | None,
+        hw_decoder_load: float = 0.65,
+        deterministic: bool = False,
         mask_directory: str | os.PathLike[str] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -161,6 +163,8 @@ class BatchFromFilesMixin(ImageIterator):
             exif_orientation=exif_orientation,
             max_pixels=max_pixels,
             num_threads=num_threads,
+            hw_decoder_load=hw_decoder_load,
+            deterministic=deterministic,
         )
         self._source = FileSource(
             self.filepaths,
@@ -289,7 +293,8 @@ save_format, follow_links, subset, interpolation, keep_aspect_ratio
     mask_directory : str, os.PathLike or None
         See `~gpuseq.ImageDataGenerator.flow_from_directory`.
     **kwargs
-        ``shard``, ``remainder`` and the arguments of `Sequence`.
+        ``hw_decoder_load`` and ``deterministic``, see there too; ``shard``, ``remainder`` and the arguments of
+        `Sequence`.
 
     Attributes
     ----------

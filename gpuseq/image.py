@@ -197,6 +197,8 @@ class ImageDataGenerator(FittedTransforms):  # numpydoc ignore=PR02
         exif_orientation: bool = False,
         max_pixels: int | None = None,
         num_threads: int | None = None,
+        hw_decoder_load: float = 0.65,
+        deterministic: bool = False,
         rng: str | None = None,
         shard: tuple[int, int] | str | None = None,
         remainder: str = "pad",
@@ -240,13 +242,19 @@ class ImageDataGenerator(FittedTransforms):  # numpydoc ignore=PR02
         memory_limit : int or None
             Bytes for the cache. None: 70 % of what is free.
         decoder : {"auto", "dali", "nvimgcodec", "pillow"}
-            Who decodes; what it cannot decode exactly goes to Pillow.
+            Who decodes; what it cannot decode exactly goes to Pillow. On a GPU "nvimgcodec" decodes JPEG files there,
+            to pixels that are close to Pillow's and not equal; all others decode on the host.
         exif_orientation : bool
             Turn images as their EXIF tag says. Keras does not.
         max_pixels : int or None
             Refuse larger images from their header. None: Pillow's own limit.
         num_threads : int or None
             For decoding. None: all the cores this process may use.
+        hw_decoder_load : float
+            Where the GPU decodes: share of a batch, 0 to 1, for the JPEG engine of GPUs that have one.
+        deterministic : bool
+            Where the GPU decodes: let its CUDA decoder do all, so that pixels do not depend on a file's place in the
+            batch; the JPEG engine's differ slightly.
         rng, shard, remainder
             See `flow`.
         verbose : bool
@@ -301,6 +309,8 @@ class ImageDataGenerator(FittedTransforms):  # numpydoc ignore=PR02
         exif_orientation: bool = False,
         max_pixels: int | None = None,
         num_threads: int | None = None,
+        hw_decoder_load: float = 0.65,
+        deterministic: bool = False,
         rng: str | None = None,
         shard: tuple[int, int] | str | None = None,
         remainder: str = "pad",
@@ -331,7 +341,8 @@ class ImageDataGenerator(FittedTransforms):  # numpydoc ignore=PR02
             See `~gpuseq.NumpyArrayIterator`.
         validate_filenames : bool
             Leave out rows whose file is missing or has another extension.
-        on_error, prefetch, cache, memory_limit, decoder, exif_orientation, max_pixels, num_threads, verbose
+        on_error, prefetch, cache, memory_limit, decoder, exif_orientation, max_pixels, num_threads, \
+hw_decoder_load, deterministic, verbose
             See `flow_from_directory`.
         rng, shard, remainder
             See `flow`.

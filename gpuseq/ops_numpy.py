@@ -16,10 +16,11 @@ import numpy as np
 
 from .compat import cpu_count
 from .matrix import inverse_maps, is_identity
+from .ops_numpy_resize import resize
 from .options import AugmentOptions, Statistics
 from .workers import for_each
 
-__all__ = ["GROUP_PIXELS", "SOLO_GROUP_PIXELS", "augment", "standardize", "warp_spline", "whiten"]
+__all__ = ["GROUP_PIXELS", "SOLO_GROUP_PIXELS", "augment", "resize", "standardize", "warp_spline", "whiten"]
 
 GROUP_PIXELS = 1 << 16
 """With several threads."""

@@ -21,7 +21,8 @@ from . import ops
 from .arrays import COLOR_CHANNELS, Array
 from .caches import ImageCache, Token
 from .compat import is_cupy, place
-from .decode import decode_files, decode_into
+from .decode import common_dtype, decode_files, decode_into
+from .decode_device import DeviceBatch, DeviceDecoder
 from .errors import EmptyBatchError, ImageFileError
 from .options import DecodeOptions
 
@@ -123,7 +124,13 @@ class FileSource:
     memory_limit : int or None
         Bytes for the cache. None: 70 % of what is free.
     device : str
-        ``"cpu"`` or ``"cuda:N"``: where images are handed over.
+        ``"cpu"`` or ``"cuda:N"``: where images are handed over. There, with ``decoder="nvimgcodec"``, JPEG files are
+        decoded, and images resized, on the device.
+
+    Attributes
+    ----------
+    decodes_on_device : bool
+        Whether they are.
     """
 
     def __init__(
@@ -152,6 +159,8 @@ class FileSource:
         self._executor: ThreadPoolExecutor | None = None
         self._finalizer: Any = None
         self.device = device
+        self.decodes_on_device = device != "cpu" and options.decoder == "nvimgcodec"
+        self._device_decoder: DeviceDecoder | None = None
         self.cache: ImageCache | None = None
         if cache is not None:
             self.cache = ImageCache(paths, self.image_shape, "cpu" if cache == "host" else device, memory_limit)
@@ -177,15 +186,17 @@ class FileSource:
             if key in self._claimed:
                 self._claimed.remove(key)
         decoded = self._result(pending, indices)
-        errors: list[ImageFileError | None] = decoded.errors
-        rows: np.ndarray | None = None
-        images: Array = decoded.images
-        if self.cache is not None and decoded.missing is not None:
-            is_good = np.array([error is None for error in decoded.errors], bool)
-            images, rows = self.cache.merge(indices, decoded.missing, decoded.tokens, decoded.images, is_good)
+        images: Array = decoded.images.take() if isinstance(decoded.images, DeviceBatch) else decoded.images
+        errors, rows = decoded.errors, None
+        if decoded.positions is not None:
             errors = [None] * len(indices)
-            for position, error in zip(decoded.missing, decoded.errors, strict=True):
+            for position, error in zip(decoded.positions.tolist(), decoded.errors, strict=True):
                 errors[position] = error
+            if self.cache is None:
+                rows = np.argsort(decoded.positions)
+            else:
+                is_good = np.array([error is None for error in decoded.errors], bool)
+                images, rows = self.cache.merge(indices, decoded.positions, decoded.tokens, images, is_good)
         if self.device != "cpu" and not is_cupy(images):
             images, rows = ops.upload(images, self.device, rows), None  # of a cache on the host, just these rows
         if not any(errors):
@@ -241,21 +252,27 @@ class FileSource:
         if self.cache is None:
             return self._decode(indices)
         missing, tokens = self.cache.missing(indices)
-        return replace(self._decode(indices[missing]), missing=missing, tokens=tokens)
+        decoded = self._decode(indices[missing])
+        if decoded.positions is None:
+            return replace(decoded, positions=missing, tokens=tokens)
+        order = decoded.positions
+        return replace(decoded, positions=missing[order], tokens=[tokens[row] for row in order])
 
     def _decode(self, indices: np.ndarray) -> _Decoded:
         paths = [self.paths[index] for index in indices]
+        if self.decodes_on_device:
+            with self._lock:
+                if self._device_decoder is None:
+                    self._device_decoder = DeviceDecoder(self.options, self.device)
+            batch = self._device_decoder.decode_files(paths)
+            return _Decoded(batch, batch.errors, batch.positions)
         shape = (len(paths), *self.image_shape)
         if self.options.color_mode != "grayscale":
             images = np.empty(shape, np.uint8)
             return _Decoded(images, decode_into(paths, self.options, images))
         # Grey files may hold 16 or 32 bits, which Keras keeps.
         results = decode_files(paths, self.options)
-        arrays = [item for item in results if not isinstance(item, ImageFileError)]
-        dtype = np.result_type(np.uint8, *{item.dtype for item in arrays})
-        if dtype not in (np.uint8, np.uint16):
-            dtype = np.dtype(np.float32)
-        images = np.empty(shape, dtype)
+        images = np.empty(shape, common_dtype([item for item in results if not isinstance(item, ImageFileError)]))
         for row, item in enumerate(results):
             if not isinstance(item, ImageFileError):
                 images[row] = item
@@ -304,7 +321,8 @@ class FileSource:
         return image.astype(dtype)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_pending": {}, "_lock": None, "_executor": None, "_finalizer": None}
+        left_out = {"_lock": None, "_executor": None, "_finalizer": None, "_device_decoder": None}
+        return {**self.__dict__, "_pending": {}, **left_out}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -313,9 +331,12 @@ class FileSource:
 
 @dataclass(frozen=True)
 class _Decoded:
-    """Host images of what was decoded, what failed, and which positions of the batch these are (None: all)."""
+    """What was decoded, on the host or the device, and what failed; row by row.
 
-    images: np.ndarray
+    `positions`: where in the batch each row belongs (None: row i is sample i); `tokens`: what a cache is to remember.
+    """
+
+    images: np.ndarray | DeviceBatch
     errors: list[ImageFileError | None]
-    missing: np.ndarray | None = None
+    positions: np.ndarray | None = None
     tokens: list[Token] = field(default_factory=list)
