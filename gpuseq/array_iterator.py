@@ -102,7 +102,7 @@ class NumpyArrayIterator(ImageIterator):
         self.dtype = checked_dtype(dtype, image_data_generator.device)
         self.device = image_data_generator.device
         split = checked_split(subset, image_data_generator)
-        self.save_to_dir = check_save_to_dir(save_to_dir)
+        self.save_to_dir = check_save_to_dir(save_to_dir, save_format)
         x, x_misc = _with_further_inputs(x)
         x = as_images(x, self.dtype)
         _check_shape(x, self.data_format)

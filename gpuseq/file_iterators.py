@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 
+from .arguments import checked_arguments
 from .arrays import COLOR_CHANNELS, Array, ColorMode, Interpolation, literals
 from .compat import place
 from .decode import check_decoder
 from .errors import EmptyBatchError
-from .image_iterators import ImageIterator, check_save_to_dir, checked_dtype
+from .image_iterators import FURTHER_ARGUMENTS, ImageIterator, check_save_to_dir, checked_dtype, checked_split
 from .options import DecodeOptions, check_choice
 from .paired import find_masks, masks_of_files
-from .pictures import checked_data_format
+from .pictures import checked_data_format, checked_size
 from .plan import BatchPlan
 from .scan import find_classes, scan_classes
 from .sources import FileSource, OnError
+from .walk import checked_walk
 
 __all__ = ["BatchFromFilesMixin", "DirectoryIterator"]
 
 logger = logging.getLogger("gpuseq")
 
 CACHES = (None, "host", "auto", "device")
+DECODERS = ("auto", "dali", "nvimgcodec", "pillow")
 
 
 class BatchFromFilesMixin(ImageIterator):
@@ -85,51 +89,32 @@ class BatchFromFilesMixin(ImageIterator):
         ValueError
             If a value is not one of the accepted ones.
         """
-        if (
-            np.ndim(target_size) != 1
-            or len(target_size) != 2
-            or not all(
-                isinstance(side, (int, np.integer)) and not isinstance(side, bool) and side > 0 for side in target_size
-            )
-        ):
-            raise ValueError(f"target_size must be two positive integers (rows, columns); got {target_size!r}")
-        if color_mode not in COLOR_CHANNELS:
-            raise ValueError(f'Invalid color mode: {color_mode}; expected "rgb", "rgba", or "grayscale".')
+        self.target_size = checked_size(target_size)
+        check_choice("color_mode", color_mode, tuple(COLOR_CHANNELS))
         check_choice("interpolation", interpolation, literals(Interpolation))
         self.image_data_generator = image_data_generator
         self.device = "cpu" if image_data_generator is None else image_data_generator.device
-        self.target_size = (int(target_size[0]), int(target_size[1]))
         self.keep_aspect_ratio = keep_aspect_ratio
         self.color_mode = color_mode
         self.data_format = checked_data_format(data_format)
         channels = COLOR_CHANNELS[color_mode]
         last = self.data_format == "channels_last"
         self.image_shape = (*self.target_size, channels) if last else (channels, *self.target_size)
-        self.save_to_dir = check_save_to_dir(save_to_dir)
+        self.save_to_dir = check_save_to_dir(save_to_dir, save_format)
         self.save_prefix = save_prefix
         self.save_format = save_format
         self.interpolation = interpolation
-        self.split: tuple[float, float] | None = None
-        if subset is not None:
-            if subset not in ("training", "validation"):
-                raise ValueError(f'Invalid subset name: {subset}; expected "training" or "validation"')
-            fraction = image_data_generator._validation_split
-            self.split = (0, fraction) if subset == "validation" else (fraction, 1)
+        self.split = checked_split(subset, image_data_generator)
         self.subset = subset
         self._image_size = self.target_size
         self._num_channels = channels
 
     def _check_class_mode(self, class_mode: str | None) -> None:
-        if class_mode not in self.allowed_class_modes:
-            accepted = sorted(map(repr, self.allowed_class_modes))
-            raise ValueError(f"Invalid class_mode: {class_mode!r}; expected one of: {', '.join(accepted)}")
+        check_choice("class_mode", class_mode, tuple(sorted(self.allowed_class_modes, key=str)))
         self.class_mode = class_mode
 
-    def _open(
+    def _reader(
         self,
-        batch_size: int,
-        shuffle: bool,
-        seed: int | None,
         *,
         on_error: OnError,
         prefetch: int,
@@ -139,13 +124,10 @@ class BatchFromFilesMixin(ImageIterator):
         exif_orientation: bool,
         max_pixels: int | None,
         num_threads: int | None,
-        rng: str | None,
-        hw_decoder_load: float = 0.65,
-        deterministic: bool = False,
-        mask_directory: str | os.PathLike[str] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Make the source and start the walk, once the files are known."""
+        hw_decoder_load: float,
+        deterministic: bool,
+    ) -> Callable[[Sequence[str]], FileSource]:
+        """Check how files are to be read, and return what makes the source once they are known."""
         if not callable(on_error):
             check_choice("on_error", on_error, ("raise", "skip", "substitute"))
         if isinstance(prefetch, bool) or not isinstance(prefetch, int) or prefetch < 0:
@@ -153,6 +135,7 @@ class BatchFromFilesMixin(ImageIterator):
         check_choice("cache", cache, CACHES)
         if cache == "device" and self.device == "cpu":
             raise ValueError('cache="device" needs a GPU, and this iterator runs on the CPU: use cache="host"')
+        check_choice("decoder", decoder, DECODERS)
         check_decoder(decoder)
         options = DecodeOptions(
             color_mode=cast(ColorMode, self.color_mode),
@@ -166,22 +149,32 @@ class BatchFromFilesMixin(ImageIterator):
             hw_decoder_load=hw_decoder_load,
             deterministic=deterministic,
         )
-        self._source = FileSource(
-            self.filepaths,
-            options,
+        return partial(
+            FileSource,
+            options=options,
             on_error=on_error,
             prefetch=prefetch,
             cache=cache,
             memory_limit=memory_limit,
             device=self.device,
         )
+
+    def _walker(self, rng: str | None, **arguments: Any) -> dict[str, Any]:
+        """Check how the files are to be walked, before it is known which there are; return what `Iterator` takes."""
+        default = "keras" if self.image_data_generator is None else self.image_data_generator.rng
+        arguments["rng"] = default if rng is None else rng
+        checked_walk(**arguments)
+        return arguments
+
+    def _open(self, source: FileSource, walk: dict[str, Any], mask_directory: Any = None) -> None:
+        """Start the walk over the files of a source."""
+        self._source = source
         self._reported: set[str] = set()
         if mask_directory is not None:
             self.class_mode = None
             masks = find_masks(mask_directory, self.filenames, self.white_list_formats)
-            self._paired = masks_of_files(masks, options, self._source, self.data_format, self.device)
-        generator_rng = "keras" if self.image_data_generator is None else self.image_data_generator.rng
-        super().__init__(self.samples, batch_size, shuffle, seed, rng=generator_rng if rng is None else rng, **kwargs)
+            self._paired = masks_of_files(masks, source.options, source, self.data_format, self.device)
+        super().__init__(self.samples, **walk)
         self._check_generator()
 
     @property
@@ -288,13 +281,13 @@ save_format, follow_links, subset, interpolation, keep_aspect_ratio
         See `~gpuseq.ImageDataGenerator.flow_from_directory`.
     dtype : str or None
         Of the batches: float32 (default), float16, float64, uint8; bfloat16 on a device.
-    on_error, prefetch, cache, memory_limit, decoder, exif_orientation, max_pixels, num_threads, rng, verbose
+    on_error, prefetch, cache, memory_limit, decoder, exif_orientation, max_pixels, num_threads, hw_decoder_load, \
+deterministic, rng, verbose
         See `~gpuseq.ImageDataGenerator.flow_from_directory`.
     mask_directory : str, os.PathLike or None
         See `~gpuseq.ImageDataGenerator.flow_from_directory`.
     **kwargs
-        ``hw_decoder_load`` and ``deterministic``, see there too; ``shard``, ``remainder`` and the arguments of
-        `Sequence`.
+        ``shard``, ``remainder`` and the arguments of `Sequence`.
 
     Attributes
     ----------
@@ -321,6 +314,7 @@ save_format, follow_links, subset, interpolation, keep_aspect_ratio
 
     allowed_class_modes: ClassVar[set[str | None]] = {"categorical", "binary", "sparse", "input", None}
 
+    @checked_arguments(*FURTHER_ARGUMENTS)
     def __init__(
         self,
         directory: str | os.PathLike[str],
@@ -350,6 +344,8 @@ save_format, follow_links, subset, interpolation, keep_aspect_ratio
         exif_orientation: bool = False,
         max_pixels: int | None = None,
         num_threads: int | None = None,
+        hw_decoder_load: float = 0.65,
+        deterministic: bool = False,
         rng: str | None = None,
         verbose: bool = True,
         mask_directory: str | os.PathLike[str] | None = None,
@@ -369,9 +365,21 @@ save_format, follow_links, subset, interpolation, keep_aspect_ratio
         )
         self._check_class_mode(class_mode)
         self.dtype = checked_dtype(dtype, self.device)
+        reader = self._reader(
+            on_error=on_error,
+            prefetch=prefetch,
+            cache=cache,
+            memory_limit=memory_limit,
+            decoder=decoder,
+            exif_orientation=exif_orientation,
+            max_pixels=max_pixels,
+            num_threads=num_threads,
+            hw_decoder_load=hw_decoder_load,
+            deterministic=deterministic,
+        )
+        walk = self._walker(rng, batch_size=batch_size, shuffle=shuffle, seed=seed, **kwargs)
         self.directory = os.fspath(directory)
-        names = find_classes(self.directory)
-        names = list(classes) if classes else names
+        names = find_classes(self.directory, classes)
         self.num_classes = len(names)
         self.class_indices = {name: index for index, name in enumerate(names)}
         self.filenames, self.classes = scan_classes(
@@ -383,24 +391,9 @@ save_format, follow_links, subset, interpolation, keep_aspect_ratio
                 f"no images in subset={subset!r}: validation_split={image_data_generator._validation_split} of the few "
                 f"files per class in {self.directory!r} is less than one file. Use a larger split, or more files"
             )
-        self._say(f"Found {self.samples} images belonging to {self.num_classes} classes.", verbose)
         self._filepaths = [os.path.join(self.directory, name) for name in self.filenames]
-        self._open(
-            batch_size,
-            shuffle,
-            seed,
-            on_error=on_error,
-            prefetch=prefetch,
-            cache=cache,
-            memory_limit=memory_limit,
-            decoder=decoder,
-            exif_orientation=exif_orientation,
-            max_pixels=max_pixels,
-            num_threads=num_threads,
-            rng=rng,
-            mask_directory=mask_directory,
-            **kwargs,
-        )
+        self._open(reader(self._filepaths), walk, mask_directory)
+        self._say(f"Found {self.samples} images belonging to {self.num_classes} classes.", verbose)
 
     @property
     def labels(self) -> np.ndarray:

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from .arguments import checked_arguments
 from .file_iterators import BatchFromFilesMixin
-from .image_iterators import checked_dtype
+from .image_iterators import FURTHER_ARGUMENTS, checked_dtype
 from .scan import check_frame, filter_classes, filter_filenames, split_bounds
 from .sources import OnError
 
@@ -32,7 +33,8 @@ save_to_dir, save_prefix, save_format, subset, interpolation, keep_aspect_ratio,
         See `~gpuseq.ImageDataGenerator.flow_from_dataframe`.
     dtype : str
         Of the batches: float32, float16, float64, uint8; bfloat16 on a device.
-    on_error, prefetch, cache, memory_limit, decoder, exif_orientation, max_pixels, num_threads, rng, verbose
+    on_error, prefetch, cache, memory_limit, decoder, exif_orientation, max_pixels, num_threads, hw_decoder_load, \
+deterministic, rng, verbose
         See `~gpuseq.ImageDataGenerator.flow_from_directory`.
     **kwargs
         ``shard``, ``remainder`` and the arguments of `Sequence`.
@@ -49,6 +51,7 @@ save_to_dir, save_prefix, save_format, subset, interpolation, keep_aspect_ratio,
     ``keras.src.legacy.preprocessing.image.DataFrameIterator`` (Keras 3.15).
     """
 
+    @checked_arguments(*FURTHER_ARGUMENTS)
     def __init__(
         self,
         dataframe: Any,
@@ -82,6 +85,8 @@ save_to_dir, save_prefix, save_format, subset, interpolation, keep_aspect_ratio,
         exif_orientation: bool = False,
         max_pixels: int | None = None,
         num_threads: int | None = None,
+        hw_decoder_load: float = 0.65,
+        deterministic: bool = False,
         rng: str | None = None,
         verbose: bool = True,
         **kwargs: Any,
@@ -100,6 +105,19 @@ save_to_dir, save_prefix, save_format, subset, interpolation, keep_aspect_ratio,
         )
         self._check_class_mode(class_mode)
         self.dtype = checked_dtype(dtype, self.device)
+        reader = self._reader(
+            on_error=on_error,
+            prefetch=prefetch,
+            cache=cache,
+            memory_limit=memory_limit,
+            decoder=decoder,
+            exif_orientation=exif_orientation,
+            max_pixels=max_pixels,
+            num_threads=num_threads,
+            hw_decoder_load=hw_decoder_load,
+            deterministic=deterministic,
+        )
+        walk = self._walker(rng, batch_size=batch_size, shuffle=shuffle, seed=seed, **kwargs)
         self.directory = os.fspath(directory) if directory else ""
         check_frame(dataframe, x_col, y_col, weight_col, classes, class_mode)
         frame = dataframe
@@ -125,25 +143,11 @@ save_to_dir, save_prefix, save_format, subset, interpolation, keep_aspect_ratio,
                 f"no usable rows: {len(dataframe)} in the data frame, none left after the checks of file names, "
                 f"classes and subset. Names in {x_col!r} are looked up in directory={self.directory!r}"
             )
+        self._filepaths = [os.path.join(self.directory, name) for name in self.filenames]
+        self._open(reader(self._filepaths), walk)
         validated = "validated" if validate_filenames else "non-validated"
         belonging = f" belonging to {len(self.class_indices)} classes" if labelled else ""
         self._say(f"Found {self.samples} {validated} image filenames{belonging}.", verbose)
-        self._filepaths = [os.path.join(self.directory, name) for name in self.filenames]
-        self._open(
-            batch_size,
-            shuffle,
-            seed,
-            on_error=on_error,
-            prefetch=prefetch,
-            cache=cache,
-            memory_limit=memory_limit,
-            decoder=decoder,
-            exif_orientation=exif_orientation,
-            max_pixels=max_pixels,
-            num_threads=num_threads,
-            rng=rng,
-            **kwargs,
-        )
 
     def get_classes(self, df: Any, y_col: str) -> list[Any]:
         """Return the class index of each row, or the list of indices where a row has several labels.

@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from .arguments import did_you_mean
 from .arrays import Array
@@ -204,7 +205,7 @@ def checked_split(subset: str | None, generator: Any) -> tuple[float, float] | N
     """
     if subset is None:
         return None
-    check_choice("Invalid subset name: subset", subset, ("training", "validation"))
+    check_choice("subset", subset, ("training", "validation"))
     fraction = 0.0 if generator is None else generator._validation_split
     if subset == "training":
         return fraction, 1.0
@@ -215,14 +216,23 @@ def checked_split(subset: str | None, generator: Any) -> tuple[float, float] | N
     return 0.0, fraction
 
 
-def check_save_to_dir(save_to_dir: str | None) -> str | None:
-    """Return `save_to_dir` if it is None or an existing folder.
+def check_save_to_dir(save_to_dir: str | None, save_format: str) -> str | None:
+    """Return `save_to_dir` if it is None or an existing folder for files of a format that Pillow writes.
 
     Raises
     ------
     FileNotFoundError
         If there is no such folder. (Keras finds out at the first batch.)
+    ValueError
+        If there is no such format. (And so of this.)
     """
     if save_to_dir and not os.path.isdir(save_to_dir):
         raise FileNotFoundError(f"save_to_dir={save_to_dir!r} is not an existing folder: create it first")
+    if save_to_dir:
+        formats = [suffix[1:] for suffix in Image.registered_extensions()]
+        if str(save_format).lower() not in formats:
+            meant = did_you_mean(save_format, formats)
+            raise ValueError(
+                f"save_format must be an extension that Pillow knows, like 'png'; got {save_format!r}{meant}"
+            )
     return save_to_dir or None

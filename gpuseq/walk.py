@@ -22,7 +22,7 @@ from .plan import BatchPlan
 from .sequence import Sequence
 from .sharding import resolve_shard
 
-__all__ = ["BatchIndexError", "Walk"]
+__all__ = ["BatchIndexError", "Walk", "checked_walk"]
 
 STATE_VERSION = 1
 
@@ -43,14 +43,7 @@ class Walk(Sequence):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        _check_batch_size(batch_size)
-        _check_seed(seed)
-        rank, world = resolve_shard(shard)
-        self.walk = WalkOptions.parse(rng, rank, world, remainder)
-        if world > 1 and seed is None:
-            raise ValueError(
-                f"shard=({rank}, {world}) needs a seed: every rank must draw the same order. Pass seed=..."
-            )
+        self.walk = checked_walk(batch_size, seed, rng=rng, shard=shard, remainder=remainder)
         if rng == "keyed" and seed is None:
             seed = int(np.random.randint(2**31))
         self.dataset_size = n
@@ -348,6 +341,24 @@ class _IndexGenerator:
 
 class BatchIndexError(IndexError, ValueError):
     """A batch index outside the epoch: an IndexError to Python, a ValueError to code written for Keras."""
+
+
+def checked_walk(
+    batch_size: object,
+    seed: object,
+    *,
+    rng: object = "keras",
+    shard: tuple[int, int] | str | None = None,
+    remainder: object = "pad",
+    **_: object,
+) -> WalkOptions:
+    """Check what an iterator can be told about its walk before it is known how many samples there are."""
+    _check_batch_size(batch_size)
+    _check_seed(seed)
+    rank, world = resolve_shard(shard)
+    if world > 1 and seed is None:
+        raise ValueError(f"shard=({rank}, {world}) needs a seed: every rank must draw the same order. Pass seed=...")
+    return WalkOptions.parse(rng, rank, world, remainder)
 
 
 def _check_batch_size(batch_size: object) -> None:
