@@ -1,7 +1,7 @@
-"""Files to a batch of images on one GPU: JPEG decoded there by nvImageCodec, the rest on the host. No GPU has run it.
+"""Files to a batch of images on one GPU: JPEG decoded there by DALI or nvImageCodec, the rest on the host.
 
 What can be tried without one (routing, colour, orientation, crop and resize, the life of the buffers) is tried with the
-same class on nvImageCodec's CPU decoder.
+same class on nvImageCodec's CPU decoder. No GPU has run it yet.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class DeviceBatch:
     errors : list
         Item i is None where row i holds the image, else the error that names the file.
     decoders : list of str
-        Who decoded row i: "nvimgcodec" (on the device), "host", or "" for an error.
+        Who decoded row i: "device", "host", or "" for an error.
     """
 
     def __init__(
@@ -85,14 +85,15 @@ class DeviceDecoder:
     Parameters
     ----------
     options : DecodeOptions
-        How; needs a `target_size`. `hw_decoder_load` and `deterministic` choose the GPU's decoders.
+        How; needs a `target_size`. Its `decoder` ("dali", else nvImageCodec), `hw_decoder_load` and `deterministic`
+        choose among the GPU's decoders.
     device : str
         ``"cuda:N"``; ``"cpu"`` runs the same code on nvImageCodec's CPU decoder, for tests.
 
     Raises
     ------
     MissingDependencyError
-        If nvImageCodec is not installed.
+        If the decoder is not installed.
 
     References
     ----------
@@ -175,7 +176,7 @@ class DeviceDecoder:
         return DeviceBatch(
             np.array([*taken, *rest], np.int64),
             [*[None] * len(taken), *failed],
-            [*["nvimgcodec"] * len(taken), *["host" if error is None else "" for error in failed]],
+            [*["device"] * len(taken), *["host" if error is None else "" for error in failed]],
             images,
             block,
             self._ring,

@@ -1,4 +1,4 @@
-"""What `gpuseq.decode_device` runs on: nvImageCodec and its buffers on a GPU (for tests, the CPU), and its memory."""
+"""What `gpuseq.decode_device` runs on: a decoder and a stream on a GPU (for tests, the CPU), and memory for batches."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from . import decode_nvimgcodec, ops
+from . import decode_dali, decode_nvimgcodec, ops
 from .arrays import Array
 from .compat import cpu_count
 from .options import DecodeOptions
@@ -18,25 +18,24 @@ __all__ = ["Block", "CpuEngine", "Engine", "GpuEngine", "Ring", "open_engine"]
 
 
 class GpuEngine:
-    """nvImageCodec on one GPU, and a stream of our own for all that belongs to decoding.
+    """DALI or nvImageCodec on one GPU, and a stream of our own for all that belongs to decoding.
 
     Parameters
     ----------
     device : str
         ``"cuda:N"``.
     options : DecodeOptions
-        Its `hw_decoder_load`, `deterministic` and `num_threads`.
+        Its `decoder` ("dali", else nvImageCodec), `hw_decoder_load`, `deterministic` and `num_threads`.
 
     Raises
     ------
     MissingDependencyError
-        If nvImageCodec is not installed.
+        If the decoder is not installed.
     """
 
     def __init__(self, device: str, options: DecodeOptions) -> None:
         import cupy
 
-        codec = decode_nvimgcodec.check()
         self.device = device
         self._cupy = cupy
         self._ordinal = int(device.partition(":")[2])
@@ -44,7 +43,7 @@ class GpuEngine:
             self._stream = cupy.cuda.Stream(non_blocking=True)
         load = 0.0 if options.deterministic else options.hw_decoder_load
         threads = options.num_threads or cpu_count()
-        self._buffers = _Buffers(codec, self._ordinal, _gpu_backends(codec, load), threads, self._stream.ptr)
+        self._images: Images = _decoder_of(options)(self._ordinal, self._stream.ptr, threads, load)
 
     @contextmanager
     def here(self) -> Iterator[None]:
@@ -53,7 +52,7 @@ class GpuEngine:
             yield
 
     def decode(self, encoded: list[bytes]) -> list[Any]:
-        """Return nvImageCodec's image for each, in the order of the stream, None where it failed; valid until the next.
+        """Return the decoder's image for each, in the order of the stream, None where it failed; valid until the next.
 
         Parameters
         ----------
@@ -61,11 +60,12 @@ class GpuEngine:
             Whole JPEG files.
         """
         with self.here():
-            return self._buffers.decode(encoded)
+            return self._images.decode(encoded)
 
     def array(self, image: Any) -> Array:
         """Return a view of an image, ``(H, W, 3)``, uint8, on the device."""
-        return self._cupy.asarray(image)
+        # DLPack carries the order of streams, which DALI's other protocol does not.
+        return self._cupy.from_dlpack(image)
 
     def synchronize(self) -> None:
         """Let the host wait for the stream."""
@@ -91,21 +91,18 @@ class CpuEngine:
     Parameters
     ----------
     options : DecodeOptions
-        Its `num_threads`.
+        Its `decoder` and `num_threads`.
 
     Raises
     ------
     MissingDependencyError
-        If nvImageCodec is not installed.
+        If the decoder is not installed.
     """
 
     device = "cpu"
 
     def __init__(self, options: DecodeOptions) -> None:
-        codec = decode_nvimgcodec.check()
-        backends = [codec.Backend(codec.BackendKind.CPU_ONLY)]
-        threads = options.num_threads or cpu_count()
-        self._buffers = _Buffers(codec, codec.NVIMGCODEC_DEVICE_CPU_ONLY, backends, threads, 0)
+        self._images: Images = _decoder_of(options)(None, 0, options.num_threads or cpu_count(), 0.0)
 
     def here(self) -> AbstractContextManager[None]:
         """Do nothing."""
@@ -113,7 +110,7 @@ class CpuEngine:
 
     def decode(self, encoded: list[bytes]) -> list[Any]:
         """As `GpuEngine.decode`."""
-        return self._buffers.decode(encoded)
+        return self._images.decode(encoded)
 
     def array(self, image: Any) -> Array:
         """Return a view of an image, ``(H, W, 3)``, uint8, on the host."""
@@ -128,6 +125,13 @@ class CpuEngine:
 
     def wait(self, event: Any) -> None:
         """Do nothing."""
+
+
+Images: TypeAlias = decode_dali.DeviceImages | decode_nvimgcodec.DeviceImages
+
+
+def _decoder_of(options: DecodeOptions) -> type[Images]:
+    return decode_dali.DeviceImages if options.decoder == "dali" else decode_nvimgcodec.DeviceImages
 
 
 Engine: TypeAlias = GpuEngine | CpuEngine
@@ -201,41 +205,3 @@ class Ring:
 
     def __len__(self) -> int:
         return len(self._blocks)
-
-
-class _Buffers:
-    """A decoder and the images that it writes to: nvImageCodec's own memory, used again by every call."""
-
-    def __init__(self, codec: Any, device_id: int, backends: list[Any], num_threads: int, stream: int) -> None:
-        self._codec = codec
-        self._stream = stream
-        # Pillow smooths subsampled chroma, which nvJPEG does only when asked.
-        self._decoder = codec.Decoder(
-            device_id=device_id, max_num_cpu_threads=num_threads, backends=backends, options=":fancy_upsampling=1"
-        )
-        self._params = decode_nvimgcodec.params(codec, "RGB")
-        self._images: list[Any] = []
-
-    def decode(self, encoded: list[bytes]) -> list[Any]:
-        num_reused = min(len(encoded), len(self._images))
-        found = self._decode(encoded[:num_reused], self._images[:num_reused]) + self._decode(encoded[num_reused:], None)
-        # A buffer whose file failed stays in its place; it is as good for the next one.
-        for number, image in enumerate(found[:num_reused]):
-            self._images[number] = self._images[number] if image is None else image
-        self._images += [image for image in found[num_reused:] if image is not None]
-        return found
-
-    def _decode(self, encoded: list[bytes], images: list[Any] | None) -> list[Any]:
-        if not encoded:
-            return []
-        streams = [self._codec.CodeStream(data) for data in encoded]
-        reuse = {} if images is None else {"images": images}
-        return list(self._decoder.decode(streams, params=self._params, cuda_stream=self._stream, **reuse))
-
-
-def _gpu_backends(codec: Any, hw_decoder_load: float) -> list[Any]:
-    """Return nvImageCodec's backends for a GPU, in the order in which they are asked."""
-    kinds = codec.BackendKind
-    backends = [codec.Backend(kinds.HW_GPU_ONLY, load_hint=hw_decoder_load)] if hw_decoder_load > 0 else []
-    # What neither takes (arithmetic coding, say) comes back as None and goes to the host.
-    return [*backends, codec.Backend(kinds.GPU_ONLY), codec.Backend(kinds.HYBRID_CPU_GPU)]

@@ -1,4 +1,4 @@
-"""nvImageCodec on the CPU: encoded buffers in, arrays out, None for each that failed. Imported at first use."""
+"""nvImageCodec: encoded buffers in, images out, None for each that failed. Imported at first use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from .compat import require
 from .decode_routes import Layout
 
-__all__ = ["check", "decode_host", "params", "parses"]
+__all__ = ["DeviceImages", "check", "decode_host", "parses"]
 
 _local = threading.local()
 
@@ -52,7 +52,7 @@ def decode_host(encoded: Sequence[bytes], layout: Layout, num_threads: int) -> l
     if not encoded:
         return []
     codec = check()
-    images = _decoder(codec, num_threads).decode(list(encoded), params=params(codec, layout))
+    images = _decoder(codec, num_threads).decode(list(encoded), params=_params(codec, layout))
     return [_to_host(image) for image in images]
 
 
@@ -70,6 +70,75 @@ def parses(encoded: bytes) -> bool:
         return bool(stream.height and stream.width)
     except RuntimeError:
         return False
+
+
+class DeviceImages:
+    """A decoder and the images that it writes to: nvImageCodec's own memory, used again by every call.
+
+    Parameters
+    ----------
+    device_id : int or None
+        CUDA ordinal. None decodes on the CPU, into the host's memory.
+    stream : int
+        Handle of the CUDA stream on which everything is queued.
+    num_threads : int
+        The decoder's own threads.
+    hw_decoder_load : float
+        Share of a batch, 0 to 1, for the JPEG engine of GPUs that have one; 0 leaves all to the CUDA decoder.
+
+    Raises
+    ------
+    MissingDependencyError
+        If nvImageCodec is not installed.
+    """
+
+    def __init__(self, device_id: int | None, stream: int, num_threads: int, hw_decoder_load: float) -> None:
+        self._codec = check()
+        self._stream = stream
+        # Pillow smooths subsampled chroma, which nvJPEG does only when asked.
+        self._decoder = self._codec.Decoder(
+            device_id=self._codec.NVIMGCODEC_DEVICE_CPU_ONLY if device_id is None else device_id,
+            max_num_cpu_threads=num_threads,
+            backends=_backends(self._codec, device_id, hw_decoder_load),
+            options=":fancy_upsampling=1",
+        )
+        self._params = _params(self._codec, "RGB")
+        self._images: list[Any] = []
+
+    def decode(self, encoded: Sequence[bytes]) -> list[Any]:
+        """Return an image ``(H, W, 3)``, uint8, for each, None where it failed; overwritten by the next call.
+
+        Valid in the order of the stream.
+
+        Parameters
+        ----------
+        encoded : sequence of bytes
+            Whole JPEG files.
+        """
+        num_reused = min(len(encoded), len(self._images))
+        found = self._decode(encoded[:num_reused], self._images[:num_reused]) + self._decode(encoded[num_reused:], None)
+        # A buffer whose file failed stays in its place; it is as good for the next one.
+        for number, image in enumerate(found[:num_reused]):
+            self._images[number] = self._images[number] if image is None else image
+        self._images += [image for image in found[num_reused:] if image is not None]
+        return found
+
+    def _decode(self, encoded: Sequence[bytes], images: list[Any] | None) -> list[Any]:
+        if not encoded:
+            return []
+        streams = [self._codec.CodeStream(data) for data in encoded]
+        reuse = {} if images is None else {"images": images}
+        return list(self._decoder.decode(streams, params=self._params, cuda_stream=self._stream, **reuse))
+
+
+def _backends(codec: Any, device_id: int | None, hw_decoder_load: float) -> list[Any]:
+    """Return nvImageCodec's backends, in the order in which they are asked."""
+    kinds = codec.BackendKind
+    if device_id is None:
+        return [codec.Backend(kinds.CPU_ONLY)]
+    backends = [codec.Backend(kinds.HW_GPU_ONLY, load_hint=hw_decoder_load)] if hw_decoder_load > 0 else []
+    # What neither takes (arithmetic coding, say) comes back as None and goes to the host.
+    return [*backends, codec.Backend(kinds.GPU_ONLY), codec.Backend(kinds.HYBRID_CPU_GPU)]
 
 
 def _to_host(image: Any) -> np.ndarray | None:
@@ -91,15 +160,7 @@ def _decoder(codec: Any, num_threads: int) -> Any:
     return decoders[num_threads]
 
 
-def params(codec: Any, layout: Layout) -> Any:
-    """Return the decode parameters that agree with Pillow.
-
-    Parameters
-    ----------
-    codec : module
-        From `check`.
-    layout : {"RGB", "RGBA"}
-        Channels wanted.
-    """
+def _params(codec: Any, layout: Layout) -> Any:
+    """Return the decode parameters that agree with Pillow."""
     color = codec.ColorSpec.SRGB if layout == "RGB" else codec.ColorSpec.UNCHANGED
     return codec.DecodeParams(apply_exif_orientation=False, color_spec=color, allow_any_depth=False)

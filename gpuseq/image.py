@@ -242,8 +242,8 @@ class ImageDataGenerator(FittedTransforms):  # numpydoc ignore=PR02
         memory_limit : int or None
             Bytes for the cache. None: 70 % of what is free.
         decoder : {"auto", "dali", "nvimgcodec", "pillow"}
-            Who decodes; what it cannot decode exactly goes to Pillow. On a GPU "nvimgcodec" decodes JPEG files there,
-            to pixels that are close to Pillow's and not equal; all others decode on the host.
+            Who decodes; what it cannot decode exactly goes to Pillow. "auto" is Pillow. On a GPU "dali" and
+            "nvimgcodec" decode JPEG files there, to pixels that are close to Pillow's and not equal.
         exif_orientation : bool
             Turn images as their EXIF tag says. Keras does not.
         max_pixels : int or None

@@ -124,8 +124,8 @@ class FileSource:
     memory_limit : int or None
         Bytes for the cache. None: 70 % of what is free.
     device : str
-        ``"cpu"`` or ``"cuda:N"``: where images are handed over. There, with ``decoder="nvimgcodec"``, JPEG files are
-        decoded, and images resized, on the device.
+        ``"cpu"`` or ``"cuda:N"``: where images are handed over. On a GPU, with ``decoder="dali"`` or
+        ``"nvimgcodec"``, JPEG files are decoded, and resized, there.
 
     Attributes
     ----------
@@ -159,7 +159,7 @@ class FileSource:
         self._executor: ThreadPoolExecutor | None = None
         self._finalizer: Any = None
         self.device = device
-        self.decodes_on_device = device != "cpu" and options.decoder == "nvimgcodec"
+        self.decodes_on_device = device != "cpu" and options.decoder in ("dali", "nvimgcodec")
         self._device_decoder: DeviceDecoder | None = None
         self.cache: ImageCache | None = None
         if cache is not None:

@@ -1,4 +1,4 @@
-"""Folders decoded "on the GPU": nvImageCodec's CPU decoder and the stand-in for CuPy in the place of one."""
+"""Folders decoded "on the GPU": the decoders' CPU side and the stand-in for CuPy in the place of one."""
 
 from __future__ import annotations
 
@@ -51,24 +51,24 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[StandInEngine]]:
     assert made[0].num_decoded
 
 
-def flows(tree: Path, on_host: dict[str, Any], **options: Any) -> tuple[Any, Any]:
+def flows(tree: Path, on_host: dict[str, Any], decoder: str = "nvimgcodec", **options: Any) -> tuple[Any, Any]:
     arguments = {"target_size": (10, 12), "batch_size": 4, "seed": 2, "verbose": False, "interpolation": "bilinear"}
     with quiet():
         wanted = generator("cpu", **GEOMETRY, rescale=1 / 255).flow_from_directory(tree, **arguments, **on_host)
         got = generator("cuda", **GEOMETRY, rescale=1 / 255).flow_from_directory(
-            tree, **arguments, **on_host, **options, decoder="nvimgcodec"
+            tree, **arguments, **on_host, **options, decoder=decoder
         )
     return got, wanted
 
 
 @pytest.mark.parametrize("cache", [None, "device", "host", "auto"])
-@pytest.mark.parametrize("prefetch", [0, 2])
+@pytest.mark.parametrize(("decoder", "prefetch"), [("nvimgcodec", 0), ("nvimgcodec", 2), ("dali", 2)])
 def test_the_batches_are_the_hosts(
-    engines: list[StandInEngine], tmp_path: Path, cache: str | None, prefetch: int
+    engines: list[StandInEngine], tmp_path: Path, cache: str | None, decoder: str, prefetch: int
 ) -> None:
     tree = write_tree(tmp_path / "tree")
     limit = {"auto": 900}.get(cache or "")
-    got, wanted = flows(tree, {"prefetch": prefetch}, cache=cache, memory_limit=limit)
+    got, wanted = flows(tree, {"prefetch": prefetch}, decoder, cache=cache, memory_limit=limit)
     for _ in range(2 * len(wanted) + 1):
         assert_equal_but_on_device(next(got), next(wanted))
     last = len(wanted) - 1

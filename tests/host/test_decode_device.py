@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpuseq import decode, decode_device, decode_engine
+from gpuseq import decode, decode_device, decode_nvimgcodec
 from gpuseq.arrays import ColorMode, literals
 from gpuseq.errors import ImageFileError
 from gpuseq.options import DecodeOptions
@@ -20,9 +20,18 @@ pytest.importorskip("nvidia.nvimgcodec")
 pytestmark = pytest.mark.dali
 
 
+@pytest.fixture(params=["nvimgcodec", "dali"], autouse=True)
+def which(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each test with each decoder."""
+    monkeypatch.setitem(DEFAULTS, "decoder", request.param)
+    return request.param
+
+
+DEFAULTS: dict[str, Any] = {"target_size": (20, 30), "interpolation": "bilinear", "num_threads": 2}
+
+
 def decoder(**options: Any) -> decode_device.DeviceDecoder:
-    options = {"target_size": (20, 30), "interpolation": "bilinear", **options}
-    return decode_device.DeviceDecoder(DecodeOptions(num_threads=2, **options), "cpu")
+    return decode_device.DeviceDecoder(DecodeOptions(**{**DEFAULTS, **options}), "cpu")
 
 
 def in_order(batch: decode_device.DeviceBatch) -> tuple[list[Any], list[str]]:
@@ -40,7 +49,7 @@ def test_the_matrix_equals_pillow(color_mode: Any, options: dict[str, Any]) -> N
     options = {"color_mode": color_mode, "target_size": (29, 31), "interpolation": "bicubic", **options}
     expected = decode.decode(encoded, DecodeOptions(**options), names)
     images, decoders = in_order(decoder(**options).decode(encoded, names))
-    on_device = [name for name, by in zip(names, decoders, strict=True) if by == "nvimgcodec"]
+    on_device = [name for name, by in zip(names, decoders, strict=True) if by == "device"]
     assert on_device == [name for name in names if name.startswith("jpeg_") and name != "jpeg_cmyk"]
     dtype = decode.common_dtype([image for image in expected if isinstance(image, np.ndarray)])
     for name, got, want in zip(names, images, expected, strict=True):
@@ -56,7 +65,7 @@ def test_bad_files_stand_alone(tmp_path: Path) -> None:
         paths.append(str(tmp_path / str(number)))
     paths.insert(3, str(tmp_path / "missing"))
     images, decoders = in_order(decoder().decode_files(paths))
-    assert decoders == ["nvimgcodec", *[""] * (len(paths) - 2), "nvimgcodec"]
+    assert decoders == ["device", *[""] * (len(paths) - 2), "device"]
     for path, image in zip(paths[1:-1], images[1:-1], strict=True):
         assert isinstance(image, ImageFileError)
         assert image.path == path
@@ -97,7 +106,7 @@ def test_what_exceeds_the_memory_for_images_goes_to_the_host() -> None:
     ring = decoder()
     ring._max_bytes = 2 * 53 * 37 * 3
     images, decoders = in_order(ring.decode(encoded, list("abcde")))
-    assert sorted(decoders) == ["host"] * 3 + ["nvimgcodec"] * 2
+    assert sorted(decoders) == ["device"] * 2 + ["host"] * 3
     for image in images:
         assert_same(image, images[0])
 
@@ -190,10 +199,10 @@ def test_the_hardware_share_is_checked(load: float) -> None:
 def test_the_backends_for_a_gpu() -> None:
     from nvidia import nvimgcodec
 
-    kinds = [backend.backend_kind.name for backend in decode_engine._gpu_backends(nvimgcodec, 0.65)]
+    kinds = [backend.backend_kind.name for backend in decode_nvimgcodec._backends(nvimgcodec, 0, 0.65)]
     assert kinds == ["HW_GPU_ONLY", "GPU_ONLY", "HYBRID_CPU_GPU"]
-    assert decode_engine._gpu_backends(nvimgcodec, 0.65)[0].load_hint == pytest.approx(0.65)
-    pinned = [backend.backend_kind.name for backend in decode_engine._gpu_backends(nvimgcodec, 0.0)]
+    assert decode_nvimgcodec._backends(nvimgcodec, 0, 0.65)[0].load_hint == pytest.approx(0.65)
+    pinned = [backend.backend_kind.name for backend in decode_nvimgcodec._backends(nvimgcodec, 0, 0.0)]
     assert pinned == ["GPU_ONLY", "HYBRID_CPU_GPU"]
 
 
