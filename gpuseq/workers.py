@@ -5,13 +5,29 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 
-__all__ = ["close_pools", "for_each"]
+__all__ = ["close_pools", "fair_share", "for_each"]
 
 _pools: dict[int, ThreadPoolExecutor] = {}
 _lock = threading.Lock()
+_num_at_work = 0  # calls of for_each that run on several threads now
+
+
+def fair_share(num_threads: int) -> int:
+    """Return how many threads a chain of short NumPy calls should take: half of `num_threads` while others are at work.
+
+    Files that are decoded ahead keep the cores busy in long calls without the GIL. Short calls that join them on as many
+    threads spend their time handing the GIL round: beside a decoder on two cores, one thread is faster than two.
+
+    Parameters
+    ----------
+    num_threads : int
+        What it would take alone.
+    """
+    return max(1, num_threads // 2) if _num_at_work else num_threads
 
 
 def for_each(work: Callable[[int], None], count: int, num_threads: int) -> None:
@@ -40,18 +56,20 @@ def for_each(work: Callable[[int], None], count: int, num_threads: int) -> None:
             stop.set()
             raise
 
-    futures: list[Future[None]] = []
     helpers = min(num_threads, count) - 1
-    if helpers > 0:
-        pool = _pool(num_threads - 1)
-        futures = [pool.submit(run) for _ in range(helpers)]
-    try:
+    if helpers <= 0:
         run()
-    finally:
-        # Those that never started have nothing left to do. They are not waited for: a pool that is busy, perhaps with
-        # our own caller, would take them up late or never.
-        started = [future for future in futures if not future.cancel()]
-        wait(started)
+        return
+    pool = _pool(num_threads - 1)
+    with _at_work():
+        futures: list[Future[None]] = [pool.submit(run) for _ in range(helpers)]
+        try:
+            run()
+        finally:
+            # Those that never started have nothing left to do. They are not waited for: a pool that is busy, perhaps
+            # with our own caller, would take them up late or never.
+            started = [future for future in futures if not future.cancel()]
+            wait(started)
     for future in started:
         future.result()
 
@@ -73,10 +91,23 @@ def _pool(size: int) -> ThreadPoolExecutor:
         return pool
 
 
+@contextmanager
+def _at_work() -> Iterator[None]:
+    global _num_at_work
+    with _lock:
+        _num_at_work += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _num_at_work -= 1
+
+
 def _forget_pools() -> None:
     # A forked child inherits the objects without their threads.
-    global _lock
+    global _lock, _num_at_work
     _lock = threading.Lock()
+    _num_at_work = 0
     _pools.clear()
 
 
