@@ -124,7 +124,7 @@ class ImageCache:
             Shape ``(N,)``: the row of `images` for each sample; of no meaning for those that are not good.
         """
         eight_bit = decoded.dtype == np.uint8
-        with self._lock:
+        with self._lock, ops._on(self.block):  # its device need not be the current one
             if eight_bit and len(missing):
                 self._keep(indices[missing], tokens, decoded, is_good)
             slots = self._slots[indices]

@@ -106,8 +106,10 @@ def warp_spline(images: Array, params: np.ndarray, options: AugmentOptions, orde
     """CUDA twin of `gpuseq.ops.warp_spline`, by ``cupyx.scipy.ndimage``; the contract is written there.
 
     One chain of launches per plane, in double as SciPy's. CuPy adds the offset last where SciPy adds it first, so the
-    two agree to rounding but not to the bit.
+    two agree to rounding but not to the bit. Integers are rounded here: cupyx lets what overshoots wrap around, where
+    SciPy stops at 0 and 255.
     """
+    import cupy
     from cupyx.scipy import ndimage
 
     from .matrix import inverse_maps, is_identity
@@ -120,15 +122,15 @@ def warp_spline(images: Array, params: np.ndarray, options: AugmentOptions, orde
     device_maps = device.to_device(maps_n23)
     for sample in np.flatnonzero(~is_identity(params)).tolist():
         for channel in range(num_channels):
-            out_nchw[sample, channel] = ndimage.affine_transform(
+            plane = ndimage.affine_transform(
                 out_nchw[sample, channel].astype(np.float64),
                 device_maps[sample, :, :2],
                 tuple(maps_n23[sample, :, 2]),
-                output=out.dtype,
                 order=order,
                 mode=options.fill_mode,
                 cval=options.cval,
             )
+            out_nchw[sample, channel] = cupy.clip(cupy.floor(plane + 0.5), 0, 255) if options.round_affine else plane
     return out
 
 

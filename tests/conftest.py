@@ -16,6 +16,7 @@ import pytest
 from hypothesis import settings
 
 from gpuseq import compat
+from tests.cuda import rehearsal
 
 # The same examples on every machine and in every run: a suite that passes today passes tomorrow.
 settings.register_profile("gpuseq", deadline=None, derandomize=True)
@@ -25,6 +26,13 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "gpuseq"))
 REQUIRE_GPU = "GPUSEQ_REQUIRE_GPU"
 REQUIRE_FRAMEWORKS = "GPUSEQ_REQUIRE_FRAMEWORKS"
 _skipped_for_want_of_a_gpu: list[str] = []
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Put the stand-ins in a GPU's place where that is asked for: see `tests.cuda.rehearsal`."""
+    if rehearsal.ENABLED:
+        rehearsal.install()
+        config.pluginmanager.register(rehearsal.Rehearsal())
 
 
 def _required(name: str) -> bool:

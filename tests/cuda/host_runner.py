@@ -23,7 +23,7 @@ import pytest
 
 from gpuseq import device, kernels
 
-__all__ = ["CACHE_FOLDER", "HostKernel", "HostRun", "Launch", "build", "install", "num_launches"]
+__all__ = ["CACHE_FOLDER", "HostKernel", "HostRun", "Launch", "build", "host_kernel", "install", "num_launches"]
 
 _launches = 0
 
@@ -139,11 +139,12 @@ class HostRun:
         """Stand in for `gpuseq.kernels.load`."""
         self.num_launches += 1
         self.variants.append((name, macros))
-        return _host_kernel(name, macros, self.how, self.flags)
+        return host_kernel(name, macros, self.how, self.flags)
 
 
 @cache
-def _host_kernel(name: str, macros: kernels.Macros, how: Launch, flags: tuple[str, ...]) -> HostKernel:
+def host_kernel(name: str, macros: kernels.Macros, how: Launch = Launch(), flags: tuple[str, ...] = ()) -> HostKernel:
+    """Return a kernel that is made once per process."""
     return HostKernel(name, macros, how, flags)
 
 

@@ -1,208 +1,240 @@
 """A stand-in for CuPy on the host, so that everything above the kernels runs with ``device="cuda"`` without a GPU.
 
-`DeviceArray` is a NumPy array that refuses, as CuPy's does, to be mixed with host arrays or read as one; the kernels
-run through `host_runner`. What it cannot show is what only a GPU has: streams, races, memory, speed.
+Arrays live in NumPy's memory, kernels are compiled by g++ (`host_runner`), and the order of streams is watched instead
+of run (`standin_streams`). What it cannot show is what only a GPU has: speed, real memory, the frameworks' own CUDA.
+``tests/cuda/test_conformance.py`` holds it to the real CuPy: it offers nothing that CuPy lacks.
 """
 
 from __future__ import annotations
 
-import ctypes
+import importlib.machinery
 import sys
+import threading
 import types
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pytest
 
-from gpuseq import compat, device, kernels
-from tests.cuda import host_runner
+from gpuseq import compat, device, kernels, ops_cuda, ops_cuda_resize
+from tests.cuda import host_runner, standin_array, standin_memory, standin_streams
+from tests.cuda.standin_array import ndarray as DeviceArray  # noqa: N812
+from tests.cuda.standin_memory import FREE_BYTES, OutOfMemoryError
+from tests.cuda.standin_streams import NUM_DEVICES, Device, RaceError
 
-__all__ = ["NUM_DEVICES", "DeviceArray", "install"]
+__all__ = ["MODULES", "NUM_DEVICES", "DeviceArray", "RaceError", "install", "modules"]
 
-NUM_DEVICES = 2
-FREE_BYTES = 1 << 28
+MODULES = ("cupy", "cupy.cuda", "cupy.cuda.memory", "cupy.cuda.runtime", "cupy.random", "cupyx", "cupyx.scipy")
 
-
-class _Current:
-    device = 0
-
-
-class Device:
-    """``cupy.cuda.Device``: a context that makes it the current one."""
-
-    def __init__(self, id: int | None = None) -> None:
-        self.id = _Current.device if id is None else id
-        assert 0 <= self.id < NUM_DEVICES
-        self._outer: list[int] = []
-
-    def __enter__(self) -> Device:
-        self._outer.append(_Current.device)
-        _Current.device = self.id
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        _Current.device = self._outer.pop()
+_FUNCTIONS = (
+    *("abs", "all", "any", "arange", "argmax", "array_equal", "ascontiguousarray", "broadcast_to", "clip"),
+    *("concatenate", "copyto", "dot", "empty_like", "expand_dims", "floor", "full", "isfinite", "isnan", "matmul"),
+    *("maximum", "mean", "minimum", "moveaxis", "ones", "rint", "rollaxis", "sqrt", "square", "stack", "std", "sum"),
+    *("transpose", "where", "zeros", "zeros_like"),
+)
+_TYPES = ("bool_", "float16", "float32", "float64", "int8", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 
 
-class DeviceArray(np.ndarray):
-    """``cupy.ndarray``: knows its device, and does not mix with host arrays."""
-
-    device_id: int = 0
-
-    def __array_finalize__(self, parent: Any) -> None:
-        self.device_id = getattr(parent, "device_id", _Current.device)
-
-    @property
-    def device(self) -> Device:  # type: ignore[override]
-        return Device(self.device_id)
-
-    @property
-    def data(self) -> Any:  # type: ignore[override]
-        return types.SimpleNamespace(ptr=self.ctypes.data)
-
-    def get(self) -> np.ndarray:
-        return np.array(self.view(np.ndarray))
-
-    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
-        out = options.pop("out", ())
-        for operand in (*inputs, *out):
-            if type(operand) is np.ndarray and operand.ndim:
-                raise TypeError(
-                    f"Unsupported type {type(operand)}: a host array meets a device array in {ufunc.__name__}"
-                )
-        plain = [operand.view(np.ndarray) if isinstance(operand, DeviceArray) else operand for operand in inputs]
-        if out:
-            options["out"] = tuple(operand.view(np.ndarray) for operand in out)
-        result = getattr(ufunc, method)(*plain, **options)
-        return out[0] if out else _on_device(result)
-
-    def __array_function__(self, function: Any, kinds: Any, arguments: Any, options: Any) -> Any:
-        raise TypeError(f"numpy.{function.__name__} was called on a device array")
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        if type(value) is np.ndarray and value.ndim:
-            raise TypeError("a host array is assigned into a device array")
-        np.ndarray.__setitem__(self.view(np.ndarray), key, value)
-
-    def __array__(self, *arguments: Any, **options: Any) -> Any:
-        raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()`")
+_one_at_a_time = threading.Lock()
 
 
-def _on_device(result: Any) -> Any:
-    if isinstance(result, (np.ndarray, np.generic)):
-        return np.asarray(result).view(DeviceArray)
-    return result
+class RawKernel:
+    """``cupy.RawKernel``, run by g++'s code; counts are kept by `host_runner`."""
 
+    def __init__(self, name: str, kernel: host_runner.HostKernel) -> None:
+        self.name, self._kernel = name, kernel
 
-def _call(function: Callable[..., Any]) -> Callable[..., Any]:
-    def call(*arguments: Any, **options: Any) -> Any:
-        def plain(value: Any) -> Any:
+    def __call__(self, grid: Any, block: Any, args: Sequence[Any], *, shared_mem: int = 0) -> None:
+        if type(grid) is not tuple or type(block) is not tuple:
+            raise TypeError("Argument 'grid' or 'block' has incorrect type: expected tuple")
+        assert 0 < len(grid) <= 3
+        assert all(1 <= size <= limit for size, limit in zip(grid, (2**31 - 1, 65535, 65535), strict=False)), grid
+        assert 1 <= block[0] <= 1024
+        assert shared_mem <= 48 << 10, "more dynamic shared memory needs a function attribute"
+        arrays = []
+        plain: list[Any] = []
+        for (parameter, kind), value in zip(kernels.SIGNATURES[self.name][1], args, strict=True):
             if isinstance(value, DeviceArray):
-                return value.view(np.ndarray)
-            return [plain(item) for item in value] if isinstance(value, list) else value
-
-        return _on_device(function(*map(plain, arguments), **{name: plain(value) for name, value in options.items()}))
-
-    return call
-
-
-class _Event:
-    done = True
-
-    def __init__(self, **options: Any) -> None: ...
-
-    def record(self, stream: Any = None) -> None: ...
-
-    def synchronize(self) -> None: ...
+                arrays.append(value)
+                plain.append(value._host)
+            elif isinstance(value, np.ndarray):
+                raise AssertionError(f"{parameter} of {self.name} is a host array: its address means nothing there")
+            else:
+                assert isinstance(value, np.generic), f"{parameter} of {self.name} is a {type(value)}"
+                plain.append(None if kind == "pointer" else value)
+        # The kernels read all but the last array, `out`; the reductions write their last one, too.
+        standin_array.use(f"kernel {self.name}", arrays[:-1], arrays[-1:])
+        with _one_at_a_time:  # g++'s code keeps a block's threads in one place
+            self._kernel.launch(grid, block[0], plain, shared_mem)
 
 
-class _Stream:
-    ptr = 0
-    done = True
+class RawModule:
+    """``cupy.RawModule`` for the texts of `gpuseq.kernels`."""
 
-    def synchronize(self) -> None: ...
+    def __init__(self, *, code: str, options: tuple[str, ...] = ()) -> None:
+        assert type(options) is tuple
+        self._code = code
+        fixed = kernels.COMPILE_OPTIONS
+        assert options[: len(fixed)] == fixed
+        defines = [option.removeprefix("-D").partition("=") for option in options[len(fixed) :]]
+        self._macros = tuple((name, value) for name, _, value in defines)
 
-    def wait_event(self, event: Any) -> None: ...
+    def get_function(self, name: str) -> RawKernel:
+        assert self._code == kernels.pasted_source(kernels.SIGNATURES[name][0])
+        return RawKernel(name, host_runner.host_kernel(name, self._macros))
 
 
-class _PinnedMemory:
-    """Pinned memory as CuPy has it: a buffer with an address."""
+def _asarray(a: Any, dtype: Any = None, order: Any = None, *, copy: Any = None, blocking: bool = False) -> DeviceArray:
+    if not isinstance(a, DeviceArray):
+        return standin_array.on_device(a, dtype)
+    if a._memptr.device_id == standin_streams.current_device():
+        return a if dtype is None else a.astype(dtype, copy=False)
+    # From device to device, as CuPy does it: on the current stream, with nothing else said about order.
+    moved = DeviceArray(a.shape, a.dtype)
+    moved._host[...] = a._host
+    memory = a._memptr.mem
+    standin_streams.timeline().enqueue("a copy between devices", [getattr(memory, "memory", memory)], [])
+    standin_array.use("a copy between devices", [], [moved])
+    return moved if dtype is None else moved.astype(dtype, copy=False)
 
-    def __new__(cls, num_bytes: int) -> Any:
-        block = (ctypes.c_char * num_bytes)()
-        view = np.frombuffer(block, np.uint8)
 
-        class Memory(np.ndarray):
-            ptr = ctypes.addressof(block)
+def _array(
+    obj: Any, dtype: Any = None, copy: bool = True, order: str = "K", subok: bool = False, ndmin: int = 0
+) -> DeviceArray:
+    made = _asarray(obj, dtype)
+    if copy and made is obj:
+        made = made.copy(order)
+    return made if order == "K" or made.flags.c_contiguous else made.copy(order)
 
-        return view.view(Memory)
+
+def _from_dlpack(array: Any, *, device: Any = None, copy: Any = None) -> DeviceArray:
+    host = np.from_dlpack(array)
+    memory = standin_memory.UnownedMemory(host.ctypes.data, max(host.nbytes, 1), array)
+    made = DeviceArray.__new__(DeviceArray)
+    made._become(host, standin_memory.MemoryPointer(memory, 0))
+    return made
+
+
+def _affine_transform(
+    input: Any,
+    matrix: Any,
+    offset: Any = 0.0,
+    output_shape: Any = None,
+    output: Any = None,
+    order: int = 3,
+    mode: str = "constant",
+    cval: float = 0.0,
+    prefilter: bool = True,
+    *,
+    texture_memory: bool = False,
+    float64_coords: bool = False,
+) -> DeviceArray:
+    """``cupyx.scipy.ndimage.affine_transform``; unlike SciPy's it wraps around where an integer overflows."""
+    from scipy import ndimage
+
+    if not isinstance(input, DeviceArray) or not isinstance(matrix, DeviceArray):
+        raise TypeError("the image and the matrix must be device arrays")
+    assert output_shape is None
+    assert not isinstance(output, DeviceArray), "an array to write to is not rehearsed"
+    precision = input.dtype if input.dtype.kind == "f" else np.float32
+    standin_array.use("affine_transform", [input, matrix], [])
+    arguments = (input._host.astype(precision), matrix._host.astype(precision), tuple(map(float, offset)))
+    moved = ndimage.affine_transform(*arguments, order=order, mode=mode, cval=cval, prefilter=prefilter)
+    target = standin_array.checked_dtype(input.dtype if output is None else output)
+    if target.kind in "iu":
+        moved = np.rint(moved).astype(np.int64)
+    return standin_array.adopt(moved.astype(target), None)
+
+
+def _random(size: Any = None, dtype: Any = float) -> DeviceArray:
+    return standin_array.on_device(np.random.default_rng(0).random(size, np.dtype(dtype)))  # type: ignore[arg-type]
 
 
 def _module(name: str, **members: Any) -> Any:
     module = types.ModuleType(name)
+    module.__spec__ = importlib.machinery.ModuleSpec(name, None, is_package=True)
+    module.__path__ = []
     vars(module).update(members)
     return module
 
 
-class OutOfMemoryError(MemoryError):
-    """``cupy.cuda.memory.OutOfMemoryError``."""
-
-
-def _empty(shape: Any, dtype: Any = np.float64) -> DeviceArray:
-    if int(np.prod(shape)) * np.dtype(dtype).itemsize > FREE_BYTES:
-        raise OutOfMemoryError
-    array = np.empty(shape, dtype)
-    array.view(np.uint8).fill(0xA5)
-    return array.view(DeviceArray)
-
-
-def _asarray(value: Any, dtype: Any = None) -> DeviceArray:
-    if isinstance(value, DeviceArray):
-        return value if dtype is None or value.dtype == dtype else value.astype(dtype)
-    return np.array(value, dtype).view(DeviceArray)
-
-
-def install(patch: pytest.MonkeyPatch) -> host_runner.HostRun:
-    """Make ``import cupy`` find the stand-in, and the kernels run on the host, for as long as `patch` lasts."""
-    run = host_runner.HostRun()
+def modules() -> dict[str, Any]:
+    """Return the modules of the stand-in by name."""
     runtime = _module(
         "cupy.cuda.runtime",
         CUDARuntimeError=RuntimeError,
         getDeviceCount=lambda: NUM_DEVICES,
-        getDevice=lambda: _Current.device,
+        getDevice=standin_streams.current_device,
+        getDeviceProperties=lambda device: {
+            **{"name": b"stand-in", "totalGlobalMem": 2 * FREE_BYTES, "multiProcessorCount": 1},
+            **{"major": 0, "minor": 0},
+        },
+        driverGetVersion=lambda: 0,
+        runtimeGetVersion=lambda: 0,
         memGetInfo=lambda: (FREE_BYTES, 2 * FREE_BYTES),
         memcpyHostToDevice=1,
-        memcpyAsync=lambda target, source, size, kind, stream: ctypes.memmove(target, source, size),
+        memcpyAsync=standin_memory.memcpy_async,
     )
+    memory = _module("cupy.cuda.memory", OutOfMemoryError=OutOfMemoryError)
+    streams = {name: getattr(standin_streams, name) for name in ("Event", "Stream", "get_current_stream")}
     cuda = _module(
         "cupy.cuda",
         runtime=runtime,
+        memory=memory,
         Device=Device,
-        Event=_Event,
-        alloc_pinned_memory=_PinnedMemory,
-        get_current_stream=lambda: _Stream(),
-        memory=_module("cupy.cuda.memory", OutOfMemoryError=OutOfMemoryError),
+        get_elapsed_time=standin_streams.get_elapsed_time,
+        alloc_pinned_memory=standin_memory.alloc_pinned_memory,
+        UnownedMemory=standin_memory.UnownedMemory,
+        MemoryPointer=standin_memory.MemoryPointer,
+        using_allocator=standin_memory.using_allocator,
+        **streams,
     )
+    random = _module("cupy.random", random=_random)
+    ndimage = _module("cupyx.scipy.ndimage", affine_transform=_affine_transform)
+    scipy = _module("cupyx.scipy", ndimage=ndimage)
     cupy = _module(
         "cupy",
         __version__="0 (stand-in)",
         ndarray=DeviceArray,
         cuda=cuda,
+        random=random,
+        RawModule=RawModule,
         asarray=_asarray,
-        array=lambda value, dtype=None: _asarray(value, dtype).copy(),
-        empty=_empty,
-        get_default_memory_pool=lambda: types.SimpleNamespace(free_bytes=lambda: 0),
+        array=_array,
+        empty=lambda shape, dtype=float, order="C": DeviceArray(shape, dtype, order=order),
+        from_dlpack=_from_dlpack,
+        get_default_memory_pool=standin_memory.pool,
+        **{name: standin_array.wrapped(getattr(np, name)) for name in _FUNCTIONS},
+        **{name: getattr(np, name) for name in _TYPES},
     )
-    for name in (
-        *("ascontiguousarray", "clip", "concatenate", "floor", "mean", "moveaxis", "square", "stack", "std", "where"),
-        *("sqrt", "abs", "maximum", "minimum", "rollaxis"),
-    ):
-        setattr(cupy, name, _call(getattr(np, name)))
-    for name, module in (("cupy", cupy), ("cupy.cuda", cuda), ("cupy.cuda.runtime", runtime)):
+    found = (cupy, cuda, memory, runtime, random, _module("cupyx", scipy=scipy), scipy, ndimage)
+    return {module.__name__: module for module in found}
+
+
+def install(patch: pytest.MonkeyPatch) -> host_runner.HostRun:
+    """Make ``import cupy`` find the stand-in, and the kernels run on the host, for as long as `patch` lasts."""
+    run = host_runner.HostRun()
+    made: dict[Any, kernels.Kernel] = {}
+
+    def load(name: str, macros: kernels.Macros) -> kernels.Kernel:
+        run.num_launches += 1
+        run.variants.append((name, macros))
+        if (name, macros) not in made:
+            made[name, macros] = kernels.Kernel(name, macros)
+        return made[name, macros]
+
+    standin_streams.restart()
+    standin_memory.restart()
+    for name, module in modules().items():
         patch.setitem(sys.modules, name, module)
-    patch.setattr(kernels, "load", run.load)
+    patch.setattr(kernels, "load", load)
     patch.setattr(device, "_rings", {})
+    patch.setattr(ops_cuda, "_constants_of", WeakKeyDictionary())
+    patch.setattr(ops_cuda_resize, "_kept", OrderedDict())
     compat.gpu_problem.cache_clear()
-    patch.setattr(compat, "gpu_problem", lambda: None)
+    problem: Callable[[], str | None] = lambda: None  # noqa: E731
+    patch.setattr(compat, "gpu_problem", problem)
     return run

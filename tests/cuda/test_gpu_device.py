@@ -12,13 +12,14 @@ from gpuseq import device, ops
 from gpuseq.options import AugmentOptions
 from tests.cases import draw_params, images
 from tests.compare import assert_same
+from tests.cuda.rehearsal import scaled
 
 pytestmark = pytest.mark.gpu
 
 OPTIONS = AugmentOptions(rescale=1 / 255, samplewise_center=True, data_format="channels_first")
 
 
-def inputs(num_samples: int = 16, side: int = 64) -> tuple[np.ndarray, np.ndarray]:
+def inputs(num_samples: int = scaled(16, 2), side: int = scaled(64, 9)) -> tuple[np.ndarray, np.ndarray]:
     shape = (num_samples, side, side, 3)
     return images(shape), draw_params(num_samples, side, side, colour=True)
 
@@ -33,7 +34,7 @@ def test_memory_does_not_grow_over_two_thousand_batches() -> None:
         ops.augment(source, params, OPTIONS)
     cupy.cuda.get_current_stream().synchronize()
     before = pool.total_bytes(), len(device._rings[cupy.cuda.Device().id, False]._slots)
-    for _ in range(2000):
+    for _ in range(scaled(2000, 100)):
         ops.augment(source, params, OPTIONS)
     cupy.cuda.get_current_stream().synchronize()
     after = pool.total_bytes(), len(device._rings[cupy.cuda.Device().id, False]._slots)
@@ -68,10 +69,11 @@ def test_pinned_buffers_are_not_rewritten_before_they_are_read() -> None:
     """Many batches with parameters of their own, enqueued faster than they run, each on its own numbers."""
     import cupy
 
-    batch, _ = inputs(8, 128)
+    side = scaled(128, 9)
+    batch, _ = inputs(8, side)
     source = cupy.asarray(batch)
     options = replace(OPTIONS, samplewise_center=False)
-    drawn = [draw_params(8, 128, 128, seed=seed, colour=True) for seed in range(64)]
+    drawn = [draw_params(8, side, side, seed=seed, colour=True) for seed in range(64)]
     got = [ops.augment(source, params, options) for params in drawn]
     for params, result in zip(drawn, got, strict=True):
         assert_same(result, ops.augment(batch, params, options), where="cupy:0")

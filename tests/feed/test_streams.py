@@ -16,6 +16,7 @@ import pytest
 from gpuseq import DeviceError, ImageDataGenerator, streams
 from gpuseq.feeding import plan_at, to_device
 from gpuseq.streams import cupy_view, host_array, torch_memory, torch_tensor
+from tests.cuda.rehearsal import scaled
 
 torch = pytest.importorskip("torch")
 
@@ -73,16 +74,18 @@ def test_a_tensor_of_torchs_memory_is_a_view_of_its_block() -> None:
     assert np.array_equal(tensor.numpy().view(np.uint8).reshape(-1), np.arange(16, 40))
 
 
-# On a GPU. None of this has been run yet: no GPU was at hand when it was written.
+# On a GPU. None of this has been run on one yet: what has run is its rehearsal (`tests.cuda.rehearsal`).
 
-NUM_BATCHES = 200
+NUM_BATCHES = scaled(200, 12)
+SIDE, BATCH = scaled(96, 4), 32
 CANARY = 123.0
 
 
 def canary_flow(device: str = "cuda") -> Any:
     """Batches whose every value is the sample's number: a torn or overwritten batch cannot hide."""
-    images = np.ones((256, 96, 96, 3), np.float32) * np.arange(256, dtype=np.float32).reshape(-1, 1, 1, 1)
-    return ImageDataGenerator(rotation_range=10, device=device).flow(images, np.arange(256.0), batch_size=32, seed=1)
+    numbers = np.arange(8.0 * BATCH)
+    images = np.ones((len(numbers), SIDE, SIDE, 3), np.float32) * numbers.astype(np.float32).reshape(-1, 1, 1, 1)
+    return ImageDataGenerator(rotation_range=10, device=device).flow(images, numbers, batch_size=BATCH, seed=1)
 
 
 def torn(x: Any, y: Any) -> Any:
@@ -94,7 +97,7 @@ def test_the_canary_is_quiet_on_the_host() -> None:
     flow = canary_flow("cpu")
     x, y = next(flow)
     assert int(torn(x, y)) == 0
-    x[3, 5, 7, 1] = CANARY + 200
+    x[3, 2, 1, 1] = CANARY + 200
     assert int(torn(x, y)) == 1
 
 
@@ -126,7 +129,7 @@ def test_torch_stress(slow: str, own_stream: bool) -> None:
             wrong += torn(x, y)
             del x
             # Whatever was freed too early is overwritten here.
-            torch.full((32, 96, 96, 3), CANARY, device="cuda")
+            torch.full((BATCH, SIDE, SIDE, 3), CANARY, device="cuda")
     torch.cuda.synchronize()
     assert int(wrong) == 0
 
@@ -152,7 +155,7 @@ def test_torch_memory_is_torchs() -> None:
     y.record_stream(side)
     del x, y
     for _ in range(20):
-        torch.full((32, 96, 96, 3), CANARY, device="cuda")
+        torch.full((BATCH, SIDE, SIDE, 3), CANARY, device="cuda")
     torch.cuda.synchronize()
     assert int(late) == 0
 
@@ -174,11 +177,11 @@ def test_threads_of_to_device() -> None:
 
     flow = canary_flow()
     wrong = 0
-    for _ in range(5):
+    for _ in range(scaled(5, 1)):
         for x, y in to_device(flow, 2, 4):
             wrong += int(torn(x, y))
             del x
-            cupy.full((32, 96, 96, 3), CANARY)
+            cupy.full((BATCH, SIDE, SIDE, 3), CANARY)
     assert wrong == 0
 
 
@@ -192,7 +195,7 @@ def test_several_threads_on_streams_of_their_own() -> None:
 
     def consume(thread: int) -> None:
         with torch.cuda.stream(torch.cuda.Stream()):
-            for step in range(40):
+            for step in range(scaled(40, 4)):
                 with torch_memory("cuda:0") as blocks:
                     x, y = (torch_tensor(part, blocks) for part in flow.replay(plan_at(flow, 0, (step + thread) % 8)))
                 if int(torn(x, y)):
@@ -209,19 +212,26 @@ def test_several_threads_on_streams_of_their_own() -> None:
 
 JAX_STRESS = """
 import json
-import jax, jax.numpy as jnp, cupy
+import jax, jax.numpy as jnp
+from tests.cuda import rehearsal
+if rehearsal.ENABLED:
+    rehearsal.install()
+    jax.default_backend = lambda: "gpu"
+import cupy
 from gpuseq.jax import loader
-from tests.feed.test_streams import canary_flow
-assert jax.default_backend() == "gpu"
+from tests.feed.test_streams import BATCH, SIDE, canary_flow
+if jax.default_backend() != "gpu":
+    print(json.dumps(f"JAX {jax.__version__} runs on {jax.default_backend()!r} here"))
+    raise SystemExit
 count = jax.jit(lambda x, y: (abs(x - y.reshape(-1, 1, 1, 1)) > 0.01).sum())
 slow = jax.jit(lambda x: jax.lax.fori_loop(0, 200, lambda i, a: jnp.sin(a @ a.T)[:, : a.shape[1]], x))
-batches, wrong, filler = loader(canary_flow()), [], jnp.ones((2048, 2048))
-for epoch in range(20):
+batches, wrong, filler = loader(canary_flow()), [], jnp.ones((rehearsal.scaled(2048, 8),) * 2)
+for epoch in range(rehearsal.scaled(20, 2)):
     for x, y in batches:
         filler = slow(filler)
         wrong.append(count(x, y))
         del x, y
-        cupy.full((32, 96, 96, 3), 123.0, "float32")
+        cupy.full((BATCH, SIDE, SIDE, 3), 123.0, "float32")
 print(json.dumps({"batches": len(wrong), "wrong": int(sum(int(item) for item in wrong))}))
 """
 
@@ -231,7 +241,10 @@ def test_jax_stress(run_script: Callable[..., subprocess.CompletedProcess[str]])
     """CuPy's pool hands the memory of a batch out again while JAX still computes on what it was given."""
     pytest.importorskip("jax")
     done = run_script(JAX_STRESS, XLA_PYTHON_CLIENT_PREALLOCATE="false")
-    assert json.loads(done.stdout.splitlines()[-1]) == {"batches": 160, "wrong": 0}
+    said = json.loads(done.stdout.splitlines()[-1])
+    if isinstance(said, str):
+        pytest.skip(said)
+    assert said == {"batches": 8 * scaled(20, 2), "wrong": 0}
 
 
 @pytest.mark.gpu
@@ -243,8 +256,8 @@ def test_a_loader_survives_many_epochs_in_bounded_memory() -> None:
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    for _ in range(80):
+    for _ in range(scaled(80, 8)):
         next(batches)
     torch.cuda.synchronize()
-    batch_bytes = 32 * 96 * 96 * 3 * 4
+    batch_bytes = BATCH * SIDE * SIDE * 3 * 4
     assert torch.cuda.max_memory_allocated() - before <= 6 * batch_bytes
