@@ -1,9 +1,10 @@
 """Keras' image generators with the work on the GPU: same arguments, same seed, same batch."""
 
 from .array_iterator import NumpyArrayIterator
+from .directory_iterator import DirectoryIterator
 from .errors import DeviceError, GpuseqError, ImageFileError, MissingDependencyError
 from .feeding import to_device
-from .file_iterators import BatchFromFilesMixin, DirectoryIterator
+from .file_iterators import BatchFromFilesMixin
 from .frame_iterator import DataFrameIterator
 from .functions import (
     apply_affine_transform,

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-__all__ = ["checked_arguments", "did_you_mean", "warn"]
+__all__ = ["check_count", "check_flag", "checked_arguments", "did_you_mean", "warn"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -40,6 +40,35 @@ def did_you_mean(given: object, accepted: Iterable[object]) -> str:
     if not near and len(word) > 3:
         near = [name for name in known if word in name or name in word][:2]
     return f"; did you mean {' or '.join(repr(known[name]) for name in near)}?" if near else ""
+
+
+def check_count(name: str, value: object, *, least: int = 1, unit: str = "", or_none: bool = True) -> None:
+    """Raise a ValueError that names the value, unless it is an integer from `least` on, or None where that is allowed.
+
+    Parameters
+    ----------
+    name : str
+        Of the argument.
+    value : object
+        What the caller gave.
+    least : int
+        The smallest accepted value.
+    unit : str
+        What is counted.
+    or_none : bool
+        Whether None is accepted.
+    """
+    if value is None and or_none:
+        return
+    if isinstance(value, bool) or not hasattr(value, "__index__") or value.__index__() < least:
+        kind = "positive" if least else "non-negative"
+        raise ValueError(f"{name} must be a {kind} integer{f', in {unit}' if unit else ''}; got {value!r}")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Raise a ValueError where text stands for True or False: "False" would count as true."""
+    if isinstance(value, str):
+        raise ValueError(f"{name} must be True or False; got {value!r}")
 
 
 def checked_arguments(*further: str) -> Callable[[Function], Function]:
@@ -104,11 +133,9 @@ def _advice(name: str, names: list[str], owner: type | None) -> str:
     """Say what an unknown argument was meant to be: a method of the same class may take it, or one is spelt alike."""
     members = inspect.getmembers(owner, inspect.isfunction) if owner is not None else []
     takers = [
-        f"{owner.__name__}()" if method == "__init__" else f".{method}()"
+        f"{owner.__name__ if owner is not None and method == '__init__' else method}()"
         for method, function in members
-        if owner is not None
-        and (method == "__init__" or not method.startswith("_"))
-        and name in inspect.signature(function).parameters
+        if hasattr(function, "__wrapped__") and name in inspect.signature(function).parameters
     ]
     if takers:
         return f": it belongs to {' or '.join(takers)}"

@@ -299,8 +299,9 @@ def as_array(x: Any, for_a_path: str, for_a_stream: str) -> Array:
         raise TypeError(f"images must be an array; got the path {os.fspath(x)!r}: use {for_a_path}")
     if type(x).__name__ == "DataFrame":
         raise TypeError("images must be an array; got a data frame: use flow_from_dataframe(frame, directory)")
-    if hasattr(x, "__next__"):
-        raise TypeError(f"images must be an array; got the {type(x).__name__} {x!r}: use {for_a_stream}")
+    if x is None or hasattr(x, "__next__"):
+        shown = "None" if x is None else f"a {type(x).__name__}, which gives them one by one: use {for_a_stream}"
+        raise TypeError(f"images must be an array; got {shown}")
     if getattr(x, "requires_grad", False):
         x = x.detach()
     if hasattr(x, "__dlpack_device__") and x.__dlpack_device__()[0] == DLPACK_CUDA:

@@ -1,30 +1,28 @@
-"""Batches of image files: what the two file iterators share, and `DirectoryIterator`, labelled by folder."""
+"""Batches of image files: what the two iterators over files share."""
 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 
-from .arguments import checked_arguments
+from .arguments import check_count
 from .arrays import COLOR_CHANNELS, Array, ColorMode, Interpolation, literals
 from .compat import place
 from .decode import check_decoder
 from .errors import EmptyBatchError
-from .image_iterators import FURTHER_ARGUMENTS, ImageIterator, check_save_to_dir, checked_dtype, checked_split
+from .image_iterators import ImageIterator, check_save_to_dir, checked_split
 from .options import DecodeOptions, check_choice
 from .paired import find_masks, masks_of_files
 from .pictures import checked_data_format, checked_size
 from .plan import BatchPlan
-from .scan import find_classes, scan_classes
 from .sources import FileSource, OnError
 from .walk import checked_walk
 
-__all__ = ["BatchFromFilesMixin", "DirectoryIterator"]
+__all__ = ["BatchFromFilesMixin"]
 
 logger = logging.getLogger("gpuseq")
 
@@ -130,8 +128,10 @@ class BatchFromFilesMixin(ImageIterator):
         """Check how files are to be read, and return what makes the source once they are known."""
         if not callable(on_error):
             check_choice("on_error", on_error, ("raise", "skip", "substitute"))
-        if isinstance(prefetch, bool) or not isinstance(prefetch, int) or prefetch < 0:
-            raise ValueError(f"prefetch must be a non-negative number of batches; got {prefetch!r}")
+        check_count("prefetch", prefetch, least=0, unit="batches", or_none=False)
+        check_count("memory_limit", memory_limit, unit="bytes")
+        check_count("max_pixels", max_pixels)
+        check_count("num_threads", num_threads)
         check_choice("cache", cache, CACHES)
         if cache == "device" and self.device == "cpu":
             raise ValueError('cache="device" needs a GPU, and this iterator runs on the CPU: use cache="host"')
@@ -265,142 +265,3 @@ class BatchFromFilesMixin(ImageIterator):
         logger.info(message)
         if verbose:
             print(message)
-
-
-class DirectoryIterator(BatchFromFilesMixin):
-    """Batches of the image files in a folder with one subfolder per class.
-
-    Parameters
-    ----------
-    directory : str or os.PathLike
-        The folder.
-    image_data_generator : ImageDataGenerator or None
-        What is done to the images.
-    target_size, color_mode, classes, class_mode, batch_size, shuffle, seed, data_format, save_to_dir, save_prefix, \
-save_format, follow_links, subset, interpolation, keep_aspect_ratio
-        See `~gpuseq.ImageDataGenerator.flow_from_directory`.
-    dtype : str or None
-        Of the batches: float32 (default), float16, float64, uint8; bfloat16 on a device.
-    on_error, prefetch, cache, memory_limit, decoder, exif_orientation, max_pixels, num_threads, hw_decoder_load, \
-deterministic, rng, verbose
-        See `~gpuseq.ImageDataGenerator.flow_from_directory`.
-    mask_directory : str, os.PathLike or None
-        See `~gpuseq.ImageDataGenerator.flow_from_directory`.
-    **kwargs
-        ``shard``, ``remainder`` and the arguments of `Sequence`.
-
-    Attributes
-    ----------
-    samples, num_classes : int
-        How many files and classes were found.
-    classes : numpy.ndarray
-        Shape ``(samples,)``, int32: class index of each file.
-    class_indices : dict
-        Class name to index.
-    filenames, filepaths : list of str
-        Relative to `directory`, and with it.
-
-    Raises
-    ------
-    FileNotFoundError, NotADirectoryError
-        If there is no such folder.
-    ValueError
-        If there are no images, or an argument is not one of the accepted values.
-
-    References
-    ----------
-    ``keras.src.legacy.preprocessing.image.DirectoryIterator`` (Keras 3.15).
-    """
-
-    allowed_class_modes: ClassVar[set[str | None]] = {"categorical", "binary", "sparse", "input", None}
-
-    @checked_arguments(*FURTHER_ARGUMENTS)
-    def __init__(
-        self,
-        directory: str | os.PathLike[str],
-        image_data_generator: Any,
-        target_size: tuple[int, int] = (256, 256),
-        color_mode: str = "rgb",
-        classes: Sequence[str] | None = None,
-        class_mode: str | None = "categorical",
-        batch_size: int = 32,
-        shuffle: bool = True,
-        seed: int | None = None,
-        data_format: str | None = None,
-        save_to_dir: str | None = None,
-        save_prefix: str = "",
-        save_format: str = "png",
-        follow_links: bool = False,
-        subset: str | None = None,
-        interpolation: str = "nearest",
-        keep_aspect_ratio: bool = False,
-        dtype: str | None = None,
-        *,
-        on_error: OnError = "raise",
-        prefetch: int = 2,
-        cache: str | None = None,
-        memory_limit: int | None = None,
-        decoder: str = "auto",
-        exif_orientation: bool = False,
-        max_pixels: int | None = None,
-        num_threads: int | None = None,
-        hw_decoder_load: float = 0.65,
-        deterministic: bool = False,
-        rng: str | None = None,
-        verbose: bool = True,
-        mask_directory: str | os.PathLike[str] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        self.set_processing_attrs(
-            image_data_generator,
-            target_size,
-            color_mode,
-            data_format,
-            save_to_dir,
-            save_prefix,
-            save_format,
-            subset,
-            interpolation,
-            keep_aspect_ratio,
-        )
-        self._check_class_mode(class_mode)
-        self.dtype = checked_dtype(dtype, self.device)
-        reader = self._reader(
-            on_error=on_error,
-            prefetch=prefetch,
-            cache=cache,
-            memory_limit=memory_limit,
-            decoder=decoder,
-            exif_orientation=exif_orientation,
-            max_pixels=max_pixels,
-            num_threads=num_threads,
-            hw_decoder_load=hw_decoder_load,
-            deterministic=deterministic,
-        )
-        walk = self._walker(rng, batch_size=batch_size, shuffle=shuffle, seed=seed, **kwargs)
-        self.directory = os.fspath(directory)
-        names = find_classes(self.directory, classes)
-        self.num_classes = len(names)
-        self.class_indices = {name: index for index, name in enumerate(names)}
-        self.filenames, self.classes = scan_classes(
-            self.directory, names, self.white_list_formats, self.split, follow_links
-        )
-        self.samples = len(self.filenames)
-        if not self.samples:
-            raise ValueError(
-                f"no images in subset={subset!r}: validation_split={image_data_generator._validation_split} of the few "
-                f"files per class in {self.directory!r} is less than one file. Use a larger split, or more files"
-            )
-        self._filepaths = [os.path.join(self.directory, name) for name in self.filenames]
-        self._open(reader(self._filepaths), walk, mask_directory)
-        self._say(f"Found {self.samples} images belonging to {self.num_classes} classes.", verbose)
-
-    @property
-    def labels(self) -> np.ndarray:
-        """Class index of each file, shape ``(samples,)``, int32."""
-        return cast(np.ndarray, self.classes)
-
-    @property
-    def sample_weight(self) -> None:
-        """None: folders carry no weights."""
-        return None

@@ -17,7 +17,7 @@ from .array_iterator import as_array
 from .arrays import Array, DataFormat, FillMode
 from .atomic import replacing
 from .compat import is_cupy
-from .file_iterators import DirectoryIterator
+from .directory_iterator import DirectoryIterator
 from .functions import without_affine
 from .iterators import Iterator
 from .options import AugmentOptions
@@ -83,6 +83,7 @@ class FittedTransforms(ImageTransforms):
         ----------
         ``ImageDataGenerator.fit`` of Keras 3.15.
         """
+        _refuse_iterators(x)
         x = as_array(x, "fit_directory(path)", "fit_batches(batches)")
         if x.ndim != 4:
             raise ValueError(
@@ -119,11 +120,7 @@ class FittedTransforms(ImageTransforms):
         """
         if self.zca_whitening:
             raise ValueError("zca_whitening needs all images at once: use fit(x) on an array that fits in memory")
-        if isinstance(batches, Iterator):
-            raise TypeError(
-                "fit_batches() takes plain images, and this iterator goes on without end and hands out what it has "
-                "transformed already: use fit_directory(folder), or fit(x)"
-            )
+        _refuse_iterators(batches)
         dtype = _fit_dtype(self)
         factor = dtype.type(self.rescale or 1.0)
         self._fit_chunks(batch.astype(dtype) * factor for batch in batches)
@@ -281,6 +278,14 @@ class FittedTransforms(ImageTransforms):
         if self.zca_whitening:
             flat = np.concatenate([(chunk - self.mean).reshape(len(chunk), -1) for chunk in kept])
             self.zca_whitening_matrix = whitening_matrix(flat, self.zca_epsilon)
+
+
+def _refuse_iterators(images: object) -> None:
+    if isinstance(images, Iterator):
+        raise TypeError(
+            f"a {type(images).__name__} has no end and hands out what it has transformed already, and statistics are "
+            "those of plain images: use fit_directory(folder), or fit(x)"
+        )
 
 
 def _fit_dtype(generator: ImageTransforms) -> np.dtype[Any]:

@@ -118,8 +118,8 @@ deterministic, rng, verbose
             deterministic=deterministic,
         )
         walk = self._walker(rng, batch_size=batch_size, shuffle=shuffle, seed=seed, **kwargs)
-        self.directory = os.fspath(directory) if directory else ""
         check_frame(dataframe, x_col, y_col, weight_col, classes, class_mode)
+        self.directory = "" if directory is None else os.fspath(directory)
         frame = dataframe
         if validate_filenames:
             frame = filter_filenames(frame, x_col, self.directory, self.white_list_formats)

@@ -8,8 +8,8 @@ from typing import Any, ClassVar, TypeVar
 
 from .arguments import checked_arguments, warn
 from .array_iterator import NumpyArrayIterator
+from .directory_iterator import DirectoryIterator
 from .explain import generator_html
-from .file_iterators import DirectoryIterator
 from .fitting import FittedTransforms
 from .frame_iterator import DataFrameIterator
 from .sources import OnError

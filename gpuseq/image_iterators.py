@@ -231,8 +231,6 @@ def check_save_to_dir(save_to_dir: str | None, save_format: str) -> str | None:
     if save_to_dir:
         formats = [suffix[1:] for suffix in Image.registered_extensions()]
         if str(save_format).lower() not in formats:
-            meant = did_you_mean(save_format, formats)
-            raise ValueError(
-                f"save_format must be an extension that Pillow knows, like 'png'; got {save_format!r}{meant}"
-            )
+            meant = did_you_mean(save_format, Iterator.white_list_formats)
+            raise ValueError(f"save_format must be an extension that Pillow knows; got {save_format!r}{meant}")
     return save_to_dir or None

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from . import array_iterator, file_iterators, frame_iterator, image, iterators, sequence
+from . import array_iterator, directory_iterator, frame_iterator, image, iterators, sequence
 from .callbacks import SaveState, SetEpoch
 from .compat import place
 from .errors import GpuseqError
@@ -148,7 +148,7 @@ class NumpyArrayIterator(_WalkedIterator, array_iterator.NumpyArrayIterator, *BA
     """`gpuseq.NumpyArrayIterator` as a ``PyDataset``."""
 
 
-class DirectoryIterator(_WalkedIterator, file_iterators.DirectoryIterator, *BASES):  # type: ignore[misc]
+class DirectoryIterator(_WalkedIterator, directory_iterator.DirectoryIterator, *BASES):  # type: ignore[misc]
     """`gpuseq.DirectoryIterator` as a ``PyDataset``."""
 
 

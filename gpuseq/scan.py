@@ -75,12 +75,12 @@ def list_images(directory: str, formats: tuple[str, ...], follow_links: bool) ->
     return names
 
 
-def find_classes(directory: str, classes: Any = None) -> list[str]:
+def find_classes(directory: str | os.PathLike[str], classes: Any = None) -> list[str]:
     """Return the names of a directory's subfolders, sorted: Keras' classes; or those that a user names.
 
     Parameters
     ----------
-    directory : str
+    directory : str or os.PathLike
         The folder that holds the class folders.
     classes : sequence of str or None
         The user's choice, in the user's order.
@@ -92,10 +92,14 @@ def find_classes(directory: str, classes: Any = None) -> list[str]:
     TypeError
         If `classes` is no sequence of names.
     """
+    if not isinstance(directory, (str, os.PathLike)):
+        raise TypeError(f"directory must be the path of a folder; got {directory!r:.80}")
+    directory = os.fspath(directory)
     if not os.path.isdir(directory):
         if os.path.exists(directory):
             raise NotADirectoryError(f"not a directory: {directory!r}; name the folder that holds the class folders")
-        raise FileNotFoundError(f"no such directory: {directory!r} (the current one is {os.getcwd()!r})")
+        remedy = "; ~ is not expanded: os.path.expanduser does that" if directory.startswith("~") else ""
+        raise FileNotFoundError(f"no such directory: {directory!r} (the current one is {os.getcwd()!r}){remedy}")
     found = sorted(entry.name for entry in os.scandir(directory) if entry.is_dir())
     if classes is None or len(classes) == 0:
         return found
@@ -210,8 +214,8 @@ def check_frame(
     missing = [name for name in needed if name not in frame.columns]
     if missing:
         raise ValueError(
-            f"the data frame has no column {_few(map(str, missing))}; it has {_few(map(str, frame.columns), 20)}: name "
-            f"its columns with x_col= and y_col={did_you_mean(missing[0], frame.columns)}"
+            f"the data frame has no column {_few(map(str, missing))}; it has {_few(map(str, frame.columns), 20)}. "
+            f"x_col, y_col and weight_col name its columns{did_you_mean(missing[0], frame.columns)}"
         )
     if class_mode == "multi_output" and not isinstance(y_col, list):
         raise TypeError(f'If class_mode="{class_mode}", y_col must be a list. Received {type(y_col).__name__}.')
@@ -276,8 +280,9 @@ def filter_filenames(frame: Any, x_col: str, directory: str, formats: tuple[str,
     num_invalid = int((~mask).sum())
     if num_invalid:
         first = frame[x_col][~mask].iloc[0]
+        wrong = "" if first.lower().endswith(formats) else f", and its extension is none of {', '.join(formats)}"
         warn(
             f'Found {num_invalid} invalid image filename(s) in x_col="{x_col}". These filename(s) will be ignored. The '
-            f"first is {first!r}, looked up as {os.path.join(directory, first)!r}"
+            f"first is {first!r}, looked up as {os.path.join(directory, first)!r}{wrong}"
         )
     return frame[mask]

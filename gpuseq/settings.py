@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from .arguments import checked_arguments, warn
+from .arguments import check_flag, checked_arguments, warn
 from .arrays import DataFormat, FillMode, literals
 from .compat import is_cupy, resolve_device
 from .image_iterators import checked_dtype
@@ -21,6 +21,15 @@ __all__ = ["GeneratorSettings"]
 logger = logging.getLogger("gpuseq")
 
 PREPROCESSING_MODES = ("tf", "caffe", "torch")
+FLAGS = (
+    "featurewise_center",
+    "samplewise_center",
+    "featurewise_std_normalization",
+    "samplewise_std_normalization",
+    "zca_whitening",
+    "horizontal_flip",
+    "vertical_flip",
+)
 
 
 class GeneratorSettings:
@@ -94,6 +103,8 @@ class GeneratorSettings:
         self.rescale = None if rescale is None else _number("rescale", rescale)
         self.preprocessing_function = preprocessing_function
         self.dtype = checked_dtype(dtype, self.device)
+        if self.dtype == "uint8" and rescale and 0 < rescale <= 1 / 128:
+            warn(f"rescale={rescale:.6g} leaves nothing but 0, 1 and 2 in batches of uint8: choose one of the two")
         self.interpolation_order = int(interpolation_order)
         self.data_format = checked_data_format(data_format)
         last = self.data_format == "channels_last"
@@ -109,6 +120,8 @@ class GeneratorSettings:
         self._settle("zca_whitening", "featurewise_std_normalization", False)
         self._settle("featurewise_std_normalization", "featurewise_center", True)
         self._settle("samplewise_std_normalization", "samplewise_center", True)
+        for name in FLAGS:
+            check_flag(name, getattr(self, name))
         _ = self.transform_ranges  # bad shift ranges fail here
 
     def _settle(self, cause: str, name: str, value: bool) -> None:
@@ -239,7 +252,8 @@ class GeneratorSettings:
 def _number(name: str, value: Any) -> Any:
     if isinstance(value, (bool, int, float, np.integer, np.floating)) and np.isfinite(value):
         return value
-    raise ValueError(f"`{name}` must be a finite number; got {value!r}")
+    remedy = ": one number n stands for -n to n" if np.ndim(value) == 1 and name.endswith("_range") else ""
+    raise ValueError(f"`{name}` must be a finite number; got {value!r}{remedy}")
 
 
 def _zoom(value: Any) -> list[float]:
@@ -262,7 +276,10 @@ def _zoom(value: Any) -> list[float]:
 def _brightness(value: Any) -> Any:
     if value is not None:
         if not isinstance(value, (tuple, list)) or len(value) != 2:
-            raise ValueError(f"`brightness_range should be tuple or list of two floats. Received: {value}")
+            raise ValueError(
+                f"`brightness_range` should be tuple or list of two floats. Received: {value}. They are factors, and 1 "
+                "changes nothing: (0.8, 1.2)"
+            )
         for end in value:
             _number("brightness_range", end)
         if min(value) < 0:

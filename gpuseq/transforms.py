@@ -69,6 +69,8 @@ class ImageTransforms(GeneratorSettings):
         options = self._options(source_format, data_format, dtype, round_affine, self._asked(params))
         self._warn_unfitted()
         statistics = self._statistics(images.shape[3 if source_format == "channels_last" else 1], data_format)
+        if statistics is None:
+            self._check_statistics(images.shape[1:], source_format)
         if statistics is None or self.is_customised:
             return self._process_each(images, params, rows, options)
         if self.interpolation_order > 1:
@@ -100,6 +102,18 @@ class ImageTransforms(GeneratorSettings):
             xp = array_module(batch)
             batch = ops.whiten(batch, xp.asarray(self.zca_whitening_matrix)).astype(dtype, copy=False)
         return batch
+
+    def _check_statistics(self, shape: tuple[int, ...], source_format: str) -> None:
+        """Refuse a mean or std that does not go with images of this shape: of another number of channels, mostly."""
+        if source_format != self.data_format:
+            shape = (shape[2], *shape[:2]) if source_format == "channels_last" else (*shape[1:], shape[0])
+        for name in ("mean", "std"):
+            values = np.shape(getattr(self, name)) if getattr(self, name) is not None else ()
+            if any(theirs not in (1, ours) for theirs, ours in zip(values[::-1], shape[::-1], strict=False)):
+                raise ValueError(
+                    f"generator.{name} has shape {values} and the images have {shape}: was it fitted on images with "
+                    "other channels?"
+                )
 
     def _asked(self, params: np.ndarray) -> tuple[bool, bool, bool, bool]:
         """Tell whether an affine map, flips, channel shifts and brightness are to be done; the rest costs nothing.
@@ -296,6 +310,7 @@ class ImageTransforms(GeneratorSettings):
         )
         if not is_cupy(x):
             x = np.asarray(x)
+        _check_image(x)
         axes = (self.row_axis - 1, self.col_axis - 1, self.channel_axis - 1)
         return transform_image(x.transpose(axes), params, options, self.interpolation_order).transpose(np.argsort(axes))
 
@@ -309,4 +324,10 @@ class ImageTransforms(GeneratorSettings):
         seed : int or None
             As in `get_random_transform`.
         """
+        _check_image(x)
         return self.apply_transform(x, self.get_random_transform(x.shape, seed))
+
+
+def _check_image(x: Array) -> None:
+    if x.ndim != 3:
+        raise ValueError(f"one image has rank 3, and this is an array of shape {x.shape}. For whole batches: flow(x)")

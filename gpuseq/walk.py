@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from .arguments import check_count, check_flag
 from .arrays import identity_params
 from .draw import draw_keyed, draw_params
 from .errors import GpuseqError
@@ -43,7 +44,7 @@ class Walk(Sequence):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.walk = checked_walk(batch_size, seed, rng=rng, shard=shard, remainder=remainder)
+        self.walk = checked_walk(batch_size, shuffle, seed, rng=rng, shard=shard, remainder=remainder)
         if rng == "keyed" and seed is None:
             seed = int(np.random.randint(2**31))
         self.dataset_size = n
@@ -219,8 +220,7 @@ class Walk(Sequence):
         ValueError
             If `epoch` is not a non-negative integer.
         """
-        if isinstance(epoch, bool) or not isinstance(epoch, (int, np.integer)) or epoch < 0:
-            raise ValueError(f"epoch must be a non-negative integer; got {epoch!r}")
+        check_count("epoch", epoch, least=0, or_none=False)
         with self.lock:
             if self.shuffle or self._ranges is not None:
                 _ = self._seed
@@ -345,25 +345,22 @@ class BatchIndexError(IndexError, ValueError):
 
 def checked_walk(
     batch_size: object,
+    shuffle: object,
     seed: object,
     *,
     rng: object = "keras",
     shard: tuple[int, int] | str | None = None,
     remainder: object = "pad",
-    **_: object,
+    **_: object,  # those of `Sequence`
 ) -> WalkOptions:
     """Check what an iterator can be told about its walk before it is known how many samples there are."""
-    _check_batch_size(batch_size)
+    check_count("batch_size", batch_size, or_none=False)
+    check_flag("shuffle", shuffle)
     _check_seed(seed)
     rank, world = resolve_shard(shard)
     if world > 1 and seed is None:
         raise ValueError(f"shard=({rank}, {world}) needs a seed: every rank must draw the same order. Pass seed=...")
     return WalkOptions.parse(rng, rank, world, remainder)
-
-
-def _check_batch_size(batch_size: object) -> None:
-    if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
-        raise ValueError(f"batch_size must be a positive integer; got {batch_size!r}")
 
 
 def _check_seed(seed: object) -> None:
