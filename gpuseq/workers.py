@@ -19,8 +19,8 @@ _num_at_work = 0  # calls of for_each that run on several threads now
 def fair_share(num_threads: int) -> int:
     """Return how many threads a chain of short NumPy calls should take: half of `num_threads` while others are at work.
 
-    Files that are decoded ahead keep the cores busy in long calls without the GIL. Short calls that join them on as many
-    threads spend their time handing the GIL round: beside a decoder on two cores, one thread is faster than two.
+    Files that are decoded ahead keep the cores busy in long calls without the GIL. Short calls that join them on as
+    many threads spend their time handing the GIL round: beside a decoder on two cores, one is faster than two.
 
     Parameters
     ----------
