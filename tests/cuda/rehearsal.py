@@ -20,18 +20,13 @@ VARIABLE = "GPUSEQ_GPU_STANDIN"
 ENABLED = os.environ.get(VARIABLE, "") not in ("", "0")
 
 NOT_REHEARSED = {
-    "tests/cuda/test_decode_device.py::test_close_to_pillow": "nvImageCodec's own CUDA decoders",
-    "tests/cuda/test_decode_device.py::test_deterministic_pixels_do_not_depend_on_the_batch": (
-        "nvImageCodec's own CUDA decoders"
-    ),
-    "tests/cuda/test_decode_device.py::test_no_write_before_the_reader_is_done": "nvImageCodec's own CUDA decoders",
     "tests/cuda/test_gpu_device.py::test_a_batch_larger_than_two_to_the_31_values": "more memory than the stand-in has",
 }
 """Test -> why it can be tried on a GPU only."""
 
 SAMPLED = {
-    "tests/api/test_parity_arrays.py::test_arrays_on_a_device": 5,
-    "tests/api/test_parity_folders.py::test_folders_on_a_device": 5,
+    "tests/api/test_parity_arrays.py::test_arrays_on_a_device": 8,
+    "tests/api/test_parity_folders.py::test_folders_on_a_device": 6,
     "tests/cuda/test_gpu_catalogue.py::test_the_answer_does_not_depend_on_the_launch": 4,
     "tests/cuda/test_gpu_catalogue.py::test_resize_equals_pillow": 2,
 }

@@ -13,13 +13,14 @@ import threading
 import types
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import pytest
 
-from gpuseq import compat, device, kernels, ops_cuda, ops_cuda_resize
+from gpuseq import compat, decode_engine, device, kernels, ops_cuda, ops_cuda_resize
 from tests.cuda import host_runner, standin_array, standin_memory, standin_streams
 from tests.cuda.standin_array import ndarray as DeviceArray  # noqa: N812
 from tests.cuda.standin_memory import FREE_BYTES, OutOfMemoryError
@@ -153,6 +154,18 @@ def _random(size: Any = None, dtype: Any = float) -> DeviceArray:
     return standin_array.on_device(np.random.default_rng(0).random(size, np.dtype(dtype)))  # type: ignore[arg-type]
 
 
+class _DecoderOnHost:
+    """What `gpuseq.decode_engine` asks of a GPU's decoder, done by the same library's CPU side."""
+
+    def __init__(self, kind: Any, ordinal: int, stream: int, num_threads: int, load: float) -> None:
+        assert 0 <= load <= 1
+        self._images, self._key = kind(None, 0, num_threads, 0.0), (ordinal, stream)
+
+    def decode(self, encoded: list[bytes]) -> list[Any]:
+        assert self._key == (standin_streams.current_device(), standin_streams.get_current_stream().ptr)
+        return [None if image is None else np.array(image.cpu()) for image in self._images.decode(encoded)]
+
+
 def _module(name: str, **members: Any) -> Any:
     module = types.ModuleType(name)
     module.__spec__ = importlib.machinery.ModuleSpec(name, None, is_package=True)
@@ -169,8 +182,9 @@ def modules() -> dict[str, Any]:
         getDeviceCount=lambda: NUM_DEVICES,
         getDevice=standin_streams.current_device,
         getDeviceProperties=lambda device: {
-            **{"name": b"stand-in", "totalGlobalMem": 2 * FREE_BYTES, "multiProcessorCount": 1},
-            **{"major": 0, "minor": 0},
+            "name": b"stand-in",
+            "totalGlobalMem": 2 * FREE_BYTES,
+            "multiProcessorCount": 1,
         },
         driverGetVersion=lambda: 0,
         runtimeGetVersion=lambda: 0,
@@ -234,6 +248,8 @@ def install(patch: pytest.MonkeyPatch) -> host_runner.HostRun:
     patch.setattr(device, "_rings", {})
     patch.setattr(ops_cuda, "_constants_of", WeakKeyDictionary())
     patch.setattr(ops_cuda_resize, "_kept", OrderedDict())
+    kind_of = decode_engine._decoder_of
+    patch.setattr(decode_engine, "_decoder_of", lambda options: partial(_DecoderOnHost, kind_of(options)))
     compat.gpu_problem.cache_clear()
     problem: Callable[[], str | None] = lambda: None  # noqa: E731
     patch.setattr(compat, "gpu_problem", problem)

@@ -137,7 +137,7 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):  # noqa: N801
         if method != "__call__":
             raise TypeError(f"numpy.{ufunc.__name__}.{method} was called on a device array")
         out = options.pop("out", ())
-        return compute(getattr(ufunc, method), inputs, options, out[0] if out else None)
+        return compute(ufunc, inputs, options, out[0] if out else None)
 
     def __array_function__(self, function: Any, kinds: Any, arguments: Any, options: Any) -> Any:
         raise TypeError(f"numpy.{function.__name__} was called on a device array")

@@ -15,6 +15,7 @@ from gpuseq import decode, decode_device
 from gpuseq.decode_pillow import finish
 from gpuseq.options import DecodeOptions
 from tests.compare import assert_same
+from tests.cuda.rehearsal import scaled
 from tests.host.imagefiles import matrix, picture
 
 pytestmark = [pytest.mark.gpu, pytest.mark.dali]
@@ -49,7 +50,8 @@ def in_order(batch: decode_device.DeviceBatch) -> Any:
 def test_close_to_pillow(color_mode: Any, deterministic: bool, which: Any) -> None:
     names = [name for name in matrix() if name.startswith("jpeg_")]
     encoded = [matrix()[name] for name in names]
-    for size, some in (((37, 53), encoded), ((240, 320), jpegs(20, (240, 320)))):
+    large = scaled(240, 24), scaled(320, 32)
+    for size, some in (((37, 53), encoded), (large, jpegs(20, large))):
         options = DecodeOptions(color_mode=color_mode, target_size=size, deterministic=deterministic, decoder=which)
         batch = decode_device.DeviceDecoder(options).decode(some, [str(number) for number in range(len(some))])
         assert batch.decoders.count("device") > len(some) // 2
@@ -87,25 +89,26 @@ def test_no_write_before_the_reader_is_done(which: Any) -> None:
     """Slow readers on the consumer's stream, 200 times: each must see its own batch, and the canaries must live."""
     import cupy
 
-    encoded = jpegs(64, (256, 256))
-    ring = decode_device.DeviceDecoder(DecodeOptions(target_size=(256, 256), hw_decoder_load=1.0, decoder=which))
-    want = in_order(ring.decode(encoded, [""] * 64))
+    count, side = scaled(64, 4), scaled(256, 16)
+    encoded = jpegs(count, (side, side))
+    ring = decode_device.DeviceDecoder(DecodeOptions(target_size=(side, side), hw_decoder_load=1.0, decoder=which))
+    want = in_order(ring.decode(encoded, [""] * count))
     cupy.cuda.Device().synchronize()
     consumer = cupy.cuda.Stream(non_blocking=True)
-    busy = cupy.random.random((2048, 2048), dtype=cupy.float32)
+    busy = cupy.random.random((scaled(2048, 8),) * 2, dtype=cupy.float32)
     cupy.cuda.Device().synchronize()
     wrong = 0
-    for iteration in range(200):
-        shift = iteration % 64
-        batch = ring.decode(encoded[shift:] + encoded[:shift], [""] * 64)
+    for iteration in range(scaled(200, 10)):
+        shift = iteration % count
+        batch = ring.decode(encoded[shift:] + encoded[:shift], [""] * count)
         with consumer:
-            canary = cupy.full((64, 256, 256, 3), 0xA5, cupy.uint8)
+            canary = cupy.full((count, side, side, 3), 0xA5, cupy.uint8)
             for _ in range(4):
                 busy = busy @ busy / 1000  # keeps the stream behind the host
             seen = in_order(batch)
             expected = cupy.concatenate([want[shift:], want[:shift]])
             bad = (seen != expected).any() | (canary != 0xA5).any()
-        later = ring.decode(encoded, [""] * 64)  # while the consumer is still busy
+        later = ring.decode(encoded, [""] * count)  # while the consumer is still busy
         consumer.synchronize()
         wrong += int(bad) + int((in_order(later) != want).any())
         del canary, seen  # their memory goes round
@@ -116,9 +119,9 @@ def test_no_write_before_the_reader_is_done(which: Any) -> None:
 def test_a_folder_decoded_on_the_gpu(tmp_path: Path, cache: str | None, which: Any) -> None:
     """From the generator down: close to the batches of the host's decoder, and the second epoch like the first."""
     (tmp_path / "one").mkdir()
-    for number, data in enumerate(jpegs(40, (200, 150))):
+    for number, data in enumerate(jpegs(40, (scaled(200, 50), scaled(150, 40)))):
         (tmp_path / "one" / f"{number:02}.jpg").write_bytes(data)
-    arguments = {"target_size": (64, 64), "batch_size": 16, "shuffle": False, "interpolation": "bilinear"}
+    arguments = {"target_size": (scaled(64, 16), 24), "batch_size": 16, "shuffle": False, "interpolation": "bilinear"}
     flows = [
         gpuseq.ImageDataGenerator(device=device, horizontal_flip=True).flow_from_directory(
             tmp_path, **arguments, seed=1, verbose=False, **more
