@@ -20,7 +20,7 @@ extensions = [
     "sphinx.ext.viewcode",
     "numpydoc",
     "myst_parser",
-    "live",  # what is written into the pages at build time, from the code itself
+    "live",  # what only the built pages have; the rest of what comes from the code is written into them by made.py
 ]
 exclude_patterns = ["_build", "_ext"]
 source_suffix = {".md": "markdown"}
@@ -29,8 +29,8 @@ source_suffix = {".md": "markdown"}
 nitpicky = True
 default_role = "py:obj"
 # Names in docstrings that are no link: parameters, types in words, the standard library, NumPy and Pillow.
-modules = "arrays compat decode draw feeding fitdata fitwalk headers image_iterators options settings sources stats"
-modules += " transforms"
+modules = "arguments array_iterator arrays compat decode directory_iterator draw feeding fitdata fitwalk headers"
+modules += " image_iterators options settings sources stats transforms"
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!gpuseq\b).*"),
     # Layers below the public names: their own text is for those who read the code.
