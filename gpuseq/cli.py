@@ -303,7 +303,7 @@ def _add_fit(subparsers: Any) -> None:
         "Compute mean and standard deviation per channel over a folder, in one pass, whatever its size.",
         """
         The values are those that ImageDataGenerator(featurewise_center=True, featurewise_std_normalization=True).fit
-        would find: on 0 to 255, before any rescaling.
+        would find: on 0 to 255, before any rescaling. generator.load_statistics("stats.json") reads the file.
 
         examples:
           gpuseq fit photos/ --out stats.json

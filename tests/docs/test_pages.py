@@ -60,11 +60,14 @@ def blocks(page: str) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", (DOCS / page).read_text(), re.MULTILINE | re.DOTALL)
 
 
-def test_the_first_steps_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_first_steps_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     monkeypatch.setenv("GPUSEQ_DEVICE", "cpu")
+    monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {}
     code = blocks("start.md")
-    assert len(code) == 3
+    assert len(code) == 4
     for block in code:
         exec(block, namespace)
     assert capsys.readouterr().out.startswith("(32, 64, 64, 3) float32")
