@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import textwrap
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 from . import __version__, commands
+from .arguments import did_you_mean
 from .arrays import ColorMode, FillMode, Interpolation, literals
 from .commands import EXIT_FINDINGS, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
-from .errors import DeviceError, GpuseqError
+from .errors import DeviceError, GpuseqError, ImageFileError
 
 __all__ = ["build_parser", "main"]
 
@@ -40,7 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     SystemExit
         With 2 for wrong arguments, with 0 for ``--help`` and ``--version``, as argparse does.
     """
-    arguments = build_parser().parse_args(argv)
+    parser = build_parser()
+    arguments, unknown = parser.parse_known_args(argv)
+    if unknown:
+        arguments.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     run: Callable[[argparse.Namespace], int] = arguments.run
     try:
         with warnings.catch_warnings():
@@ -55,6 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_OK
     except DeviceError as error:
         print(f"gpuseq: {error}. Run `gpuseq doctor` to see what is there", file=sys.stderr)
+        return EXIT_FINDINGS
+    except ImageFileError as error:
+        print(f"gpuseq: {error}. `gpuseq check` names all files that cannot be decoded", file=sys.stderr)
         return EXIT_FINDINGS
     except (GpuseqError, OSError) as error:
         print(f"gpuseq: {error}", file=sys.stderr)
@@ -76,9 +84,22 @@ def _show_warning(
     print(f"gpuseq: {message}", file=sys.stderr)
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors name the nearest right word, and the way to the help in place of the whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, and end with 2."""
+        wrong = re.search(r"invalid choice: '?([^\s']+)'? \(choose from (.*)\)", message)
+        if wrong:
+            message += did_you_mean(wrong[1], re.findall(r"[\w-]+", wrong[2]))
+        elif unknown := re.search(r"unrecognized arguments: (--[\w-]+)", message):
+            message += did_you_mean(unknown[1], self._option_string_actions)
+        self.exit(EXIT_USAGE, f"{self.prog}: {message}\nusage: {self.prog} --help shows what there is, with examples\n")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command, for `main`, for the documentation and for tests."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="gpuseq",
         description="Keras' image generators with the work on the GPU: see it, check your data, measure it.",
         epilog=_epilog(
@@ -119,7 +140,7 @@ def _command(
         epilog=_epilog(examples),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, parser=parser)
     return parser
 
 
@@ -153,6 +174,13 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be 1 or more; got {text}")
+    return value
+
+
+def _seed(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 2**32:
+        raise argparse.ArgumentTypeError(f"must be from 0 to 2**32 - 1; got {text}")
     return value
 
 
@@ -204,7 +232,7 @@ def _add_demo(subparsers: Any) -> None:
         "--out", default="gpuseq-demo.png", metavar="FILE", help="the sheet (default: ./gpuseq-demo.png)"
     )
     parser.add_argument("--batch-size", type=_positive, default=32, help="images per batch (default: 32)")
-    parser.add_argument("--seed", type=int, default=1, help="same seed, same batches (default: 1)")
+    parser.add_argument("--seed", type=_seed, default=1, help="same seed, same batches (default: 1)")
     _add_size(parser)
     _add_device(parser)
     _add_json(parser)
@@ -245,7 +273,7 @@ def _add_preview(subparsers: Any) -> None:
     parser.add_argument("--format", choices=("png", "html"), help="default: by the suffix of --out, else png")
     parser.add_argument("--images", type=_positive, default=4, help="how many pictures of a folder (default: 4)")
     parser.add_argument("--variants", type=_positive, default=5, help="how many variants of each (default: 5)")
-    parser.add_argument("--seed", type=int, default=1, help="same seed, same variants (default: 1)")
+    parser.add_argument("--seed", type=_seed, default=1, help="same seed, same variants (default: 1)")
     _add_size(parser)
     _add_device(parser)
     _add_json(parser)

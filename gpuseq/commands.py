@@ -104,12 +104,13 @@ def preview(arguments: argparse.Namespace) -> int:
     from .engine import quiet
     from .folder import open_folder, pick
     from .preview import format_arguments, preview_rows
-    from .sheet import write_sheet
+    from .sheet import check_sheet, write_sheet
 
     suffix = f".{arguments.format or 'png'}"
     out = Path(arguments.out or f"gpuseq-preview{suffix}")
     if arguments.format and out.suffix.lower() not in ((".html", ".htm") if arguments.format == "html" else (".png",)):
         raise ValueError(f"--format {arguments.format} and --out {out} contradict each other")
+    check_sheet(out)
     folder = open_folder(arguments.path)
     chosen = augmentation(arguments)
     with quiet():
@@ -150,7 +151,8 @@ def check(arguments: argparse.Namespace) -> int:
     else:
         for path, reason in bad.items():
             print(f"{path}: {reason}")
-        print(f"{len(bad)} of {len(paths)} files cannot be decoded" if bad else f"all {len(paths)} files decode")
+        whole = "the file decodes" if len(paths) == 1 else f"all {len(paths)} files decode"
+        print(f"{len(bad)} of {len(paths)} files cannot be decoded" if bad else whole)
     return EXIT_FINDINGS if bad else EXIT_OK
 
 

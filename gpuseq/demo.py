@@ -16,7 +16,7 @@ from .engine import engine_and_reason, quiet, synchronize
 from .folder import open_folder, pick, shipped_photos
 from .image import ImageDataGenerator
 from .preview import AUGMENTATION, format_arguments, preview_rows
-from .sheet import write_sheet
+from .sheet import check_sheet, write_sheet
 
 __all__ = ["DemoResult", "EpochResult", "run_demo"]
 
@@ -132,6 +132,7 @@ def run_demo(
     DeviceError
         If a GPU is asked for that is not there.
     """
+    check_sheet(out)
     folder = open_folder(shipped_photos() if directory is None else directory)
     resolved, reason = engine_and_reason(device)
     num_files = len(folder.streamed)

@@ -54,6 +54,15 @@ class Row:
     variants: tuple[Tile, ...]
 
 
+PICTURES: dict[str, dict[str, Any]] = {
+    ".png": {"format": "PNG", "optimize": True},
+    ".jpg": {"format": "JPEG", "quality": 92, "subsampling": 0},
+    ".jpeg": {"format": "JPEG", "quality": 92, "subsampling": 0},
+    ".webp": {"format": "WEBP", "lossless": True},
+}
+PAGES = (".html", ".htm")
+
+
 def write_sheet(path: str | os.PathLike[str], rows: Sequence[Row], *, heading: str, notes: Sequence[str] = ()) -> Path:
     """Write `rows` as one picture or one self-contained page, by the suffix of `path`, whole or not at all.
 
@@ -80,25 +89,40 @@ def write_sheet(path: str | os.PathLike[str], rows: Sequence[Row], *, heading: s
     FileNotFoundError
         If the folder of `path` does not exist.
     """
-    target = Path(path).absolute()
+    target = check_sheet(path)
     suffix = target.suffix.lower()
-    if suffix in (".html", ".htm"):
+    if suffix in PAGES:
         page = html_page(rows, heading=heading, notes=notes)
         with replacing(target) as temporary:
             temporary.write_text(page, encoding="utf-8")
         return target
-    save_options: dict[str, dict[str, Any]] = {
-        ".png": {"format": "PNG", "optimize": True},
-        ".jpg": {"format": "JPEG", "quality": 92, "subsampling": 0},
-        ".jpeg": {"format": "JPEG", "quality": 92, "subsampling": 0},
-        ".webp": {"format": "WEBP", "lossless": True},
-    }
-    if suffix not in save_options:
-        accepted = ", ".join([*save_options, ".html", ".htm"])
-        raise ValueError(f"the sheet's file name must end in one of {accepted}; got {os.fspath(path)!r}")
     sheet = draw_sheet(rows, heading=heading, notes=notes)
     with replacing(target) as temporary:
-        sheet.save(temporary, **save_options[suffix])
+        sheet.save(temporary, **PICTURES[suffix])
+    return target
+
+
+def check_sheet(path: str | os.PathLike[str]) -> Path:
+    """Return the absolute path of a sheet that could be written, before any work is done for it.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        See `write_sheet`.
+
+    Raises
+    ------
+    ValueError
+        If the suffix of `path` is none of the accepted ones.
+    FileNotFoundError
+        If the folder of `path` does not exist.
+    """
+    target = Path(path).absolute()
+    if target.suffix.lower() not in (*PICTURES, *PAGES):
+        accepted = ", ".join([*PICTURES, *PAGES])
+        raise ValueError(f"the sheet's file name must end in one of {accepted}; got {os.fspath(path)!r}")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"the folder {os.fspath(target.parent)!r} does not exist; make it first")
     return target
 
 

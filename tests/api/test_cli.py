@@ -19,6 +19,8 @@ import pytest
 from PIL import Image
 
 import gpuseq
+import gpuseq.demo
+import gpuseq.folder
 from gpuseq import bench, commands, compat, doctor, sheet
 from gpuseq.cli import build_parser, main
 from gpuseq.engine import quiet
@@ -98,12 +100,53 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "argv", [[], ["dmeo"], ["preview"], ["fit", "photos"], ["demo", "--batch-size", "0"], ["demo", "--size", "224"]]
+    "argv",
+    [
+        [],
+        ["dmeo"],
+        ["preview"],
+        ["fit", "photos"],
+        ["demo", "--batch-size", "0"],
+        ["demo", "--size", "224"],
+        ["demo", "--seed", "-1"],
+    ],
 )
 def test_wrong_arguments_end_with_2(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(argv)
     assert "usage: gpuseq" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "meant"),
+    [
+        (["dmeo"], "'demo'"),
+        (["check", "photos", "--jsno"], "'--json'"),
+        (["preview", "photos", "--rotation-rnage", "3"], "'--rotation-range'"),
+        (["preview", "photos", "--fill-mode", "refelct"], "'reflect'"),
+    ],
+    ids=str,
+)
+def test_a_misspelt_word_gets_the_nearest_one(argv: list[str], meant: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(argv)
+    error = capsys.readouterr().err
+    assert f"did you mean {meant}?" in error
+    assert " --help" in error
+    assert len(error.splitlines()) == 2
+
+
+@pytest.mark.parametrize("out", ["sheet.txt", "absent/sheet.png"])
+@pytest.mark.parametrize("command", ["demo", "preview"])
+def test_a_sheet_that_cannot_be_written_fails_before_any_work(
+    command: str, out: str, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gpuseq.folder, "open_folder", lambda path: pytest.fail("work was begun"))
+    monkeypatch.setattr(gpuseq.demo, "open_folder", lambda path: pytest.fail("work was begun"))
+    assert main([command, str(photos), "--out", out]) != 0
+    captured = capsys.readouterr()
+    assert out.partition("/")[0] in captured.err
+    assert captured.out == ""
 
 
 @pytest.mark.parametrize("name", ["demo", "preview", "check", "bench"])
