@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from pathlib import Path
 
 from .contenders import CONTENDERS
@@ -38,6 +39,9 @@ def main(arguments: list[str] | None = None) -> int:
     run.add_argument(
         "--device", choices=("cpu", "cuda"), default="cpu", help="where gpuseq makes its batches (default cpu)"
     )
+    run.add_argument(
+        "--budget", type=float, metavar="SECONDS", help="begin nothing after that; what is done is kept (default: none)"
+    )
     run.add_argument("--resume", action="store_true", help="leave out the suites that OUT has")
     run.add_argument("--smoke", action="store_true", help="tiny sizes, to try it out; the figures mean nothing")
     table = commands.add_parser("table", help="write tables and plots from JSON files into the documentation")
@@ -51,7 +55,8 @@ def main(arguments: list[str] | None = None) -> int:
         if unknown:
             parser.error(f"no such peer: {', '.join(sorted(unknown))}; there are {', '.join(peers)}")
         chosen = None if options.peers is None else tuple(options.peers)
-        settings = Settings(options.seconds, options.rounds, options.device, chosen, options.smoke)
+        deadline = None if options.budget is None else time.monotonic() + options.budget
+        settings = Settings(options.seconds, options.rounds, options.device, chosen, options.smoke, deadline)
         run_suites(tuple(options.suite), settings, options.json, resume=options.resume)
         return 0
     files = options.results or sorted(RESULTS.glob("*.json"))

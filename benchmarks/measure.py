@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -39,6 +42,8 @@ class Settings:
         Which contenders beside gpuseq; None for all.
     smoke : bool
         Tiny sizes, for trying the suite out. Its figures mean nothing.
+    deadline : float or None
+        On `time.monotonic`'s clock: what has not begun then is reported as out of time.
     """
 
     seconds: float = 6.0
@@ -46,11 +51,22 @@ class Settings:
     device: str = "cpu"
     peers: tuple[str, ...] | None = None
     smoke: bool = False
+    deadline: float | None = None
     say: Callable[[str], None] = field(default=lambda text: print(text, file=sys.stderr, flush=True), compare=False)
+
+    @property
+    def is_late(self) -> bool:
+        """Whether there is no time to begin anything."""
+        return self.deadline is not None and time.monotonic() >= self.deadline
 
     def wants(self, name: str) -> bool:
         """Return whether a contender takes part: gpuseq always does."""
         return self.peers is None or name == "gpuseq" or name in self.peers
+
+
+OUT_OF_TIME = "out of time: not measured"
+OPENING_S, ANSWER_S = 90.0, 30.0
+"""How long a contender may take to open, and to answer beyond what it was asked to measure."""
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
@@ -118,12 +134,13 @@ class Worker:
 
     def __init__(self, contender: str, case: Mapping[str, Any], environ: Mapping[str, str]) -> None:
         # A session of its own: its helpers' processor time can be told from everybody else's.
+        self._errors = tempfile.TemporaryFile(mode="w+")  # not a pipe: nobody reads it while it fills
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.worker", contender, json.dumps(dict(case))],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._errors,
             text=True,
             env={**os.environ, **environ},
             start_new_session=True,
@@ -137,8 +154,9 @@ class Worker:
         WorkerError
             If the contender failed or its process ended.
         """
+        limit = question.get("seconds", 0.0) * 10 + (ANSWER_S if question["do"] != "open" else OPENING_S)
         self.tell(**question)
-        return self.hear()
+        return self.hear(limit)
 
     def tell(self, **question: Any) -> None:
         """Send a question; its answer is for `hear`."""
@@ -147,13 +165,19 @@ class Worker:
             self._process.stdin.write(json.dumps(question) + "\n")
             self._process.stdin.flush()
 
-    def hear(self) -> dict[str, Any]:
-        """Wait for an answer and return it; raise as `ask`."""
+    def hear(self, limit: float = OPENING_S) -> dict[str, Any]:
+        """Wait some seconds for an answer and return it; raise as `ask`."""
         assert self._process.stdout is not None
+        # One question, one line: nothing of an answer can lie in the buffer already.
+        if not select.select([self._process.stdout], [], [], limit)[0]:
+            self.kill()
+            raise WorkerError(f"no answer within {limit:.0f} s")
         line = self._process.stdout.readline()
         if not line:
             self._process.kill()
-            errors = self._process.communicate()[1].strip().splitlines()
+            self._process.communicate()
+            self._errors.seek(0)
+            errors = self._errors.read().strip().splitlines()
             raise WorkerError(errors[-1] if errors else f"its process ended with status {self._process.returncode}")
         answer: dict[str, Any] = json.loads(line)
         if "failed" in answer:
@@ -184,6 +208,11 @@ class Worker:
                 total += int(fields[11]) + int(fields[12])
         return total
 
+    def kill(self) -> None:
+        """End the process and its helpers at once."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
     def close(self) -> None:
         """End the process."""
         try:
@@ -194,8 +223,9 @@ class Worker:
         try:
             self._process.communicate(timeout=10)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            self.kill()
             self._process.communicate()
+        self._errors.close()
 
 
 @dataclass
@@ -249,6 +279,9 @@ def race(
             worker.close()
             workers[index] = None
 
+    if settings.is_late:
+        settings.say(f"  {suite} | {case}: {OUT_OF_TIME}")
+        return [row(suite, case, runner.label, "img/s", absent=OUT_OF_TIME, at=at) for runner in runners]
     try:
         for index, runner in enumerate(runners):
             workers[index] = worker = Worker(runner.contender, runner.case, runner.environ)
@@ -266,6 +299,9 @@ def race(
                 drop(index, f"failed: {error}")
         seconds = settings.seconds / settings.rounds
         for number in range(settings.rounds):
+            if number and settings.is_late:
+                settings.say(f"  {suite} | {case}: out of time after {number} of {settings.rounds} rounds")
+                break
             for offset in range(len(runners)):
                 index = (number + offset) % len(runners)
                 worker_now = workers[index]

@@ -8,11 +8,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from . import REHEARSES
 from .environment import describe
-from .measure import Row, Settings
+from .measure import OUT_OF_TIME, Row, Settings
 from .suites import SUITES, suite
 
-__all__ = ["RESULTS", "read", "run_suites"]
+__all__ = ["RESULTS", "is_complete", "read", "run_suites", "write"]
 
 RESULTS = Path(__file__).resolve().parent / "results"
 SCHEMA = 1
@@ -30,6 +31,12 @@ def read(path: Path) -> dict[str, Any]:
     if result.get("schema") != SCHEMA:
         raise ValueError(f"{path} is not a result file of schema {SCHEMA}")
     return result
+
+
+def is_complete(result: dict[str, Any], name: str) -> bool:
+    """Return whether a suite has run, to its end."""
+    rows = result["suites"].get(name, {}).get("rows")
+    return rows is not None and not any(row.get("absent") == OUT_OF_TIME for row in rows)
 
 
 def run_suites(names: tuple[str, ...], settings: Settings, out: Path | None, *, resume: bool = False) -> dict[str, Any]:
@@ -52,12 +59,16 @@ def run_suites(names: tuple[str, ...], settings: Settings, out: Path | None, *, 
         The file's content.
     """
     result: dict[str, Any] = {"schema": SCHEMA, "device": settings.device, "smoke": settings.smoke, "suites": {}}
+    if REHEARSES:
+        result["rehearsal"] = True
     if out is not None and out.exists():
         result = read(out)
         if (result["device"], result["smoke"]) != (settings.device, settings.smoke):
             raise ValueError(f"{out} holds another kind of run (device={result['device']!r}, smoke={result['smoke']})")
+        if bool(result.get("rehearsal")) != REHEARSES:
+            raise ValueError(f"{out} holds {'a rehearsal' if result.get('rehearsal') else 'real figures'}: take another")
     for name in names or SUITES:
-        if resume and name in result["suites"]:
+        if resume and is_complete(result, name):
             settings.say(f"{name}: already in {out}")
             continue
         settings.say(f"{name}:")

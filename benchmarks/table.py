@@ -32,7 +32,15 @@ SCANS = {"files": "Files (empty ones, in memory)", "classes": "Classes (of empty
 
 
 def write_tables(results: list[dict[str, Any]], *, check: bool = False) -> list[str]:
-    """Write the tables, the README's figures and the plots; return the files that changed (or would)."""
+    """Write the tables, the README's figures and the plots; return the files that changed (or would).
+
+    Raises
+    ------
+    ValueError
+        If one of the results is a rehearsal's.
+    """
+    if any(result.get("rehearsal") for result in results):
+        raise ValueError("a rehearsal on a stand-in for a GPU is no result: its figures are not published")
     wanted = plots(results)
     own = HERE / "README.md"
     wanted[own] = replace_between(own.read_text(encoding="utf-8"), "tables", tables(results))

@@ -46,6 +46,9 @@ def run(settings: Settings) -> list[Row]:
     steps = 2 if settings.smoke else 20 if on_gpu else 8
     times: dict[str, list[float]] = {key: [] for key in feeds}
     for number in range(settings.rounds + 1):
+        if number > 1 and settings.is_late:
+            settings.say(f"  feed: out of time after {number - 1} of {settings.rounds} rounds")
+            break
         for key, feed in feeds.items():
             elapsed = _slice(torch, step, feed, 1 if not number else steps, on_gpu)
             if number:
