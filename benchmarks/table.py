@@ -292,9 +292,13 @@ def figures(results: list[dict[str, Any]]) -> str:
                 parts.append(f"![{suite}: {alt}](benchmarks/plots/{result['device']}-{suite}.svg)\n\n")
         ahead = [item for item in peers_ahead(_rows(result)) if item[0].startswith(("arrays", "folder"))]
         if ahead:
-            text = "; ".join(f"{who} {times:.1f} times as fast as gpuseq ({case})" for case, who, times in ahead[:6])
-            more = "; and so on" if len(ahead) > 6 else ""
-            parts.append(f"Somebody else is faster in {len(ahead)} of the measured places: {text}{more}.\n\n")
+            num_cases = len({case for case, _, _ in ahead})
+            parts.append(f"gpuseq is not the fastest in {num_cases} of the measured cases:\n\n")
+            parts.append("| faster there | how many times as fast as gpuseq |\n|---|---|\n")
+            for peer in dict.fromkeys(who for _, who, _ in ahead):
+                cases = "; ".join(f"{times:.1f} ({case})" for case, who, times in ahead if who == peer)
+                parts.append(f"| {peer} | {cases} |\n")
+            parts.append("\n")
     if not any(result["device"] == "cuda" for result in results):
         parts.append("The GPU round has not run yet.\n\n")
     parts.append("All tables, methods and how to repeat it: [benchmarks/README.md](benchmarks/README.md).\n")
