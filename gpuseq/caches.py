@@ -12,6 +12,7 @@ import numpy as np
 from . import ops
 from .arrays import Array
 from .readers import stat_token
+from .workers import renew_in_child
 
 __all__ = ["ImageCache", "Token"]
 
@@ -61,7 +62,7 @@ class ImageCache:
         self.used = 0
         self._slots = np.full(len(paths), -1, np.int64)
         self._tokens: list[Token] = [None] * self.capacity
-        self._lock = threading.Lock()
+        self._renew()
 
     @property
     def num_bytes(self) -> int:
@@ -161,4 +162,8 @@ class ImageCache:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        self._renew()
+
+    def _renew(self) -> None:
         self._lock = threading.Lock()
+        renew_in_child(self)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import weakref
 from collections import deque
@@ -17,8 +18,9 @@ from .compat import is_cupy, place, resolve_device
 from .iterators import Iterator
 from .plan import BatchPlan
 from .sequence import Sequence
+from .workers import renew_in_child
 
-__all__ = ["DeviceSequence", "map_arrays", "plan_at", "to_device"]
+__all__ = ["DeviceSequence", "check_batches", "map_arrays", "plan_at", "to_device"]
 
 logger = logging.getLogger("gpuseq")
 
@@ -48,7 +50,7 @@ def to_device(sequence: Any, prefetch: int = 2, workers: int = 4, *, device: str
     Raises
     ------
     TypeError
-        If `sequence` has no batches by index.
+        If `sequence` has no batches by index, or is an array of samples.
     ValueError
         If `prefetch` or `workers` is no whole number from 0.
 
@@ -80,11 +82,7 @@ class DeviceSequence(Sequence):
     """
 
     def __init__(self, sequence: Any, prefetch: int, workers: int, device: str) -> None:
-        if not hasattr(sequence, "__getitem__") or not hasattr(sequence, "__len__"):
-            raise TypeError(
-                "to_device() takes batches by index: a class with __getitem__(index) and __len__(), such as a subclass "
-                f"of gpuseq.Sequence; got {type(sequence).__module__}.{type(sequence).__name__}"
-            )
+        check_batches(sequence, "to_device()")
         for name, value in (("prefetch", prefetch), ("workers", workers)):
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
                 raise ValueError(f"{name} must be a whole number from 0; got {value!r}")
@@ -138,6 +136,13 @@ class DeviceSequence(Sequence):
         if ahead is not None:
             ahead.close()
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key not in ("_lock", "_ahead")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock, self._ahead = threading.Lock(), None
+
     def _fetch(self) -> Callable[[int], Any]:
         """Return a function that makes a batch, without a reference to this object."""
         sequence = self.sequence
@@ -156,9 +161,21 @@ class _Ahead:
         self._num_ahead = owner.prefetch + owner.workers if owner.prefetch and owner.workers else 0
         self._pending: deque[tuple[int, Future[Any]]] = deque()
         self._executor: ThreadPoolExecutor | None = None
+        self._num_workers = owner.workers
+        self._start()
+        renew_in_child(self)
+
+    def _start(self) -> None:
         if self._num_ahead:
-            self._executor = ThreadPoolExecutor(owner.workers, thread_name_prefix="gpuseq-batch")
+            self._executor = ThreadPoolExecutor(self._num_workers, thread_name_prefix="gpuseq-batch")
             self._stop = weakref.finalize(self, self._executor.shutdown, wait=False, cancel_futures=True)
+
+    def _renew(self) -> None:
+        """Begin anew in a forked child, where no thread makes what was asked for."""
+        if self._executor is not None:
+            self._stop.detach()
+            self._pending.clear()
+            self._start()
 
     def take(self, index: int, length: int) -> Any:
         """Return a batch on the device, and let the next ones be made."""
@@ -218,6 +235,45 @@ class _Pass:
         self._on_epoch_end = None
         self._index = self._length
         self._ahead.close()
+
+
+def check_batches(source: Any, taker: str) -> None:
+    """Refuse what has no batches by index, and what has an index but is no data set of batches.
+
+    Parameters
+    ----------
+    source : object
+        What a user handed over.
+    taker : str
+        What takes it, as the start of the message.
+
+    Raises
+    ------
+    TypeError
+        With the line to write instead.
+    """
+    flow = f"gpuseq{'.keras' if 'keras' in taker else ''}.ImageDataGenerator(...).flow"
+    got = f"{type(source).__module__}.{type(source).__name__}"
+    if isinstance(source, (str, bytes, os.PathLike)):
+        raise TypeError(f"{taker} takes batches by index; got {got} {source!r}. Write {flow}_from_directory(...)")
+    if isinstance(source, (tuple, Mapping)) or hasattr(source, "iloc") or _is_array(source):
+        raise TypeError(
+            raise TypeError(
+                batches by index; got {got}, which holds samples. Write {flow}(images, labels, batch_size=32)
+            )
+        )
+    iterator = getattr(source, "iterator", None)
+    if isinstance(iterator, Iterator):
+        raise TypeError(f"{taker} takes batches by index; got a {got}. Give it the iterator itself: loader.iterator")
+    if isinstance(source, type) or not hasattr(source, "__getitem__") or not hasattr(source, "__len__"):
+        raise TypeError(
+            f"{taker} takes batches by index, and {got} has no batches by index. Write {flow}_from_directory(...), or "
+            "a subclass of gpuseq.Sequence with __getitem__(index) and __len__()"
+        )
+
+
+def _is_array(source: Any) -> bool:
+    return hasattr(source, "shape") and hasattr(source, "dtype")
 
 
 def map_arrays(function: Callable[[Any], Any], batch: Any) -> Any:

@@ -16,7 +16,7 @@ from .feeding import map_arrays
 from .fitwalk import FitWalk
 from .streams import host_array, jax_array, torch_memory, torch_tensor
 
-__all__ = ["BASES", "PY_DATASET", "FitDataset", "backend", "class_weights", "keras", "state_at"]
+__all__ = ["PY_DATASET", "FitDataset", "backend", "class_weights", "join_tf_keras", "keras", "state_at"]
 
 logger = logging.getLogger("gpuseq")
 
@@ -36,16 +36,28 @@ def _import_keras() -> Any:
 keras = _import_keras()
 
 PY_DATASET: Any = getattr(keras.utils, "PyDataset", None) or keras.utils.Sequence
-BASES: tuple[Any, ...] = (PY_DATASET,)
-if "tf_keras" in sys.modules:
-    BASES = (PY_DATASET, sys.modules["tf_keras"].utils.Sequence)
 _TELLS_EPOCHS = hasattr(PY_DATASET, "on_epoch_begin")
 
 
 def backend() -> str:
-    """Return for whom batches are made: "torch", "jax", or "numpy" for everybody else."""
-    name = "numpy" if not _TELLS_EPOCHS or "tf_keras" in sys.modules else keras.config.backend()
+    """Return for which backend of Keras 3 batches are made: "torch", "jax", or "numpy" for all others."""
+    name = keras.config.backend() if _TELLS_EPOCHS else "numpy"
     return name if name in ("torch", "jax") else "numpy"
+
+
+def join_tf_keras(kind: type) -> None:
+    """Make a class one of tf_keras' data sets, too, if that is loaded by now: it may be imported first or last.
+
+    Parameters
+    ----------
+    kind : type
+        A class of `gpuseq.keras`, or a user's subclass of one.
+    """
+    base = getattr(getattr(sys.modules.get("tf_keras"), "utils", None), "Sequence", None)
+    if base is not None and not issubclass(kind, base):
+        for owner in kind.__mro__:
+            if PY_DATASET in owner.__bases__:
+                owner.__bases__ = (*owner.__bases__, base)
 
 
 class FitDataset:
@@ -53,6 +65,11 @@ class FitDataset:
 
     device: str
     _class_weight: dict[int, float] | None = None
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Make an object whose class `fit` of each Keras that is loaded knows."""
+        join_tf_keras(cls)
+        return super().__new__(cls)
 
     @property
     def _fit_walk(self) -> FitWalk:
@@ -72,6 +89,9 @@ class FitDataset:
 
     def _resume(self) -> tuple[int, int]:
         return 0, 0
+
+    def check_state(self) -> None:
+        """Raise a GpuseqError if there is no state to save."""
 
     # What Keras asks.
 
@@ -95,7 +115,9 @@ class FitDataset:
             If `index` is outside; a ValueError too.
         """
         walk = self._fit_walk
-        with torch_memory(self.device if backend() == "torch" else "cpu") as blocks:
+        # Only Keras 3 tells when an epoch begins; tf_keras takes arrays of NumPy.
+        taker = "numpy" if "tf_keras" in sys.modules and not walk.inside else backend()
+        with torch_memory(self.device if taker == "torch" else "cpu") as blocks:
             if walk.inside:
                 if not walk.used:
                     walk.go_to(*self._resume())
@@ -103,12 +125,22 @@ class FitDataset:
             else:
                 batch = self._plain(index)
             batch = self._weighted(self._tupled(batch))
-            if backend() == "torch":
+            if taker == "torch":
                 return map_arrays(lambda array: torch_tensor(array, blocks), batch)
-            return map_arrays(jax_array if backend() == "jax" else host_array, batch)
+            return map_arrays(jax_array if taker == "jax" else host_array, batch)
 
     def on_epoch_begin(self) -> None:
-        """Note that ``fit``, ``evaluate`` or ``predict`` begins an epoch."""
+        """Note that ``fit``, ``evaluate`` or ``predict`` begins an epoch.
+
+        Raises
+        ------
+        ValueError
+            If there are no batches.
+        GpuseqError
+            If the data are sharded here and by Keras' distribution.
+        """
+        if not len(self):  # type: ignore[arg-type]
+            raise ValueError(f"{type(self).__module__}.{type(self).__name__} holds no batches: there are no samples")
         self._refuse_double_sharding()
         self._fit_walk.begin()
 
@@ -168,6 +200,7 @@ class FitDataset:
     # What becomes of a batch.
 
     def _tupled(self, batch: Any) -> tuple[Any, ...]:
+        map_arrays(_refuse_words, batch)
         if not isinstance(batch, tuple):
             return (batch,)
         if not 1 <= len(batch) <= 3:
@@ -197,6 +230,14 @@ class FitDataset:
                 "again. Write distribution.auto_shard_dataset = False, or make it so: "
                 "keras.distribution.DataParallel(auto_shard_dataset=False)"
             )
+
+
+def _refuse_words(array: Array) -> None:
+    if array.dtype.kind in "OSUmM":
+        raise TypeError(
+            f"there are no tensors of dtype {array.dtype}: turn the labels into numbers first, as "
+            "numpy.unique(labels, return_inverse=True)[1] does"
+        )
 
 
 def state_at(state: dict[str, int | str], epoch: int, index: int) -> dict[str, int | str]:

@@ -371,6 +371,10 @@ hw_decoder_load, deterministic, verbose
         del given["self"]
         return iterator(image_data_generator=self, data_format=self.data_format, dtype=self.dtype, **given, **further)
 
+    def __str__(self) -> str:
+        # Keras shows this line when somebody hands the generator itself to fit.
+        return f"<{self!r}: for model.fit write model.fit(generator.flow_from_directory(...).to_keras())>"
+
     def _repr_html_(self) -> str:
         return generator_html(self)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Iterator as IteratorABC
 from contextvars import ContextVar
 from typing import Any
@@ -15,6 +17,12 @@ __all__ = ["Iterator"]
 
 _REPLAYED: ContextVar[list[Any] | None] = ContextVar("gpuseq_replayed", default=None)
 """The iterator and the plan of the batch that this thread is making."""
+
+
+_NO_END = (
+    "tf_keras takes this iterator for a generator without an end, whose first epoch is never over. Write "
+    "model.fit(iterator.to_keras()), or import ImageDataGenerator from gpuseq.keras, or pass steps_per_epoch"
+)
 
 
 class Iterator(Walk):  # numpydoc ignore=PR02
@@ -118,6 +126,8 @@ class Iterator(Walk):  # numpydoc ignore=PR02
 
     def __next__(self) -> Any:
         """Return the next batch; after the last one of an epoch comes the first one of the next."""
+        if sys._getframe(1).f_globals.get("__name__", "").endswith("keras.src.engine.data_adapter"):
+            warnings.warn(_NO_END, stacklevel=2)
         return self.replay(self.plan_batch())
 
     def next(self) -> Any:

@@ -8,7 +8,8 @@ Within ``fit`` the n-th request of an epoch gets the n-th batch, whatever its in
 worker threads are not used, because they mix up epochs and drop the order that is read ahead: ``workers`` may be set
 and reads 1. Files are read ahead on threads of this package.
 
-For models of ``tf_keras`` (Keras 2) import ``tf_keras`` before this module: the classes are its ``Sequence`` then, too.
+Where ``tf_keras`` (Keras 2) is loaded when a data set is made, the data set is its ``Sequence``, too, and makes NumPy
+arrays outside Keras 3's ``fit``.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from . import array_iterator, directory_iterator, frame_iterator, image, iterato
 from .callbacks import SaveState, SetEpoch
 from .compat import place
 from .errors import GpuseqError
-from .feeding import DeviceSequence, map_arrays, plan_at, to_device
-from .fitdata import BASES, FitDataset, backend, state_at
+from .feeding import DeviceSequence, check_batches, map_arrays, plan_at, to_device
+from .fitdata import PY_DATASET, FitDataset, backend, join_tf_keras, state_at
 from .functions import (
     apply_affine_transform,
     apply_brightness_shift,
@@ -138,21 +139,21 @@ class _WalkedIterator(FitDataset):
             self._fit_walk.go_to(*self._resume())
 
 
-class Iterator(_WalkedIterator, iterators.Iterator, *BASES):  # type: ignore[misc]
+class Iterator(_WalkedIterator, iterators.Iterator, PY_DATASET):  # type: ignore[misc]
     """`gpuseq.Iterator` as a ``PyDataset``, for subclasses that make their own batches."""
 
     device = "cpu"
 
 
-class NumpyArrayIterator(_WalkedIterator, array_iterator.NumpyArrayIterator, *BASES):  # type: ignore[misc]
+class NumpyArrayIterator(_WalkedIterator, array_iterator.NumpyArrayIterator, PY_DATASET):  # type: ignore[misc]
     """`gpuseq.NumpyArrayIterator` as a ``PyDataset``."""
 
 
-class DirectoryIterator(_WalkedIterator, directory_iterator.DirectoryIterator, *BASES):  # type: ignore[misc]
+class DirectoryIterator(_WalkedIterator, directory_iterator.DirectoryIterator, PY_DATASET):  # type: ignore[misc]
     """`gpuseq.DirectoryIterator` as a ``PyDataset``."""
 
 
-class DataFrameIterator(_WalkedIterator, frame_iterator.DataFrameIterator, *BASES):  # type: ignore[misc]
+class DataFrameIterator(_WalkedIterator, frame_iterator.DataFrameIterator, PY_DATASET):  # type: ignore[misc]
     """`gpuseq.DataFrameIterator` as a ``PyDataset``."""
 
 
@@ -164,15 +165,20 @@ class ImageDataGenerator(image.ImageDataGenerator):
     _frame_iterator = DataFrameIterator
 
 
-class Sequence(sequence.Sequence, *BASES):  # type: ignore[misc]
+class Sequence(sequence.Sequence, PY_DATASET):  # type: ignore[misc]
     """`gpuseq.Sequence` as a ``PyDataset``: subclass it, and ``model.fit`` takes it as it is.
 
     Keras' own workers make its batches. For a lookahead onto the device, and each batch once with any number of
     workers, hand ``sequence.to_keras()`` to ``fit``.
     """
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Make an object whose class `fit` of each Keras that is loaded knows."""
+        join_tf_keras(cls)
+        return super().__new__(cls)
 
-class KerasDataset(FitDataset, *BASES):  # type: ignore[misc]
+
+class KerasDataset(FitDataset, PY_DATASET):  # type: ignore[misc]
     """What `to_keras` returns.
 
     Parameters
@@ -182,6 +188,10 @@ class KerasDataset(FitDataset, *BASES):  # type: ignore[misc]
     """
 
     def __init__(self, source: Any, class_weight: Mapping[int, float] | None, prefetch: int, workers: int) -> None:
+        check_batches(source, "to_keras()")
+        if isinstance(source, DeviceSequence):
+            # Its threads and these would work against each other.
+            source, prefetch, workers = source.sequence, source.prefetch, source.workers
         super().__init__()
         self.source = source
         self.class_weight = class_weight
@@ -222,6 +232,12 @@ class KerasDataset(FitDataset, *BASES):  # type: ignore[misc]
         if self._fit_walk.end() and self._ahead is not None:
             self._ahead.on_epoch_end()
 
+    def close(self) -> None:
+        """Stop the threads that work ahead. Usable again afterwards."""
+        close = getattr(self.source if self._ahead is None else self._ahead, "close", None)
+        if close is not None:
+            close()
+
     def set_epoch(self, epoch: int) -> None:
         """Go to the start of an epoch; where a resumed walk stands within it already, go on there.
 
@@ -241,11 +257,15 @@ class KerasDataset(FitDataset, *BASES):  # type: ignore[misc]
         GpuseqError
             Without a seed, or if the source is a sequence of the user's own.
         """
-        if self._ahead is not None:
-            raise GpuseqError("a Sequence has no state to save: what its batches hold is its own affair")
+        self.check_state()
         walk = self._fit_walk
         state: dict[str, int | str] = self.source.state_dict()
         return state_at(state, walk.epoch, walk.position) if walk.used else state
+
+    def check_state(self) -> None:
+        """Raise a GpuseqError if there is no state to save."""
+        if self._ahead is not None:
+            raise GpuseqError("a Sequence has no state to save: what its batches hold is its own affair")
 
     def load_state_dict(self, state: dict[str, int | str]) -> None:
         """Go on where `state_dict` was taken.
@@ -259,7 +279,10 @@ class KerasDataset(FitDataset, *BASES):  # type: ignore[misc]
         ------
         ValueError
             If the state was taken from other data or in another random mode.
+        GpuseqError
+            If the source is a sequence of the user's own.
         """
+        self.check_state()
         self.source.load_state_dict(state)
         self._fit_walk.go_to(*self._resume())
 
@@ -298,12 +321,6 @@ class _Reordered:
     def __init__(self, sequence: Any) -> None:
         self.sequence = sequence
         self.order: np.ndarray | None = None
-        if not hasattr(sequence, "__getitem__") or not hasattr(sequence, "__len__"):
-            raise TypeError(
-                f"{type(sequence).__module__}.{type(sequence).__name__} has no batches by index. model.fit takes "
-                "gpuseq.keras.ImageDataGenerator(...).flow_from_directory(...), iterator.to_keras(), or a subclass of "
-                "gpuseq.Sequence with __getitem__(index) and __len__()"
-            )
 
     def __len__(self) -> int:
         return len(self.sequence)

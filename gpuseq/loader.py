@@ -120,6 +120,11 @@ class Loader:
     get_state = state_dict
     set_state = load_state_dict
 
+    def __repr__(self) -> str:
+        # Keras shows this line when somebody hands the loader to fit.
+        name = f"{type(self).__module__}.{type(self).__name__}"
+        return f"<{name} of {len(self)} batches: for model.fit write model.fit(loader.iterator.to_keras())>"
+
     def close(self) -> None:
         """Stop what runs in the background."""
         self.iterator.close()

@@ -25,6 +25,7 @@ from .decode import common_dtype, decode_files, decode_into
 from .decode_device import DeviceBatch, DeviceDecoder
 from .errors import EmptyBatchError, ImageFileError
 from .options import DecodeOptions
+from .workers import renew_in_child
 
 __all__ = ["ArraySource", "Fetched", "FileSource", "OnError"]
 
@@ -155,9 +156,9 @@ class FileSource:
         self._pending: dict[bytes, Future[_Decoded]] = {}
         # Batches that are planned and not yet fetched; a plan may never be made into a batch, so only so many are kept.
         self._claimed: deque[bytes] = deque(maxlen=64)
-        self._lock = threading.Lock()
         self._executor: ThreadPoolExecutor | None = None
         self._finalizer: Any = None
+        self._renew()
         self.device = device
         self.decodes_on_device = device != "cpu" and options.decoder in ("dali", "nvimgcodec")
         self._device_decoder: DeviceDecoder | None = None
@@ -326,7 +327,15 @@ class FileSource:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._lock = threading.Lock()
+        self._renew()
+
+    def _renew(self) -> None:
+        """Begin without threads: new, out of a pickle, or in a forked child, where what was begun never comes."""
+        if self._finalizer is not None:
+            self._finalizer.detach()
+        self._pending = {}
+        self._lock, self._executor, self._finalizer = threading.Lock(), None, None
+        renew_in_child(self)
 
 
 @dataclass(frozen=True)

@@ -109,18 +109,30 @@ def augment(images: Any, generator: ImageDataGenerator, *, seed: int, epoch: int
     Raises
     ------
     ValueError
-        If `images` has not four axes, or `sample_ids` another length.
+        If `images` has not four axes, `sample_ids` another length, `seed` or `epoch` is negative, or the generator
+        overrides ``get_random_transform``, which "keyed" cannot ask.
     TypeError
-        If `images` is no tensor.
+        If `images` is no tensor, or `seed` or `epoch` no integer.
     """
     if not isinstance(images, torch.Tensor):
         raise TypeError(f"images must be a torch.Tensor; got {type(images).__name__}. For arrays see generator.flow")
     if images.ndim != 4:
         raise ValueError(f"images must have four axes; got shape {tuple(images.shape)}")
+    for name, number in (("seed", seed), ("epoch", epoch)):
+        if isinstance(number, bool) or not isinstance(number, (int, np.integer)):
+            raise TypeError(f"{name} must be an integer; got {number!r} of type {type(number).__name__}")
+        if not 0 <= number < 2**32:
+            raise ValueError(f"{name} must be from 0 to 2**32 - 1; got {number!r}")
     if images.dtype not in (torch.uint8, torch.uint16, torch.float32, torch.float64):
         images = images.to(torch.float32)
     height, width = images.shape[generator.row_axis], images.shape[generator.col_axis]
+    generator.check_conventions((height, width))
     if generator.rng == "keyed":
+        if generator.draws_its_own:
+            raise ValueError(
+                f'rng="keyed" draws the numbers of {type(generator).__name__} by key, and cannot ask the '
+                'get_random_transform that it overrides: use rng="keras"'
+            )
         ids = np.arange(len(images)) if sample_ids is None else np.asarray(sample_ids, np.int64)
         if ids.shape != (len(images),):
             raise ValueError(f"sample_ids must have shape ({len(images)},); got {ids.shape}")

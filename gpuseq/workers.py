@@ -1,18 +1,24 @@
-"""Threads for work that releases the GIL: one kept pool per size, the caller works too, Ctrl-C stops all."""
+"""Threads for work that releases the GIL: one kept pool per size, the caller works too, Ctrl-C stops all.
+
+And what becomes of threads and locks in a forked child: see `renew_in_child`.
+"""
 
 from __future__ import annotations
 
 import itertools
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from typing import Any
 
-__all__ = ["close_pools", "fair_share", "for_each"]
+__all__ = ["close_pools", "fair_share", "for_each", "renew_in_child"]
 
 _pools: dict[int, ThreadPoolExecutor] = {}
 _lock = threading.Lock()
+_renewed: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 _num_at_work = 0  # calls of for_each that run on several threads now
 
 
@@ -103,13 +109,28 @@ def _at_work() -> Iterator[None]:
             _num_at_work -= 1
 
 
-def _forget_pools() -> None:
-    # A forked child inherits the objects without their threads.
+def renew_in_child(thing: Any) -> None:
+    """Let ``thing._renew()`` be called in every forked child.
+
+    A child inherits the objects without their threads: what was being made ahead never comes, and a lock that another
+    thread held stays shut. PyTorch's ``DataLoader`` forks.
+
+    Parameters
+    ----------
+    thing : object
+        Not kept alive by this.
+    """
+    _renewed[id(thing)] = thing
+
+
+def _renew_all() -> None:
     global _lock, _num_at_work
     _lock = threading.Lock()
     _num_at_work = 0
     _pools.clear()
+    for thing in list(_renewed.values()):
+        thing._renew()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_pools)
+    os.register_at_fork(after_in_child=_renew_all)

@@ -323,6 +323,105 @@ def test_wrong_things_are_named() -> None:
         gk.to_keras([np.zeros(1)]).state_dict()
 
 
+@pytest.mark.parametrize("samples", [np.zeros((4, 2)), (np.zeros(4), np.zeros(4)), {"x": np.zeros(4)}, torch.zeros(4)])
+def test_samples_are_no_batches(samples: Any) -> None:
+    """Each has __getitem__ and __len__, and would be taken for batches: of one row, one column, one name."""
+    line = r"which holds samples\. Write gpuseq\.keras\.ImageDataGenerator\(\.\.\.\)\.flow\(images, labels"
+    with pytest.raises(TypeError, match=line):
+        gk.to_keras(samples)
+    with pytest.raises(TypeError, match=line.replace(r"\.keras", "")):
+        gpuseq.to_device(samples, device="cpu")
+
+
+def test_other_things_than_data_sets_name_the_line_to_write() -> None:
+    from gpuseq.torch import loader
+
+    flow = generator().flow(numbered(4), np.zeros(4), seed=1)
+    for wrong, line in [
+        ("photos/train", r"'photos/train'\. Write gpuseq\.keras\.ImageDataGenerator\(\.\.\.\)\.flow_from_directory"),
+        (own_generator(), r"flow_from_directory\(\.\.\.\), or a subclass"),
+        (gpuseq.Sequence, "builtins.type has no batches by index"),
+        (loader(flow), r"loader\.iterator"),
+    ]:
+        with pytest.raises(TypeError, match=line):
+            gk.to_keras(wrong)
+    model = keras.Sequential([keras.layers.Flatten()])
+    model.compile("sgd", "mse")
+    for wrong, line in [
+        (own_generator(), r"model\.fit\(generator\.flow_from_directory\(\.\.\.\)\.to_keras\(\)\)"),
+        (loader(flow), r"TorchLoader of 1 batches: for model\.fit write model\.fit\(loader\.iterator\.to_keras\(\)\)"),
+    ]:
+        with pytest.raises(ValueError, match=line):
+            model.fit(wrong, verbose=0)
+
+
+@pytest.mark.parametrize("labels", [np.array(list("abca")), np.array([None] * 4, object)])
+def test_labels_that_are_no_numbers(labels: np.ndarray) -> None:
+    with pytest.raises(TypeError, match=f"no tensors of dtype {labels.dtype}: .*return_inverse=True"):
+        _ = own_generator().flow(numbered(4), labels, batch_size=2)[0]
+
+
+def test_nothing_to_train_on() -> None:
+    for empty in (own_generator().flow(numbered(0), np.zeros(0)), gk.to_keras([])):
+        model = keras.Sequential([keras.layers.Flatten()])
+        model.compile("sgd", "mse")
+        with pytest.raises(ValueError, match="holds no batches"):
+            model.fit(empty, verbose=0)
+
+
+def test_callbacks_refuse_what_fit_does_not_train_on(tmp_path: Path) -> None:
+    """An iterator of its own moves, and the data set that was made of it does not."""
+    core = generator().flow(numbered(4), np.zeros(4), batch_size=2, seed=1)
+    for make in (gk.SetEpoch, lambda data: gk.SaveState(data, tmp_path / "state.json")):
+        with pytest.raises(TypeError, match=r"Write dataset = iterator\.to_keras\(\)"):
+            make(core)
+        make(core.to_keras())
+    with pytest.raises(GpuseqError, match="a Sequence has no state"):
+        gk.SaveState(gk.to_keras([np.zeros(1)]), tmp_path / "state.json")
+    with pytest.raises(TypeError, match="got list"):
+        gk.SaveState([np.zeros(1)], tmp_path / "state.json")
+    model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    trained, other = (own_generator().flow(numbered(4), np.zeros(4), batch_size=2, seed=1) for _ in range(2))
+    with pytest.raises(GpuseqError, match="another data set than SaveState watches"):
+        model.fit(trained, verbose=0, callbacks=[gk.SaveState(other, tmp_path / "state.json")])
+
+
+class Asked(gpuseq.Sequence):
+    """Batches that note who asked for them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[int] = []
+
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, index: int) -> Any:
+        self.asked.append(index)
+        return np.full((2, 3), index, np.float32), np.zeros((2, 1), np.float32)
+
+
+def test_threads_over_threads_make_each_batch_once() -> None:
+    own = Asked()
+    data = gk.to_keras(gpuseq.to_device(own, 3, 2, device="cpu"))
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    model.fit(data, verbose=0)  # builds the model on a trial batch
+    own.asked.clear()
+    model.fit(data, epochs=2, verbose=0)
+    assert sorted(own.asked) == sorted(2 * list(range(6)))
+
+
+def test_a_data_set_with_threads_at_work_can_be_pickled() -> None:
+    for data in (gk.to_keras(Asked()), gpuseq.to_device(Asked(), device="cpu")):
+        if isinstance(data, gk.KerasDataset):
+            data.on_epoch_begin()
+        first = np.asarray(data[0][0])
+        copy = pickle.loads(pickle.dumps(data))
+        assert np.asarray(copy[1][0])[0, 0] == np.asarray(data[1][0])[0, 0] == first[0, 0] + 1
+
+
 def test_sharding_twice_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from types import SimpleNamespace
 

@@ -79,9 +79,12 @@ def test_with_tensorflow(run_script: Callable[..., subprocess.CompletedProcess[s
 
 
 TF_KERAS = """
-import tf_keras
+import sys, warnings
 import numpy as np
-from gpuseq.keras import ImageDataGenerator
+if sys.argv[1] == "tf_keras first":
+    import tf_keras
+from gpuseq.keras import ImageDataGenerator, SetEpoch, SaveState
+import tf_keras
 images = np.ones((12, 6, 6, 3), np.float32) * np.arange(12, dtype=np.float32).reshape(12, 1, 1, 1)
 flow = ImageDataGenerator(device="cpu").flow(images, np.arange(12, dtype=np.float32), batch_size=3, seed=2)
 assert isinstance(flow, tf_keras.utils.Sequence)
@@ -97,13 +100,43 @@ model.fit(flow, epochs=2, verbose=0)
 for epoch in range(2):
     part = seen[-8 + 4 * epoch:][:4]
     assert sorted(sum(part, [])) == list(range(12)), seen
+
+import gpuseq
+core = gpuseq.ImageDataGenerator(device="cpu").flow(images, np.arange(12, dtype=np.float32), batch_size=3, seed=2)
+data = core.to_keras()
+model.fit(data, epochs=2, verbose=0)
+model.fit(gpuseq.Sequence.to_keras([(images, np.zeros(12))]), verbose=0)
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    model.fit(core, epochs=2, steps_per_epoch=4, verbose=0)
+assert any("generator without an end" in str(warning.message) for warning in caught)
+for callback in (SetEpoch(data), SaveState(data, "state.json")):
+    try:
+        model.fit(data, verbose=0, callbacks=[callback])
+    except gpuseq.GpuseqError as error:
+        assert "LambdaCallback(on_epoch_begin=" in str(error), error
+    else:
+        raise AssertionError("a callback of Keras 3 was taken")
+
+# The other Keras beside it: its backend's tensors all the same.
+import keras
+kinds = set()
+class Model(keras.Sequential):
+    def train_step(self, batch):
+        kinds.add(type(batch[0]).__module__.partition(".")[0])
+        return super().train_step(batch)
+three = Model([keras.Input((6, 6, 3)), keras.layers.Flatten(), keras.layers.Dense(1)])
+three.compile("sgd", "mse")
+three.fit(flow, epochs=2, verbose=0)
+assert kinds == {keras.config.backend()}, kinds
 print("passed")
 """
 
 
 @pytest.mark.frameworks("tensorflow", "tf_keras")
-def test_with_tf_keras(run_script: Callable[..., subprocess.CompletedProcess[str]]) -> None:
-    assert "passed" in run_script(TF_KERAS, KERAS_BACKEND="tensorflow").stdout
+@pytest.mark.parametrize(("order", "backend"), [("tf_keras first", "tensorflow"), ("tf_keras last", "torch")])
+def test_with_tf_keras(order: str, backend: str, run_script: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    assert "passed" in run_script(TF_KERAS, order, KERAS_BACKEND=backend).stdout
 
 
 # Without TensorFlow: what the module does around it.

@@ -174,6 +174,7 @@ from gpuseq.feeding import to_device
 class Slow:
     def __len__(self): return 10_000
     def __getitem__(self, index): time.sleep(0.01); return np.zeros(1)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores Ctrl-C
 threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
 start = time.time()
 try:

@@ -264,6 +264,29 @@ def test_augment_says_what_is_wrong() -> None:
         augment(np.zeros((1, 2, 2, 3)), generator(), seed=1)
     with pytest.raises(ValueError, match="four axes"):
         augment(torch.zeros(2, 2, 3), generator(), seed=1)
+    for bad, kind in ((None, TypeError), (1.0, TypeError), (True, TypeError), (-1, ValueError), (2**32, ValueError)):
+        for name in ("seed", "epoch"):
+            with pytest.raises(kind, match=f"{name} must be"):
+                augment(torch.zeros(1, 2, 2, 3), generator(), **{"seed": 1, name: bad})
+    with pytest.warns(UserWarning, match="conventions"):
+        augment(torch.zeros(1, 4, 6, 3), generator(rotation_range=10), seed=1)
+
+
+class Turning(ImageDataGenerator):
+    """A user's own draws, as Keras users write them: quarter turns only."""
+
+    def get_random_transform(self, img_shape: Any, seed: Any = None) -> Any:
+        return super().get_random_transform(img_shape, seed) | {"theta": 90 * np.random.randint(4)}
+
+
+def test_augment_asks_a_subclass_for_its_draws_or_says_that_it_cannot() -> None:
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (8, 6, 6, 3), np.uint8))
+    got = augment(images, Turning(rotation_range=5, device="cpu"), seed=3)
+    turns = [torch.rot90(images, k, (1, 2)).to(torch.float32) for k in range(4)]
+    kinds = {k for row in range(8) for k in range(4) if torch.allclose(got[row], turns[k][row], atol=1e-2)}
+    assert len(kinds) > 1
+    with pytest.raises(ValueError, match=r"Turning.*cannot ask the get_random_transform.*use rng=\"keras\""):
+        augment(images, Turning(rotation_range=5, rng="keyed", device="cpu"), seed=3)
 
 
 # Training.

@@ -1,0 +1,225 @@
+"""Threads that work ahead, and what else happens to a process: a fork, a spawn, a pickle, Ctrl-C, the end."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("torch")
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(5)
+    for number in range(31):
+        path = tmp_path / "pictures" / "ab"[number % 2] / f"{number:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (24, 24, 3), np.uint8)).save(path)
+    return tmp_path / "pictures"
+
+
+FLOW = """
+import faulthandler, os, pickle, signal, sys, threading, time, warnings
+faulthandler.dump_traceback_later(100, exit=True)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores Ctrl-C
+import numpy as np
+import gpuseq
+def flow(folder, module=gpuseq, **options):
+    own = module.ImageDataGenerator(rotation_range=20, conventions="corrected", device="cpu")
+    return own.flow_from_directory(folder, (16, 16), batch_size=4, seed=3, class_mode="sparse", verbose=False,
+                                   **{"prefetch": 3, **options})
+"""
+
+DATA_LOADER = (
+    FLOW
+    + """
+import torch
+from gpuseq.torch import loader
+def main(folder, context, cache):
+    warnings.simplefilter("ignore")
+    expected = loader(flow(folder, prefetch=0))
+    batches = loader(flow(folder, cache=None if cache == "none" else cache))
+    for epoch in range(2):
+        walk = iter(batches)
+        next(walk), next(walk)  # now threads decode ahead
+        workers = torch.utils.data.DataLoader(batches, batch_size=None, num_workers=2, multiprocessing_context=context)
+        for made in (expected, batches):
+            made.sampler.set_epoch(epoch)
+        for (x, y), (wanted_x, wanted_y) in zip(workers, expected, strict=True):
+            assert torch.equal(x, wanted_x) and torch.equal(y, wanted_y)
+    print("equal")
+if __name__ == "__main__":
+    main(*sys.argv[1:])
+"""
+)
+
+
+@pytest.mark.parametrize(("context", "cache"), [("fork", "none"), ("fork", "host"), ("spawn", "none")])
+def test_worker_processes_begin_beside_threads_that_decode_ahead(
+    folder: Path, context: str, cache: str, run_script: Run
+) -> None:
+    """A forked child has the executor and the futures, and none of the threads: it must not wait for them."""
+    assert "equal" in run_script(DATA_LOADER, str(folder), context, cache).stdout
+
+
+FORK = (
+    FLOW
+    + """
+class Slow(gpuseq.Sequence):
+    def __len__(self): return 12
+    def __getitem__(self, index):
+        time.sleep(0.02)
+        return np.full(2, index)
+warnings.simplefilter("ignore")
+passes = iter(gpuseq.to_device(Slow(), 2, 3, device="cpu"))
+files = flow(sys.argv[1], cache="host")
+twin = flow(sys.argv[1], prefetch=0)
+for _ in range(3):
+    next(passes), next(files), next(twin)
+child = os.fork()
+if child == 0:
+    signal.alarm(60)
+assert [int(batch[0]) for batch in passes] == list(range(3, 12))
+for _ in range(9):
+    assert np.array_equal(next(files)[0], next(twin)[0])
+if child == 0:
+    os._exit(7)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+print("both")
+"""
+)
+
+
+def test_parent_and_child_both_go_on(folder: Path, run_script: Run) -> None:
+    assert "both" in run_script(FORK, str(folder)).stdout
+
+
+PICKLE = (
+    FLOW
+    + """
+files = flow(sys.argv[1], cache="host")
+for _ in range(3):
+    next(files)
+copy = pickle.loads(pickle.dumps(files))
+for _ in range(9):
+    (x, y), (wanted_x, wanted_y) = next(copy), next(files)
+    assert np.array_equal(x, wanted_x) and np.array_equal(y, wanted_y)
+print("equal")
+"""
+)
+
+
+def test_a_pickle_of_an_iterator_that_decodes_ahead_goes_on_where_it_stood(folder: Path, run_script: Run) -> None:
+    assert "equal" in run_script(PICKLE, str(folder)).stdout
+
+
+LEAVE = (
+    FLOW
+    + """
+from gpuseq.torch import loader
+class Slow(gpuseq.Sequence):
+    def __len__(self): return 10_000
+    def __getitem__(self, index):
+        time.sleep(0.05)
+        return np.zeros(2)
+walks = [iter(loader(flow(sys.argv[1]))), flow(sys.argv[1]), iter(gpuseq.to_device(Slow(), 4, 3, device="cpu"))]
+for walk in walks:
+    next(walk)
+assert sum(thread.name.startswith("gpuseq") for thread in threading.enumerate()) >= 4
+if sys.argv[2] == "exception":
+    raise SystemExit(0)
+print("left")
+"""
+)
+
+
+@pytest.mark.parametrize("how", ["end", "exception"])
+def test_a_process_ends_with_threads_at_work(folder: Path, how: str, run_script: Run) -> None:
+    began = time.monotonic()
+    run_script(LEAVE, str(folder), how)
+    assert time.monotonic() - began < 60
+
+
+INTERRUPT = """
+import os, sys
+os.environ["KERAS_BACKEND"] = sys.argv[2]
+""" + (
+    FLOW
+    + """
+import gc
+import keras
+from gpuseq import keras as gk
+class Slow(gpuseq.Sequence):
+    def __len__(self): return 10_000
+    def __getitem__(self, index):
+        time.sleep(0.01)
+        return np.zeros((4, 16, 16, 3), np.float32), np.zeros(4, np.float32)
+class Kill(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        if batch == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+def own(): return [thread.name for thread in threading.enumerate() if thread.name.startswith("gpuseq-")]
+def train(data):
+    model = keras.Sequential([keras.Input((16, 16, 3)), keras.layers.Flatten(), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    try:
+        model.fit(data, epochs=1000, verbose=0, callbacks=[Kill()])
+    except KeyboardInterrupt:
+        return
+    raise AssertionError("was not interrupted")
+for make in (lambda: flow(sys.argv[1], gk), lambda: Slow().to_keras(prefetch=2, workers=3)):
+    data = make()
+    train(data)
+    assert own()
+    if keras.config.backend() == "tensorflow":
+        gc.collect()  # its iterator, which asks for more
+        time.sleep(0.5)
+        data.close()  # TensorFlow keeps what it was given
+    del data
+    gc.collect()
+    for _ in range(100):
+        working = [name for name in own() if not name.startswith("gpuseq-worker")]
+        if not working:
+            break
+        time.sleep(0.05)
+    assert not working, working
+print("ended")
+"""
+)
+
+
+@pytest.mark.keras
+@pytest.mark.parametrize(
+    "backend", ["torch", "jax", pytest.param("tensorflow", marks=pytest.mark.frameworks("tensorflow"))]
+)
+def test_ctrl_c_in_fit_ends_the_threads(folder: Path, backend: str, run_script: Run) -> None:
+    began = time.monotonic()
+    assert "ended" in run_script(INTERRUPT, str(folder), backend).stdout
+    assert time.monotonic() - began < 90
+
+
+def test_ctrl_c_ends_a_loop_over_files(folder: Path, run_script: Run) -> None:
+    source = (
+        FLOW
+        + """
+from gpuseq.torch import loader
+threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+batches = loader(flow(sys.argv[1]))
+try:
+    while True:
+        for batch in batches:
+            pass
+except KeyboardInterrupt:
+    print("interrupted")
+assert len(next(iter(batches))[1]) == 4
+"""
+    )
+    assert "interrupted" in run_script(source, str(folder)).stdout
