@@ -258,9 +258,8 @@ def check_batches(source: Any, taker: str) -> None:
         raise TypeError(f"{taker} takes batches by index; got {got} {source!r}. Write {flow}_from_directory(...)")
     if isinstance(source, (tuple, Mapping)) or hasattr(source, "iloc") or _is_array(source):
         raise TypeError(
-            raise TypeError(
-                batches by index; got {got}, which holds samples. Write {flow}(images, labels, batch_size=32)
-            )
+            f"{taker} takes batches by index; got {got}, which holds samples. "
+            f"Write {flow}(images, labels, batch_size=32)"
         )
     iterator = getattr(source, "iterator", None)
     if isinstance(iterator, Iterator):
