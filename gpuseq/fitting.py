@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterable
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,15 +34,11 @@ DIRECTORY_OPTIONS = (
     "classes",
     "follow_links",
     "keep_aspect_ratio",
-    "on_error",
-    "prefetch",
-    "cache",
-    "memory_limit",
-    "decoder",
-    "exif_orientation",
-    "max_pixels",
-    "num_threads",
-    "verbose",
+    *(
+        name
+        for name, parameter in signature(DirectoryIterator).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY and name not in ("rng", "mask_directory")
+    ),
 )
 """What `fit_directory` hands on to the iterator."""
 
