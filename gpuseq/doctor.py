@@ -297,7 +297,7 @@ def _nvrtc() -> Finding:
 
 def _dali() -> Finding:
     brings, install = (
-        'another decoder of files, on the host: decoder="dali"',
+        'decoders of files: decoder="dali" and "nvimgcodec", JPEG on the GPU',
         'pip install "gpuseq[cuda13]" (or dali)',
     )
     found = _version("nvidia-dali-cuda130", "nvidia-dali-cuda120")

@@ -14,6 +14,7 @@ from .arrays import Array
 from .compat import is_cupy, place
 from .options import AugmentOptions, DecodeOptions
 from .plan import BatchPlan
+from .scan import list_images
 from .sources import ArraySource, Fetched, FileSource
 
 __all__ = ["PairedMasks", "find_masks", "geometry_of", "masks_of_arrays", "masks_of_files"]
@@ -223,14 +224,13 @@ def find_masks(
         If an image has two masks.
     """
     root = os.fspath(mask_directory)
-    if not os.path.isdir(root):
-        raise FileNotFoundError(f"mask_directory={root!r} is not an existing folder")
     found: dict[str, list[str]] = {}
-    for folder, _, names in os.walk(root):
-        for name in names:
-            if name.lower().rpartition(".")[2] in extensions:
-                path = os.path.join(folder, name)
-                found.setdefault(os.path.splitext(os.path.relpath(path, root))[0], []).append(path)
+    try:
+        names = list_images(root, tuple(extensions), follow_links=True)
+    except OSError as error:
+        raise FileNotFoundError(f"mask_directory={root!r} is not an existing folder that can be listed") from error
+    for name in names:
+        found.setdefault(os.path.splitext(name)[0], []).append(os.path.join(root, name))
     paths, missing = [], []
     for name in filenames:
         stem = os.path.splitext(name)[0]

@@ -11,7 +11,7 @@ from typing import Any
 from .compat import require
 from .errors import ImageFileError, MissingDependencyError
 
-__all__ = ["is_url", "read_bytes", "stat_token"]
+__all__ = ["is_url", "open_filesystem", "read_bytes", "read_failure", "stat_token"]
 
 # Two letters at least, so that a Windows drive is no scheme. "::" chains protocols ("simplecache::s3://bucket/key").
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+(::|://)")
@@ -61,7 +61,7 @@ def read_bytes(path: str) -> bytes:
     """
     try:
         if is_url(path):
-            filesystem, key = _filesystem(path)
+            filesystem, key = open_filesystem(path)
             return bytes(filesystem.cat_file(key))
         return _read_local(path)
     except (ImageFileError, MissingDependencyError):
@@ -97,7 +97,7 @@ def stat_token(path: str) -> tuple[int, int] | None:
         if not is_url(path):
             status = os.stat(path)
             return status.st_size, status.st_mtime_ns
-        filesystem, key = _filesystem(path)
+        filesystem, key = open_filesystem(path)
         info = filesystem.info(key)
     except (ImageFileError, MissingDependencyError):
         raise
@@ -144,7 +144,21 @@ def _read_local(path: str) -> bytes:
         os.close(descriptor)
 
 
-def _filesystem(path: str) -> tuple[Any, str]:
+def open_filesystem(path: str) -> tuple[Any, str]:
+    """Return the file system of a URL, and the URL's key in it.
+
+    Parameters
+    ----------
+    path : str
+        A URL.
+
+    Raises
+    ------
+    MissingDependencyError
+        If fsspec is not installed.
+    ImportError
+        If the package of its protocol is not installed.
+    """
     fsspec = require("fsspec", extra="fsspec", purpose=f"Reading the URL {path!r}")
     filesystem, key = fsspec.core.url_to_fs(path)
     return filesystem, key

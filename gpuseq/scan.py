@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from .arguments import did_you_mean, warn
+from .listing import are_files, subfolders, walk
+from .readers import is_url
 
 __all__ = ["find_classes", "list_images", "scan_classes", "split_bounds", "validate_filename"]
 
@@ -23,11 +25,11 @@ def validate_filename(filename: str, white_list_formats: tuple[str, ...]) -> boo
     Parameters
     ----------
     filename : str
-        Path to a file.
+        Path or URL of a file.
     white_list_formats : tuple of str
         Accepted extensions, lower case.
     """
-    return filename.lower().endswith(tuple(white_list_formats)) and os.path.isfile(filename)
+    return filename.lower().endswith(tuple(white_list_formats)) and are_files([filename])[0]
 
 
 def list_images(directory: str, formats: tuple[str, ...], follow_links: bool) -> list[str]:
@@ -36,7 +38,7 @@ def list_images(directory: str, formats: tuple[str, ...], follow_links: bool) ->
     Parameters
     ----------
     directory : str
-        Where to look, subfolders included.
+        Where to look, subfolders included: a local path, or a URL that fsspec knows.
     formats : tuple of str
         Accepted extensions, lower case.
     follow_links : bool
@@ -52,27 +54,12 @@ def list_images(directory: str, formats: tuple[str, ...], follow_links: bool) ->
     OSError
         If the directory cannot be read.
     """
-    folders: list[tuple[str, list[str]]] = []
-    seen: set[tuple[int, int]] = set()
-
-    def refuse(error: OSError) -> None:
-        raise error
-
-    for root, subfolders, files in os.walk(directory, followlinks=follow_links, onerror=refuse):
-        if follow_links:
-            status = os.stat(root)
-            if (status.st_dev, status.st_ino) in seen:
-                subfolders.clear()
-                continue
-            seen.add((status.st_dev, status.st_ino))
-        folders.append((root, files))
-    folders.sort(key=lambda item: item[0])
-    prefix = len(os.path.join(directory, ""))
-    names: list[str] = []
-    for root, files in folders:
-        inner = root[prefix:]
-        names += [os.path.join(inner, name) for name in sorted(files) if name.lower().endswith(formats)]
-    return names
+    return [
+        os.path.join(inner, name)
+        for inner, files in walk(directory, follow_links)
+        for name in files
+        if name.lower().endswith(formats)
+    ]
 
 
 def find_classes(directory: str | os.PathLike[str], classes: Any = None) -> list[str]:
@@ -81,7 +68,7 @@ def find_classes(directory: str | os.PathLike[str], classes: Any = None) -> list
     Parameters
     ----------
     directory : str or os.PathLike
-        The folder that holds the class folders.
+        The folder that holds the class folders; may be a URL that fsspec knows.
     classes : sequence of str or None
         The user's choice, in the user's order.
 
@@ -95,25 +82,36 @@ def find_classes(directory: str | os.PathLike[str], classes: Any = None) -> list
     if not isinstance(directory, (str, os.PathLike)):
         raise TypeError(f"directory must be the path of a folder; got {directory!r:.80}")
     directory = os.fspath(directory)
-    if not os.path.isdir(directory):
-        if os.path.exists(directory):
-            raise NotADirectoryError(f"not a directory: {directory!r}; name the folder that holds the class folders")
-        remedy = "; ~ is not expanded: os.path.expanduser does that" if directory.startswith("~") else ""
-        raise FileNotFoundError(f"no such directory: {directory!r} (the current one is {os.getcwd()!r}){remedy}")
-    found = sorted(entry.name for entry in os.scandir(directory) if entry.is_dir())
+    found = subfolders(directory)
     if classes is None or len(classes) == 0:
         return found
     names = [] if isinstance(classes, (str, bytes)) else list(classes)
     if not names or not all(isinstance(name, str) for name in names):
         remedy = f": classes=[{classes!r}]" if isinstance(classes, str) else ""
         raise TypeError(f"classes must be a list of folder names; got {classes!r}{remedy}")
-    missing = [name for name in names if not os.path.isdir(os.path.join(directory, name))]
+    missing = [name for name in names if name not in found and not _is_folder(directory, name)]
     if missing:
         raise FileNotFoundError(
             f"classes names {_few(missing)}, and {directory!r} has no such folder; it has "
             f"{_few(found, 10) or 'none'}{did_you_mean(missing[0], found)}"
         )
     return names
+
+
+def _is_folder(directory: str, name: str) -> bool:
+    """Tell whether a path relative to a folder, "." or one deeper than a subfolder, is a folder."""
+    if not is_url(directory):
+        return os.path.isdir(os.path.join(directory, name))
+    try:
+        subfolders(_join(directory, name))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def _join(directory: str, name: str) -> str:
+    """Join a path; "." means something in local ones only."""
+    return directory if name == "." and is_url(directory) else os.path.join(directory, name)
 
 
 def split_bounds(split: tuple[float, float] | None, count: int) -> slice:
@@ -162,7 +160,7 @@ def scan_classes(
         )
 
     def scan(name: str) -> list[str]:
-        return list_images(os.path.join(directory, name), formats, follow_links)
+        return list_images(_join(directory, name), formats, follow_links)
 
     with ThreadPoolExecutor() as pool:
         found = list(pool.map(scan, classes))
@@ -178,7 +176,8 @@ def scan_classes(
     without = [name for name, part in zip(classes, parts, strict=True) if not part]
     if without and len(without) < len(classes):
         logger.warning("the subset has no image of class %s: too few files for the split", _few(without))
-    filenames = [os.path.join(name, file) for name, files in zip(classes, parts, strict=True) for file in files]
+    inner = ["" if name == "." and is_url(directory) else name for name in classes]
+    filenames = [os.path.join(name, file) for name, files in zip(inner, parts, strict=True) for file in files]
     labels = np.repeat(np.arange(len(classes), dtype=np.int32), [len(files) for files in parts])
     return filenames, labels
 
@@ -276,7 +275,8 @@ def filter_classes(frame: Any, y_col: str, classes: Sequence[str] | None) -> tup
 
 def filter_filenames(frame: Any, x_col: str, directory: str, formats: tuple[str, ...]) -> Any:
     """Return the rows whose file exists and has an accepted extension; warn with the number of the others."""
-    mask = np.array([validate_filename(os.path.join(directory, name), formats) for name in frame[x_col]], bool)
+    has_extension = frame[x_col].str.lower().str.endswith(tuple(formats)).to_numpy(bool)
+    mask = has_extension & are_files([os.path.join(directory, name) for name in frame[x_col]])
     num_invalid = int((~mask).sum())
     if num_invalid:
         first = frame[x_col][~mask].iloc[0]

@@ -12,7 +12,17 @@ from sphinx.application import Sphinx
 
 TREE = {
     "index": ("guide", "design", "api/index", "development"),
-    "guide": ("start", "migrating", "feeding", "explain", "notebooks", "clusters", "command", "troubleshooting"),
+    "guide": (
+        "start",
+        "migrating",
+        "files",
+        "feeding",
+        "explain",
+        "notebooks",
+        "clusters",
+        "command",
+        "troubleshooting",
+    ),
     "design": ("parity", "architecture", "kernels", "benchmarks"),
     "development": ("contributing", "changelog"),
     "api/index": ("generator", "iterators", "functions", "frameworks", "errors", "layers"),

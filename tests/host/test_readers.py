@@ -163,7 +163,7 @@ def test_tokens_from_what_stores_report(monkeypatch: pytest.MonkeyPatch) -> None
         def info(self, key: str) -> dict[str, Any]:
             return info
 
-    monkeypatch.setattr(readers, "_filesystem", lambda path: (Store(), path))
+    monkeypatch.setattr(readers, "open_filesystem", lambda path: (Store(), path))
 
     def token(**found: Any) -> Any:
         info.clear()

@@ -6,19 +6,20 @@ import os
 import shutil
 import tempfile
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpuseq.iterators import Iterator
-from gpuseq.scan import find_classes, list_images, scan_classes
+from gpuseq import iterators, listing
+from gpuseq.scan import find_classes, list_images, scan_classes, validate_filename
 from tests.compare import assert_same
 
 keras_image = pytest.importorskip("keras.src.legacy.preprocessing.image")
 
-FORMATS = Iterator.white_list_formats
+FORMATS = iterators.Iterator.white_list_formats
 names = st.text("ab-_.1 Zé", min_size=1, max_size=5).filter(lambda name: name.strip(". ") != "" and "/" not in name)
 extensions = st.sampled_from([".jpg", ".JPG", ".jpeg", ".png", ".bmp", ".ppm", ".tif", ".gif", ".txt", "", ".jpg.bak"])
 files = st.builds(str.__add__, names, extensions)
@@ -115,3 +116,68 @@ def test_a_directory_that_is_none(tmp_path: Path) -> None:
         find_classes(str(tmp_path / "absent"))
     with pytest.raises(NotADirectoryError, match="file"):
         find_classes(str(tmp_path / "file"))
+
+
+@pytest.fixture
+def bucket() -> Iterator[str]:
+    """A store behind a URL: three classes, one of them without images, one with a folder in it."""
+    fsspec = pytest.importorskip("fsspec")
+    store = fsspec.filesystem("memory")
+    for name in ("cats/2.jpg", "cats/1.PNG", "cats/deep/3.jpg", "cats/notes.txt", "dogs/1.jpg", "readme.jpg"):
+        store.pipe(f"/bucket/train/{name}", b"x")
+    yield "memory://bucket/train"
+    store.rm("/bucket", recursive=True)
+
+
+def test_a_folder_behind_a_url_is_listed_as_a_local_one(bucket: str, tmp_path: Path) -> None:
+    import fsspec
+
+    store = fsspec.filesystem("memory")
+    for key in store.find("/bucket/train"):
+        local = tmp_path / key.removeprefix("/bucket/train/")
+        local.parent.mkdir(parents=True, exist_ok=True)
+        local.touch()
+    for root in (bucket, bucket + "/"):
+        classes = find_classes(root)
+        assert classes == find_classes(tmp_path) == ["cats", "dogs"]
+        for split in (None, (0, 0.5), (0.5, 1)):
+            got, wanted = (scan_classes(where, classes, FORMATS, split, False) for where in (root, str(tmp_path)))
+            assert got[0] == wanted[0]
+            assert got[1].tolist() == wanted[1].tolist()
+    names, _ = scan_classes(bucket, find_classes(bucket, ["."]), FORMATS, None, False)
+    assert names[0] == "readme.jpg"
+    assert find_classes(bucket, ["cats/deep"]) == ["cats/deep"]
+
+
+def test_what_is_not_there_behind_a_url_is_named(bucket: str) -> None:
+    with pytest.raises(FileNotFoundError, match="no such directory: 'memory://bucket/nothing'"):
+        find_classes("memory://bucket/nothing")
+    with pytest.raises(NotADirectoryError, match="readme.jpg"):
+        find_classes(bucket + "/readme.jpg")
+    with pytest.raises(FileNotFoundError, match="'birds'.*it has 'cats', 'dogs'"):
+        find_classes(bucket, ["cats", "birds"])
+
+
+def test_urls_in_a_list_are_looked_up_by_folder(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fsspec
+
+    store = fsspec.filesystem("memory")
+    asked: list[str] = []
+    listed = store.ls
+    monkeypatch.setattr(type(store), "ls", lambda self, path, **options: asked.append(path) or listed(path, **options))
+    names = [*(f"{bucket}/cats/{name}" for name in ("1.PNG", "2.jpg", "4.jpg", "deep")), f"{bucket}/none/1.jpg"]
+    assert listing.are_files(names) == [True, True, False, False, False]
+    assert len(asked) == 2
+    assert validate_filename(f"{bucket}/cats/2.jpg", FORMATS)
+    assert not validate_filename(f"{bucket}/cats/notes.txt", FORMATS)
+
+
+def test_a_store_that_refuses_is_named(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fsspec
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise RuntimeError("no credentials")
+
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "ls", refuse)
+    with pytest.raises(OSError, match="memory://bucket/train.*cannot be listed: RuntimeError: no credentials"):
+        find_classes(bucket)
