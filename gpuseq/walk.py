@@ -22,10 +22,9 @@ from .order import KerasStream, keyed_permutation, num_batches, shard_indices, s
 from .plan import BatchPlan
 from .sequence import Sequence
 from .sharding import resolve_shard
+from .state import WalkState
 
 __all__ = ["BatchIndexError", "Walk", "checked_walk"]
-
-STATE_VERSION = 1
 
 
 class Walk(Sequence):
@@ -270,21 +269,22 @@ class Walk(Sequence):
                 'Pass seed=..., or rng="keyed"'
             )
         with self.lock:
-            return {
-                "version": STATE_VERSION,
-                "rng": self.walk.rng,
-                "seed": self.seed,
-                "dataset_size": self.dataset_size,
-                "world": self.walk.world,
-                "batch_size": self.batch_size,
-                "by_epoch": int(self._by_epoch),
-                "epoch": self._epoch,
-                "served": int(self._served),
-                "batch_index": self.batch_index,
-                "total_batches_seen": self.total_batches_seen,
-                "order": self._order_position if self.index_array is not None else "",
-                "stream": self._stream.position,
-            }
+            return WalkState(
+                rng=self.walk.rng,
+                seed=self.seed,
+                dataset_size=self.dataset_size,
+                shuffle=int(self.shuffle),
+                remainder=self.walk.remainder,
+                world=self.walk.world,
+                batch_size=self.batch_size,
+                by_epoch=int(self._by_epoch),
+                epoch=self._epoch,
+                served=int(self._served),
+                batch_index=self.batch_index,
+                total_batches_seen=self.total_batches_seen,
+                order=self._order_position if self.index_array is not None else "",
+                stream=self._stream.position,
+            ).as_dict()
 
     def load_state_dict(self, state: dict[str, int | str]) -> None:
         """Go to where `state_dict` was taken: the next batch is the one that would have come next, bit for bit.
@@ -297,26 +297,42 @@ class Walk(Sequence):
         Raises
         ------
         ValueError
-            If the state was taken from an iterator over other data or in another random mode.
+            If the state was taken from an iterator over other data or made otherwise, or is not whole. The iterator
+            then stands where it stood.
+        TypeError
+            If it is no dictionary.
         """
-        _check_state(state, self)
+        found = WalkState.parse(state)
+        here: dict[str, int | str] = {"batch_size": self.batch_size, "world": self.walk.world}
+        found.check(
+            rng=self.walk.rng,
+            dataset_size=self.dataset_size,
+            shuffle=int(self.shuffle),
+            remainder=self.walk.remainder,
+            **(here if self.walk.rng == "keras" else {}),
+        )
+        step = self.batch_size * self.walk.world
+        if found.global_position % step:
+            raise ValueError(
+                f"this state stands at sample {found.global_position} of the epoch, which is not the start of a batch: "
+                f"batches here (all ranks together) have {step} samples"
+            )
+        stream, order, weights = KerasStream(found.seed), None, None
+        if not found.by_epoch:
+            if found.order:
+                permutation = stream.restore(found.order, self._draw_params)
+                assert permutation is not None
+                order, weights = shard_indices(permutation, 0, 1, self.walk.remainder)
+            stream.restore(found.stream, self._draw_params)
         with self.lock:
-            self.seed = int(state["seed"])
-            self._stream = KerasStream(self.seed)
-            self._by_epoch = bool(state["by_epoch"])
-            self._epoch = int(state["epoch"])
-            self._served = bool(state["served"])
-            self.batch_index = _global_position(state) // (self.batch_size * self.walk.world)
-            self.total_batches_seen = int(state["total_batches_seen"])
-            self.index_array = None
-            if not self._by_epoch:
-                order = str(state["order"])
-                if order:
-                    permutation = self._stream.restore(order, self._draw_params)
-                    assert permutation is not None
-                    self._order_position = order
-                    self.index_array, self._weights = shard_indices(permutation, 0, 1, self.walk.remainder)
-                self._stream.restore(str(state["stream"]), self._draw_params)
+            self.seed, self._stream = found.seed, stream
+            self._by_epoch = bool(found.by_epoch)
+            self._epoch = found.epoch
+            self._served = bool(found.served)
+            self.batch_index = found.global_position // step
+            self.total_batches_seen = found.total_batches_seen
+            self._order_position = found.order
+            self.index_array, self._weights = order, weights
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key != "lock"}
@@ -370,25 +386,3 @@ def _check_seed(seed: object) -> None:
         raise TypeError(f"seed must be an integer or None; got {seed!r} of type {type(seed).__name__}")
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed must be from 0 to 2**32 - 1; got {seed!r}")
-
-
-def _global_position(state: dict[str, int | str]) -> int:
-    """Where in the epoch's global order a state stands, in samples."""
-    return int(state["batch_index"]) * int(state["batch_size"]) * int(state["world"])
-
-
-def _check_state(state: dict[str, int | str], iterator: Walk) -> None:
-    if state.get("version") != STATE_VERSION:
-        raise ValueError(f"this state has version {state.get('version')!r}; this gpuseq reads version {STATE_VERSION}")
-    here: dict[str, int | str] = {"rng": iterator.walk.rng, "dataset_size": iterator.dataset_size}
-    if iterator.walk.rng == "keras":
-        here |= {"batch_size": iterator.batch_size, "world": iterator.walk.world}
-    for key, value in here.items():
-        if state[key] != value:
-            raise ValueError(f"this state was taken with {key}={state[key]!r}, but the iterator has {key}={value!r}")
-    step = iterator.batch_size * iterator.walk.world
-    if _global_position(state) % step:
-        raise ValueError(
-            f"this state stands at sample {_global_position(state)} of the epoch, which is not the start of a batch: "
-            f"batches here (all ranks together) have {step} samples"
-        )

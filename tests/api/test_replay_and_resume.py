@@ -144,6 +144,100 @@ def test_a_state_of_other_data_is_refused() -> None:
         flow(GEOMETRY, samples(12), seed=1).load_state_dict(state)
 
 
+@pytest.mark.parametrize("rng", ["keras", "keyed"])
+@pytest.mark.parametrize(("was", "now"), [({}, {"shuffle": False}), ({"remainder": "drop"}, {"remainder": "exact"})])
+def test_a_state_of_another_walk_is_refused(was: dict[str, Any], now: dict[str, Any], rng: str) -> None:
+    """Both values and the remedy are named."""
+    state = flow(GEOMETRY, samples(), seed=1, rng=rng, **was).state_dict()
+    other = flow(GEOMETRY, samples(), seed=1, rng=rng, **now)
+    (name,) = now
+    taken = {"shuffle": True, **was}[name]
+    with pytest.raises(ValueError, match=f"{name}={taken!r}.*{name}={now[name]!r}.*with {name}={taken!r}"):
+        other.load_state_dict(state)
+
+
+def test_states_say_how_the_iterator_was_made() -> None:
+    state = flow(GEOMETRY, samples(), seed=1, remainder="drop", shuffle=False).state_dict()
+    assert (state["version"], state["remainder"], state["shuffle"]) == (2, "drop", 0)
+    assert all(type(value) in (int, str) for value in state.values())
+
+
+def damaged_states() -> Any:
+    batches = flow(GEOMETRY, samples(), seed=1)
+    walk(batches, 2)
+    state = batches.state_dict()
+    for name in state:
+        if name != "version":
+            yield f"without {name}", {key: value for key, value in state.items() if key != name}, name
+    for name, value in [
+        ("total_batches_seen", "many"),
+        ("epoch", -1),
+        ("batch_index", 1.5),
+        ("by_epoch", 2),
+        ("seed", 2**32),
+        ("batch_size", 0),
+        ("stream", "1 P11 D4 X"),
+        ("stream", "1 P12"),
+        ("order", "0 D4"),
+        ("order", None),
+        ("version", 3),
+    ]:
+        yield f"{name}={value}", state | {name: value}, name
+    yield "no dictionary", [], "list"
+
+
+DAMAGED = list(damaged_states())
+
+
+@pytest.mark.parametrize(("state", "named"), [case[1:] for case in DAMAGED], ids=[case[0] for case in DAMAGED])
+def test_a_damaged_state_is_refused_and_moves_nothing(state: Any, named: str) -> None:
+    """The value is named, and the iterator goes on as if nobody had asked."""
+    batches, alone = (flow(GEOMETRY, samples(), seed=4) for _ in range(2))
+    batches.set_epoch(5)
+    alone.set_epoch(5)
+    walk(batches, 1), walk(alone, 1)
+    with pytest.raises((ValueError, TypeError), match=named):
+        batches.load_state_dict(state)
+    assert batches.state_dict() == alone.state_dict()
+    for (image, label), (wanted_image, wanted_label) in zip(walk(batches, 3), walk(alone, 3), strict=True):
+        assert_same(label, wanted_label)
+        assert_same(image, wanted_image)
+
+
+def test_states_of_version_1_are_read() -> None:
+    """They say neither shuffle nor remainder, and are taken for those of an iterator made alike."""
+    original = flow(GEOMETRY, samples(), seed=1)
+    walk(original, 5)
+    old = original.state_dict() | {"version": 1}
+    del old["shuffle"], old["remainder"]
+    resumed = flow(GEOMETRY, samples(), seed=1)
+    resumed.load_state_dict(old)
+    assert_same(next(resumed)[0], next(original)[0])
+
+
+def test_the_state_says_that_a_batch_was_served() -> None:
+    """After the first batch, on_epoch_end is the end of an epoch; before it, it is Keras' greeting."""
+    for steps, epoch in [(0, 3), (1, 4)]:
+        batches = flow(GEOMETRY, samples(), seed=1)
+        batches.set_epoch(3)
+        walk(batches, steps)
+        resumed = flow(GEOMETRY, samples(), seed=1)
+        resumed.load_state_dict(json.loads(json.dumps(batches.state_dict())))
+        resumed.on_epoch_end()
+        assert resumed.epoch == epoch
+
+
+def test_set_epoch_after_keras_counting_draws_that_epochs_order() -> None:
+    """Two epochs were walked without numbers; epoch 0 by number is the first one and not the last order drawn."""
+    batches = flow(GEOMETRY, samples(), seed=1)
+    first = walk(batches, 3)
+    walk(batches, 3)
+    batches.set_epoch(0)
+    for (image, label), (wanted_image, wanted_label) in zip(walk(batches, 3), first, strict=True):
+        assert_same(label, wanted_label)
+        assert_same(image, wanted_image)
+
+
 def test_keyed_states_fit_other_batch_sizes() -> None:
     generator = gpuseq.ImageDataGenerator(**GEOMETRY, device="cpu", rng="keyed")
     data = samples(12)

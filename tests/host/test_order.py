@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpuseq.draw import draw_params
+from gpuseq.draw import draw_params, philox_uniform
 from gpuseq.options import ShiftRange, TransformRanges
 from gpuseq.order import Draw, KerasStream, keyed_permutation, num_batches, shard_indices, shard_size
 from tests.compare import assert_same
@@ -33,6 +33,20 @@ def test_neighbouring_seeds_and_epochs_are_not_shifts_of_each_other(seed: int, e
     order = keyed_permutation(200, seed=seed, epoch=epoch)
     for other in ((seed + 1, epoch), (seed, epoch + 1), (epoch, seed) if epoch != seed else (seed, epoch + 2)):
         assert not np.array_equal(keyed_permutation(200, seed=other[0], epoch=other[1]), order)
+
+
+@given(seed=st.integers(0, 2**32), epoch=st.integers(0, 1000))
+@settings(max_examples=20)
+def test_the_order_takes_no_number_that_a_sample_takes(seed: int, epoch: int) -> None:
+    """Samples count from 0 under the same key: an order from there would be tied to the first samples' angles."""
+    order = keyed_permutation(50, seed=seed, epoch=epoch)
+    first = philox_uniform(np.arange(32), 4, seed=seed, epoch=epoch)
+    for block in range(32):
+        bits = np.random.Philox(key=np.array([seed, epoch], np.uint64), counter=np.array([block, 0, 0, 0], np.uint64))
+        at_block = np.random.Generator(bits)
+        assert not np.array_equal(at_block.permutation(50), order)
+        bits.state = np.random.Philox(key=[seed, epoch], counter=[block, 0, 0, 0]).state
+        assert_same(at_block.random(4), first[block])  # these blocks are the samples' own
 
 
 @given(size=sizes, world=worlds, remainder=remainders, data=st.data())
