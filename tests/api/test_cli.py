@@ -461,7 +461,7 @@ def test_an_interrupt_ends_with_130_and_leaves_nothing(
 
 def test_ctrl_c_on_the_real_process(photos: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "GPUSEQ_DEVICE": "cpu", "PYTHONUNBUFFERED": "1"}
-    # ``python -m gpuseq``, but for this: a test run in the background of a shell inherits an ignored SIGINT. (Between fork
+    # As ``python -m gpuseq``, but a test run in the background of a shell inherits an ignored SIGINT. (Between fork
     # and exec it could be set right, too; but JAX, where an earlier test imported it, warns of every fork.)
     start = (
         "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
