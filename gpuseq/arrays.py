@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
 __all__ = [
+    "ALIGNMENT",
     "COLOR_CHANNELS",
     "PARAMS_DTYPE",
     "PARAM_FIELDS",
@@ -15,6 +17,7 @@ __all__ = [
     "DataFormat",
     "FillMode",
     "Interpolation",
+    "aligned_empty",
     "identity_params",
     "literals",
 ]
@@ -63,6 +66,27 @@ def identity_params(num_samples: int) -> np.ndarray:
     params["zx"] = params["zy"] = 1.0
     params["channel_shift_intensity"] = params["brightness"] = np.nan
     return params
+
+
+ALIGNMENT = 64
+"""Bytes: where a batch on the host begins, so that JAX and TensorFlow can take it without a copy."""
+
+
+def aligned_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Return an array of any content on the host that begins at a multiple of `ALIGNMENT`.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of the array, C-contiguous.
+    dtype : dtype
+        Of the array.
+    """
+    dtype = np.dtype(dtype)
+    num_bytes = math.prod(shape) * dtype.itemsize
+    block = np.empty(num_bytes + ALIGNMENT, np.uint8)
+    start = -block.ctypes.data % ALIGNMENT
+    return block[start : start + num_bytes].view(dtype).reshape(shape)
 
 
 def literals(alias: Any) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from .arrays import aligned_empty
 from .compat import cpu_count
 from .matrix import inverse_maps, is_identity
 from .ops_numpy_affine import scratch, warp, warp_spline
@@ -47,7 +48,7 @@ def augment(
     last = options.data_format == "channels_last"
     if out is None:
         shape = (num_samples, height, width, num_channels) if last else (num_samples, num_channels, height, width)
-        out = np.empty(shape, options.dtype)
+        out = aligned_empty(shape, options.dtype)
     out_nchw = out.transpose(0, 3, 1, 2) if last else out
     maps = inverse_maps(params, height, width, options.conventions) if options.has_affine else None
     identity = is_identity(params)
@@ -83,7 +84,7 @@ def standardize(
     source_nchw = batch.transpose(axes)
     if out is None:
         n, c, h, w = source_nchw.shape
-        out = np.empty((n, h, w, c) if last else (n, c, h, w), options.dtype)
+        out = aligned_empty((n, h, w, c) if last else (n, c, h, w), options.dtype)
     out_nchw = out.transpose(0, 3, 1, 2) if last else out
     work_nchw = source_nchw.astype(options.compute_dtype)
     _standardize(work_nchw, options, statistics, out_nchw)

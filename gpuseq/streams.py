@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import Array
+from .arrays import ALIGNMENT, Array
 from .compat import is_cupy
 from .errors import DeviceError
 
@@ -199,7 +199,8 @@ def tensorflow_tensor(array: Array) -> Any:
     Parameters
     ----------
     array : array
-        NumPy (copied) or CuPy.
+        NumPy or CuPy. A NumPy array that begins at a multiple of 64 bytes is aliased, others are copied: do not write
+        to it afterwards.
 
     Returns
     -------
@@ -214,6 +215,14 @@ def tensorflow_tensor(array: Array) -> Any:
     import tensorflow as tf
 
     if not is_cupy(array):
+        if (
+            array.dtype.kind in "iuf"
+            and array.itemsize <= 8
+            and array.flags.c_contiguous
+            and array.flags.writeable
+            and not (array.size == 0 or array.ctypes.data % ALIGNMENT)
+        ):
+            return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
         return tf.convert_to_tensor(array)
     if not tf.config.list_physical_devices("GPU"):
         raise DeviceError(

@@ -211,6 +211,29 @@ def check_types() -> None:
     assert isinstance(flow(core=True).to_keras(), KerasDataset)
 
 
+def check_no_copy_on_the_way_to_the_train_step() -> None:
+    """Buffers at the step are those that the iterator wrote; TensorFlow's ``fit`` takes nothing without a copy."""
+    if BACKEND == "tensorflow":
+        return
+    reached, made = [], []
+
+    class Watched(keras.Sequential):
+        def train_step(self, *arguments: Any) -> Any:
+            x = arguments[-1][0]
+            reached.append(x.data_ptr() if BACKEND == "torch" else x.unsafe_buffer_pointer())
+            return super().train_step(*arguments)
+
+    data = flow()
+    replay = data.replay
+    data.replay = lambda plan: made.append(replay(plan)) or made[-1]
+    network = Watched([keras.Input((12, 12, 3)), keras.layers.Flatten(), keras.layers.Dense(1)])
+    network.compile("sgd", "mse", run_eagerly=True)  # not traced: x is a buffer
+    with keras.device("cpu:0" if BACKEND == "jax" else "cpu"):
+        quiet(network, data, epochs=2)
+    assert len(reached) == 2 * LENGTH
+    assert reached == [x.ctypes.data for x, _ in made[-len(reached) :]]
+
+
 def check_training() -> None:
     losses = quiet(model(False, keras.layers.Conv2D(4, 3, activation="relu")), flow(), epochs=2).history["loss"]
     assert losses[1] < 0.9 * losses[0], losses

@@ -43,6 +43,17 @@ def test_arrays_stay_as_they_are() -> None:
         assert np.array_equal(x, copy)
 
 
+def test_no_copy_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the CPU backend the array lies where the iterator wrote its batch: it begins where XLA wants it."""
+    iterator = flow()
+    made = []
+    replay = iterator.replay
+    monkeypatch.setattr(iterator, "replay", lambda plan: made.append(replay(plan)) or made[-1])
+    for x, _ in loader(iterator):
+        assert x.unsafe_buffer_pointer() == made[-1][0].ctypes.data
+    assert len({x.ctypes.data for x, _ in made}) == len(made) == 4
+
+
 def test_grains_state() -> None:
     whole = [y.tolist() for _, y in loader(flow())]
     walk = iter(loader(flow()))
@@ -137,6 +148,101 @@ def test_two_processes_make_one_global_batch(
     parts = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
     assert [len(batch) for part in parts for batch in part] == [3] * 4
     assert sorted(label for part in parts for batch in part for label in batch) == list(range(12))
+
+
+TRAIN = """
+import json, os, subprocess, sys
+out, port, how, rank = sys.argv[1:]
+if rank == "parent":
+    children = [subprocess.Popen([sys.executable, __file__, out, port, how, str(rank)]) for rank in range(2)]
+    sys.exit(max(child.wait(timeout=120) for child in children))
+os.environ["KERAS_BACKEND"] = "jax"
+import jax, numpy as np
+jax.config.update("jax_cpu_collectives_implementation", "gloo")
+images = np.random.default_rng(0).integers(0, 256, (22, 6, 6, 3), np.uint8)
+targets = (np.arange(22) % 3).astype(np.float32)
+seen = []
+
+def watched(generator):
+    flow = generator(rescale=1 / 255, device="cpu").flow(images, targets, batch_size=4, seed=1, shard="auto")
+    replay = flow.replay
+    flow.replay = lambda plan: (seen.append(plan.indices.tolist()), replay(plan))[1]
+    return flow
+
+if how == "keras":
+    import keras
+    keras.distribution.initialize(f"localhost:{port}", 2, int(rank))
+    keras.distribution.set_distribution(keras.distribution.DataParallel(auto_shard_dataset=False))
+    from gpuseq.keras import ImageDataGenerator
+    model = keras.Sequential([keras.Input((6, 6, 3)), keras.layers.Flatten(), keras.layers.Dense(1)])
+    model.set_weights([np.full((108, 1), 0.01, np.float32), np.zeros(1, np.float32)])
+    model.compile(keras.optimizers.SGD(0.01), "mse")
+    model.predict_on_batch(images[:2])
+    flow = watched(ImageDataGenerator)
+    model.fit(flow, epochs=1, verbose=0)  # its first batch is a trial
+    seen.clear()
+    model.set_weights([np.full((108, 1), 0.01, np.float32), np.zeros(1, np.float32)])
+    model.fit(flow, epochs=2, verbose=0)
+    weights = [np.asarray(part) for part in model.get_weights()]
+else:
+    jax.distributed.initialize(f"localhost:{port}", num_processes=2, process_id=int(rank))
+    from jax.sharding import Mesh, NamedSharding, PartitionSpec
+    from gpuseq import ImageDataGenerator
+    from gpuseq.jax import loader
+    mesh = Mesh(np.array(jax.devices()), ("batch",))
+    everywhere = NamedSharding(mesh, PartitionSpec())
+
+    def loss_of(weights, x, y):
+        return jax.numpy.mean((x.reshape(len(x), -1) @ weights[0] + weights[1] - y[:, None]) ** 2)
+
+    @jax.jit
+    def step(weights, x, y):
+        slopes = jax.grad(loss_of)(weights, x, y)
+        return [weight - 0.01 * slope for weight, slope in zip(weights, slopes)]
+
+    weights = [np.full((108, 1), 0.01, np.float32), np.zeros(1, np.float32)]
+    weights = [jax.make_array_from_process_local_data(everywhere, weight) for weight in weights]
+    batches = loader(watched(ImageDataGenerator), NamedSharding(mesh, PartitionSpec("batch")))
+    for epoch in range(2):
+        for x, y in batches:
+            assert not x.is_fully_addressable and len(x) == 2 * len(x.addressable_shards[0].data) == 2 * len(seen[-1])
+            weights = step(weights, x, y)
+    weights = [np.asarray(weight.addressable_shards[0].data) for weight in weights]
+np.savez(f"{out}/{rank}.npz", *weights)
+with open(f"{out}/{rank}.json", "w") as file:
+    json.dump(seen, file)
+jax.distributed.shutdown()
+"""
+
+
+@pytest.mark.keras
+@pytest.mark.parametrize("how", ["keras", "step"])
+def test_two_processes_train_as_one_on_both_their_batches(
+    how: str, tmp_path: Path, run_script: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    """Each sample on one rank only, equally many batches, and the weights of one process with twice the batch."""
+    import json
+
+    from tests.feed.test_shards import free_port
+
+    run_script(TRAIN, str(tmp_path), str(free_port()), how, "parent", JAX_PLATFORMS="cpu")
+    ranks = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    assert [[len(batch) for batch in batches] for batches in ranks] == [[4, 4, 3, 4, 4, 3]] * 2
+    for epoch in range(2):
+        parts = [[sample for batch in batches[3 * epoch : 3 * epoch + 3] for sample in batch] for batches in ranks]
+        assert not set(parts[0]) & set(parts[1])
+        assert sorted(parts[0] + parts[1]) == list(range(22))
+    images = np.random.default_rng(0).integers(0, 256, (22, 6, 6, 3), np.uint8).reshape(22, -1) / 255
+    slope, offset = np.full((108, 1), 0.01), np.zeros(1)
+    for first, second in zip(*ranks, strict=True):
+        rows = first + second
+        error = 2 * (images[rows] @ slope + offset - np.array(rows)[:, None] % 3) / len(rows)
+        slope, offset = slope - 0.01 * images[rows].T @ error, offset - 0.01 * error.sum(axis=0)
+    for rank in range(2):
+        with np.load(tmp_path / f"{rank}.npz") as weights:
+            np.testing.assert_allclose(weights["arr_0"], slope, rtol=0, atol=1e-5)
+            np.testing.assert_allclose(weights["arr_1"], offset, rtol=0, atol=1e-5)
+            assert np.abs(slope - 0.01).max() > 1e-3
 
 
 def test_a_training_run() -> None:

@@ -39,6 +39,15 @@ for (x, y), (wanted_x, wanted_y) in zip(loader(flow()), plain([0]), strict=True)
     assert isinstance(x, tf.Tensor) and isinstance(y, tf.Tensor)
     assert np.array_equal(x, wanted_x) and np.array_equal(y, wanted_y)
 
+iterator, made = flow(), []
+replay = iterator.replay
+iterator.replay = lambda plan: made.append(replay(plan)) or made[-1]
+for x, y in loader(iterator):
+    assert x._numpy().ctypes.data == made[-1][0].ctypes.data, "copied on the host"
+    wanted = made[-1][0].copy()
+    doubled, x = x * 2, tf.nn.relu(x)
+    assert np.array_equal(made[-1][0], wanted) and np.array_equal(doubled, wanted * 2)
+
 dataset = as_dataset(flow())
 assert isinstance(dataset, tf.data.Dataset) and int(dataset.cardinality()) == 4
 assert dataset.element_spec[0].shape.as_list() == [None, 6, 6, 3]
@@ -147,6 +156,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A module that has what gpuseq.tensorflow asks of TensorFlow, and does nothing with it."""
     fake = ModuleType("tensorflow")
     fake.convert_to_tensor = lambda array: ("tensor", array)  # type: ignore[attr-defined]
+    fake.experimental = SimpleNamespace(dlpack=SimpleNamespace(from_dlpack=from_capsule))  # type: ignore[attr-defined]
     fake.TensorSpec = lambda shape, dtype: (tuple(shape), np.dtype(dtype).name)  # type: ignore[attr-defined]
     fake.nest = SimpleNamespace(map_structure=map_structure)  # type: ignore[attr-defined]
     fake.data = SimpleNamespace(  # type: ignore[attr-defined]
@@ -156,6 +166,11 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.delitem(sys.modules, "gpuseq.tensorflow", raising=False)
     yield importlib.import_module("gpuseq.tensorflow")
     sys.modules.pop("gpuseq.tensorflow", None)
+
+
+def from_capsule(capsule: Any) -> tuple[str, np.ndarray]:
+    exporter = SimpleNamespace(__dlpack__=lambda **_: capsule, __dlpack_device__=lambda: (1, 0))
+    return "tensor", np.from_dlpack(exporter)
 
 
 def map_structure(function: Any, batch: Any) -> Any:
