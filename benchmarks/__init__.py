@@ -1,6 +1,7 @@
 """What gpuseq costs, against what people would use instead."""
 
 import os as _os
+import sys as _sys
 
 REHEARSES = _os.environ.get("GPUSEQ_GPU_STANDIN", "") not in ("", "0")
 """Whether this is a rehearsal of what needs a GPU: every process of it gets the tests' stand-ins for one."""
@@ -8,4 +9,5 @@ REHEARSES = _os.environ.get("GPUSEQ_GPU_STANDIN", "") not in ("", "0")
 if REHEARSES:
     from tests.cuda.rehearsal import install as _install
 
-    _install()
+    # A worker of gpuseq's does without torch, whose import takes longer than its work.
+    _install(with_torch="benchmarks.worker" not in _sys.orig_argv)

@@ -21,7 +21,7 @@ from typing import Any
 
 from gpuseq.compat import gpu_problem
 
-from . import REHEARSES
+from . import REHEARSES, work
 from .environment import ROOT, describe
 from .results import RESULTS, SCHEMA, is_complete, read, write
 
@@ -173,12 +173,13 @@ def _run(step: Step, out: Path, *, rehearse: bool = False, peers: Sequence[str] 
     command = [sys.executable, *step.command]
     if step.is_suite:
         command += ["--json", str(out), "--budget", str(step.limit_s), *(["--smoke"] if rehearse else [])]
+        command += ["--seconds", "0.02", "--rounds", "1"] if rehearse else []
         command += [] if peers is None else ["--peers", *peers]
     elif step.name == "tests":
         command.append(f"--junit-xml={out.with_name(f'{out.stem}-tests.xml')}")
         report.unlink(missing_ok=True)
     elif rehearse:
-        command += ["--iterations", "2", "--epochs", "2"]
+        command += ["--smoke", "--iterations", "2", "--epochs", "2"]
     started = time.monotonic()
     process = subprocess.Popen(
         command,
@@ -215,7 +216,7 @@ def _environ(rehearse: bool) -> dict[str, str]:
     environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     if rehearse:
         environ["GPUSEQ_GPU_STANDIN"] = "1"
-    kept = Path(environ.setdefault("GPUSEQ_BENCH_DIR", str(Path(tempfile.gettempdir()) / f"gpuseq-bench-{os.getuid()}")))
+    kept = work.kept()
     if not os.access(Path.home(), os.W_OK):  # compilers keep their results at home, and fail where they cannot
         for name in ("CUPY_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "KERAS_HOME", "XDG_CACHE_HOME"):
             environ.setdefault(name, str(kept / name.lower()))

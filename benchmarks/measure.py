@@ -64,6 +64,9 @@ class Settings:
         return self.peers is None or name == "gpuseq" or name in self.peers
 
 
+NO_STANDIN = {"GPUSEQ_GPU_STANDIN": ""}
+"""In a rehearsal only gpuseq has a stand-in for a GPU: the others do on the CPU what they can."""
+
 OUT_OF_TIME = "out of time: not measured"
 OPENING_S, ANSWER_S = 90.0, 30.0
 """How long a contender may take to open, and to answer beyond what it was asked to measure."""
@@ -134,7 +137,8 @@ class Worker:
 
     def __init__(self, contender: str, case: Mapping[str, Any], environ: Mapping[str, str]) -> None:
         # A session of its own: its helpers' processor time can be told from everybody else's.
-        self._errors = tempfile.TemporaryFile(mode="w+")  # not a pipe: nobody reads it while it fills
+        # Not a pipe: nobody reads it while it fills.
+        self._errors = tempfile.TemporaryFile(mode="w+")  # noqa: SIM115
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.worker", contender, json.dumps(dict(case))],
             cwd=ROOT,
@@ -142,7 +146,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
-            env={**os.environ, **environ},
+            env={**os.environ, **environ, **({} if contender == "gpuseq" else NO_STANDIN)},
             start_new_session=True,
         )
 

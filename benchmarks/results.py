@@ -66,7 +66,9 @@ def run_suites(names: tuple[str, ...], settings: Settings, out: Path | None, *, 
         if (result["device"], result["smoke"]) != (settings.device, settings.smoke):
             raise ValueError(f"{out} holds another kind of run (device={result['device']!r}, smoke={result['smoke']})")
         if bool(result.get("rehearsal")) != REHEARSES:
-            raise ValueError(f"{out} holds {'a rehearsal' if result.get('rehearsal') else 'real figures'}: take another")
+            raise ValueError(
+                f"{out} holds {'a rehearsal' if result.get('rehearsal') else 'real figures'}: take another"
+            )
     for name in names or SUITES:
         if resume and is_complete(result, name):
             settings.say(f"{name}: already in {out}")

@@ -25,18 +25,20 @@ NUM_STREAMS = 4
 RANGES = TransformRanges(rotation=20.0, shear=10.0, zoom=(0.8, 1.2), horizontal_flip=True, channel_shift=10.0)
 
 
-def on_streams(iterations: int) -> dict[str, Any]:
+def on_streams(iterations: int, size: int = 97, batch: int = 24) -> dict[str, Any]:
     """Augment on several streams at once, more launches in flight than there are pinned buffers.
 
     Every batch must equal the first one of its plan to the bit, and NumPy's within 1e-3 of 255.
     """
     import cupy
 
-    host = pictures(64, 97)
+    host = pictures(64, size)
     images = cupy.asarray(host)
     options = AugmentOptions(samplewise_center=True)
     random = np.random.RandomState(1)
-    plans = [(draw_params(random, RANGES, 24, 97, 97), random.permutation(64)[:24]) for _ in range(NUM_STREAMS)]
+    plans = [
+        (draw_params(random, RANGES, batch, size, size), random.permutation(64)[:batch]) for _ in range(NUM_STREAMS)
+    ]
     expected = [ops.augment(host, params, options, indices=indices) for params, indices in plans]
     streams = [cupy.cuda.Stream(non_blocking=True) for _ in range(NUM_STREAMS)]
     cupy.cuda.Device().synchronize()
@@ -63,13 +65,13 @@ def on_streams(iterations: int) -> dict[str, Any]:
     return {"launches": iterations * 8 * NUM_STREAMS, "wrong": wrong[:20], "ok": not wrong}
 
 
-def on_files(epochs: int) -> dict[str, Any]:
+def on_files(epochs: int, count: int = 300, size: int = 96) -> dict[str, Any]:
     """Decode the same folder over and over; each epoch must equal the first to the bit, and NumPy's closely."""
     import cupy
 
-    root = folder(300)
+    root = folder(count)
     arguments: dict[str, Any] = {
-        "target_size": (96, 96),
+        "target_size": (size, size),
         "batch_size": 32,
         "interpolation": "bilinear",
         "shuffle": False,
@@ -101,12 +103,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.stress", description=__doc__)
     parser.add_argument("--iterations", type=int, default=200)
     parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes, to try it out")
     options = parser.parse_args()
     if problem := gpu_problem():
         print(f"no GPU: {problem}", file=sys.stderr)
         return 2
     started = time.monotonic()
-    found = {"streams": on_streams(options.iterations), "files": on_files(options.epochs)}
+    streams, files = ({"size": 9, "batch": 3}, {"count": 20, "size": 16}) if options.smoke else ({}, {})
+    found = {"streams": on_streams(options.iterations, **streams), "files": on_files(options.epochs, **files)}
     print(json.dumps({**found, "seconds": round(time.monotonic() - started, 1)}))
     return 0 if all(part["ok"] for part in found.values()) else 1
 

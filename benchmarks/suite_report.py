@@ -1,4 +1,4 @@
-"""A pytest plugin that writes down, while the tests run, how they do: what is killed half-way still leaves its findings.
+"""A pytest plugin that writes down how the tests do while they run: what is killed half-way has left its findings.
 
 ``python -m pytest -p benchmarks.suite_report`` writes the JSON file that ``GPUSEQ_SUITE_REPORT`` names.
 """

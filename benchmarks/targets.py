@@ -85,6 +85,11 @@ def _on_gpu(rows: list[Row]) -> list[Outcome]:
     rivals = ("Kornia", "Kornia, compiled", "torchvision v2, DataLoader", "Keras layers, PyTorch", "Keras layers, JAX")
     there = [name for name in rivals if find(rows, "arrays", LARGE, name)]
     best = max(there, key=lambda name: _median(rows, "arrays", LARGE, name), default=rivals[0])
+    ways = {row["contender"] for row in rows if row["suite"] == "folder" and row["contender"].startswith(ours)}
+    first_epochs = [way for way in sorted(ways) if way.endswith(", epoch 1")]
+    first_epoch = max(
+        first_epochs, key=lambda way: _median(rows, "folder", "augmented", way), default=f"{ours}, epoch 1"
+    )
     found += [
         _ratio(rows, "arrays", LARGE, ours, best, 10, f"arrays, 224x224, batch of 256, against {best}"),
         _ratio(
@@ -95,20 +100,18 @@ def _on_gpu(rows: list[Row]) -> list[Outcome]:
             rows,
             "folder",
             "augmented",
-            f"{ours}, epoch 1",
+            first_epoch,
             "DALI pipeline",
             1,
             "JPEG folder, epoch 1, against DALI's pipeline",
         ),
-        _ratio(
-            rows, "folder", "augmented", f"{ours}, epoch 1", BASE, 20, "JPEG folder, epoch 1, against Keras' generator"
-        ),
+        _ratio(rows, "folder", "augmented", first_epoch, BASE, 20, "JPEG folder, epoch 1, against Keras' generator"),
         _ratio(
             rows,
             "folder",
             "augmented",
             f"{ours}, epoch 2 on, device cache",
-            f"{ours}, epoch 1",
+            first_epoch,
             20,
             "JPEG folder, device cache, against epoch 1",
         ),

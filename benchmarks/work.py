@@ -13,7 +13,7 @@ from PIL import Image
 
 from .environment import ROOT
 
-__all__ = ["AUGMENTATION", "augmentation", "folder", "labels", "picture", "pictures"]
+__all__ = ["AUGMENTATION", "augmentation", "folder", "kept", "labels", "picture", "pictures"]
 
 AUGMENTATION: dict[str, Any] = {
     "rotation_range": 20,
@@ -35,7 +35,8 @@ def augmentation(dtype: str) -> dict[str, Any]:
     return {key: value for key, value in AUGMENTATION.items() if key != "rescale" or dtype != "uint8"}
 
 
-def _kept() -> Path:
+def kept() -> Path:
+    """Return the folder in which all this is kept."""
     path = Path(os.environ.get("GPUSEQ_BENCH_DIR") or Path(tempfile.gettempdir()) / f"gpuseq-bench-{os.getuid()}")
     path.mkdir(parents=True, exist_ok=True)
     return path
@@ -57,7 +58,7 @@ def _crops(count: int, height: int, width: int, seed: int) -> Any:
 
 def pictures(count: int, size: int) -> np.ndarray:
     """Return an array of pictures, shape ``(count, size, size, 3)``, uint8, the same in every process."""
-    file = _kept() / f"pictures-{RECIPE}-{count}-{size}.npy"
+    file = kept() / f"pictures-{RECIPE}-{count}-{size}.npy"
     if not file.exists():
         distinct = np.stack([np.asarray(crop) for crop in _crops(min(count, 72), size, size, 1)])
         array = np.concatenate([distinct] * -(-count // len(distinct)))[:count]
@@ -75,7 +76,7 @@ def labels(count: int) -> np.ndarray:
 
 def folder(count: int = 300, width: int = 500, height: int = 375) -> Path:
     """Return a folder of JPEG files in ten classes, quality 90, colour at half resolution as cameras write it."""
-    root = _kept() / f"jpegs-{RECIPE}-{count}-{width}x{height}"
+    root = kept() / f"jpegs-{RECIPE}-{count}-{width}x{height}"
     if not root.exists():
         temporary = root.with_name(f"{root.name}.{os.getpid()}")
         for number, crop in enumerate(_crops(count, height, width, 2)):

@@ -52,6 +52,8 @@ class Case:
         False: decode, resize and rescale only.
     cache : str or None
         gpuseq's, with files.
+    decoder : str
+        gpuseq's, with files.
     """
 
     size: int = 224
@@ -62,6 +64,7 @@ class Case:
     files: bool = False
     augment: bool = True
     cache: str | None = None
+    decoder: str = "auto"
 
 
 class Contender:

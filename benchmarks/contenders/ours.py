@@ -40,6 +40,7 @@ class Gpuseq(Contender):
                 interpolation="bilinear",
                 seed=1,
                 cache=case.cache,
+                decoder=case.decoder,
                 verbose=False,
             )
         else:

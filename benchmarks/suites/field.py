@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from benchmarks import REHEARSES
 from benchmarks.measure import Runner, Settings
 from gpuseq.compat import cpu_count
 
@@ -20,6 +21,14 @@ def _wanted(runners: list[Runner], settings: Settings) -> list[Runner]:
     return [runner for runner in runners if settings.wants(runner.contender)]
 
 
+def _theirs(case: dict[str, Any]) -> dict[str, Any]:
+    """Return a peer's case: in a rehearsal there is no GPU for it."""
+    return case | {"device": "cpu"} if REHEARSES else case
+
+
+GPU_DECODERS = {"nvimgcodec": "nvImageCodec on the GPU", "dali": "DALI's decoder on the GPU"}
+
+
 def ours_and_keras(case: dict[str, Any], settings: Settings) -> list[Runner]:
     """Return gpuseq, on the GPU too where that is asked for, and Keras' generator."""
     host = case | {"device": "cpu"}
@@ -33,7 +42,8 @@ def ours_and_keras(case: dict[str, Any], settings: Settings) -> list[Runner]:
 
 def in_arrays(case: dict[str, Any], settings: Settings, *, slow: bool) -> list[Runner]:
     """Return everybody who augments an array in memory; `slow` lets the very slow ones in."""
-    host = case | {"device": "cpu"}
+    ours, host = ours_and_keras(case, settings), case | {"device": "cpu"}
+    case = _theirs(case)
     peers = [
         *([Runner("gpuseq", f"{OURS}, CPU, one thread", host, {"GPUSEQ_NUM_THREADS": "1"})] if cpu_count() > 1 else []),
         Runner("torchvision", "torchvision v2, DataLoader", host),
@@ -47,7 +57,7 @@ def in_arrays(case: dict[str, Any], settings: Settings, *, slow: bool) -> list[R
             Runner("keras-layers-jax", "Keras layers, JAX", case, JAX),
             Runner("keras-layers-torch", "Keras layers, PyTorch", case, TORCH),
         ]
-    return ours_and_keras(case, settings) + _wanted(peers, settings)
+    return ours + _wanted(peers, settings)
 
 
 def in_files(case: dict[str, Any], settings: Settings) -> list[Runner]:
@@ -65,10 +75,16 @@ def in_files(case: dict[str, Any], settings: Settings) -> list[Runner]:
             ),
             Runner("gpuseq", f"{name}, epoch 2 on, {cache['cache']} cache", at | cache, images=count),
         ]
+    for decoder, how in GPU_DECODERS.items() if settings.device == "cuda" else ():
+        at = case | {"device": "cuda", "decoder": decoder}
+        runners += [
+            Runner("gpuseq", f"{OURS}, GPU, {how}, epoch 1", at, images=count, reopen=True),
+            Runner("gpuseq", f"{OURS}, GPU, {how}, epoch 2 on, no cache", at, images=count),
+        ]
     runners += [
         Runner("keras", KERAS, host, TORCH, images=count),
         Runner("torchvision", "torchvision v2, DataLoader", host, images=count),
         Runner("albumentations", "albumentations, DataLoader", host, images=count),
-        Runner("dali", "DALI pipeline", case, images=count),
+        Runner("dali", "DALI pipeline", _theirs(case), images=count),
     ]
     return _wanted(runners, settings)

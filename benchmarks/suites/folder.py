@@ -19,7 +19,7 @@ def run(settings: Settings) -> list[Row]:
         Runner(
             item.contender,
             item.label.replace(", epoch 2 on, no cache", ""),
-            plain | {"device": item.case["device"]},
+            plain | {"device": item.case["device"], "decoder": item.case.get("decoder", "auto")},
             item.environ,
             item.images,
         )

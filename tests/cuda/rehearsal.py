@@ -38,7 +38,7 @@ def scaled(amount: int, rehearsed: int) -> int:
     return rehearsed if ENABLED else amount
 
 
-def install() -> None:
+def install(*, with_torch: bool = True) -> None:
     """Put the stand-ins in place for the rest of this process."""
     from gpuseq import compat
     from tests.cuda import standin, standin_torch
@@ -47,7 +47,8 @@ def install() -> None:
     problem = compat.gpu_problem
     standin.install(patch)
     compat.gpu_problem = problem  # the real one, which asks the stand-in
-    standin_torch.install(patch)
+    if with_torch:
+        standin_torch.install(patch)
 
 
 class Rehearsal:

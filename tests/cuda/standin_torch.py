@@ -27,6 +27,8 @@ def install(patch: pytest.MonkeyPatch) -> None:
     except ImportError:
         return
 
+    named = (str, torch.device)
+
     def host(value: Any) -> Any:
         return torch.device("cpu") if re.fullmatch(r"cuda(:\d+)?", str(value)) else value
 
@@ -34,7 +36,7 @@ def install(patch: pytest.MonkeyPatch) -> None:
         def call(*arguments: Any, **options: Any) -> Any:
             if "device" in options:
                 options["device"] = host(options["device"])
-            return function(*(host(item) if isinstance(item, str) else item for item in arguments), **options)
+            return function(*(host(item) if isinstance(item, named) else item for item in arguments), **options)
 
         return call
 
@@ -93,6 +95,7 @@ def install(patch: pytest.MonkeyPatch) -> None:
         "device": device,
         "current_stream": lambda device=None: current.stack[-1],
         "current_device": lambda: 0,
+        "is_bf16_supported": lambda including_emulation=True: True,
         "synchronize": lambda device=None: None,
         "_sleep": lambda cycles: None,
         "memory_allocated": lambda device=None: 0,

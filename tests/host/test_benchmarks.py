@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 from benchmarks import gpu_round, results, table, targets
 from benchmarks.__main__ import main
 from benchmarks.contenders import CONTENDERS, Case, Contender, load
-from benchmarks.measure import Runner, Settings, Worker, WorkerError, race, row, spread
+from benchmarks.measure import OUT_OF_TIME, Runner, Settings, Worker, WorkerError, race, row, spread
 from benchmarks.plots import bars, lines
 from benchmarks.sanity import check_batch, check_rotation
 from benchmarks.suites import SUITES, suite
@@ -315,6 +316,77 @@ def test_the_round_fits_and_resumes() -> None:
     assert sum(step.limit_s for step in gpu_round.STEPS) < 540
     assert [step.name for step in gpu_round.plan(["tests", "kernel"])][:2] == ["races", "host"]
     assert [step.name for step in gpu_round.plan([], only=["feed"])] == ["feed"]
+
+
+def test_the_round_is_rehearsed_and_its_figures_are_not_published(tmp_path: Path) -> None:
+    """Every step's own code runs once, on the stand-in for a GPU; for "tests" see `tests/cuda/test_rehearsal.py`."""
+    out = tmp_path / "gpu.json"
+    suites = [step.name for step in gpu_round.STEPS if step.is_suite]
+    assert gpu_round.main(["--rehearse", "--json", str(out), "--only", "races", *suites, "--peers"]) == 0
+    made = results.read(out)
+    assert made["rehearsal"]
+    assert made["checks"]["races"]["said"]["streams"] == {"launches": 64, "wrong": [], "ok": True}
+    assert sorted(made["suites"]) == sorted(suites)
+    rows = [item for content in made["suites"].values() for item in content["rows"]]
+    assert not [item for item in rows if "absent" in item]
+    assert {item["contender"] for item in rows} >= {"gpuseq, GPU", "device copy", "plan and launch", "a constant batch"}
+    assert any("nvImageCodec on the GPU" in item["contender"] for item in rows)
+    with pytest.raises(ValueError, match="not published"):
+        table.write_tables([made])
+    with pytest.raises(ValueError, match="holds a rehearsal"):
+        main(["run", "--device", "cuda", "--smoke", "--suite", "host", "--json", str(out)])
+
+
+def test_a_rehearsal_does_not_touch_the_results() -> None:
+    with pytest.raises(SystemExit):
+        gpu_round.main(["--rehearse", "--json", str(results.RESULTS / "gpu.json")])
+
+
+def test_the_network_that_is_fed_learns_in_bfloat16() -> None:
+    torch = pytest.importorskip("torch")
+    from benchmarks.suites.networks import resnet50
+
+    with torch.autocast("cpu", torch.bfloat16):
+        resnet50(10)(torch.zeros(2, 3, 32, 32)).sum().backward()
+
+
+def test_a_contender_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    import benchmarks.measure as measure
+
+    monkeypatch.setattr(measure, "OPENING_S", 0.3)
+    monkeypatch.setattr(Worker, "hear", lambda worker, limit=0.3, hear=Worker.hear: hear(worker, 0.3))
+    monkeypatch.setenv("GPUSEQ_NUM_THREADS", "1")
+    found = race("arrays", "tiny", [Runner("keras", "Slow", {"size": 24, "batch": 4, "samples": 12})], QUICK)
+    assert found[0]["absent"] == "failed: no answer within 0 s"
+
+
+def test_what_is_late_is_not_begun() -> None:
+    late = Settings(seconds=0.02, rounds=2, peers=(), smoke=True, deadline=0.0, say=lambda text: None)
+    found = suite("arrays")(late)
+    assert {item["absent"] for item in found} == {OUT_OF_TIME}
+    made = made_up("cuda")
+    assert results.is_complete(made, "arrays")
+    made["suites"]["arrays"]["rows"] = found
+    assert not results.is_complete(made, "arrays")
+
+
+def test_what_is_killed_has_left_its_findings(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(
+        "import os, pytest\n"
+        "def test_good(): pass\n"
+        "def test_bad(): assert 1 == 2\n"
+        "@pytest.mark.skip(reason='no such thing')\ndef test_left_out(): pass\n"
+        "def test_hangs(): os._exit(9)\n"
+    )
+    report = tmp_path / "report.json"
+    environ = {**os.environ, "GPUSEQ_SUITE_REPORT": str(report), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "benchmarks.suite_report", "-p", "no:cacheprovider"]
+    subprocess.run([*command, str(tmp_path)], cwd=tmp_path, env=environ, capture_output=True, check=False)
+    found = json.loads(report.read_text())
+    assert not found["done"]
+    assert [failure["test"] for failure in found["failures"]] == ["test_it.py::test_bad"]
+    assert "assert 1 == 2" in found["failures"][0]["message"]
+    assert (found["collected"], found["passed"]) == (4, 1)
 
 
 def test_the_round_keeps_what_each_step_found(
