@@ -86,7 +86,8 @@ def aligned_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     num_bytes = math.prod(shape) * dtype.itemsize
     block = np.empty(num_bytes + ALIGNMENT, np.uint8)
     start = -block.ctypes.data % ALIGNMENT
-    return block[start : start + num_bytes].view(dtype).reshape(shape)
+    array: np.ndarray = block[start : start + num_bytes].view(dtype).reshape(shape)
+    return array
 
 
 def literals(alias: Any) -> tuple[str, ...]:

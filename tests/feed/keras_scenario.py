@@ -11,6 +11,7 @@ import os
 import sys
 import tempfile
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 BACKEND = sys.argv[1]
@@ -18,6 +19,7 @@ os.environ["KERAS_BACKEND"] = BACKEND
 
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
+from PIL import Image  # noqa: E402
 
 import gpuseq  # noqa: E402
 from gpuseq.feeding import plan_at  # noqa: E402
@@ -232,6 +234,47 @@ def check_no_copy_on_the_way_to_the_train_step() -> None:
         quiet(network, data, epochs=2)
     assert len(reached) == 2 * LENGTH
     assert reached == [x.ctypes.data for x, _ in made[-len(reached) :]]
+
+
+def check_training_on_photographs() -> None:
+    """Crops of the photographs that ship with the package: which of its three folders is each from?"""
+    shipped = Path(gpuseq.__file__).parent / "photos"
+    with tempfile.TemporaryDirectory() as folder:
+        for source in sorted(shipped.glob("*/*.jpg")):
+            photo = Image.open(source).convert("RGB").resize((120, 120))
+            for number in range(8):
+                corner = (24 * (number % 4), 40 * (number // 4))
+                crop = photo.crop((*corner, corner[0] + 48, corner[1] + 48))
+                path = Path(folder) / source.parent.name / f"{source.stem}-{number}.png"
+                path.parent.mkdir(exist_ok=True)
+                crop.save(path)
+        own = ImageDataGenerator(
+            rescale=1 / 255, horizontal_flip=True, rotation_range=10, conventions="corrected", device="cpu"
+        )
+        batches = own.flow_from_directory(folder, (24, 24), batch_size=8, seed=1, class_mode="sparse", verbose=False)
+        assert (batches.n, len(batches), batches.num_classes) == (72, 9, 3)
+        keras.utils.set_random_seed(0)
+        network = keras.Sequential(
+            [
+                keras.Input((24, 24, 3)),
+                keras.layers.Conv2D(8, 3, strides=2, activation="relu"),
+                keras.layers.Conv2D(8, 3, strides=2, activation="relu"),
+                keras.layers.Flatten(),
+                keras.layers.Dense(3),
+            ]
+        )
+        network.compile(keras.optimizers.Adam(0.01), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        history = quiet(network, batches, epochs=2, validation_data=batches_of(folder)).history
+        losses = history["loss"]
+        print("losses on photographs", losses, history["val_loss"])
+        assert losses[1] < 0.9 * losses[0], losses
+        assert history["val_loss"][1] < history["val_loss"][0], history
+        batches.close()
+
+
+def batches_of(folder: str) -> Any:
+    own = ImageDataGenerator(rescale=1 / 255, device="cpu")
+    return own.flow_from_directory(folder, (24, 24), batch_size=24, shuffle=False, class_mode="sparse", verbose=False)
 
 
 def check_training() -> None:
