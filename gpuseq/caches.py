@@ -11,7 +11,8 @@ import numpy as np
 
 from . import ops
 from .arrays import Array
-from .readers import stat_token
+from .errors import ImageFileError
+from .readers import is_url, stat_token
 from .workers import renew_in_child
 
 __all__ = ["ImageCache", "Token"]
@@ -19,7 +20,7 @@ __all__ = ["ImageCache", "Token"]
 logger = logging.getLogger("gpuseq")
 
 Token: TypeAlias = "tuple[int, int] | None"
-"""Size and time of change of a file, as `gpuseq.readers.stat_token` gives them."""
+"""Size and time of change of a file, as `gpuseq.readers.stat_token` gives them; None where nobody asked, or could."""
 
 
 class ImageCache:
@@ -38,15 +39,19 @@ class ImageCache:
 
     Attributes
     ----------
+    device : str
+        Where the block lives.
     block : array
         Shape ``(capacity, H, W, C)``, uint8, on `device`.
+    spare_bytes : int
+        What the block leaves of the limit.
     """
 
     def __init__(
         self, paths: Sequence[str], image_shape: tuple[int, ...], device: str, memory_limit: int | None
     ) -> None:
         self._paths = paths
-        self._device = device
+        self.device = device
         image_bytes = int(np.prod(image_shape))
         limit = ops.free_memory(device) * 7 // 10 if memory_limit is None else memory_limit
         self.capacity = min(len(paths), limit // image_bytes)
@@ -58,10 +63,17 @@ class ImageCache:
             100 * self.capacity / max(1, len(paths)),
             self.capacity * image_bytes / 1e6,
         )
-        self.block: Array = ops.empty((self.capacity, *image_shape), "uint8", device)
+        self.spare_bytes = limit - self.capacity * image_bytes
+        self._image_shape = image_shape
+        self._open()
+
+    def _open(self) -> None:
+        """Make an empty block."""
+        self.block: Array = ops.empty((self.capacity, *self._image_shape), "uint8", self.device)
         self.used = 0
-        self._slots = np.full(len(paths), -1, np.int64)
+        self._slots = np.full(len(self._paths), -1, np.int64)
         self._tokens: list[Token] = [None] * self.capacity
+        self._is_silent = False
         self._renew()
 
     @property
@@ -82,6 +94,8 @@ class ImageCache:
     def missing(self, indices: np.ndarray) -> tuple[np.ndarray, list[Token]]:
         """Return the positions of a batch whose files must be decoded, never seen or changed since, and their tokens.
 
+        A local file that has gone since it was kept, and any behind a URL, is served as it was kept.
+
         The tokens are taken before the files are read: one that changes meanwhile is found changed the next time.
 
         Parameters
@@ -92,8 +106,12 @@ class ImageCache:
         with self._lock:
             slots = self._slots[indices].tolist()
             kept = [None if slot < 0 else self._tokens[slot] for slot in slots]
-        tokens = [stat_token(self._paths[index]) for index in indices]
-        stale = np.flatnonzero([slot < 0 or token != old for slot, token, old in zip(slots, tokens, kept, strict=True)])
+        tokens = [_token(self._paths[index]) for index in indices]
+        is_stale = [
+            slot < 0 or (token is not None and token != old)
+            for slot, token, old in zip(slots, tokens, kept, strict=True)
+        ]
+        stale = np.flatnonzero(is_stale)
         return stale, [tokens[position] for position in stale]
 
     def merge(
@@ -125,6 +143,9 @@ class ImageCache:
             Shape ``(N,)``: the row of `images` for each sample; of no meaning for those that are not good.
         """
         eight_bit = decoded.dtype == np.uint8
+        if not (eight_bit or self._is_silent):
+            self._is_silent = True
+            logger.warning("grey images of more than 8 bits are not cached: they are decoded again in every epoch")
         with self._lock, ops._on(self.block):  # its device need not be the current one
             if eight_bit and len(missing):
                 self._keep(indices[missing], tokens, decoded, is_good)
@@ -136,9 +157,9 @@ class ImageCache:
             kept = np.ones(len(indices), bool)
             kept[missing] = False
             dtype = self.block.dtype if eight_bit else decoded.dtype
-            images = ops.empty((len(indices), *self.block.shape[1:]), dtype.name, self._device)
+            images = ops.empty((len(indices), *self.block.shape[1:]), dtype.name, self.device)
             images[np.flatnonzero(kept)] = self.block[slots[kept]]
-            images[missing] = ops.upload(decoded, self._device)
+            images[missing] = ops.upload(decoded, self.device)
         return images, np.arange(len(indices))
 
     def _keep(self, indices: np.ndarray, tokens: list[Token], decoded: Array, is_good: np.ndarray) -> None:
@@ -155,15 +176,27 @@ class ImageCache:
             rows.append(row)
             targets.append(int(slot))
         if targets:
-            self.block[np.array(targets)] = ops.upload(decoded, self._device, np.array(rows))
+            self.block[np.array(targets)] = ops.upload(decoded, self.device, np.array(rows))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_lock"}
+        """Leave the images behind: they may be gigabytes, and can be decoded again."""
+        left_out = ("_lock", "block", "used", "_slots", "_tokens", "_is_silent")
+        return {key: value for key, value in self.__dict__.items() if key not in left_out}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._renew()
+        self._open()
 
     def _renew(self) -> None:
         self._lock = threading.Lock()
         renew_in_child(self)
+
+
+def _token(path: str) -> Token:
+    """Return a local file's token. A store is not asked at every visit, over a network, whether an object changed."""
+    if is_url(path):
+        return None
+    try:
+        return stat_token(path)
+    except ImageFileError:
+        return None  # what was kept of it still serves; where nothing was, decoding it says what is wrong

@@ -177,7 +177,7 @@ class Iterator(Walk):  # numpydoc ignore=PR02
             plan = self._draw(indices, position)
             if index is None and self._by_epoch and self.batch_index == 0:
                 self._start_epoch(self._epoch + 1)
-            self._announce(indices, self.batch_index if index is None else position + 1, walking=index is None)
+            self._announce(plan.indices, self.batch_index if index is None else position + 1, walking=index is None)
         return plan
 
     def close(self) -> None:

@@ -193,11 +193,16 @@ def masks_of_files(
     """
     # A mask without its image is of no use: what is substituted for images is left out here.
     on_error = "raise" if images.on_error == "raise" else "skip"
+    cache = images.cache
     source = FileSource(
         paths,
         replace(options, color_mode="grayscale", interpolation="nearest", decoder="pillow"),
         on_error=on_error,  # type: ignore[arg-type]
         prefetch=images.prefetch,
+        # In what the images' cache leaves of its limit: nothing, where they do not fit themselves.
+        cache=None if cache is None else "host" if cache.device == "cpu" else "device",
+        memory_limit=None if cache is None else cache.spare_bytes,
+        device=device,
     )
     return PairedMasks([source], [None], "channels_last", data_format, device, False)
 

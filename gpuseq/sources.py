@@ -31,6 +31,9 @@ __all__ = ["ArraySource", "Fetched", "FileSource", "OnError"]
 
 logger = logging.getLogger("gpuseq")
 
+MAX_CLAIMED = 8
+"""How many batches that are planned, and not yet fetched, keep what was decoded ahead for them."""
+
 OnError: TypeAlias = "Literal['raise', 'skip', 'substitute'] | Callable[[str, ImageFileError], Any]"
 
 
@@ -134,6 +137,13 @@ class FileSource:
         Whether they are.
     """
 
+    _pending: dict[bytes, Future[_Decoded]]
+    # Batches that are planned, not yet fetched, and whose plan is still there.
+    _claimed: deque[tuple[bytes, weakref.ref[np.ndarray]]]
+    _executor: ThreadPoolExecutor | None
+    _device_decoder: DeviceDecoder | None
+    _finalizer: Any = None
+
     def __init__(
         self,
         paths: Sequence[str],
@@ -153,15 +163,9 @@ class FileSource:
         self.prefetch = prefetch
         self.bad_files: dict[str, str] = {}
         self.image_shape = (*options.target_size, COLOR_CHANNELS[options.color_mode])
-        self._pending: dict[bytes, Future[_Decoded]] = {}
-        # Batches that are planned and not yet fetched; a plan may never be made into a batch, so only so many are kept.
-        self._claimed: deque[bytes] = deque(maxlen=64)
-        self._executor: ThreadPoolExecutor | None = None
-        self._finalizer: Any = None
         self._renew()
         self.device = device
         self.decodes_on_device = device != "cpu" and options.decoder in ("dali", "nvimgcodec")
-        self._device_decoder: DeviceDecoder | None = None
         self.cache: ImageCache | None = None
         if cache is not None:
             self.cache = ImageCache(paths, self.image_shape, "cpu" if cache == "host" else device, memory_limit)
@@ -184,8 +188,9 @@ class FileSource:
         key = indices.tobytes()
         with self._lock:
             pending = self._pending.pop(key, None)
-            if key in self._claimed:
-                self._claimed.remove(key)
+            claims = [claim for claim in self._claimed if claim[0] == key]
+            if claims:
+                self._claimed.remove(claims[0])
         decoded = self._result(pending, indices)
         images: Array = decoded.images.take() if isinstance(decoded.images, DeviceBatch) else decoded.images
         errors, rows = decoded.errors, None
@@ -212,15 +217,16 @@ class FileSource:
         upcoming : sequence of numpy.ndarray
             The `indices` that `fetch` will be called with.
         current : numpy.ndarray or None
-            Those of the batch that is being made: kept until it is fetched.
+            Those of the batch that is being made: kept until it is fetched, or this array is no more.
         """
         if not self.prefetch:
             return
         wanted = {indices.tobytes(): indices for indices in upcoming[: self.prefetch]}
         with self._lock:
             if current is not None:
-                self._claimed.append(current.tobytes())
-            for key in [key for key in self._pending if key not in wanted and key not in self._claimed]:
+                self._claimed.append((current.tobytes(), weakref.ref(current)))
+            claimed = {key for key, planned in self._claimed if planned() is not None}
+            for key in [key for key in self._pending if key not in wanted and key not in claimed]:
                 self._pending.pop(key).cancel()
             if self._executor is None and wanted:
                 self._executor = ThreadPoolExecutor(1, thread_name_prefix="gpuseq-decode")
@@ -319,22 +325,30 @@ class FileSource:
             raise ValueError(
                 f"on_error returned an image of shape {image.shape} for {path!r}; expected {self.image_shape} or None"
             )
-        return image.astype(dtype)
+        exact = image.astype(dtype)
+        if not np.array_equal(exact, image):
+            raise ValueError(
+                f"on_error returned {image.dtype} values for {path!r} that do not fit {dtype}: return uint8, 0 to 255, "
+                "as decoded files have them"
+            )
+        return exact
 
     def __getstate__(self) -> dict[str, Any]:
-        left_out = {"_lock": None, "_executor": None, "_finalizer": None, "_device_decoder": None}
-        return {**self.__dict__, "_pending": {}, **left_out}
+        left_out = ("_lock", "_pending", "_claimed", "_executor", "_finalizer", "_device_decoder")
+        return {key: value for key, value in self.__dict__.items() if key not in left_out}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        self._finalizer = None
         self._renew()
 
     def _renew(self) -> None:
         """Begin without threads: new, out of a pickle, or in a forked child, where what was begun never comes."""
         if self._finalizer is not None:
             self._finalizer.detach()
-        self._pending = {}
-        self._lock, self._executor, self._finalizer = threading.Lock(), None, None
+        self._lock = threading.Lock()
+        self._pending, self._claimed = {}, deque(maxlen=MAX_CLAIMED)
+        self._executor = self._finalizer = self._device_decoder = None
         renew_in_child(self)
 
 

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from gpuseq import DirectoryIterator, ImageDataGenerator, ImageFileError, NumpyArrayIterator
+from tests.compare import assert_same_structure
 
 pytestmark = pytest.mark.filterwarnings("ignore:conventions=")
 
@@ -239,3 +240,22 @@ def test_sixteen_bit_masks_keep_their_bits(folders: tuple[Path, Path]) -> None:
 def test_masks_are_keyword_only() -> None:
     with pytest.raises(TypeError):
         NumpyArrayIterator(*([None] * 18))
+
+
+def test_masks_of_files_are_cached_beside_their_images(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    for number, image in enumerate(images_of(5)):
+        Image.fromarray(image).save(tmp_path / "one" / f"{number}.png")
+    arguments = {"mask_directory": tmp_path, "target_size": (9, 9), "batch_size": 2, "seed": 3, "verbose": False}
+    generator = ImageDataGenerator(rotation_range=20, device="cpu")
+    plain = generator.flow_from_directory(tmp_path, **arguments)
+    image_bytes = 9 * 9 * 3
+    for limit, num_masks in ((None, plain.samples), (plain.samples * image_bytes + 81, 1), (2 * image_bytes, 0)):
+        cached = generator.flow_from_directory(tmp_path, **arguments, cache="host", memory_limit=limit)
+        plain.set_epoch(0)
+        cached.set_epoch(0)
+        for _ in range(2 * len(plain)):
+            assert_same_structure(next(cached), next(plain))
+        assert cached._paired.sources[0].cache.used == num_masks
+        cached.close()
+    plain.close()

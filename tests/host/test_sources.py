@@ -263,3 +263,103 @@ def test_an_answer_of_the_wrong_shape_says_which_is_right(folder: Path) -> None:
     source = FileSource(files, OPTIONS, on_error=lambda *_: np.zeros((3, 3)), prefetch=0)
     with pytest.raises(ValueError, match=r"\(3, 3, 1\).*expected \(6, 6, 3\)"):
         source.fetch(np.array([0, 1]))
+
+
+@pytest.mark.parametrize("cache", [None, "host"])
+@pytest.mark.parametrize("on_error", ["skip", "raise"])
+def test_a_file_that_is_not_there_is_a_bad_file_with_a_cache_too(
+    folder: Path, cache: str | None, on_error: str
+) -> None:
+    batches = flow(folder, on_error=on_error, cache=cache, prefetch=0, shuffle=False)
+    (folder / "a" / "0.png").unlink()
+    if on_error == "raise":
+        with pytest.raises(ImageFileError, match="no such file"):
+            batches[0]
+    else:
+        assert sum(len(batches[index][0]) for index in range(len(batches))) == NUM_FILES - 1
+        assert [Path(path).name for path in batches.bad_files] == ["0.png"]
+
+
+def test_what_is_cached_needs_its_file_no_more(folder: Path) -> None:
+    batches = flow(folder, cache="host", prefetch=0, shuffle=False)
+    before = [batches[index][0] for index in range(len(batches))]
+    for path in folder.rglob("*.png"):
+        path.unlink()
+    fetched = batches._source.fetch(np.arange(NUM_FILES))
+    assert fetched.positions is None
+    assert len(before) == len(batches)
+    assert [int(fetched.images[row, 0, 0, 0]) // 20 for row in fetched.rows] == [
+        int(Path(path).stem) for path in batches.filepaths
+    ]
+
+
+def test_files_behind_urls_are_not_asked_about_again(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    fsspec = pytest.importorskip("fsspec")
+    store = fsspec.filesystem("memory")
+    for path in folder.rglob("*.png"):
+        store.pipe(f"/asked/{path.parent.name}/{path.name}", path.read_bytes())
+    batches = flow("memory://asked", cache="host", prefetch=0)  # type: ignore[arg-type]
+    for index in range(len(batches)):
+        batches[index]
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise AssertionError("the store was asked again")
+
+    for name in ("info", "cat_file", "ls"):
+        monkeypatch.setattr(type(store), name, refuse)
+    for index in range(len(batches)):
+        batches[index]
+    monkeypatch.undo()
+    store.rm("/asked", recursive=True)
+
+
+def test_plans_that_are_dropped_keep_nothing_decoded(folder: Path) -> None:
+    batches = flow(folder, prefetch=1, shuffle=False)
+    for _ in range(3 * len(batches)):
+        batches.plan_batch()
+    assert len(batches._source._pending) <= 2
+    kept = [batches.plan_batch() for _ in range(3)]
+    assert len(batches._source._pending) == 4  # those that are kept, and the next
+    assert_same(batches.replay(kept[1])[1], np.array([batches.classes[index] for index in kept[1].indices], np.float32))
+    batches.close()
+
+
+def test_a_copy_leaves_the_cached_images_behind(folder: Path) -> None:
+    import pickle
+
+    batches = flow(folder, cache="host", prefetch=0)
+    cache = batches._source.cache
+    for index in range(len(batches)):
+        batches[index]
+    assert cache.used == NUM_FILES
+    assert not {"block", "_slots", "_tokens"} & cache.__getstate__().keys()
+    again = pickle.loads(pickle.dumps(batches))._source
+    assert again.cache.used == 0
+    assert levels(again, [3, 1]) == levels(batches._source, [3, 1])
+    assert again.cache.used == 2
+
+
+def test_wide_grey_images_are_not_cached_and_the_log_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "a").mkdir()
+    for number in range(4):
+        Image.fromarray(np.full((7, 8), 1000 * number, np.uint16)).save(tmp_path / "a" / f"{number}.png")
+    batches = flow(tmp_path, color_mode="grayscale", cache="host", prefetch=0)
+    for _ in range(2):
+        for index in range(len(batches)):
+            batches[index]
+    assert [record.message for record in caplog.records if "more than 8 bits" in record.message] == [
+        "grey images of more than 8 bits are not cached: they are decoded again in every epoch"
+    ]
+
+
+def test_an_answer_that_does_not_fit_is_refused(folder: Path) -> None:
+    (folder / "a" / "0.png").write_bytes(b"")
+    answers = {"ok": np.full((6, 6, 3), 7.0), "scaled": np.full((6, 6, 3), 0.5), "large": np.full((6, 6, 3), 300)}
+    for name, answer in answers.items():
+        batches = flow(folder, on_error=lambda path, error, answer=answer: answer, shuffle=False)
+        if name == "ok":
+            assert len(batches[0][0]) == 2
+        else:
+            with pytest.raises(ValueError, match=r"0\.png.*do not fit uint8: return uint8, 0 to 255"):
+                batches[0]
+        batches.close()
