@@ -6,6 +6,8 @@ from collections.abc import Iterator as IteratorABC
 from importlib import import_module
 from typing import Any
 
+from .arguments import checked_arguments
+
 __all__ = ["Sequence"]
 
 
@@ -29,6 +31,7 @@ class Sequence:
     ``keras.utils.Sequence`` (Keras 2) and ``keras.utils.PyDataset`` (Keras 3).
     """
 
+    @checked_arguments()
     def __init__(self, workers: int = 1, use_multiprocessing: bool = False, max_queue_size: int = 10) -> None:
         self.workers = workers
         self.use_multiprocessing = use_multiprocessing

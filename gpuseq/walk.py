@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .arguments import check_count, check_flag
+from .arguments import check_count, check_flag, checked_arguments
 from .arrays import identity_params
 from .draw import draw_keyed, draw_params
 from .errors import GpuseqError
@@ -30,6 +30,7 @@ __all__ = ["BatchIndexError", "Walk", "checked_walk"]
 class Walk(Sequence):
     """The part of `~gpuseq.Iterator` that counts, orders and draws; what its arguments mean is written there."""
 
+    @checked_arguments("workers", "use_multiprocessing", "max_queue_size")
     def __init__(
         self,
         n: int,

@@ -56,6 +56,8 @@ MISSPELT: list[tuple[str, Callable[..., Any], dict[str, Any], tuple[str, ...]]] 
     ("NumpyArrayIterator", gpuseq.NumpyArrayIterator, {"remaindr": "pad"}, ("'remainder'",)),
     ("DirectoryIterator", gpuseq.DirectoryIterator, {"shards": (0, 2)}, ("'shard'",)),
     ("DataFrameIterator", gpuseq.DataFrameIterator, {"worker": 2}, ("'workers'",)),
+    ("Iterator", lambda **k: gpuseq.Iterator(6, 2, False, None, **k), {"worker": 2}, ("'workers'",)),
+    ("Sequence", gpuseq.Sequence, {"worker": 2}, ("'workers'",)),
     ("load_img", lambda **k: gpuseq.load_img("absent.jpg", **k), {"colormode": "rgb"}, ("'color_mode'",)),
     ("random_rotation", lambda **k: gpuseq.random_rotation(IMAGES[0], 3, **k), {"fil_mode": 1}, ("'fill_mode'",)),
 ]
