@@ -242,8 +242,8 @@ def check_training_on_photographs() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for source in sorted(shipped.glob("*/*.jpg")):
             photo = Image.open(source).convert("RGB").resize((120, 120))
-            for number in range(8):
-                corner = (24 * (number % 4), 40 * (number // 4))
+            for number in range(16):
+                corner = (24 * (number % 4), 24 * (number // 4))
                 crop = photo.crop((*corner, corner[0] + 48, corner[1] + 48))
                 path = Path(folder) / source.parent.name / f"{source.stem}-{number}.png"
                 path.parent.mkdir(exist_ok=True)
@@ -252,13 +252,14 @@ def check_training_on_photographs() -> None:
             rescale=1 / 255, horizontal_flip=True, rotation_range=10, conventions="corrected", device="cpu"
         )
         batches = own.flow_from_directory(folder, (24, 24), batch_size=8, seed=1, class_mode="sparse", verbose=False)
-        assert (batches.n, len(batches), batches.num_classes) == (72, 9, 3)
+        assert (batches.n, len(batches), batches.num_classes) == (144, 18, 3)
         keras.utils.set_random_seed(0)
         network = keras.Sequential(
             [
                 keras.Input((24, 24, 3)),
+                keras.layers.Rescaling(4, -2),
                 keras.layers.Conv2D(8, 3, strides=2, activation="relu"),
-                keras.layers.Conv2D(8, 3, strides=2, activation="relu"),
+                keras.layers.Conv2D(16, 3, strides=2, activation="relu"),
                 keras.layers.Flatten(),
                 keras.layers.Dense(3),
             ]
