@@ -136,7 +136,9 @@ deterministic, rng, verbose
         if class_mode == "multi_output":
             self._targets = [np.array(frame[name].tolist()) for name in y_col]
         elif class_mode == "raw":
-            self._targets = np.asarray(frame[y_col].values)
+            targets = np.asarray(frame[y_col].values)
+            is_rows = targets.dtype == object and all(isinstance(row, (list, tuple, np.ndarray)) for row in targets)
+            self._targets = np.array(targets.tolist()) if is_rows else targets
         self.samples = len(self.filenames)
         if not self.samples:
             raise ValueError(

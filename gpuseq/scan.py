@@ -230,6 +230,12 @@ def check_frame(
     if class_mode == "categorical":
         message = f'If class_mode="{class_mode}", y_col="{y_col}" column values must be type string, list or tuple.'
         _check_types(frame, y_col, (str, list, tuple), message, _NUMBERS)
+        first = next(iter(frame[y_col]), "")
+        if not isinstance(first, str) and len(first) > len(set(first)) and set(first) <= {0, 1}:
+            warn(
+                f"y_col={y_col!r} holds lists of 0 and 1, and they are read as lists of classes named 0 and 1. For "
+                'one-hot rows use class_mode="raw"'
+            )
     if class_mode in ("raw", "multi_output"):
         for name in y_col if isinstance(y_col, list) else [y_col]:
             rows = np.flatnonzero(frame[name].isna())

@@ -186,6 +186,14 @@ def test_numbers_in_the_place_of_class_names(plain_tree: Path) -> None:
         )
 
 
+def test_one_hot_rows_are_told_from_lists_of_classes(plain_tree: Path) -> None:
+    table = frame(rows=[[0, 1, 0], [1, 0, 0], [0, 0, 1], [0, 1, 0]])
+    with pytest.warns(UserWarning, match=r"'rows'.*class_mode=\"raw\""):
+        generator().flow_from_dataframe(table, plain_tree, y_col="rows")
+    flow = generator().flow_from_dataframe(table, plain_tree, y_col="rows", class_mode="raw", shuffle=False)
+    assert_same(next(flow)[1], np.array([[0, 1, 0], [1, 0, 0], [0, 0, 1], [0, 1, 0]]))
+
+
 def test_names_without_their_extension(plain_tree: Path) -> None:
     table = frame()
     table["filename"] = table["filename"].str.removesuffix(".jpg")
