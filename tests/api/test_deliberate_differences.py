@@ -108,3 +108,23 @@ def test_float16_batches_are_the_float32_ones_rounded() -> None:
     assert_same(np.asarray(ours), np.asarray(wanted).astype(np.float16))
     with pytest.raises(RuntimeError, match="not supported"):
         next(keras_image.ImageDataGenerator(**arguments, dtype="float16").flow(data, seed=3))
+
+
+def test_rows_of_numbers_in_a_data_frame_are_one_array(plain_tree: Path) -> None:
+    """Keras hands out an array of lists with ``class_mode="raw"``, which no loss takes."""
+    pandas = pytest.importorskip("pandas")
+    rows = [[0, 1], [1, 0], [0, 1]]
+    table = pandas.DataFrame({"filename": [f"left/{number}.jpg" for number in range(3)], "class": rows})
+    flow: dict[str, Any] = {"class_mode": "raw", "target_size": (8, 8), "shuffle": False}
+    theirs = next(keras_image.ImageDataGenerator().flow_from_dataframe(table, str(plain_tree), **flow))
+    ours = next(gpuseq.ImageDataGenerator(device="cpu").flow_from_dataframe(table, plain_tree, **flow))
+    assert theirs[1].dtype == object
+    assert_same(np.asarray(ours[1]), np.array(rows))
+
+
+def test_a_validation_subset_of_nothing_is_an_error(plain_tree: Path) -> None:
+    """Keras finds no images and hands out empty batches, or none."""
+    theirs = keras_image.ImageDataGenerator().flow_from_directory(str(plain_tree), subset="validation")
+    assert theirs.samples == 0
+    with pytest.raises(ValueError, match="validation_split"):
+        gpuseq.ImageDataGenerator(device="cpu").flow_from_directory(plain_tree, subset="validation")
