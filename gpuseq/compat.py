@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 import os
 import sys
 from functools import cache
 from types import ModuleType
 from typing import Any
 
+from . import cgroups
 from .errors import DeviceError, MissingDependencyError
 
 __all__ = [
@@ -55,7 +57,7 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
 
 
 def cpu_count() -> int:
-    """Return how many threads to use: ``GPUSEQ_NUM_THREADS``, else the cores this process may run on.
+    """Return how many threads to use: ``GPUSEQ_NUM_THREADS``, else the cores this process, or its container, may use.
 
     Raises
     ------
@@ -67,9 +69,14 @@ def cpu_count() -> int:
         if not asked.isdecimal() or int(asked) < 1:
             raise ValueError(f"GPUSEQ_NUM_THREADS must be a positive integer; got {asked!r}")
         return int(asked)
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return _usable_cores()
+
+
+@cache
+def _usable_cores() -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limit = cgroups.cpu_limit()
+    return cores if limit is None else max(1, min(cores, math.ceil(limit)))
 
 
 @cache
@@ -172,12 +179,14 @@ def place(array: Any, device: str) -> Any:
 
 
 def available_memory() -> int:
-    """Return the bytes of host memory that could be used now; 4 GiB where the system does not say."""
+    """Return the bytes of host memory that this process, or its container, could take; 4 GiB where nothing says."""
+    left = cgroups.memory_left()
     try:
         with open("/proc/meminfo") as lines:
             for line in lines:
                 if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
+                    free = int(line.split()[1]) * 1024
+                    return free if left is None else min(free, left)
     except OSError:
         pass
-    return 4 << 30
+    return 4 << 30 if left is None else left
