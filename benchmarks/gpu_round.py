@@ -69,11 +69,12 @@ def _test_folders() -> tuple[str, ...]:
 # What matters most comes first: a short visit to a GPU should still say whether the kernels are right.
 # Warnings are errors where the versions are known, in CI; here they may be any.
 _PYTEST = ("-m", "pytest", "-m", "gpu", "-q", "--no-header", "-rN", "--tb=short", "-p", "no:cacheprovider")
+_CALM = ("-W", "default", "--disable-warnings", "-o", "junit_family=xunit1", "-o", "faulthandler_timeout=60")
 STEPS = (
     Step(
         "tests",
         190,
-        (*_PYTEST, "-p", "benchmarks.suite_report", "-W", "default", "-o", "faulthandler_timeout=60", *_test_folders()),
+        (*_PYTEST, "-p", "benchmarks.suite_report", *_CALM, *_test_folders()),
     ),
     Step("races", 45, ("-m", "benchmarks.stress")),
     _suite("kernel", 45, 1, 1),

@@ -56,8 +56,8 @@ class Report:
         self.failures.append({"test": name, "message": "\n".join(text.splitlines()[-MESSAGE_LINES:])})
         self.write(at_once=True)
 
-    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
-        self.collected = len(items)
+    def pytest_collection_finish(self, session: Any) -> None:
+        self.collected = len(session.items)
 
     def pytest_collectreport(self, report: Any) -> None:
         if report.failed:

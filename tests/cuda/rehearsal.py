@@ -27,6 +27,8 @@ NOT_REHEARSED = {
 SAMPLED = {
     "tests/api/test_parity_arrays.py::test_arrays_on_a_device": 8,
     "tests/api/test_parity_folders.py::test_folders_on_a_device": 6,
+    "tests/cuda/test_gpu_walks.py::test_arrays": 3,
+    "tests/cuda/test_gpu_walks.py::test_folders": 3,
     "tests/cuda/test_gpu_catalogue.py::test_the_answer_does_not_depend_on_the_launch": 4,
     "tests/cuda/test_gpu_catalogue.py::test_resize_equals_pillow": 2,
 }

@@ -112,6 +112,7 @@ class MemoryPool:
                 memory = Memory(buffer.ctypes.data + start, rounded, current_device(), buffer)
                 self._total += rounded
             self._lent += rounded
+        _by_address[memory.ptr] = memory  # again: the garbage collector forgets what comes back from a cycle
         memory.bytes().fill(FRESH)
         return MemoryPointer(_Block(self, memory, arena), 0)
 
