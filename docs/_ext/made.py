@@ -45,6 +45,7 @@ def help_text(command: str) -> str:
     (subparsers,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
     chosen = parser if command == "gpuseq" else subparsers.choices[command]
     chosen.formatter_class = lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=100)
+    vars(chosen)["color"] = False  # of Python 3.14, where FORCE_COLOR is set
     return listing(chosen.format_help())
 
 
