@@ -13,6 +13,8 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
+from .errors import DeviceError
+
 __all__ = [
     "COMPILE_OPTIONS",
     "HEADERS",
@@ -203,8 +205,16 @@ class Kernel:
         ------
         TypeError, ValueError
             As `cast_arguments`.
+        DeviceError
+            If CuPy, which compiles at the first launch, has no folder to keep what it compiled.
         """
-        self._function(grid, (block,), cast_arguments(self.name, arguments), shared_mem=shared_bytes)
+        try:
+            self._function(grid, (block,), cast_arguments(self.name, arguments), shared_mem=shared_bytes)
+        except OSError as error:
+            raise DeviceError(
+                f"kernel {self.name!r} could not be compiled: CuPy cannot write to its cache ({error}). Set the "
+                "environment variable CUPY_CACHE_DIR to a folder that can be written to"
+            ) from error
 
 
 @lru_cache(maxsize=512)

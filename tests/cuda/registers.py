@@ -62,7 +62,9 @@ def measure(kernel: str, macros: kernels.Macros, architecture: str) -> tuple[int
         source = Path(folder, "kernel.cu")
         source.write_text(kernels.pasted_source(file))
         defines = [f"-D{name}={value}" for name, value in macros]
-        command = ["nvcc", "-std=c++17", "--fmad=false", f"-arch={architecture}", "-Xptxas=-v", "-cubin", *defines]
+        # As CuPy compiles them: -ftz=true is its own addition.
+        flags = ["-std=c++17", "--fmad=false", "-ftz=true", f"-arch={architecture}", "-Xptxas=-v"]
+        command = ["nvcc", *flags, "-cubin", *defines]
         run = subprocess.run(
             [*command, "-o", str(Path(folder, "out")), str(source)], capture_output=True, text=True, check=True
         )

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpuseq import kernels
+from gpuseq import DeviceError, kernels
 
 ARRAY = np.zeros((2, 3), np.int64)
 
@@ -37,3 +37,13 @@ def test_a_wrong_number_of_arguments_is_refused(arguments: tuple[Any, ...]) -> N
 def test_a_number_that_does_not_fit_is_refused() -> None:
     with pytest.raises(OverflowError):
         kernels.cast_arguments("resample_pass", (ARRAY, 2**31))
+
+
+def test_a_home_that_cannot_be_written_to_is_named_with_the_remedy() -> None:
+    def refuse(*arguments: Any, **options: Any) -> None:
+        raise PermissionError(13, "Permission denied", "/home/nobody/.cupy")
+
+    kernel = kernels.Kernel.__new__(kernels.Kernel)
+    kernel.name, kernel._function = "resample_pass", refuse
+    with pytest.raises(DeviceError, match=r"resample_pass.*/home/nobody/.cupy.*CUPY_CACHE_DIR"):
+        kernel.launch((1,), 1, (ARRAY, 1))
