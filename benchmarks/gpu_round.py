@@ -170,15 +170,16 @@ def main(arguments: list[str] | None = None, problem: Callable[[], str | None] =
 
 
 def _run(step: Step, out: Path, *, rehearse: bool = False, peers: Sequence[str] | None = None) -> bool:
-    report = out.with_name(f"{out.stem}-tests.json")
+    report = out.with_name(f"{out.stem}-tests") / "report.json"
     command = [sys.executable, *step.command]
     if step.is_suite:
         command += ["--json", str(out), "--budget", str(step.limit_s), *(["--smoke"] if rehearse else [])]
         command += ["--seconds", "0.02", "--rounds", "1"] if rehearse else []
         command += [] if peers is None else ["--peers", *peers]
     elif step.name == "tests":
-        command.append(f"--junit-xml={out.with_name(f'{out.stem}-tests.xml')}")
+        report.parent.mkdir(exist_ok=True)
         report.unlink(missing_ok=True)
+        command.append(f"--junit-xml={report.with_name('junit.xml')}")
     elif rehearse:
         command += ["--smoke", "--iterations", "2", "--epochs", "2"]
     started = time.monotonic()
