@@ -11,8 +11,8 @@ import numpy as np
 from .arguments import checked_arguments
 from .file_iterators import BatchFromFilesMixin
 from .image_iterators import FURTHER_ARGUMENTS, checked_dtype
+from .options import READ_ARGUMENTS
 from .scan import find_classes, scan_classes
-from .sources import OnError
 
 __all__ = ["DirectoryIterator"]
 
@@ -31,13 +31,13 @@ save_format, follow_links, subset, interpolation, keep_aspect_ratio
         See `~gpuseq.ImageDataGenerator.flow_from_directory`.
     dtype : str or None
         Of the batches: float32 (default), float16, float64, uint8; bfloat16 on a device.
-    on_error, prefetch, cache, memory_limit, decoder, exif_orientation, max_pixels, num_threads, hw_decoder_load, \
-deterministic, rng, verbose
+    rng, verbose
         See `~gpuseq.ImageDataGenerator.flow_from_directory`.
     mask_directory : str, os.PathLike or None
         See `~gpuseq.ImageDataGenerator.flow_from_directory`.
     **kwargs
-        ``shard``, ``remainder`` and the arguments of `Sequence`.
+        What `~gpuseq.ImageDataGenerator.flow_from_directory` takes beyond Keras' arguments, `on_error` to
+        `deterministic`; ``shard``, ``remainder`` and the arguments of `Sequence`.
 
     Attributes
     ----------
@@ -64,7 +64,7 @@ deterministic, rng, verbose
 
     allowed_class_modes: ClassVar[set[str | None]] = {"categorical", "binary", "sparse", "input", None}
 
-    @checked_arguments(*FURTHER_ARGUMENTS)
+    @checked_arguments(*READ_ARGUMENTS, *FURTHER_ARGUMENTS)
     def __init__(
         self,
         directory: str | os.PathLike[str],
@@ -86,16 +86,6 @@ deterministic, rng, verbose
         keep_aspect_ratio: bool = False,
         dtype: str | None = None,
         *,
-        on_error: OnError = "raise",
-        prefetch: int = 2,
-        cache: str | None = None,
-        memory_limit: int | None = None,
-        decoder: str = "auto",
-        exif_orientation: bool = False,
-        max_pixels: int | None = None,
-        num_threads: int | None = None,
-        hw_decoder_load: float = 0.65,
-        deterministic: bool = False,
         rng: str | None = None,
         verbose: bool = True,
         mask_directory: str | os.PathLike[str] | None = None,
@@ -115,18 +105,7 @@ deterministic, rng, verbose
         )
         self._check_class_mode(class_mode)
         self.dtype = checked_dtype(dtype, self.device)
-        reader = self._reader(
-            on_error=on_error,
-            prefetch=prefetch,
-            cache=cache,
-            memory_limit=memory_limit,
-            decoder=decoder,
-            exif_orientation=exif_orientation,
-            max_pixels=max_pixels,
-            num_threads=num_threads,
-            hw_decoder_load=hw_decoder_load,
-            deterministic=deterministic,
-        )
+        reader = self._reader(kwargs)
         walk = self._walker(rng, batch_size=batch_size, shuffle=shuffle, seed=seed, **kwargs)
         names = find_classes(directory, classes)
         self.directory = os.fspath(directory)

@@ -5,29 +5,25 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 
-from .arguments import check_count
 from .arrays import COLOR_CHANNELS, Array, ColorMode, Interpolation, literals
 from .compat import place
 from .decode import check_decoder
 from .errors import EmptyBatchError
 from .image_iterators import ImageIterator, check_save_to_dir, checked_split
-from .options import DecodeOptions, check_choice
+from .options import READ_ARGUMENTS, DecodeOptions, ReadOptions, check_choice
 from .paired import find_masks, masks_of_files
 from .pictures import checked_data_format, checked_size
 from .plan import BatchPlan
-from .sources import FileSource, OnError
+from .sources import FileSource
 from .walk import checked_walk
 
 __all__ = ["BatchFromFilesMixin"]
 
 logger = logging.getLogger("gpuseq")
-
-CACHES = (None, "host", "auto", "device")
-DECODERS = ("auto", "dali", "nvimgcodec", "pillow")
 
 
 class BatchFromFilesMixin(ImageIterator):
@@ -111,51 +107,31 @@ class BatchFromFilesMixin(ImageIterator):
         check_choice("class_mode", class_mode, tuple(sorted(self.allowed_class_modes, key=str)))
         self.class_mode = class_mode
 
-    def _reader(
-        self,
-        *,
-        on_error: OnError,
-        prefetch: int,
-        cache: str | None,
-        memory_limit: int | None,
-        decoder: str,
-        exif_orientation: bool,
-        max_pixels: int | None,
-        num_threads: int | None,
-        hw_decoder_load: float,
-        deterministic: bool,
-    ) -> Callable[[Sequence[str]], FileSource]:
-        """Check how files are to be read, and return what makes the source once they are known."""
-        if not callable(on_error):
-            check_choice("on_error", on_error, ("raise", "skip", "substitute"))
-        check_count("prefetch", prefetch, least=0, unit="batches", or_none=False)
-        check_count("memory_limit", memory_limit, unit="bytes")
-        check_count("max_pixels", max_pixels)
-        check_count("num_threads", num_threads)
-        check_choice("cache", cache, CACHES)
-        if cache == "device" and self.device == "cpu":
+    def _reader(self, arguments: dict[str, Any]) -> Callable[[Sequence[str]], FileSource]:
+        """Take what concerns reading out of the arguments, check it, and return what makes the source of the files."""
+        read = ReadOptions(**{name: arguments.pop(name) for name in READ_ARGUMENTS if name in arguments})
+        if read.cache == "device" and self.device == "cpu":
             raise ValueError('cache="device" needs a GPU, and this iterator runs on the CPU: use cache="host"')
-        check_choice("decoder", decoder, DECODERS)
-        check_decoder(decoder)
+        check_decoder(read.decoder)
         options = DecodeOptions(
             color_mode=cast(ColorMode, self.color_mode),
             target_size=self.target_size,
             interpolation=cast(Interpolation, self.interpolation),
             keep_aspect_ratio=self.keep_aspect_ratio,
-            decoder=cast(Literal["auto", "dali", "nvimgcodec", "pillow"], decoder),
-            exif_orientation=exif_orientation,
-            max_pixels=max_pixels,
-            num_threads=num_threads,
-            hw_decoder_load=hw_decoder_load,
-            deterministic=deterministic,
+            decoder=read.decoder,
+            exif_orientation=read.exif_orientation,
+            max_pixels=read.max_pixels,
+            num_threads=read.num_threads,
+            hw_decoder_load=read.hw_decoder_load,
+            deterministic=read.deterministic,
         )
         return partial(
             FileSource,
             options=options,
-            on_error=on_error,
-            prefetch=prefetch,
-            cache=cache,
-            memory_limit=memory_limit,
+            on_error=read.on_error,
+            prefetch=read.prefetch,
+            cache=read.cache,
+            memory_limit=read.memory_limit,
             device=self.device,
         )
 

@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Iterable
 from dataclasses import replace
-from inspect import signature
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,7 +20,7 @@ from .compat import is_cupy
 from .directory_iterator import DirectoryIterator
 from .functions import without_affine
 from .iterators import Iterator
-from .options import AugmentOptions
+from .options import READ_ARGUMENTS, AugmentOptions
 from .stats import ChannelMoments, whitening_matrix
 from .transforms import ImageTransforms
 
@@ -30,16 +29,7 @@ __all__ = ["FittedTransforms"]
 CHUNK_VALUES = 1 << 24
 """Values looked at together: 64 MiB of float32."""
 
-DIRECTORY_OPTIONS = (
-    "classes",
-    "follow_links",
-    "keep_aspect_ratio",
-    *(
-        name
-        for name, parameter in signature(DirectoryIterator).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY and name not in ("rng", "mask_directory")
-    ),
-)
+DIRECTORY_OPTIONS = ("classes", "follow_links", "keep_aspect_ratio", "verbose", *READ_ARGUMENTS)
 """What `fit_directory` hands on to the iterator."""
 
 _FIT_FIRST = "fit the generator first, with fit(x) or fit_directory(folder)"

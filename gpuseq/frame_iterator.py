@@ -11,8 +11,8 @@ import numpy as np
 from .arguments import checked_arguments
 from .file_iterators import BatchFromFilesMixin
 from .image_iterators import FURTHER_ARGUMENTS, checked_dtype
+from .options import READ_ARGUMENTS
 from .scan import check_frame, filter_classes, filter_filenames, split_bounds
-from .sources import OnError
 
 __all__ = ["DataFrameIterator"]
 
@@ -33,11 +33,11 @@ save_to_dir, save_prefix, save_format, subset, interpolation, keep_aspect_ratio,
         See `~gpuseq.ImageDataGenerator.flow_from_dataframe`.
     dtype : str
         Of the batches: float32, float16, float64, uint8; bfloat16 on a device.
-    on_error, prefetch, cache, memory_limit, decoder, exif_orientation, max_pixels, num_threads, hw_decoder_load, \
-deterministic, rng, verbose
+    rng, verbose
         See `~gpuseq.ImageDataGenerator.flow_from_directory`.
     **kwargs
-        ``shard``, ``remainder`` and the arguments of `Sequence`.
+        What `~gpuseq.ImageDataGenerator.flow_from_directory` takes beyond Keras' arguments, `on_error` to
+        `deterministic`; ``shard``, ``remainder`` and the arguments of `Sequence`.
 
     Raises
     ------
@@ -51,7 +51,7 @@ deterministic, rng, verbose
     ``keras.src.legacy.preprocessing.image.DataFrameIterator`` (Keras 3.15).
     """
 
-    @checked_arguments(*FURTHER_ARGUMENTS)
+    @checked_arguments(*READ_ARGUMENTS, *FURTHER_ARGUMENTS)
     def __init__(
         self,
         dataframe: Any,
@@ -77,16 +77,6 @@ deterministic, rng, verbose
         dtype: str | None = "float32",
         validate_filenames: bool = True,
         *,
-        on_error: OnError = "raise",
-        prefetch: int = 2,
-        cache: str | None = None,
-        memory_limit: int | None = None,
-        decoder: str = "auto",
-        exif_orientation: bool = False,
-        max_pixels: int | None = None,
-        num_threads: int | None = None,
-        hw_decoder_load: float = 0.65,
-        deterministic: bool = False,
         rng: str | None = None,
         verbose: bool = True,
         **kwargs: Any,
@@ -105,18 +95,7 @@ deterministic, rng, verbose
         )
         self._check_class_mode(class_mode)
         self.dtype = checked_dtype(dtype, self.device)
-        reader = self._reader(
-            on_error=on_error,
-            prefetch=prefetch,
-            cache=cache,
-            memory_limit=memory_limit,
-            decoder=decoder,
-            exif_orientation=exif_orientation,
-            max_pixels=max_pixels,
-            num_threads=num_threads,
-            hw_decoder_load=hw_decoder_load,
-            deterministic=deterministic,
-        )
+        reader = self._reader(kwargs)
         walk = self._walker(rng, batch_size=batch_size, shuffle=shuffle, seed=seed, **kwargs)
         check_frame(dataframe, x_col, y_col, weight_col, classes, class_mode)
         self.directory = "" if directory is None else os.fspath(directory)

@@ -12,7 +12,7 @@ from .directory_iterator import DirectoryIterator
 from .explain import generator_html
 from .fitting import FittedTransforms
 from .frame_iterator import DataFrameIterator
-from .sources import OnError
+from .options import OnError
 
 __all__ = ["ImageDataGenerator"]
 

@@ -10,10 +10,10 @@ import logging
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 
@@ -24,17 +24,15 @@ from .compat import is_cupy, place
 from .decode import common_dtype, decode_files, decode_into
 from .decode_device import DeviceBatch, DeviceDecoder
 from .errors import EmptyBatchError, ImageFileError
-from .options import DecodeOptions
+from .options import DecodeOptions, OnError
 from .workers import renew_in_child
 
-__all__ = ["ArraySource", "Fetched", "FileSource", "OnError"]
+__all__ = ["ArraySource", "Fetched", "FileSource"]
 
 logger = logging.getLogger("gpuseq")
 
 MAX_CLAIMED = 8
 """How many batches that are planned, and not yet fetched, keep what was decoded ahead for them."""
-
-OnError: TypeAlias = "Literal['raise', 'skip', 'substitute'] | Callable[[str, ImageFileError], Any]"
 
 
 @dataclass(frozen=True)
