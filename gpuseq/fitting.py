@@ -71,6 +71,8 @@ class FittedTransforms(ImageTransforms):
         ``ImageDataGenerator.fit`` of Keras 3.15.
         """
         _refuse_iterators(x)
+        if not isinstance(augment, (bool, int, np.bool_)):
+            raise TypeError(f"fit() takes images and no labels: augment must be True or False; got {augment!r:.60}")
         x = as_array(x, "fit_directory(path)", "fit_batches(batches)")
         if x.ndim != 4:
             raise ValueError(

@@ -195,6 +195,7 @@ def apply_affine_transform(
         raise ValueError("'row_axis', 'col_axis', and 'channel_axis' must be distinct")
     if {row_axis, col_axis, channel_axis} != {0, 1, 2}:
         raise ValueError(f"Invalid axis' indices: { ({row_axis, col_axis, channel_axis} - {0, 1, 2}) }")
+    x = x if is_cupy(x) else np.asarray(x)
     if x.ndim != 3:
         raise ValueError(f"Input arrays must be multi-channel 2D images (rank 3); got shape {x.shape}")
     if channel_axis not in (0, 2):
@@ -250,8 +251,8 @@ def random_shift(
 
     The other arguments are those of `apply_affine_transform`. NumPy's global stream is drawn from.
     """
-    tx = np.random.uniform(-hrg, hrg) * x.shape[row_axis]
-    ty = np.random.uniform(-wrg, wrg) * x.shape[col_axis]
+    tx = np.random.uniform(-hrg, hrg) * np.shape(x)[row_axis]
+    ty = np.random.uniform(-wrg, wrg) * np.shape(x)[col_axis]
     rest = (row_axis, col_axis, channel_axis, fill_mode, cval, interpolation_order)
     return _affine(x, rest, tx=tx, ty=ty)
 
@@ -291,7 +292,7 @@ def random_zoom(
 
     The other arguments are those of `apply_affine_transform`. NumPy's global stream is drawn from.
     """
-    if len(zoom_range) != 2:
+    if np.ndim(zoom_range) != 1 or len(zoom_range) != 2:
         raise ValueError(f"`zoom_range` should be a tuple or list of two floats. Received: {zoom_range}")
     zx, zy = 1.0, 1.0
     if not (zoom_range[0] == 1 and zoom_range[1] == 1):
@@ -379,6 +380,6 @@ def random_brightness(x: Array, brightness_range: tuple[float, float], scale: bo
     ValueError
         If the range is not a pair.
     """
-    if len(brightness_range) != 2:
-        raise ValueError(f"`brightness_range should be tuple or list of two floats. Received: {brightness_range}")
+    if np.ndim(brightness_range) != 1 or len(brightness_range) != 2:
+        raise ValueError(f"`brightness_range` should be tuple or list of two floats. Received: {brightness_range}")
     return apply_brightness_shift(x, np.random.uniform(brightness_range[0], brightness_range[1]), scale)

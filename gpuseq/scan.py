@@ -206,6 +206,8 @@ def check_frame(
         remedy = ": read it first, with pandas.read_csv(path)" if is_path else ""
         remedy = ": pandas.DataFrame(...) makes one of it" if isinstance(frame, (dict, list)) else remedy
         raise TypeError(f"dataframe must be a pandas.DataFrame; got {shown}{remedy}")
+    if not len(frame):
+        raise ValueError("the data frame has no rows")
     needed = [x_col]
     if class_mode not in ("input", None):
         needed += list(y_col) if isinstance(y_col, (list, tuple)) else [y_col]

@@ -134,9 +134,9 @@ class ImageTransforms(GeneratorSettings):
         function = cast(Callable[[Any], Any], self.preprocessing_function)
         xp = array_module(batch)
         if getattr(function, "batched", False):
-            return xp.asarray(function(batch))
+            return xp.asarray(_returned(function(batch), batch.shape))
         for row in range(len(batch)):
-            batch[row] = function(batch[row])
+            batch[row] = _returned(function(batch[row]), batch.shape[1:])
         return batch
 
     @property
@@ -229,6 +229,9 @@ class ImageTransforms(GeneratorSettings):
             )
         elif self.preprocessing_function:
             x = self.preprocessing_function(x)
+        asked = (self.rescale, self.samplewise_center, self.samplewise_std_normalization, self.featurewise_center)
+        if any((*asked, self.featurewise_std_normalization, self.zca_whitening)) and x.dtype.kind != "f":
+            raise TypeError(f"standardize() works in place, on floats; got {x.dtype}: pass x.astype('float32')")
         if self.rescale:
             x *= self.rescale
         if self.samplewise_center:
@@ -308,9 +311,7 @@ class ImageTransforms(GeneratorSettings):
         options = AugmentOptions(
             fill_mode=cast(FillMode, self.fill_mode), cval=float(self.cval), conventions=cast(Any, self.conventions)
         )
-        if not is_cupy(x):
-            x = np.asarray(x)
-        _check_image(x)
+        x = _image(x)
         axes = (self.row_axis - 1, self.col_axis - 1, self.channel_axis - 1)
         return transform_image(x.transpose(axes), params, options, self.interpolation_order).transpose(np.argsort(axes))
 
@@ -324,10 +325,23 @@ class ImageTransforms(GeneratorSettings):
         seed : int or None
             As in `get_random_transform`.
         """
-        _check_image(x)
+        x = _image(x)
         return self.apply_transform(x, self.get_random_transform(x.shape, seed))
 
 
-def _check_image(x: Array) -> None:
-    if x.ndim != 3:
-        raise ValueError(f"one image has rank 3, and this is an array of shape {x.shape}. For whole batches: flow(x)")
+def _image(x: Any) -> Array:
+    """Return one image as an array."""
+    array: Array = x if is_cupy(x) else np.asarray(x)
+    if array.ndim != 3:
+        raise ValueError(f"one image has rank 3, and this has shape {array.shape}. For whole batches: flow(x)")
+    return array
+
+
+def _returned(result: Any, shape: tuple[int, ...]) -> Any:
+    """Return what a `preprocessing_function` made of images of a shape, if it fits there, broadcast or not."""
+    theirs = np.shape(result)
+    fits = len(theirs) <= len(shape) and all(a in (1, b) for a, b in zip(theirs[::-1], shape[::-1], strict=False))
+    if result is None or not fits:
+        what = "None" if result is None else f"shape {theirs}"
+        raise ValueError(f"preprocessing_function must return images of the shape it gets, {shape}; it returned {what}")
+    return result

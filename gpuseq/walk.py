@@ -101,6 +101,8 @@ class Walk(Sequence):
 
     def _checked_index(self, index: int) -> int:
         length = len(self)
+        if not hasattr(index, "__index__"):
+            raise TypeError(f"a batch is asked for by its number, an integer; got {index!r}")
         if not -length <= index < length:
             raise BatchIndexError(
                 f"Asked to retrieve element {index}, but the Sequence has length {length}: valid are 0 to {length - 1}"

@@ -204,6 +204,58 @@ def test_names_without_their_extension(plain_tree: Path) -> None:
         generator().flow_from_dataframe(table, plain_tree)
 
 
+def test_a_data_frame_without_rows() -> None:
+    with refuses(ValueError, "no rows"):
+        generator().flow_from_dataframe(frame().iloc[:0], "photos")
+
+
+@pytest.mark.parametrize("index", ["x", 1.0, slice(2)], ids=str)
+def test_batches_are_asked_for_by_number(index: Any) -> None:
+    with refuses(TypeError, repr(index), "integer"):
+        generator().flow(IMAGES)[index]
+
+
+@pytest.mark.parametrize(
+    ("function", "fragment"), [(lambda image: None, "None"), (lambda image: image[:4], "returned shape (4, 8,")]
+)
+@pytest.mark.parametrize("batched", [False, True])
+def test_a_preprocessing_function_that_returns_no_image(function: Any, fragment: str, batched: bool) -> None:
+    def preprocess(images: Any) -> Any:
+        return function(images)
+
+    preprocess.batched = batched  # type: ignore[attr-defined]
+    with refuses(ValueError, "preprocessing_function", "(6, 8, 8, 3)" if batched else "(8, 8, 3)", fragment):
+        next(generator(preprocessing_function=preprocess).flow(IMAGES))
+
+
+def test_a_preprocessing_function_may_return_one_channel_for_all() -> None:
+    """As in Keras, where the image is broadcast into its place in the batch."""
+    batch = next(generator(preprocessing_function=lambda image: image[..., :1]).flow(IMAGES, shuffle=False))
+    assert_same(batch, np.repeat(IMAGES[..., :1], 3, axis=3).astype(np.float32))
+
+
+def test_integers_are_not_standardized_in_place() -> None:
+    with refuses(TypeError, "uint8", "astype('float32')"):
+        generator(rescale=1 / 255).standardize(IMAGES.copy())
+    assert_same(generator().standardize(IMAGES.copy()), IMAGES)
+
+
+def test_pillow_images_and_lists_are_images(plain_tree: Path) -> None:
+    photo = gpuseq.load_img(plain_tree / "left" / "0.jpg")
+    wanted = gpuseq.apply_affine_transform(np.asarray(photo), theta=20, row_axis=0, col_axis=1, channel_axis=2)
+    for image in (photo, np.asarray(photo).tolist()):
+        got = gpuseq.apply_affine_transform(image, theta=20, row_axis=0, col_axis=1, channel_axis=2)
+        assert_same(got.astype(np.uint8), wanted)
+        assert generator().random_transform(image).shape == wanted.shape
+        assert gpuseq.random_shift(image, 0.1, 0.1, 0, 1, 2).shape == wanted.shape
+
+
+def test_one_number_where_two_ends_are_wanted() -> None:
+    for function, name in ((gpuseq.random_zoom, "zoom_range"), (gpuseq.random_brightness, "brightness_range")):
+        with refuses(ValueError, name, "0.2", "two"):
+            function(IMAGES[0], 0.2)
+
+
 def test_single_images_are_told_from_batches() -> None:
     for method in (generator().random_transform, lambda x: generator().apply_transform(x, {})):
         with refuses(ValueError, "rank 3", str(IMAGES.shape), "flow(x)"):

@@ -31,6 +31,11 @@ def test_fit_names_the_method_for_what_it_was_given() -> None:
             method(generator().flow(IMAGES))
 
 
+def test_fit_takes_no_labels() -> None:
+    with refuses(TypeError, "no labels", "augment"):
+        fitted().fit(IMAGES, np.arange(6))
+
+
 def test_a_mean_of_other_channels_says_so() -> None:
     ours = generator(featurewise_center=True)
     ours.mean = np.zeros((1, 1, 3))
