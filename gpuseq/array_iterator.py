@@ -9,7 +9,7 @@ import numpy as np
 
 from .arguments import checked_arguments, warn
 from .arrays import Array
-from .compat import is_cupy, place, require
+from .compat import is_cupy, on_device, place, require
 from .image_iterators import FURTHER_ARGUMENTS, ImageIterator, check_save_to_dir, checked_dtype, checked_split
 from .paired import masks_of_arrays
 from .pictures import checked_data_format
@@ -215,7 +215,9 @@ def _check_scale(x: Array, generator: Any) -> None:
     if x.dtype.kind != "f" or not generator.rescale or not 0 < generator.rescale <= 1 / 128:
         return
     few = x[:8]
-    if 0 < float(few.max()) <= 1 and float(few.min()) >= 0:
+    with on_device(x):
+        low, high = float(few.min()), float(few.max())
+    if 0 < high <= 1 and low >= 0:
         warn(
             f"the images are floats from 0 to 1 already, and rescale={generator.rescale:.6g} would make them nearly "
             "black: leave rescale out, or pass images from 0 to 255"
@@ -268,7 +270,8 @@ def as_images(x: Any, dtype: str) -> Array:
     compute = np.dtype({"float64": np.float64, "uint8": np.uint8}.get(dtype, np.float32))
     if x.dtype in SOURCE_DTYPES and np.can_cast(x.dtype, compute, "safe"):
         return x
-    return x.astype(compute)
+    with on_device(x):
+        return x.astype(compute)
 
 
 def as_array(x: Any, for_a_path: str, for_a_stream: str) -> Array:

@@ -11,6 +11,7 @@ import numpy as np
 
 from . import ops
 from .arrays import Array
+from .compat import on_device
 from .errors import ImageFileError
 from .readers import is_url, stat_token
 from .workers import renew_in_child
@@ -41,8 +42,8 @@ class ImageCache:
     ----------
     device : str
         Where the block lives.
-    block : array
-        Shape ``(capacity, H, W, C)``, uint8, on `device`.
+    resident : Resident
+        The block, and who reads and writes it.
     spare_bytes : int
         What the block leaves of the limit.
     """
@@ -69,12 +70,17 @@ class ImageCache:
 
     def _open(self) -> None:
         """Make an empty block."""
-        self.block: Array = ops.empty((self.capacity, *self._image_shape), "uint8", self.device)
+        self.resident = ops.resident(ops.empty((self.capacity, *self._image_shape), "uint8", self.device))
         self.used = 0
         self._slots = np.full(len(self._paths), -1, np.int64)
         self._tokens: list[Token] = [None] * self.capacity
         self._is_silent = False
         self._renew()
+
+    @property
+    def block(self) -> Array:
+        """All slots, shape ``(capacity, H, W, C)``, uint8; to be read by way of `resident`."""
+        return self.resident.array
 
     @property
     def num_bytes(self) -> int:
@@ -146,7 +152,7 @@ class ImageCache:
         if not (eight_bit or self._is_silent):
             self._is_silent = True
             logger.warning("grey images of more than 8 bits are not cached: they are decoded again in every epoch")
-        with self._lock, ops._on(self.block):  # its device need not be the current one
+        with self._lock, on_device(self.device):  # which need not be the current one
             if eight_bit and len(missing):
                 self._keep(indices[missing], tokens, decoded, is_good)
             slots = self._slots[indices]
@@ -158,7 +164,8 @@ class ImageCache:
             kept[missing] = False
             dtype = self.block.dtype if eight_bit else decoded.dtype
             images = ops.empty((len(indices), *self.block.shape[1:]), dtype.name, self.device)
-            images[np.flatnonzero(kept)] = self.block[slots[kept]]
+            with self.resident.reading() as block:
+                images[np.flatnonzero(kept)] = block[slots[kept]]
             images[missing] = ops.upload(decoded, self.device)
         return images, np.arange(len(indices))
 
@@ -176,11 +183,12 @@ class ImageCache:
             rows.append(row)
             targets.append(int(slot))
         if targets:
-            self.block[np.array(targets)] = ops.upload(decoded, self.device, np.array(rows))
+            with self.resident.writing() as block:
+                block[np.array(targets)] = ops.upload(decoded, self.device, np.array(rows))
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the images behind: they may be gigabytes, and can be decoded again."""
-        left_out = ("_lock", "block", "used", "_slots", "_tokens", "_is_silent")
+        left_out = ("_lock", "resident", "used", "_slots", "_tokens", "_is_silent")
         return {key: value for key, value in self.__dict__.items() if key not in left_out}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ import importlib.util
 import math
 import os
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -21,6 +22,7 @@ __all__ = [
     "gpu_problem",
     "has_gpu",
     "is_cupy",
+    "on_device",
     "place",
     "require",
     "resolve_device",
@@ -158,8 +160,28 @@ def array_module(array: Any) -> Any:
     return numpy
 
 
+def on_device(where: Any) -> AbstractContextManager[Any]:
+    """Make a device the current one for a while: CuPy allocates and computes there, and refuses arrays of others.
+
+    Parameters
+    ----------
+    where : str or array
+        ``"cpu"`` or ``"cuda:N"``; or an array, for the device that it lives on. Nothing happens for the host.
+    """
+    if isinstance(where, str):
+        if where == "cpu":
+            return nullcontext()
+        import cupy
+
+        device: AbstractContextManager[Any] = cupy.cuda.Device(int(where.partition(":")[2]))
+        return device
+    return where.device if is_cupy(where) else nullcontext()
+
+
 def place(array: Any, device: str) -> Any:
     """Return `array` on a device: unchanged where it is there already or holds Python objects.
+
+    From one GPU to another it is copied in the order of both devices' current streams.
 
     Parameters
     ----------
@@ -174,8 +196,22 @@ def place(array: Any, device: str) -> Any:
         return array
     import cupy
 
-    with cupy.cuda.Device(int(device.partition(":")[2])):
-        return cupy.asarray(array)
+    target = cupy.cuda.Device(int(device.partition(":")[2]))
+    if not is_cupy(array) or array.device == target:
+        with target:
+            return cupy.asarray(array)
+    with array.device as source:
+        written, home = cupy.cuda.Event(disable_timing=True), cupy.cuda.get_current_stream()
+        written.record(home)
+    with target:
+        stream = cupy.cuda.get_current_stream()
+        stream.wait_event(written)
+        moved = cupy.asarray(array)
+        read = cupy.cuda.Event(disable_timing=True)
+        read.record(stream)
+    with source:
+        home.wait_event(read)  # what the array's memory is used for next
+    return moved
 
 
 def available_memory() -> int:

@@ -13,7 +13,17 @@ import numpy as np
 from .arrays import Array
 from .errors import DeviceError
 
-__all__ = ["address", "contiguous", "empty", "place_key", "to_device", "upload"]
+__all__ = [
+    "address",
+    "contiguous",
+    "empty",
+    "empty_on",
+    "free_bytes",
+    "place_key",
+    "to_device",
+    "upload",
+    "upload_rows",
+]
 
 MAX_SLOTS = 16
 """Pinned buffers per device for small tables. With all in flight the host waits for the oldest: it is far ahead."""
@@ -22,6 +32,9 @@ MAX_LARGE_SLOTS = 3
 """The same for whole batches of images, of which one is filled while the others are on their way."""
 
 LARGE_BYTES = 1 << 22
+
+CHUNK_BYTES = 1 << 25
+"""Most that goes up in one copy, of what can be cut: page-locked memory is kept for good, and in powers of two."""
 
 
 class _Slot:
@@ -62,6 +75,16 @@ class _Ring:
 
 
 _rings: dict[tuple[int, bool], _Ring] = {}
+
+
+def _ring(num_bytes: int) -> _Ring:
+    """Return the current device's ring of buffers of about that size."""
+    import cupy
+
+    is_large = num_bytes > LARGE_BYTES
+    key = (cupy.cuda.runtime.getDevice(), is_large)
+    # Of two threads that make the first one, one finds the other's.
+    return _rings.get(key) or _rings.setdefault(key, _Ring(MAX_LARGE_SLOTS if is_large else MAX_SLOTS))
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> Array:
@@ -118,20 +141,29 @@ def upload(shape: tuple[int, ...], dtype: Any, fill: Callable[[np.ndarray], None
     """
     import cupy
 
+    array = cupy.empty(shape, dtype)
+    _send(array, 0, shape, fill)
+    return array
+
+
+def _send(array: Array, offset: int, shape: tuple[int, ...], fill: Callable[[np.ndarray], None]) -> None:
+    """Let `fill` write what lies `offset` bytes into an array of the current device, and put its copy on the stream."""
+    import cupy
+
     runtime = cupy.cuda.runtime
-    num_bytes = math.prod(shape) * np.dtype(dtype).itemsize
-    is_large = num_bytes > LARGE_BYTES
-    ring = _rings.setdefault((runtime.getDevice(), is_large), _Ring(MAX_LARGE_SLOTS if is_large else MAX_SLOTS))
+    num_bytes = math.prod(shape) * array.dtype.itemsize
+    if not num_bytes:
+        return
+    ring = _ring(num_bytes)
     slot = ring.take(num_bytes)
     try:
-        fill(slot.bytes[:num_bytes].view(dtype).reshape(shape))
-        array = cupy.empty(shape, dtype)
+        fill(slot.bytes[:num_bytes].view(array.dtype).reshape(shape))
         stream = cupy.cuda.get_current_stream()
-        runtime.memcpyAsync(array.data.ptr, slot.memory.ptr, num_bytes, runtime.memcpyHostToDevice, stream.ptr)
+        target = array.data.ptr + offset
+        runtime.memcpyAsync(target, slot.memory.ptr, num_bytes, runtime.memcpyHostToDevice, stream.ptr)
         slot.event.record(stream)
     finally:
         ring.give(slot)
-    return array
 
 
 def free_bytes(device: str) -> int:
@@ -149,19 +181,29 @@ def free_bytes(device: str) -> int:
 
 
 def upload_rows(images: np.ndarray, device: str, rows: np.ndarray | None) -> Array:
-    """Gather rows into pinned memory and copy them to a device; the contract is `gpuseq.ops.upload`'s."""
+    """Gather rows into pinned memory and copy them to a device; the contract is `gpuseq.ops.upload`'s.
+
+    What is large goes in chunks: one is gathered while another is copied, and little memory is page-locked.
+    """
     import cupy
 
-    shape = images.shape if rows is None else (len(rows), *images.shape[1:])
-
-    def fill(buffer: np.ndarray) -> None:
-        if rows is None:
-            buffer[...] = images
-        else:
-            np.take(images, rows, axis=0, out=buffer, mode="clip")
-
+    num_rows = len(images) if rows is None else len(rows)
+    shape = (num_rows, *images.shape[1:])
+    array = empty_on(shape, images.dtype.name, device)
+    row_bytes = math.prod(shape[1:]) * images.itemsize
+    step = max(1, CHUNK_BYTES // max(1, row_bytes))
     with cupy.cuda.Device(int(device.partition(":")[2])):
-        return upload(shape, images.dtype, fill)
+        for start in range(0, num_rows, step):
+            stop = min(start + step, num_rows)
+
+            def fill(buffer: np.ndarray, start: int = start, stop: int = stop) -> None:
+                if rows is None:
+                    buffer[...] = images[start:stop]
+                else:
+                    np.take(images, rows[start:stop], axis=0, out=buffer, mode="clip")
+
+            _send(array, start * row_bytes, (stop - start, *shape[1:]), fill)
+    return array
 
 
 def empty_on(shape: tuple[int, ...], dtype: str, device: str) -> Array:

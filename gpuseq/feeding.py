@@ -315,10 +315,12 @@ _plan_lock = threading.RLock()
 
 def _settled(batch: Any) -> Any:
     """Wait, in a worker thread, for device arrays made there: the caller's stream knows nothing of this one."""
-    on_device = []
-    map_arrays(lambda array: on_device.append(array) if is_cupy(array) else None, batch)
-    if on_device:
+    devices: dict[int, Any] = {}
+    map_arrays(lambda array: devices.setdefault(array.device.id, array.device) if is_cupy(array) else None, batch)
+    if devices:
         import cupy
 
-        cupy.cuda.get_current_stream().synchronize()
+        for device in devices.values():
+            with device:
+                cupy.cuda.get_current_stream().synchronize()
     return batch

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .arrays import Array
-from .compat import array_module, require
+from .compat import array_module, on_device, require
 from .errors import DeviceError, GpuseqError, MissingDependencyError
 from .feeding import map_arrays
 from .fitwalk import FitWalk
@@ -117,7 +117,7 @@ class FitDataset:
         walk = self._fit_walk
         # Only Keras 3 tells when an epoch begins; tf_keras takes arrays of NumPy.
         taker = "numpy" if "tf_keras" in sys.modules and not walk.inside else backend()
-        with torch_memory(self.device if taker == "torch" else "cpu") as blocks:
+        with on_device(self.device), torch_memory(self.device if taker == "torch" else "cpu") as blocks:
             if walk.inside:
                 if not walk.used:
                     walk.go_to(*self._resume())

@@ -16,7 +16,7 @@ from .arguments import checked_arguments, warn
 from .array_iterator import as_array
 from .arrays import Array, DataFormat, FillMode
 from .atomic import replacing
-from .compat import is_cupy
+from .compat import is_cupy, on_device
 from .directory_iterator import DirectoryIterator
 from .functions import without_affine
 from .iterators import Iterator
@@ -89,7 +89,8 @@ class FittedTransforms(ImageTransforms):
             )
         if isinstance(rounds, bool) or not isinstance(rounds, (int, np.integer)) or rounds < 1:
             raise ValueError(f"rounds must be a positive integer; got {rounds!r}")
-        self._fit_chunks(_chunks(self, x, augment, rounds, seed))
+        with on_device(x):
+            self._fit_chunks(_chunks(self, x, augment, rounds, seed))
 
     @checked_arguments()
     def fit_batches(self, batches: Iterable[Any]) -> None:
@@ -112,7 +113,12 @@ class FittedTransforms(ImageTransforms):
         _refuse_iterators(batches)
         dtype = _fit_dtype(self)
         factor = dtype.type(self.rescale or 1.0)
-        self._fit_chunks(batch.astype(dtype) * factor for batch in batches)
+
+        def rescaled(batch: Array) -> Array:
+            with on_device(batch):
+                return batch.astype(dtype) * factor
+
+        self._fit_chunks(map(rescaled, batches))
 
     @checked_arguments(*DIRECTORY_OPTIONS)
     def fit_directory(

@@ -13,7 +13,7 @@ import numpy as np
 from . import ops
 from .arguments import checked_arguments
 from .arrays import Array, FillMode, identity_params, literals
-from .compat import array_module, is_cupy
+from .compat import array_module, is_cupy, on_device
 from .options import AugmentOptions, check_choice
 
 __all__ = [
@@ -206,7 +206,8 @@ def apply_affine_transform(
         params[name] = value
     axes = (row_axis, col_axis, channel_axis)
     options = AugmentOptions(fill_mode=fill_mode, cval=float(cval))  # type: ignore[arg-type]
-    return transform_image(x.transpose(axes), params, options, order).transpose(np.argsort(axes))
+    with on_device(x):
+        return transform_image(x.transpose(axes), params, options, order).transpose(np.argsort(axes))
 
 
 def _affine(x: Array, rest: tuple[Any, ...], **drawn: Any) -> Array:
@@ -323,8 +324,8 @@ def apply_channel_shift(x: Array, intensity: float, channel_axis: int = 0) -> Ar
     ----------
     ``keras.src.legacy.preprocessing.image.apply_channel_shift`` (Keras 3.15).
     """
-    xp = array_module(x)
-    return xp.clip(x + intensity, x.min(), x.max())
+    with on_device(x):
+        return array_module(x).clip(x + intensity, x.min(), x.max())
 
 
 @checked_arguments()
@@ -356,6 +357,11 @@ def apply_brightness_shift(x: Array, brightness: float, scale: bool = True) -> A
     ----------
     ``keras.src.legacy.preprocessing.image.apply_brightness_shift`` (Keras 3.15); ``PIL.ImageEnhance.Brightness``.
     """
+    with on_device(x):
+        return _brightened(x, brightness, scale)
+
+
+def _brightened(x: Array, brightness: float, scale: bool) -> Array:
     xp = array_module(x)
     image = xp.asarray(x, dtype=np.float64 if x.dtype == np.float64 else np.float32)
     if scale:

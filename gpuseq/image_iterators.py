@@ -11,7 +11,7 @@ from PIL import Image
 
 from .arguments import did_you_mean
 from .arrays import Array
-from .compat import is_cupy, place
+from .compat import is_cupy, on_device, place
 from .explain import Explanation, explain, iterator_html
 from .iterators import Iterator
 from .options import AugmentOptions, TransformRanges, check_choice
@@ -86,13 +86,18 @@ class ImageIterator(Iterator):
 
     def _get_batches_of_transformed_samples(self, index_array: np.ndarray) -> Any:
         plan = self._plan_of(index_array)
+        with on_device(self.device):  # whichever is current in this thread
+            return self._make_batch(plan)
+
+    def _make_batch(self, plan: BatchPlan) -> Any:
         fetched = self._source.fetch(plan.indices)
         if fetched.positions is not None:
             plan = plan.take(fetched.positions)
         masks = None
         if self._paired is not None:
             fetched, plan, masks = self._paired.fetch(fetched, plan, self._geometry())
-        batch_x = self._make_images(fetched.images, plan.params, fetched.rows)
+        with fetched.reading() as images:
+            batch_x = self._make_images(images, plan.params, fetched.rows)
         if self.save_to_dir:
             self._save(batch_x, plan)
         batch = self._with_labels(batch_x, fetched.sample_indices)

@@ -6,18 +6,40 @@ The engine follows from the arrays: NumPy arrays run on the host, CuPy arrays on
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 
 from . import ops_numpy
 from .arrays import Array
-from .compat import available_memory, is_cupy, place
+from .compat import available_memory, is_cupy, on_device, place
 from .options import AugmentOptions, Statistics
+from .resident import DeviceResident, Resident
 
-__all__ = ["augment", "empty", "free_memory", "resize", "standardize", "upload", "warp_spline", "whiten"]
+__all__ = [
+    "Resident",
+    "augment",
+    "empty",
+    "free_memory",
+    "resident",
+    "resize",
+    "standardize",
+    "upload",
+    "warp_spline",
+    "whiten",
+]
+
+
+def _rows(indices: np.ndarray, num_rows: int) -> np.ndarray:
+    """Return row numbers as from 0, or refuse them as NumPy does: a device reads whatever lies there."""
+    indices = np.asarray(indices, np.int64)
+    # One look for both ends: as unsigned numbers the negative ones are the largest.
+    if not indices.size or int(np.maximum.reduce(indices.view(np.uint64))) < num_rows:
+        return indices
+    for index in (int(indices.min()), int(indices.max())):
+        if not -num_rows <= index < num_rows:
+            raise IndexError(f"index {index} is out of bounds for axis 0 with size {num_rows}")
+    return np.where(indices < 0, indices + num_rows, indices)
 
 
 def _engine(array: Array) -> ModuleType:
@@ -26,11 +48,6 @@ def _engine(array: Array) -> ModuleType:
 
         return ops_cuda
     return ops_numpy
-
-
-def _on(array: Array) -> AbstractContextManager[Any]:
-    """Make the array's device the current one, whichever it was."""
-    return array.device if is_cupy(array) else nullcontext()
 
 
 def augment(
@@ -54,7 +71,8 @@ def augment(
     options : AugmentOptions
         What is done to every sample.
     indices : numpy.ndarray or None
-        Shape ``(N,)``, int64, on the host: the row of `images` for each sample. None: row i for sample i.
+        Shape ``(N,)``, int64, on the host: the row of `images` for each sample; negative ones count from the end. None:
+        row i for sample i.
     statistics : Statistics or None
         Per-channel mean and std where `options` asks for featurewise steps.
     out : array or None
@@ -66,12 +84,23 @@ def augment(
         Shape ``(N, H, W, C)`` or ``(N, C, H, W)`` as `options.data_format` says, dtype `options.dtype`, where `images`
         lives.
 
+    Raises
+    ------
+    IndexError
+        If there is no such row.
+    ValueError
+        On a GPU, if one image holds 2**31 values or more.
+
     References
     ----------
     ``ImageDataGenerator.apply_transform`` and ``standardize`` of Keras 3.15; ``scipy.ndimage.affine_transform`` of
     SciPy 1.16 and later for the warp.
     """
-    with _on(images):
+    if indices is not None:
+        indices = _rows(indices, len(images))
+    elif len(params) > len(images):
+        raise IndexError(f"parameters of {len(params)} samples, and {len(images)} images")
+    with on_device(images):
         return _engine(images).augment(images, params, options, indices=indices, statistics=statistics, out=out)
 
 
@@ -96,7 +125,7 @@ def standardize(
     array
         As in `augment`.
     """
-    with _on(batch):
+    with on_device(batch):
         return _engine(batch).standardize(batch, options, statistics, out=out)
 
 
@@ -115,7 +144,7 @@ def whiten(batch: Array, matrix: Array) -> Array:
     array
         Shape and dtype of `batch`, new.
     """
-    with _on(batch):
+    with on_device(batch):
         return _engine(batch).whiten(batch, matrix)
 
 
@@ -147,7 +176,7 @@ def warp_spline(images: Array, params: np.ndarray, options: AugmentOptions, orde
     ----------
     ``scipy.ndimage.affine_transform``, ``cupyx.scipy.ndimage.affine_transform``.
     """
-    with _on(images):
+    with on_device(images):
         return _engine(images).warp_spline(images, params, options, order)
 
 
@@ -179,11 +208,16 @@ def resize(
     array
         Shape ``(N, H, W, C)``, uint8, where the images live.
 
+    Raises
+    ------
+    ValueError
+        On a GPU, if one image has 2**31 pixels or more after one of the two passes.
+
     References
     ----------
     ``PIL.Image.Image.resize``.
     """
-    with _on(images[0]):
+    with on_device(images[0]):
         return _engine(images[0]).resize(images, target_size, interpolation, boxes=boxes, out=out)
 
 
@@ -212,7 +246,7 @@ def empty(shape: tuple[int, ...], dtype: str, device: str) -> Array:
 
 
 def upload(images: np.ndarray, device: str, rows: np.ndarray | None = None) -> Array:
-    """Bring host images, or some rows of them, to a device: in one asynchronous copy from pinned memory on a GPU.
+    """Bring host images, or some rows of them, to a device: on a GPU in asynchronous copies from pinned memory.
 
     Parameters
     ----------
@@ -221,19 +255,40 @@ def upload(images: np.ndarray, device: str, rows: np.ndarray | None = None) -> A
     device : str
         ``"cpu"`` or ``"cuda:N"``.
     rows : numpy.ndarray or None
-        Shape ``(N,)``, int64, each below M. None: all rows.
+        Shape ``(N,)``, int64; negative ones count from the end. None: all rows.
 
     Returns
     -------
     array
-        Shape ``(N, ...)`` on `device`, valid in the order of the current stream.
+        Shape ``(N, ...)`` on `device`, valid in the order of the device's current stream.
+
+    Raises
+    ------
+    IndexError
+        If there is no such row.
+    DeviceError
+        If the device has not that much memory left.
     """
+    if rows is not None:
+        rows = _rows(rows, len(images))
     if is_cupy(images) or device == "cpu":
         images = place(images, device)
-        return images if rows is None else images[rows]
+        with on_device(device):
+            return images if rows is None else images[rows]
     from . import device as gpu
 
     return gpu.upload_rows(images, device, rows)
+
+
+def resident(array: Array) -> Resident:
+    """Return an array as one that stays where it is and is used on any stream.
+
+    Parameters
+    ----------
+    array : array
+        NumPy, or CuPy as the current stream of its device has written it.
+    """
+    return DeviceResident(array) if is_cupy(array) else Resident(array)
 
 
 def free_memory(device: str) -> int:

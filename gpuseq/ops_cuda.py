@@ -23,6 +23,9 @@ __all__ = ["augment", "resize", "standardize", "warp_spline", "whiten"]
 NUM_COLUMNS = 16
 """Doubles per sample of the table that a kernel reads (``TableColumn`` in ``kernels/sample.cuh``)."""
 
+MAX_SAMPLE_VALUES = 2**31
+"""Positions within a sample are 32-bit in the kernels."""
+
 MAX_BLOCK = 256
 MAX_BAND_ROWS = 64
 MAX_STAGED_CHANNELS = 16
@@ -55,7 +58,6 @@ class _Variant:
     sample_range: kernels.Macros | None
     sample_moments: kernels.Macros | None
     out_dtype: Any
-    has_table: bool
     is_staged: bool  # the pixels of a group leave together, through shared memory
     pixel_bytes: int  # what a pixel takes in a row of the batch
 
@@ -150,6 +152,11 @@ def _run(
         height, width, channels = images.shape[1:]
     else:
         channels, height, width = images.shape[1:]
+    if height * width * channels >= MAX_SAMPLE_VALUES:
+        raise ValueError(
+            f"an image of {height} x {width} x {channels} values is too large for the GPU, which counts them with 31 "
+            'bits: resize it, or take device="cpu"'
+        )
     num_samples = len(images) if params is None else len(params)
     mean = statistics.mean if statistics is not None and options.featurewise_center else None
     std = statistics.std if statistics is not None and options.featurewise_std else None
@@ -269,7 +276,6 @@ def _variant(
         sample_range=_macros(shape | {"HAS_FLIP": 0}) if has_range else None,
         sample_moments=_macros(colour) if has_moments else None,
         out_dtype=out_dtype,
-        has_table=has_table,
         is_staged=is_staged,
         pixel_bytes=out_dtype.itemsize * (channels if out_channels_last else 1),
     )

@@ -23,6 +23,9 @@ NUM_PASS_COLUMNS = 10
 MAX_DEVICE_TABLES = 4096
 """Tables kept on the devices; the least recently used go first. A table of a photograph's side takes some 10 KB."""
 
+MAX_PIXELS = 2**31
+"""Positions within a pass are 32-bit in the kernel."""
+
 MAX_GRID_X, MAX_GRID_Y = 2**31 - 1, 65535
 
 COPY, NEAREST, HORIZONTAL, VERTICAL = range(1, 5)
@@ -124,6 +127,25 @@ def _descriptor(step: _Pass, source: int, target: int, tables: dict[TableKey, tu
 
 @lru_cache(maxsize=8192)
 def _plan(
+    height: int,
+    width: int,
+    channels: int,
+    target_size: tuple[int, int],
+    interpolation: str,
+    box: tuple[float, ...] | None,
+) -> _Plan:
+    """Work out the passes of one image, each of no more pixels than a kernel counts."""
+    plan = _passes(height, width, channels, target_size, interpolation, box)
+    for step in (plan.first, plan.last):
+        if step is not None and step.rows * step.cols >= MAX_PIXELS:
+            raise ValueError(
+                f"{step.rows} x {step.cols} pixels are too many for the GPU, which counts them with 31 bits: resize "
+                'that image on the host, with decoder="pillow"'
+            )
+    return plan
+
+
+def _passes(
     height: int,
     width: int,
     channels: int,

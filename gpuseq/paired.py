@@ -11,7 +11,7 @@ import numpy as np
 
 from . import ops
 from .arrays import Array
-from .compat import is_cupy, place
+from .compat import is_cupy, on_device, place
 from .options import AugmentOptions, DecodeOptions
 from .plan import BatchPlan
 from .scan import list_images
@@ -84,24 +84,21 @@ class PairedMasks:
         return fetched, plan, batches if self.as_list else batches[0]
 
     def _make(self, found: Fetched, params: np.ndarray, options: AugmentOptions, dtype: Any) -> Array:
-        images = place(found.images, self.device)
-        masks = ops.augment(
-            images,
-            geometry_of(params),
-            AugmentOptions(
-                source_format=self.source_format,  # type: ignore[arg-type]
-                data_format=self.data_format,  # type: ignore[arg-type]
-                fill_mode=options.fill_mode,
-                cval=options.cval,
-                conventions=options.conventions,
-                order=0,
-                has_channel_shift=False,
-                has_brightness=False,
-                dtype="uint8" if images.dtype == np.uint8 else "float64" if images.dtype == np.float64 else "float32",
-            ),
-            indices=found.rows,
+        own = found.images.dtype
+        options = AugmentOptions(
+            source_format=self.source_format,  # type: ignore[arg-type]
+            data_format=self.data_format,  # type: ignore[arg-type]
+            fill_mode=options.fill_mode,
+            cval=options.cval,
+            conventions=options.conventions,
+            order=0,
+            has_channel_shift=False,
+            has_brightness=False,
+            dtype="uint8" if own == np.uint8 else "float64" if own == np.float64 else "float32",
         )
-        return masks.astype(images.dtype if dtype is None else dtype, copy=False)
+        with found.reading() as images:
+            masks = ops.augment(place(images, self.device), geometry_of(params), options, indices=found.rows)
+        return masks.astype(own if dtype is None else dtype, copy=False)
 
     def expect(self, upcoming: Sequence[np.ndarray], current: np.ndarray | None = None) -> None:
         """Announce the next batches, as `FileSource.expect` has it."""
@@ -167,7 +164,9 @@ def masks_of_arrays(masks: Any, images: Array, data_format: str, device: str, pa
                 f"masks.shape = {tuple(mask.shape) if hasattr(mask, 'shape') else np.shape(mask)}"
             )
         dtypes.append(array.dtype)
-        sources.append(ArraySource(_exact(array[part]), device))
+        with on_device(array):
+            exact = _exact(array[part])
+        sources.append(ArraySource(exact, device))
     if not sources:
         raise ValueError("masks is an empty list: give one array, or a list of them")
     return PairedMasks(sources, dtypes, data_format, data_format, device, as_list)
@@ -266,4 +265,4 @@ def _exact(array: Array) -> Array:
 
 def _keep(fetched: Fetched, positions: np.ndarray) -> Fetched:
     rows = np.arange(len(fetched.sample_indices)) if fetched.rows is None else fetched.rows
-    return Fetched(fetched.images, rows[positions], positions, fetched.sample_indices[positions])
+    return replace(fetched, rows=rows[positions], positions=positions, sample_indices=fetched.sample_indices[positions])

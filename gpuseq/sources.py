@@ -12,6 +12,7 @@ import weakref
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,7 +21,7 @@ import numpy as np
 from . import ops
 from .arrays import COLOR_CHANNELS, Array
 from .caches import ImageCache, Token
-from .compat import is_cupy, place
+from .compat import is_cupy
 from .decode import common_dtype, decode_files, decode_into
 from .decode_device import DeviceBatch, DeviceDecoder
 from .errors import EmptyBatchError, ImageFileError
@@ -49,12 +50,19 @@ class Fetched:
         The positions of the asked-for samples that are there; None where all are.
     sample_indices : numpy.ndarray
         Shape ``(N,)``: whose image each sample is; differs from what was asked for where a file was substituted.
+    resident : Resident or None
+        What `images` are the array of, where they stay and are used again.
     """
 
     images: Array
     rows: np.ndarray | None
     positions: np.ndarray | None
     sample_indices: np.ndarray
+    resident: ops.Resident | None = None
+
+    def reading(self) -> AbstractContextManager[Array]:
+        """Return a context that gives the images, within which work on them may be put on the current stream."""
+        return nullcontext(self.images) if self.resident is None else self.resident.reading()
 
 
 class ArraySource:
@@ -86,7 +94,8 @@ class ArraySource:
                 limit / 1e9,
                 f"moves to {device}" if self.is_resident else "stays on the host, and each batch is copied",
             )
-        self.images = place(images, device) if self.is_resident else images
+        self.resident = ops.resident(ops.upload(images, device)) if self.is_resident else None
+        self.images = images if self.resident is None else self.resident.array
 
     def fetch(self, indices: np.ndarray) -> Fetched:
         """Return the whole array and the rows, and copy nothing, where it is resident; else a copy of the rows.
@@ -97,7 +106,7 @@ class ArraySource:
             Shape ``(N,)``, int64.
         """
         if self.is_resident:
-            return Fetched(self.images, indices, None, indices)
+            return Fetched(self.images, indices, None, indices, self.resident)
         return Fetched(ops.upload(self.images, self.device, indices), None, None, indices)
 
     def expect(self, upcoming: Sequence[np.ndarray], current: np.ndarray | None = None) -> None:
@@ -203,9 +212,9 @@ class FileSource:
                 images, rows = self.cache.merge(indices, decoded.positions, decoded.tokens, images, is_good)
         if self.device != "cpu" and not is_cupy(images):
             images, rows = ops.upload(images, self.device, rows), None  # of a cache on the host, just these rows
-        if not any(errors):
-            return Fetched(images, rows, None, indices)
-        return self._mend(indices, images, rows, errors)
+        kept = None if self.cache is None else self.cache.resident
+        fetched = Fetched(images, rows, None, indices, kept if kept is not None and images is kept.array else None)
+        return self._mend(fetched, errors) if any(errors) else fetched
 
     def expect(self, upcoming: Sequence[np.ndarray], current: np.ndarray | None = None) -> None:
         """Announce the next batches, nearest first: they are decoded ahead, and what is no longer expected is dropped.
@@ -283,10 +292,9 @@ class FileSource:
                 images[row] = item
         return _Decoded(images, [item if isinstance(item, ImageFileError) else None for item in results])
 
-    def _mend(
-        self, indices: np.ndarray, images: Array, rows: np.ndarray | None, errors: list[ImageFileError | None]
-    ) -> Fetched:
+    def _mend(self, fetched: Fetched, errors: list[ImageFileError | None]) -> Fetched:
         """Apply the policy to the files of a batch that failed."""
+        images, rows, indices = fetched.images, fetched.rows, fetched.sample_indices
         rows = np.arange(len(indices)) if rows is None else rows.copy()
         sample_indices = indices.copy()
         keep = np.array([error is None for error in errors])
@@ -301,8 +309,9 @@ class FileSource:
                 answer = self.on_error(error.path, error)
                 if answer is not None:
                     # A batch of its own: the images may be the cache's block.
-                    images = images[rows]
-                    rows = np.arange(len(indices))
+                    with fetched.reading():
+                        images = images[rows]
+                    fetched, rows = replace(fetched, resident=None), np.arange(len(indices))
                     answered = self._answered(answer, error.path, images.dtype)
                     images[position] = ops.upload(answered[None], self.device)[0]
                     keep[position] = True
@@ -313,7 +322,7 @@ class FileSource:
         if not len(positions):
             first = next(error for error in errors if error is not None)
             raise EmptyBatchError(first.path, f"{first.reason}; and no other file of its batch could be read")
-        return Fetched(images, rows[positions], positions, sample_indices[positions])
+        return Fetched(images, rows[positions], positions, sample_indices[positions], fetched.resident)
 
     def _answered(self, answer: Any, path: str, dtype: np.dtype[Any]) -> np.ndarray:
         image = np.asarray(answer)

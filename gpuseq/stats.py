@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .arrays import Array
-from .compat import array_module, available_memory
+from .compat import array_module, available_memory, on_device
 
 __all__ = ["ChannelMoments", "whitening_matrix"]
 
@@ -45,9 +45,10 @@ class ChannelMoments:
         """
         xp = array_module(batch)
         axes = tuple(axis for axis in range(4) if axis != channel_axis)
-        mean = batch.mean(axis=axes, dtype=np.float64, keepdims=True)
-        deviation = xp.square(batch - mean).sum(axis=axes)
-        host = [item.get() if hasattr(item, "get") else item for item in (mean.reshape(-1), deviation)]
+        with on_device(batch):
+            mean = batch.mean(axis=axes, dtype=np.float64, keepdims=True)
+            deviation = xp.square(batch - mean).sum(axis=axes)
+            host = [item.get() if hasattr(item, "get") else item for item in (mean.reshape(-1), deviation)]
         return cls(batch.size // batch.shape[channel_axis], host[0], host[1])
 
     def merge(self, other: ChannelMoments) -> ChannelMoments:

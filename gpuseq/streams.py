@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 
 from .arrays import ALIGNMENT, Array
-from .compat import is_cupy
+from .compat import is_cupy, on_device
 from .errors import DeviceError
 
 __all__ = ["host_array", "jax_array", "tensorflow_tensor", "torch_memory", "torch_tensor"]
@@ -179,9 +179,10 @@ def jax_array(array: Array) -> Any:
             f"batches are made on cuda:{array.device.id}, but JAX runs on {jax.default_backend()!r}. Install "
             'jax[cuda13], or make the batches on the host: ImageDataGenerator(..., device="cpu")'
         )
-    # As device_put does on the host: no 64-bit numbers unless JAX was told so.
-    array = array.astype(jax.dtypes.canonicalize_dtype(array.dtype), copy=False)
-    alias = jax.dlpack.from_dlpack(array)
+    with on_device(array):
+        # As device_put does on the host: no 64-bit numbers unless JAX was told so.
+        array = array.astype(jax.dtypes.canonicalize_dtype(array.dtype), copy=False)
+        alias = jax.dlpack.from_dlpack(array)
     copy = jax.numpy.array(alias, copy=True)
     with _lent_lock:
         _lent.append((array, alias, copy))
@@ -231,11 +232,11 @@ def tensorflow_tensor(array: Array) -> Any:
         )
     import cupy
 
-    with array.device:
+    with on_device(array):
         if array.data.ptr % 64 or not array.flags.c_contiguous:
             array = cupy.array(array, order="C", copy=True)
         cupy.cuda.get_current_stream().synchronize()
-    alias = tf.experimental.dlpack.from_dlpack(array.__dlpack__())
+        alias = tf.experimental.dlpack.from_dlpack(array.__dlpack__())
     tensor = tf.raw_ops.DeepCopy(x=alias)
     _lent_to_tensorflow.append((array, alias))
     return tensor

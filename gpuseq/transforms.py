@@ -11,7 +11,7 @@ import numpy as np
 from . import ops
 from .arguments import warn
 from .arrays import Array, FillMode, identity_params
-from .compat import array_module, is_cupy
+from .compat import array_module, is_cupy, on_device
 from .draw import dicts_to_params, draw_params, params_to_dicts
 from .functions import transform_image, without_affine
 from .matrix import is_identity
@@ -63,9 +63,20 @@ class ImageTransforms(GeneratorSettings):
         array
             Shape ``(N, ...)``, where `images` lives.
         """
-        source_format = source_format or self.data_format
-        data_format = data_format or self.data_format
-        dtype = dtype or self.dtype
+        with on_device(images):
+            formats = source_format or self.data_format, data_format or self.data_format
+            return self._process(images, params, rows, *formats, dtype or self.dtype, round_affine)
+
+    def _process(
+        self,
+        images: Array,
+        params: np.ndarray,
+        rows: np.ndarray | None,
+        source_format: str,
+        data_format: str,
+        dtype: str,
+        round_affine: bool,
+    ) -> Array:
         options = self._options(source_format, data_format, dtype, round_affine, self._asked(params))
         self._warn_unfitted()
         statistics = self._statistics(images.shape[3 if source_format == "channels_last" else 1], data_format)
@@ -99,8 +110,7 @@ class ImageTransforms(GeneratorSettings):
             wide = replace(options, dtype=compute)
             batch = ops.augment(images, params, wide, indices=rows, statistics=statistics)
         if whitens:
-            xp = array_module(batch)
-            batch = ops.whiten(batch, xp.asarray(self.zca_whitening_matrix)).astype(dtype, copy=False)
+            batch = ops.whiten(batch, self.zca_whitening_matrix).astype(dtype, copy=False)
         return batch
 
     def _check_statistics(self, shape: tuple[int, ...], source_format: str) -> None:
@@ -219,6 +229,10 @@ class ImageTransforms(GeneratorSettings):
         ----------
         ``ImageDataGenerator.standardize`` of Keras 3.15.
         """
+        with on_device(x):
+            return self._standardized(x)
+
+    def _standardized(self, x: Array) -> Array:
         xp = array_module(x)
         if isinstance(self.preprocessing_function, str):
             axis = x.ndim - 4 + self.channel_axis
@@ -313,7 +327,9 @@ class ImageTransforms(GeneratorSettings):
         )
         x = _image(x)
         axes = (self.row_axis - 1, self.col_axis - 1, self.channel_axis - 1)
-        return transform_image(x.transpose(axes), params, options, self.interpolation_order).transpose(np.argsort(axes))
+        with on_device(x):
+            moved = transform_image(x.transpose(axes), params, options, self.interpolation_order)
+            return moved.transpose(np.argsort(axes))
 
     def random_transform(self, x: Array, seed: int | None = None) -> Array:
         """Transform one image at random: `get_random_transform`, then `apply_transform`.

@@ -2,8 +2,9 @@
 // preprocessing mode, rescale, normalisation, layout and cast, in Keras' order.
 //
 // Macros: those of common.cuh and the four below. Sizes are arguments.
-// Checked by the launcher (gpuseq/ops_cuda.py): H * W * C < 2^31, source indices, tile_cols a power of two of at most 32,
-// blockDim.x a multiple of tile_cols * groups_across and at most MAX_BLOCK, rows_per_band at most MAX_BAND_ROWS.
+// Checked by gpuseq/ops.py: source indices. By the launcher (gpuseq/ops_cuda.py): H * W * C < 2^31, tile_cols a power of
+// two of at most 32, blockDim.x a multiple of tile_cols * groups_across and at most MAX_BLOCK, rows_per_band at most
+// MAX_BAND_ROWS.
 
 #ifndef SAMPLEWISE_CENTER        // 1: subtract the sample's mean; `moments` is read for it
 #define SAMPLEWISE_CENTER 0

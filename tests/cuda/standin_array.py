@@ -120,10 +120,13 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):  # noqa: N801
 
     def __getitem__(self, key: Any) -> ndarray:
         indices = _arrays(key)
+        found = self._host[_plain(key, host_too=True)]
+        if isinstance(found, np.ndarray) and np.may_share_memory(found, self._host):
+            return ndarray._view_of(found, self)  # no work for a device
         use("indexing", [self, *indices], [])
         if any(index.dtype == bool for index in indices):
             get_current_stream().synchronize()  # how many are there?
-        return adopt(self._host[_plain(key, host_too=True)], self)
+        return adopt(found, self)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         if isinstance(value, np.ndarray):

@@ -104,6 +104,8 @@ class MemoryPool:
             waiting = self._free.get(arena)
             if waiting:
                 memory = waiting.pop()
+                # Where a block came back by way of the cycle collector, that has cut the weak references to it.
+                _by_address[memory.ptr] = memory
             else:
                 if rounded > FREE_BYTES:
                     raise OutOfMemoryError(rounded, self._total)
@@ -194,12 +196,20 @@ def alloc_pinned_memory(size: int) -> Any:
     return pinned
 
 
+def _memory_at(address: int) -> Memory:
+    """Return the piece that an address lies in: most often the one that begins there."""
+    found = _by_address.get(address)
+    if found is None:
+        found = next(item for item in list(_by_address.values()) if item.ptr <= address < item.ptr + item.size)
+    return found
+
+
 def memcpy_async(dst: int, src: int, size: int, kind: int, stream: int) -> None:
     """``cupy.cuda.runtime.memcpyAsync`` from pinned memory to a device."""
     assert kind == 1, "only to the device, here"
-    source, target = _by_address[src], _by_address[dst]
+    source, target = _by_address[src], _memory_at(dst)
     assert size <= source.size, "the copy reads past the pinned buffer"
-    assert size <= target.size, "the copy writes past the array"
+    assert dst + size <= target.ptr + target.size, "the copy writes past the array"
     assert target.device_id == current_device(), "the array lies on another device than the current one"
     # The host has just written the buffer: nothing may still be reading it.
     timeline().hosts_turn("what fills a pinned buffer", source)
