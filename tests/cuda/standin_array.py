@@ -143,6 +143,8 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):  # noqa: N801
         return compute(ufunc, inputs, options, out[0] if out else None)
 
     def __array_function__(self, function: Any, kinds: Any, arguments: Any, options: Any) -> Any:
+        if function is np.shape:
+            return self.shape
         raise TypeError(f"numpy.{function.__name__} was called on a device array")
 
     def __dlpack_device__(self) -> tuple[int, int]:
