@@ -117,16 +117,19 @@ class SaveState(_Callback):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Count a batch as trained on, and save if it is time."""
         handed_out = self.dataset._fit_walk.handed_out
-        if len(handed_out) < batch + 1 - self._num_in_epoch:
+        # The last of several steps in one execution may lie beyond the end of the epoch.
+        num_in_epoch = min(batch + 1, (self.params or {}).get("steps") or batch + 1)
+        if len(handed_out) < num_in_epoch - self._num_in_epoch:
             raise GpuseqError(
                 "fit trains on another data set than SaveState watches. Write model.fit(dataset, "
                 "callbacks=[SaveState(dataset, path)]) with one dataset"
             )
-        for _ in range(batch + 1 - self._num_in_epoch):
+        before = self._num_trained
+        for _ in range(num_in_epoch - self._num_in_epoch):
             self._last = handed_out.popleft()
             self._num_trained += 1
-        self._num_in_epoch = batch + 1
-        if self.save_freq != "epoch" and self._num_trained % int(self.save_freq) == 0:
+        self._num_in_epoch = num_in_epoch
+        if self.save_freq != "epoch" and self._num_trained // int(self.save_freq) > before // int(self.save_freq):
             self.save()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:

@@ -20,6 +20,9 @@ __all__ = ["PY_DATASET", "FitDataset", "backend", "class_weights", "join_tf_kera
 
 logger = logging.getLogger("gpuseq")
 
+NUM_SAMPLED = 2
+"""Batches that Keras takes at most to see their shapes."""
+
 
 def _import_keras() -> Any:
     try:
@@ -90,6 +93,9 @@ class FitDataset:
     def _resume(self) -> tuple[int, int]:
         return 0, 0
 
+    def _num_seen(self) -> int:
+        return 0
+
     def check_state(self) -> None:
         """Raise a GpuseqError if there is no state to save."""
 
@@ -98,8 +104,25 @@ class FitDataset:
     @property
     def num_batches(self) -> int:
         """The number of batches in an epoch."""
-        self._fit_walk.opened()
+        walk = self._fit_walk
+        walk.opened()
+        if not walk.used and not walk.inside:
+            self._mark()
         return len(self)  # type: ignore[arg-type]
+
+    def _mark(self) -> None:
+        """Remember where the walk stands: TensorFlow takes batches by index, to see their shapes, before an epoch."""
+        here = self._num_seen(), self._resume()
+        marked = self.__dict__.get("_before_fit")
+        sampled = marked is not None and here[0] - marked[0] <= NUM_SAMPLED and here[1][1] == marked[1][1]
+        if not sampled:
+            self.__dict__["_before_fit"] = here
+
+    def _start(self) -> tuple[int, int]:
+        """Return the first batch for ``fit``: where the walk stood before TensorFlow took its samples."""
+        self._mark()
+        start: tuple[int, int] = self.__dict__.pop("_before_fit")[1]
+        return start
 
     def __getitem__(self, index: int) -> Any:
         """Return batch `index` as a tuple of the backend's tensors; within ``fit``, the next batch.
@@ -120,7 +143,7 @@ class FitDataset:
         with on_device(self.device), torch_memory(self.device if taker == "torch" else "cpu") as blocks:
             if walk.inside:
                 if not walk.used:
-                    walk.go_to(*self._resume())
+                    walk.go_to(*self._start())
                 batch = self._walked(*walk.take(len(self)), index)  # type: ignore[arg-type]
             else:
                 batch = self._plain(index)

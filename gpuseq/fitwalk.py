@@ -18,7 +18,9 @@ class FitWalk:
 
     What Keras does, in its order: ``num_batches`` is read whenever a pass is opened, and just before one is given up;
     ``on_epoch_begin`` and ``on_epoch_end`` enclose the requests of an epoch. To build a model it opens a pass, takes a
-    batch or two, and gives it up: they are put back here, so that training starts with the first batch.
+    batch or two, and gives it up: they are put back here, so that training starts with the first batch. An epoch of one
+    batch or two looks the same, but for this: between the making of Keras' iterator, which reads ``num_batches``, and
+    an epoch that counts, Keras resets that iterator by an ``on_epoch_end``.
 
     Parameters
     ----------
@@ -34,6 +36,8 @@ class FitWalk:
         self.used = False
         self.handed_out: deque[tuple[int, int]] | None = None
         self._opened = False
+        self._unreset = False
+        self._on_trial = False
         self._num_served = 0
         self._pass_length = 1
         self._start = (0, 0)
@@ -42,9 +46,12 @@ class FitWalk:
     def opened(self) -> None:
         """Note that ``num_batches`` was read."""
         self._opened = True
+        self._unreset = self._unreset or not self.inside
 
     def begin(self) -> None:
         """Note an ``on_epoch_begin``."""
+        self._on_trial = self._unreset or self.inside  # inside: the last epoch was interrupted
+        self._unreset = False
         self.inside = True
 
     def take(self, length: int) -> tuple[int, int]:
@@ -78,12 +85,12 @@ class FitWalk:
         """Note an ``on_epoch_end``; return whether an epoch was walked, not a trial or nothing."""
         with self._lock:
             few = self.num_trial is None or self._num_served <= self.num_trial
-            trial = self.inside and self._opened and few
+            trial = self.inside and self._on_trial and self._opened and few
             walked = self.inside and not trial and self._num_served > 0
             if trial and self._num_served:
                 self.epoch, self.position = self._start
                 self._num_served = 0
-            self.inside = False
+            self.inside = self._unreset = self._on_trial = False
             return walked
 
     def stands_in(self, epoch: int) -> bool:

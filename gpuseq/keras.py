@@ -82,6 +82,9 @@ class _WalkedIterator(FitDataset):
     def _resume(self) -> tuple[int, int]:
         return self.epoch, self.batch_index  # type: ignore[attr-defined]
 
+    def _num_seen(self) -> int:
+        return self.total_batches_seen  # type: ignore[attr-defined, no-any-return]
+
     def on_epoch_end(self) -> None:
         """Note that an epoch is over; Keras calls this before the first one, too."""
         walk = self._fit_walk
@@ -223,6 +226,9 @@ class KerasDataset(FitDataset, PY_DATASET):  # type: ignore[misc]
             source = self.source
             return source.replay(plan_at(source, self._fit_walk.epoch, index) if used else source.plan_batch(index))
         return map_arrays(lambda array: place(array, self.device), self.source[index])
+
+    def _num_seen(self) -> int:
+        return int(getattr(self.source, "total_batches_seen", 0))
 
     def _resume(self) -> tuple[int, int]:
         return (self.source.epoch, self.source.batch_index) if self._ahead is None else (0, 0)

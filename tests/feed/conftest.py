@@ -24,7 +24,7 @@ def run_script(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]
         env = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM_", "OMPI_"))}
         env |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3", **environment}
         done = subprocess.run(
-            [*python, str(path), *args], cwd=ROOT, env=env, capture_output=True, text=True, timeout=150, check=False
+            [*python, str(path), *args], cwd=ROOT, env=env, capture_output=True, text=True, timeout=300, check=False
         )
         assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
         return done

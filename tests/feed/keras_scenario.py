@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import tempfile
+from collections import deque
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,39 @@ def check_steps() -> None:
     same(network, trained_by_hand(wanted), "steps_per_epoch: a pass that is left is over")
 
 
+def check_short_epochs() -> None:
+    """An epoch of one batch or two is none of the trials with which Keras builds a model."""
+
+    class Watch(keras.callbacks.Callback):
+        def __init__(self, data: Any) -> None:
+            super().__init__()
+            self.walk = data._fit_walk
+
+        def on_train_begin(self, logs: Any = None) -> None:
+            self.walk.handed_out = deque()
+
+    for length in (1, 2, 3):
+        for build in (True, False):
+            for core in (False, True):
+                data = flow(core=core, batch_size=-(-N // length))
+                data = data.to_keras() if core else data
+                network, watch = model(build), Watch(data)
+                quiet(network, data, epochs=2, callbacks=[watch])
+                quiet(network, data, epochs=2, callbacks=[Watch(data)])
+                wanted = [(epoch, index) for epoch in (2, 3) for index in range(length)]
+                handed_out = list(data._fit_walk.handed_out)
+                assert handed_out[: 2 * length] == wanted, (length, build, core, handed_out)
+    data = flow(batch_size=-(-N // 2))
+    watch = Watch(data)
+    quiet(model(False), data, epochs=4, steps_per_epoch=1, callbacks=[watch])
+    assert list(watch.walk.handed_out)[:4] == [(0, 0), (0, 1), (1, 0), (1, 1)], watch.walk.handed_out
+    data = flow(batch_size=-(-N // 2))
+    next(data)
+    watch = Watch(data)
+    quiet(model(False), data, epochs=1, callbacks=[watch])
+    assert list(watch.walk.handed_out)[:2] == [(0, 1), (1, 0)], watch.walk.handed_out
+
+
 def check_class_weight() -> None:
     data = flow()
     data.class_weight = {1: 3.0}
@@ -166,6 +200,22 @@ def check_resume() -> None:
             # Two epochs' worth of batches: the rest of epoch 1, epoch 2, and the first of epoch 3.
             batches = (*epochs(0, 1, 2), (3, 0), (3, 1))
             same(resumed, trained_by_hand(batches), f"resumed, {len(made)} callbacks")
+
+
+def check_state_with_several_steps_in_one_execution() -> None:
+    """Two steps per execution in epochs of three: the second execution ends beyond the epoch."""
+    if BACKEND == "torch":
+        return  # knows one step per execution only
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "data.json")
+        for save_freq, wanted in (("epoch", (2, 0)), (4, (1, 2))):
+            data = flow()
+            network = model(True)
+            network.compile("sgd", "mse", steps_per_execution=2)
+            quiet(network, data, epochs=2, callbacks=[SaveState(data, path, save_freq=save_freq)])
+            with open(path) as file:
+                state = json.load(file)
+            assert (state["epoch"], state["batch_index"]) == wanted, (save_freq, state)
 
 
 def check_sequence() -> None:

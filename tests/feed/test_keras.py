@@ -100,6 +100,7 @@ def test_each_whole_pass_is_one_epoch(length: int, calls: list[str], data: st.Da
         if call == "part":
             steps = data.draw(st.integers(1, length))
         if call == "trial":
+            walk.opened()  # a new iterator, and no reset before it is tried
             steps = data.draw(st.integers(1, min(2, length)))
         walk.begin()
         walk.opened()
@@ -108,6 +109,8 @@ def test_each_whole_pass_is_one_epoch(length: int, calls: list[str], data: st.Da
             walk.opened()
             assert not walk.end()
             continue
+        if steps == length:
+            walk.opened()  # a generator for the next epoch, made before this one is over
         assert walk.end()
         assert [position for _, position in taken] == list(range(steps))
         (epoch,) = {epoch for epoch, _ in taken}
