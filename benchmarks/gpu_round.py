@@ -23,6 +23,7 @@ from gpuseq.compat import gpu_problem
 
 from . import REHEARSES, work
 from .environment import ROOT, describe
+from .gpu_tests import COUNTS, merged
 from .results import RESULTS, SCHEMA, is_complete, read, write
 
 __all__ = ["STEPS", "Step", "main", "plan"]
@@ -59,23 +60,9 @@ def _suite(name: str, limit_s: float, seconds: float, rounds: int) -> Step:
     return Step(name, limit_s, command, is_suite=True)
 
 
-def _test_folders() -> tuple[str, ...]:
-    """The kernels' own tests first, the walks beside Keras last."""
-    first = [folder for folder in ("tests/cuda", "tests/feed") if (ROOT / folder).is_dir()]
-    rest = sorted(f"tests/{path.name}" for path in (ROOT / "tests").glob("*") if any(path.glob("test_*.py")))
-    return *first, *(folder for folder in rest if folder not in first)
-
-
 # What matters most comes first: a short visit to a GPU should still say whether the kernels are right.
-# Warnings are errors where the versions are known, in CI; here they may be any.
-_PYTEST = ("-m", "pytest", "-m", "gpu", "-q", "--no-header", "-rN", "--tb=short", "-p", "no:cacheprovider")
-_CALM = ("-W", "default", "--disable-warnings", "-o", "junit_family=xunit1", "-o", "faulthandler_timeout=60")
 STEPS = (
-    Step(
-        "tests",
-        190,
-        (*_PYTEST, "-p", "benchmarks.suite_report", *_CALM, *_test_folders()),
-    ),
+    Step("tests", 190, ("-m", "benchmarks.gpu_tests")),
     Step("races", 45, ("-m", "benchmarks.stress")),
     _suite("kernel", 45, 1, 1),
     _suite("host", 20, 1, 1),
@@ -142,7 +129,7 @@ def main(arguments: list[str] | None = None, problem: Callable[[], str | None] =
     result = read(out) if out.exists() else empty | ({"rehearsal": True} if options.rehearse else {})
     result.setdefault("checks", {})
     write(out, result)
-    stretch = 3 if options.all else 1
+    stretch = 10 if options.rehearse else 3 if options.all else 1
     deadline = time.monotonic() + options.budget * stretch
     failed, late = [], []
     done = [] if options.only else [name for name in result["suites"] if is_complete(result, name)]
@@ -170,23 +157,21 @@ def main(arguments: list[str] | None = None, problem: Callable[[], str | None] =
 
 
 def _run(step: Step, out: Path, *, rehearse: bool = False, peers: Sequence[str] | None = None) -> bool:
-    report = out.with_name(f"{out.stem}-tests") / "report.json"
+    reports = out.with_name(f"{out.stem}-tests")
     command = [sys.executable, *step.command]
     if step.is_suite:
         command += ["--json", str(out), "--budget", str(step.limit_s), *(["--smoke"] if rehearse else [])]
         command += ["--seconds", "0.02", "--rounds", "1"] if rehearse else []
         command += [] if peers is None else ["--peers", *peers]
     elif step.name == "tests":
-        report.parent.mkdir(exist_ok=True)
-        report.unlink(missing_ok=True)
-        command.append(f"--junit-xml={report.with_name('junit.xml')}")
+        command += ["--reports", str(reports)]
     elif rehearse:
         command += ["--smoke", "--iterations", "2", "--epochs", "2"]
     started = time.monotonic()
     process = subprocess.Popen(
         command,
         cwd=ROOT,
-        env=_environ(rehearse) | {"GPUSEQ_SUITE_REPORT": str(report)},
+        env=_environ(rehearse),
         stdout=None if step.is_suite else subprocess.PIPE,
         text=True,
         start_new_session=True,
@@ -201,7 +186,7 @@ def _run(step: Step, out: Path, *, rehearse: bool = False, peers: Sequence[str] 
         print(f"{step.name}: stopped after {time.monotonic() - started:.0f} s", file=sys.stderr)
     if not step.is_suite:
         print(text[-20_000:], file=sys.stderr, flush=True)
-        check = _check(status, text, time.monotonic() - started, report if step.name == "tests" else None)
+        check = _check(status, text, time.monotonic() - started, reports if step.name == "tests" else None)
         result = read(out)
         # One that was stopped is tried again next time, but what it had found is kept.
         result["checks" if status != 124 else "stopped"] = {
@@ -226,12 +211,12 @@ def _environ(rehearse: bool) -> dict[str, str]:
     return environ
 
 
-def _check(status: int, text: str, seconds: float, report: Path | None) -> dict[str, Any]:
+def _check(status: int, text: str, seconds: float, reports: Path | None) -> dict[str, Any]:
     last = (text.strip().splitlines() or [""])[-1]
     found: dict[str, Any] = {}
-    if report is not None and report.exists():
-        found = json.loads(report.read_text(encoding="utf-8"))
-        said: Any = {name: found[name] for name in ("collected", "passed", "failed", "skipped")}
+    if reports is not None and any(reports.glob("report-*.json")):
+        found = merged(reports)
+        said: Any = {name: found[name] for name in COUNTS}
     else:
         try:
             said = json.loads(last)

@@ -12,6 +12,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 __all__ = ["Report", "pytest_configure"]
 
 MESSAGE_LINES = 12
@@ -55,6 +57,14 @@ class Report:
     def _fail(self, name: str, text: str) -> None:
         self.failures.append({"test": name, "message": "\n".join(text.splitlines()[-MESSAGE_LINES:])})
         self.write(at_once=True)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, config: Any, items: list[Any]) -> None:
+        """Keep the part of one of several processes: every so manieth test, so that all begin with the same files."""
+        number, _, processes = os.environ.get("GPUSEQ_SUITE_PART", "0/1").partition("/")
+        kept = items[int(number) :: int(processes)]
+        config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
+        items[:] = kept
 
     def pytest_collection_finish(self, session: Any) -> None:
         self.collected = len(session.items)

@@ -9,8 +9,9 @@ import numpy as np
 import gpuseq
 from benchmarks.work import augmentation, labels, picture
 from gpuseq.engine import synchronize
+from gpuseq.errors import MissingDependencyError
 
-from . import Contender
+from . import Absent, Contender
 
 __all__ = ["Gpuseq"]
 
@@ -29,6 +30,12 @@ class Gpuseq(Contender):
         return self.to_host(turned)
 
     def start(self) -> None:
+        try:
+            self._start()
+        except MissingDependencyError as error:
+            raise Absent(str(error)) from error
+
+    def _start(self) -> None:
         case = self.case
         if self.iterator is not None:
             self.iterator.close()

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import REHEARSES
 from benchmarks.measure import OUT_OF_TIME, Row, Settings, row
 from benchmarks.work import AUGMENTATION, pictures
 from gpuseq import ops
@@ -127,15 +128,16 @@ def _resizes(case: str, batch: int, count: int, bandwidth: float, settings: Sett
 def _timed(launch: Any, count: int) -> list[float]:
     import cupy
 
-    launches = 8  # between two events, so that the host is not what is measured
+    launches = 1 if REHEARSES else 8  # between two events, so that the host is not what is measured
+    warm_up = 1 if REHEARSES else 5
     seconds = []
-    for number in range(count + 5):
+    for number in range(count + warm_up):
         begin, end = cupy.cuda.Event(), cupy.cuda.Event()
         begin.record()
         for step in range(launches):
             launch(number * launches + step)
         end.record()
         end.synchronize()
-        if number >= 5:
+        if number >= warm_up:
             seconds.append(cupy.cuda.get_elapsed_time(begin, end) / 1e3 / launches)
     return seconds

@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from benchmarks import gpu_round, results, table, targets
+from benchmarks import gpu_round, gpu_tests, results, table, targets
 from benchmarks.__main__ import main
 from benchmarks.contenders import CONTENDERS, Case, Contender, load
 from benchmarks.measure import OUT_OF_TIME, Runner, Settings, Worker, WorkerError, race, row, spread
@@ -368,6 +368,25 @@ def test_what_is_late_is_not_begun() -> None:
     assert results.is_complete(made, "arrays")
     made["suites"]["arrays"]["rows"] = found
     assert not results.is_complete(made, "arrays")
+
+
+def test_the_gpus_tests_are_shared_out_and_their_reports_put_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "test_it.py").write_text(
+        "import pytest\npytestmark = pytest.mark.gpu\n"
+        "@pytest.mark.parametrize('n', range(7))\ndef test_many(n): assert n != 4\n"
+        "@pytest.mark.skip(reason='one device only')\ndef test_left_out(): pass\n"
+    )
+    (tmp_path / "test_other.py").write_text("import pytest\npytest.importorskip('no_such_thing')\n")
+    reports = tmp_path / "reports"
+    assert gpu_tests.main(["--reports", str(reports), "--processes", "3", str(tmp_path)]) == 1
+    said = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (said["collected"], said["passed"], said["failed"]) == (8, 6, 1)
+    assert sorted(said["skips"].values()) == [1, 1]
+    (failure,) = gpu_tests.merged(reports)["failures"]
+    assert "test_many[4]" in failure["test"]
+    assert len(list(reports.glob("junit-*.xml"))) == 3
 
 
 def test_what_is_killed_has_left_its_findings(tmp_path: Path) -> None:
