@@ -92,6 +92,7 @@ def test_closed_pools_leave_no_thread_and_start_again() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:os.fork.* was called:RuntimeWarning")  # of JAX, where an earlier test imported it
 def test_works_in_a_forked_child() -> None:
     workers.for_each(lambda index: time.sleep(0.001), 10, 3)
     child = os.fork()
