@@ -25,6 +25,12 @@ _NO_END = (
 )
 
 
+_SAME_NUMBERS = (
+    "each worker process of a DataLoader draws the same random numbers here, and in every epoch again. Write "
+    "DataLoader(gpuseq.torch.loader(iterator), batch_size=None, num_workers=...), or leave the workers out"
+)
+
+
 class Iterator(Walk):  # numpydoc ignore=PR02
     """Walks `n` samples in batches, epoch after epoch, and knows at each moment which batch is next.
 
@@ -147,6 +153,9 @@ class Iterator(Walk):  # numpydoc ignore=PR02
         IndexError
             If `index` is outside; a ValueError too, as Keras raises.
         """
+        worker = sys.modules.get("torch.utils.data._utils.worker")
+        if worker is not None and worker._worker_info is not None and not self._by_epoch:
+            warnings.warn(_SAME_NUMBERS, stacklevel=2)
         return self.replay(self.plan_batch(index))
 
     def plan_batch(self, index: int | None = None) -> BatchPlan:

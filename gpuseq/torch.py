@@ -66,6 +66,9 @@ class TorchLoader(Loader, torch.utils.data.IterableDataset):  # type: ignore[mis
         See `loader`.
     """
 
+    batch_sampler = None
+    """Lightning asks everything that has a `sampler` for this, too, where it validates."""
+
     def _part(self) -> tuple[int, int]:
         worker = torch.utils.data.get_worker_info()
         if worker is None:

@@ -164,6 +164,22 @@ for num_workers in (1, 2, 3):
     for epoch in range(2):
         batches.sampler.set_epoch(epoch)
         assert labels(data_loader) == epochs[epoch], num_workers
+seen = []
+for options in ({}, {"set_epoch": 0}):
+    iterator = flow()
+    if options:
+        iterator.set_epoch(0)
+    class Watched(torch.utils.data.Dataset):
+        def __len__(self):
+            return len(iterator)
+        def __getitem__(self, index):
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                iterator[index]
+            return any("loader(iterator)" in str(warning.message) for warning in caught)
+    assert not any([Watched()[index] for index in range(2)])
+    seen.append(list(torch.utils.data.DataLoader(Watched(), batch_size=None, num_workers=2)))
+assert seen == [[True] * 4, [False] * 4], seen
 try:
     from torchdata.stateful_dataloader import StatefulDataLoader
 except ImportError:
@@ -338,11 +354,15 @@ def test_lightning_trains_and_resumes_in_mid_epoch(tmp_path: Any, monkeypatch: p
             super().__init__()
             self.network = network()
             self.seen: list[Any] = []
+            self.validated = 0
 
         def training_step(self, batch: Any, batch_index: int) -> Any:
             x, y = batch
             self.seen.append(x.clone())
             return torch.nn.functional.binary_cross_entropy_with_logits(self.network(x)[:, 0], y)
+
+        def validation_step(self, batch: Any, batch_index: int) -> None:
+            self.validated += len(batch[1])
 
         def configure_optimizers(self) -> Any:
             return torch.optim.Adam(self.parameters(), 0.01)
@@ -357,11 +377,12 @@ def test_lightning_trains_and_resumes_in_mid_epoch(tmp_path: Any, monkeypatch: p
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        trainer.fit(model, loader(training_flow()), ckpt_path=checkpoint)
+        trainer.fit(model, loader(training_flow()), loader(training_flow()), ckpt_path=checkpoint)
         return model
 
     whole = train()
     assert len(whole.seen) == 10
+    assert whole.validated == 2 * 5 + 2 * 24, "two batches to see whether it works, then twice all"
     resumed = train(str(tmp_path / "half.ckpt"))
     assert len(resumed.seen) == 3
     for got, wanted in zip(resumed.seen, whole.seen[7:], strict=True):
