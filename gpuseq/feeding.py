@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 
 from .compat import is_cupy, place, resolve_device
+from .errors import EmptyBatchError
 from .iterators import Iterator
 from .plan import BatchPlan
 from .sequence import Sequence
 from .workers import renew_in_child
 
-__all__ = ["DeviceSequence", "check_batches", "map_arrays", "plan_at", "to_device"]
+__all__ = ["DeviceSequence", "check_batches", "map_arrays", "pass_over", "plan_at", "to_device"]
 
 logger = logging.getLogger("gpuseq")
 
@@ -72,8 +73,9 @@ def to_device(sequence: Any, prefetch: int = 2, workers: int = 4, *, device: str
 class DeviceSequence(Sequence):
     """What `to_device` returns. Each pass over it is one epoch and calls the user's ``on_epoch_end`` at its end.
 
-    An exception in a batch comes up where that batch is due, after the batches before it. Leaving a pass early, closing
-    it, dropping it or Ctrl-C stops its threads: batches not begun are never made.
+    An exception in a batch comes up where that batch is due, after the batches before it; a batch of which nothing is
+    left because all of its files are bad is passed over, and the pass is that much shorter. Leaving a pass early,
+    closing it, dropping it or Ctrl-C stops its threads: batches not begun are never made.
 
     Parameters
     ----------
@@ -90,8 +92,8 @@ class DeviceSequence(Sequence):
         self.sequence = sequence
         self.prefetch = int(prefetch)
         self.device = resolve_device(device)
-        self._lock = threading.Lock()
         self._ahead: _Ahead | None = None
+        self._renew()
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
@@ -141,7 +143,13 @@ class DeviceSequence(Sequence):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._lock, self._ahead = threading.Lock(), None
+        self._ahead = None
+        self._renew()
+
+    def _renew(self) -> None:
+        """Begin with a lock that nobody holds: new, out of a pickle, or in a forked child."""
+        self._lock = threading.Lock()
+        renew_in_child(self)
 
     def _fetch(self) -> Callable[[int], Any]:
         """Return a function that makes a batch, without a reference to this object."""
@@ -188,6 +196,8 @@ class _Ahead:
                 for ahead in range(following, stop):
                     self._pending.append((ahead, self._executor.submit(self._make, ahead)))
             batch = self._pending.popleft()[1].result() if self._pending else self._make(index)
+        except EmptyBatchError:  # the next ones are wanted all the same
+            raise
         except BaseException:
             self.close()
             raise
@@ -211,24 +221,36 @@ class _Pass:
         self._ahead = _Ahead(owner)
         self._length = len(owner)
         self._index = 0
+        self._is_empty = True
+        self._sequence = owner.sequence
         self._on_epoch_end = getattr(owner.sequence, "on_epoch_end", None)
 
     def __iter__(self) -> _Pass:
         return self
 
     def __next__(self) -> Any:
-        if self._index >= self._length:
-            self._ahead.close()
-            end, self._on_epoch_end = self._on_epoch_end, None
-            if end is not None:
-                end()
-            raise StopIteration
-        index, self._index = self._index, self._index + 1
+        problem: EmptyBatchError | None = None
         try:
-            return self._ahead.take(index, self._length)
+            while self._index < self._length:
+                index, self._index = self._index, self._index + 1
+                try:
+                    batch = self._ahead.take(index, self._length)
+                except EmptyBatchError as error:
+                    pass_over(self._sequence, error)
+                    problem = error
+                    continue
+                self._is_empty = False
+                return batch
+            if problem is not None and self._is_empty:
+                raise problem  # nothing is left of the whole epoch
         except BaseException:
             self.close()
             raise
+        self._ahead.close()
+        end, self._on_epoch_end = self._on_epoch_end, None
+        if end is not None:
+            end()
+        raise StopIteration
 
     def close(self) -> None:
         """End the pass here."""
@@ -275,6 +297,30 @@ def _is_array(source: Any) -> bool:
     return hasattr(source, "shape") and hasattr(source, "dtype")
 
 
+def pass_over(source: Any, error: EmptyBatchError) -> None:
+    """Let a pass go on without a batch of which nothing is left; refuse where every rank needs as many batches.
+
+    Parameters
+    ----------
+    source : object
+        Whose batch it was.
+    error : EmptyBatchError
+        What came instead.
+
+    Raises
+    ------
+    EmptyBatchError
+        If the source is one of several shards.
+    """
+    walk = getattr(source, "walk", None)
+    if walk is not None and walk.world > 1:
+        raise EmptyBatchError(
+            error.path,
+            f"{error.reason}. With shard=({walk.rank}, {walk.world}) no batch can be passed over: every rank needs as "
+            "many. Leave out the files that `gpuseq check` lists, or let on_error return an image",
+        ) from error
+
+
 def map_arrays(function: Callable[[Any], Any], batch: Any) -> Any:
     """Return `batch` with each NumPy and CuPy array in it replaced; what is neither container nor array stays.
 
@@ -304,13 +350,10 @@ def plan_at(iterator: Iterator, epoch: int, index: int) -> BatchPlan:
     epoch, index : int
         Which batch.
     """
-    with _plan_lock:
+    with iterator.lock:
         if not iterator.counts_by_epoch or iterator.epoch != epoch:
             Iterator.set_epoch(iterator, epoch)  # not what a framework's subclass makes of it
         return iterator.plan_batch(index)
-
-
-_plan_lock = threading.RLock()
 
 
 def _settled(batch: Any) -> Any:

@@ -18,8 +18,8 @@ from .options import READ_ARGUMENTS, DecodeOptions, ReadOptions, check_choice
 from .paired import find_masks, masks_of_files
 from .pictures import checked_data_format, checked_size
 from .plan import BatchPlan
+from .sharding import checked_walk
 from .sources import FileSource
-from .walk import checked_walk
 
 __all__ = ["BatchFromFilesMixin"]
 
@@ -154,6 +154,11 @@ class BatchFromFilesMixin(ImageIterator):
         self._check_generator()
 
     @property
+    def _may_pass_over(self) -> bool:
+        """Whether bad files may leave nothing of a batch, so that a pass can have fewer batches than ``len(self)``."""
+        return cast(FileSource, self._source).on_error != "raise"
+
+    @property
     def bad_files(self) -> dict[str, str]:
         """Path and reason of each file that failed so far and was skipped or substituted."""
         return dict(cast(FileSource, self._source).bad_files)
@@ -183,10 +188,11 @@ class BatchFromFilesMixin(ImageIterator):
         raise problem
 
     def replay(self, plan: BatchPlan) -> Any:  # noqa: D102 - the documentation is the base's
-        batch = super().replay(plan)
-        if plan.batch_index == len(self) - 1:
-            self._report_bad_files()
-        return batch
+        try:
+            return super().replay(plan)
+        finally:
+            if plan.batch_index == len(self) - 1:
+                self._report_bad_files()
 
     def _report_bad_files(self) -> None:
         new = {path: reason for path, reason in self.bad_files.items() if path not in self._reported}
@@ -226,11 +232,18 @@ class BatchFromFilesMixin(ImageIterator):
         if self.class_mode == "raw":
             return place(self.labels[sample_indices], self.device)
         dtype = "float32" if self.dtype == "bfloat16" else self.dtype
+        if isinstance(self.classes, np.ndarray):
+            classes: Any = self.classes[sample_indices]
+        else:  # a list, as Keras keeps those of a data frame; a sample may have several
+            classes = [self.classes[index] for index in sample_indices.tolist()]
         if self.class_mode in ("binary", "sparse"):
-            return place(np.array([self.classes[index] for index in sample_indices], dtype=dtype), self.device)
+            return place(np.asarray(classes, dtype), self.device)
         one_hot = np.zeros((len(sample_indices), len(self.class_indices)), dtype)
-        for row, index in enumerate(sample_indices):
-            one_hot[row, self.classes[index]] = 1
+        if isinstance(classes, list) and any(isinstance(item, (list, tuple)) for item in classes):
+            for row, columns in enumerate(classes):
+                one_hot[row, columns] = 1
+        else:
+            one_hot[np.arange(len(classes)), classes] = 1
         return place(one_hot, self.device)
 
     classes: Any

@@ -11,7 +11,7 @@ import numpy as np
 
 from .arrays import Array
 from .compat import array_module, on_device, require
-from .errors import DeviceError, GpuseqError, MissingDependencyError
+from .errors import DeviceError, EmptyBatchError, GpuseqError, MissingDependencyError
 from .feeding import map_arrays
 from .fitwalk import FitWalk
 from .streams import host_array, jax_array, torch_memory, torch_tensor
@@ -144,13 +144,25 @@ class FitDataset:
             if walk.inside:
                 if not walk.used:
                     walk.go_to(*self._start())
-                batch = self._walked(*walk.take(len(self)), index)  # type: ignore[arg-type]
+                batch = self._next_of(walk, index)
             else:
                 batch = self._plain(index)
             batch = self._weighted(self._tupled(batch))
             if taker == "torch":
                 return map_arrays(lambda array: torch_tensor(array, blocks), batch)
             return map_arrays(jax_array if taker == "jax" else host_array, batch)
+
+    def _next_of(self, walk: FitWalk, index: int) -> Any:
+        """Return the next batch of a walk of which anything is left once bad files are passed over."""
+        length = len(self)  # type: ignore[arg-type]
+        place = walk.take(length)
+        for _ in range(length):
+            try:
+                return self._walked(*place, index)
+            except EmptyBatchError as error:
+                problem = error
+                place = walk.pass_over(place, length)
+        raise problem
 
     def on_epoch_begin(self) -> None:
         """Note that ``fit``, ``evaluate`` or ``predict`` begins an epoch.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from collections import deque
 
+from .workers import renew_in_child
+
 __all__ = ["FitWalk"]
 
 
@@ -41,7 +43,7 @@ class FitWalk:
         self._num_served = 0
         self._pass_length = 1
         self._start = (0, 0)
-        self._lock = threading.Lock()
+        self._renew()
 
     def opened(self) -> None:
         """Note that ``num_batches`` was read."""
@@ -73,13 +75,36 @@ class FitWalk:
             self.used = True
             self._pass_length = length
             self._num_served += 1
-            taken = self.epoch, self.position
-            self.position += 1
-            if self.position >= length:
-                self.epoch, self.position = self.epoch + 1, 0
+            taken = self._advance(length)
             if self.handed_out is not None:
                 self.handed_out.append(taken)
             return taken
+
+    def pass_over(self, place: tuple[int, int], length: int) -> tuple[int, int]:
+        """Return epoch and number of the batch to hand out in the place of one of which nothing is left.
+
+        It is the next one of the walk, and the pass ends that much further on, in the next epoch: Keras counts on
+        `length` batches, and each is handed out once.
+
+        Parameters
+        ----------
+        place : (int, int)
+            What `take`, or this method, returned.
+        length : int
+            Batches in an epoch.
+        """
+        with self._lock:
+            taken = self._advance(length)
+            if self.handed_out is not None and place in self.handed_out:
+                self.handed_out[self.handed_out.index(place)] = taken
+            return taken
+
+    def _advance(self, length: int) -> tuple[int, int]:
+        taken = self.epoch, self.position
+        self.position += 1
+        if self.position >= length:
+            self.epoch, self.position = self.epoch + 1, 0
+        return taken
 
     def end(self) -> bool:
         """Note an ``on_epoch_end``; return whether an epoch was walked, not a trial or nothing."""
@@ -122,4 +147,9 @@ class FitWalk:
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
+        self._renew()
+
+    def _renew(self) -> None:
+        """Begin with a lock that nobody holds: new, out of a pickle, or in a forked child."""
         self._lock = threading.Lock()
+        renew_in_child(self)

@@ -119,7 +119,7 @@ class Iterator(Walk):  # numpydoc ignore=PR02
             plan: BatchPlan = replayed[1]
             return plan
         with self.lock:
-            return self._draw(np.asarray(index_array), 0)
+            return self._draw(np.asarray(index_array), None)
 
     def _get_batches_of_transformed_samples(self, index_array: np.ndarray) -> Any:
         raise NotImplementedError(
@@ -186,8 +186,14 @@ class Iterator(Walk):  # numpydoc ignore=PR02
             plan = self._draw(indices, position)
             if index is None and self._by_epoch and self.batch_index == 0:
                 self._start_epoch(self._epoch + 1)
-            self._announce(plan.indices, self.batch_index if index is None else position + 1, walking=index is None)
+            following = self.batch_index if index is None else position + self._stride
+            self._announce(plan.indices, following, walking=index is None)
         return plan
+
+    @property
+    def _may_pass_over(self) -> bool:
+        """Whether bad files may leave nothing of a batch, so that a pass can have fewer batches than ``len(self)``."""
+        return False
 
     def close(self) -> None:
         """Stop what runs in the background. The iterator stays usable."""

@@ -10,7 +10,8 @@ from collections.abc import Iterator as IteratorABC
 from typing import Any
 
 from .engine import synchronize
-from .feeding import plan_at
+from .errors import EmptyBatchError
+from .feeding import pass_over, plan_at
 from .iterators import Iterator
 
 __all__ = ["Loader"]
@@ -21,6 +22,9 @@ class Loader:
 
     ``iter(loader)`` does nothing until a batch is asked for. A pass that ends moves on to the next epoch; one that is
     left early is begun again.
+
+    A batch of which nothing is left, all of its files being bad, is passed over; the pass is that much shorter. With
+    `shard` it is an error: ranks that have fewer batches than others would leave them waiting.
 
     Parameters
     ----------
@@ -46,6 +50,7 @@ class Loader:
         plan_at_start(iterator)
         self._start = start
         self._pass: _Pass | None = None
+        self._resumed = True  # stands where somebody put it, and no batch was asked for since
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch: the same on every rank."""
@@ -83,11 +88,12 @@ class Loader:
         ValueError
             If `epoch` is not a non-negative integer.
         """
-        if self._position() == (epoch, self._start[1]) and self._pass is None:
+        if self._resumed and self._start[0] == epoch:
             return  # a loop that resumes in mid-epoch says which epoch it is in, too
         self.iterator.set_epoch(epoch)
         self._start = (int(epoch), 0)
         self._pass = None
+        self._resumed = True
 
     def state_dict(self) -> dict[str, int | str]:
         """Return where the walk stands: what was handed out is behind it, nothing else is.
@@ -113,7 +119,9 @@ class Loader:
             If the state was taken from other data or in another random mode.
         """
         self.iterator.load_state_dict(state)
-        self._start = self.iterator.epoch, self.iterator.batch_index
+        epoch, index = self.iterator.epoch, self.iterator.batch_index
+        self._start = (epoch, index) if index < len(self) else (epoch + 1, 0)
+        self._resumed = True
         if self._pass is not None:
             self._pass.jump(*self._start)
 
@@ -190,6 +198,7 @@ class _Pass:
         self._step = step
         self._epoch = -1
         self._index = 0
+        self._is_empty = False
 
     def __iter__(self) -> _Pass:
         return self
@@ -202,12 +211,25 @@ class _Pass:
         if self._epoch < 0:
             self.jump(*loader._start)
             self._index += self._first
+            self._is_empty = self._index == 0 and self._step == 1
         loader._pass = self
-        if self._index >= len(loader):
-            raise StopIteration
-        index = self._index
-        self.jump(self._epoch, index + self._step)
-        return loader._make(self._epoch, index)
+        loader._resumed = False
+        loader.iterator._stride = self._step
+        problem: EmptyBatchError | None = None
+        while self._index < len(loader):
+            index = self._index
+            self.jump(self._epoch, index + self._step)
+            try:
+                batch = loader._make(self._epoch, index)
+            except EmptyBatchError as error:
+                pass_over(loader.iterator, error)
+                problem = error
+                continue
+            self._is_empty = False
+            return batch
+        if problem is not None and self._is_empty:
+            raise problem  # nothing is left of the whole epoch
+        raise StopIteration
 
     @property
     def position(self) -> tuple[int, int]:

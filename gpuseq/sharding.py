@@ -1,4 +1,4 @@
-"""Rank and world size, by hand or from the launcher."""
+"""How a data set is to be walked, checked; rank and world size, by hand or from the launcher."""
 
 from __future__ import annotations
 
@@ -10,11 +10,43 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["detect_shard", "resolve_shard"]
+from .arguments import check_count, check_flag
+from .options import WalkOptions
+
+__all__ = ["checked_walk", "detect_shard", "resolve_shard"]
 
 logger = logging.getLogger("gpuseq")
 
 _told: list[str] = []
+
+
+def checked_walk(
+    batch_size: object,
+    shuffle: object,
+    seed: object,
+    *,
+    rng: object = "keras",
+    shard: tuple[int, int] | str | None = None,
+    remainder: object = "pad",
+    **_: object,  # those of `Sequence`
+) -> WalkOptions:
+    """Check what an iterator can be told about its walk before it is known how many samples there are."""
+    check_count("batch_size", batch_size, or_none=False)
+    check_flag("shuffle", shuffle)
+    _check_seed(seed)
+    rank, world = resolve_shard(shard)
+    if world > 1 and seed is None:
+        raise ValueError(f"shard=({rank}, {world}) needs a seed: every rank must draw the same order. Pass seed=...")
+    return WalkOptions.parse(rng, rank, world, remainder)
+
+
+def _check_seed(seed: object) -> None:
+    if seed is None:
+        return
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
+        raise TypeError(f"seed must be an integer or None; got {seed!r} of type {type(seed).__name__}")
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed must be from 0 to 2**32 - 1; got {seed!r}")
 
 
 def resolve_shard(shard: tuple[int, int] | str | None) -> tuple[int, int]:

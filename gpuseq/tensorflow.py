@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .compat import require
-from .errors import GpuseqError
+from .errors import EmptyBatchError, GpuseqError
 from .feeding import map_arrays, plan_at
 from .iterators import Iterator
 from .loader import Loader
@@ -62,7 +62,8 @@ def as_dataset(iterator: Iterator) -> Any:
     Returns
     -------
     tf.data.Dataset
-        With a known cardinality; the number of rows of a batch is left open for the last one.
+        With a known cardinality, unless `on_error` may leave nothing of a batch; the number of rows of a batch is left
+        open for the last one.
 
     Raises
     ------
@@ -74,10 +75,12 @@ def as_dataset(iterator: Iterator) -> Any:
     batches = _HostLoader(iterator)
     if not len(batches):
         raise ValueError("there are no batches: a tf.data.Dataset needs one to know its shapes")
-    example = batches._make(*batches._start)
+    example = _first(batches)
     signature = tf.nest.map_structure(lambda array: tf.TensorSpec((None, *array.shape[1:]), array.dtype), example)
     dataset = tf.data.Dataset.from_generator(lambda: iter(batches), output_signature=signature)
-    return dataset.apply(tf.data.experimental.assert_cardinality(len(batches))).prefetch(1)
+    if not iterator._may_pass_over:
+        dataset = dataset.apply(tf.data.experimental.assert_cardinality(len(batches)))
+    return dataset.prefetch(1)
 
 
 def experimental_adapter(iterator: Iterator) -> Any:
@@ -113,8 +116,8 @@ def experimental_adapter(iterator: Iterator) -> Any:
             return _Tuples(batches)
 
         @property
-        def num_batches(self) -> int:
-            return len(batches)
+        def num_batches(self) -> int | None:
+            return None if iterator._may_pass_over else len(batches)
 
         @property
         def batch_size(self) -> int:
@@ -129,6 +132,17 @@ def experimental_adapter(iterator: Iterator) -> Any:
             return iterator.n % iterator.batch_size
 
     return Adapter()
+
+
+def _first(batches: Loader) -> Any:
+    """Return the first batch, or the first of which anything is left."""
+    epoch, first = batches._start
+    for index in range(first, len(batches)):
+        try:
+            return batches._make(epoch, index)
+        except EmptyBatchError as error:
+            problem = error
+    raise problem
 
 
 class _HostLoader(Loader):

@@ -13,18 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from .arguments import check_count, check_flag, checked_arguments
+from .arguments import check_count, checked_arguments
 from .arrays import identity_params
 from .draw import draw_keyed, draw_params
 from .errors import GpuseqError
-from .options import TransformRanges, WalkOptions
+from .options import TransformRanges
 from .order import KerasStream, keyed_permutation, num_batches, shard_indices, shard_size
 from .plan import BatchPlan
 from .sequence import Sequence
-from .sharding import resolve_shard
+from .sharding import checked_walk
 from .state import WalkState
+from .workers import renew_in_child
 
-__all__ = ["BatchIndexError", "Walk", "checked_walk"]
+__all__ = ["BatchIndexError", "Walk"]
 
 
 class Walk(Sequence):
@@ -54,7 +55,7 @@ class Walk(Sequence):
         self.shuffle = shuffle
         self.batch_index = 0
         self.total_batches_seen = 0
-        self.lock = threading.Lock()
+        self._renew()
         self.index_array: np.ndarray | None = None
         self._weights: np.ndarray | None = None
         self._by_epoch = self.walk.rng == "keyed" or self.walk.world > 1
@@ -62,38 +63,63 @@ class Walk(Sequence):
         self._served = False
         self._order_position = ""
         self._last_position = 0
+        self._foreseen: tuple[Any, tuple[np.ndarray, np.ndarray | None]] | None = None
         self._stream = KerasStream(self.seed)
         self._stream.reseed(0)
         self.index_generator = _IndexGenerator(self)
 
     _ranges: TransformRanges | None = None
     _image_size = (1, 1)
+    _stride = 1
+    """How many batches on the next one is that this process makes."""
     _file_number_limit = 0
 
     def _announce(self, current: np.ndarray, batch_index: int, *, walking: bool) -> None:
         """Tell the source what is being made and that batch `batch_index` is next: 0 of a new epoch when `walking`."""
 
     def _upcoming(self, batch_index: int, count: int, *, walking: bool) -> list[np.ndarray]:
-        """Return the sample numbers of the next batches, as far as they are decided; draws nothing."""
-        order = self.index_array
-        if walking and batch_index == 0:
-            order = self._next_order()
-        if order is None:
-            return []
-        starts = range(batch_index * self.batch_size, self.n, self.batch_size)
+        """Return the sample numbers of the next batches, into the next epoch as far as it is decided; draws nothing."""
+        begun = walking and batch_index == 0  # next() has gone over to the next epoch
+        batches: list[np.ndarray] = []
+        if self.index_array is not None and not begun:
+            batches = self._batches_of(self.index_array, batch_index, count)
+        if len(batches) < count and (walking or self._by_epoch) and self._stride == 1:
+            order = self._next_order(0 if begun else len(self) - batch_index, begun=begun)
+            if order is not None:
+                batches += self._batches_of(order, 0, count - len(batches))
+        return batches
+
+    def _batches_of(self, order: np.ndarray, first: int, count: int) -> list[np.ndarray]:
+        starts = range(first * self.batch_size, self.n, self._stride * self.batch_size)
         return [order[start : start + self.batch_size] for start in starts[:count]]
 
-    def _next_order(self) -> np.ndarray | None:
-        """Return the order that the walk's next epoch will have; None where it is not decided yet."""
+    def _next_order(self, num_left: int, *, begun: bool) -> np.ndarray | None:
+        """Return the order of the next epoch, `num_left` batches from here; None where it is not decided yet."""
+        if self.shuffle and self.seed is None:
+            return None
         if self._by_epoch:
-            return self._order()
+            return self._order() if begun else self._foresee(self._epoch + 1)[0]
         if not self.shuffle:
             return self.index_array
-        if self.seed is None:
-            return None
         stream = KerasStream(self.seed)
-        stream.reseed(self.total_batches_seen)
+        stream.reseed(self.total_batches_seen + num_left)
         return stream.permutation(self.dataset_size)
+
+    def _foresee(self, epoch: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return order and weights of an epoch by number; kept, because they are wanted again when it begins."""
+        key = (epoch, self.seed, self.shuffle)
+        if self._foreseen is None or self._foreseen[0] != key:
+            if not self.shuffle:
+                permutation = np.arange(self.dataset_size)
+            elif self.walk.rng == "keyed":
+                permutation = keyed_permutation(self.dataset_size, seed=self._seed, epoch=epoch)
+            else:
+                stream = KerasStream(self._seed)
+                stream.reseed(epoch * len(self) * self.walk.world)
+                permutation = stream.permutation(self.dataset_size)
+            part = shard_indices(permutation, self.walk.rank, self.walk.world, self.walk.remainder)
+            self._foreseen = ((epoch, self.seed, self.shuffle), part)
+        return self._foreseen[1]
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch: the same on every rank."""
@@ -145,20 +171,28 @@ class Walk(Sequence):
         return self.index_array
 
     def _set_index_array(self) -> None:
-        if not self.shuffle:
-            permutation = np.arange(self.dataset_size)
-        elif not self._by_epoch:
+        if self._by_epoch:
+            self.index_array, self._weights = self._foresee(self._epoch)
+            self._foreseen = None
+            return
+        if self.shuffle:
             permutation = self._stream.permutation(self.dataset_size)
             self._order_position = self._stream.position
-        elif self.walk.rng == "keyed":
-            permutation = keyed_permutation(self.dataset_size, seed=self._seed, epoch=self._epoch)
         else:
-            stream = KerasStream(self._seed)
-            stream.reseed(self._epoch * len(self) * self.walk.world)
-            permutation = stream.permutation(self.dataset_size)
+            permutation = np.arange(self.dataset_size)
         self.index_array, self._weights = shard_indices(
             permutation, self.walk.rank, self.walk.world, self.walk.remainder
         )
+
+    def _position_of(self, indices: np.ndarray) -> int | None:
+        """Return which batch of the current order holds these samples, in this order; None where none does."""
+        if self.index_array is None or not len(indices):
+            return None
+        for position in np.flatnonzero(self.index_array[:: self.batch_size] == indices[0]):
+            start = position * self.batch_size
+            if np.array_equal(self.index_array[start : start + self.batch_size], indices):
+                return int(position)
+        return None
 
     @property
     def _seed(self) -> int:
@@ -172,7 +206,8 @@ class Walk(Sequence):
         height, width = self._image_size
         return draw_params(stream, self._ranges or TransformRanges(), num_samples, height, width)
 
-    def _draw(self, indices: np.ndarray, position: int) -> BatchPlan:
+    def _draw(self, indices: np.ndarray, position: int | None) -> BatchPlan:
+        """Draw the numbers of batch `position` of the order; None: of samples that somebody chose."""
         height, width = self._image_size
         if self._ranges is None:
             params = identity_params(len(indices))
@@ -185,14 +220,17 @@ class Walk(Sequence):
             file_numbers = self._stream.file_numbers(len(indices), self._file_number_limit)
         weights = None
         if self._weights is not None:
-            weights = self._weights[self.batch_size * position : self.batch_size * position + len(indices)]
+            position = self._position_of(indices) if position is None else position
+            weights = np.ones(len(indices), np.float32)
+            if position is not None:
+                weights = self._weights[self.batch_size * position : self.batch_size * position + len(indices)]
         return BatchPlan(
             indices=indices.copy(),
             params=params,
             file_numbers=file_numbers,
             weights=weights,
             epoch=self._epoch if self._by_epoch else -1,
-            batch_index=position,
+            batch_index=position or 0,
             image_size=(height, width),
         )
 
@@ -342,7 +380,13 @@ class Walk(Sequence):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self.lock = threading.Lock()
+        self._renew()
+
+    def _renew(self) -> None:
+        """Begin with a lock that nobody holds: new, out of a pickle, or in a forked child."""
+        # Taken again within itself by who does two things at once: see `gpuseq.feeding.plan_at`.
+        self.lock = threading.RLock()
+        renew_in_child(self)
 
 
 class _IndexGenerator:
@@ -360,32 +404,3 @@ class _IndexGenerator:
 
 class BatchIndexError(IndexError, ValueError):
     """A batch index outside the epoch: an IndexError to Python, a ValueError to code written for Keras."""
-
-
-def checked_walk(
-    batch_size: object,
-    shuffle: object,
-    seed: object,
-    *,
-    rng: object = "keras",
-    shard: tuple[int, int] | str | None = None,
-    remainder: object = "pad",
-    **_: object,  # those of `Sequence`
-) -> WalkOptions:
-    """Check what an iterator can be told about its walk before it is known how many samples there are."""
-    check_count("batch_size", batch_size, or_none=False)
-    check_flag("shuffle", shuffle)
-    _check_seed(seed)
-    rank, world = resolve_shard(shard)
-    if world > 1 and seed is None:
-        raise ValueError(f"shard=({rank}, {world}) needs a seed: every rank must draw the same order. Pass seed=...")
-    return WalkOptions.parse(rng, rank, world, remainder)
-
-
-def _check_seed(seed: object) -> None:
-    if seed is None:
-        return
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
-        raise TypeError(f"seed must be an integer or None; got {seed!r} of type {type(seed).__name__}")
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"seed must be from 0 to 2**32 - 1; got {seed!r}")

@@ -220,6 +220,26 @@ def test_how_files_are_read_changes_no_batch(arguments: dict[str, Any], tree: Pa
     wanted.close()
 
 
+@pytest.mark.parametrize("class_mode", ["sparse", "categorical"])
+def test_labels_are_looked_up_once_per_batch(class_mode: str, tree: Path) -> None:
+    """They are made while somebody waits for the batch."""
+
+    class Counted(np.ndarray):
+        def __getitem__(self, index: Any) -> Any:
+            looked_up.append(index)
+            return super().__getitem__(index)
+
+    generator = gpuseq.ImageDataGenerator(device="cpu")
+    options = {"target_size": (8, 8), "batch_size": 5, "seed": 2, "class_mode": class_mode, "verbose": False}
+    batches, alone = (generator.flow_from_directory(tree, **options) for _ in range(2))
+    looked_up: list[Any] = []
+    batches.classes = batches.classes.view(Counted)
+    _, labels = next(batches)
+    assert type(labels) is np.ndarray
+    assert_same(labels, next(alone)[1])
+    assert len(looked_up) == 1
+
+
 def test_threads_may_share_next(tree: Path) -> None:
     with quiet():
         iterator = gpuseq.ImageDataGenerator(**AUGMENT, device="cpu").flow_from_directory(

@@ -143,6 +143,22 @@ def test_shards_cover_and_are_equally_long(
             assert set(weighted.values()) == {1}
 
 
+def test_weights_of_batches_made_as_keras_2_makes_them() -> None:
+    """Sample numbers from ``index_generator``, the batch from the hook: a repeated sample still has weight 0."""
+    options = {"shard": (1, 2), "remainder": "exact"}
+    by_hook, by_next = flow(11, **options), flow(11, **options)
+    weights = []
+    for _ in range(2):
+        indices = next(by_hook.index_generator)
+        weights.append(by_hook._get_batches_of_transformed_samples(indices)[2].tolist())
+        assert weights[-1] == next(by_next)[2].tolist()
+    assert weights == [[1, 1, 1, 1], [1, 0]]
+    chosen = by_hook._get_batches_of_transformed_samples(np.array([10, 3, 5, 4, 1]))
+    assert chosen[2].tolist() == [1, 1, 1, 1, 1]
+    chosen = by_hook._get_batches_of_transformed_samples(np.array([indices[0], 2]))
+    assert chosen[2].tolist() == [1, 1]
+
+
 @settings(max_examples=60)
 @given(
     n=st.integers(1, 37),
@@ -238,6 +254,88 @@ def test_files_each_once_with_and_without_reading_ahead(folder: Path, prefetch: 
             assert np.array_equal(x, wanted_x)
             assert np.array_equal(y, wanted_y)
     loader.close()
+
+
+def decoded_ahead(iterator: DirectoryIterator) -> list[bool]:
+    """Note, of each batch that will be fetched, whether it was begun before."""
+    found: list[bool] = []
+    source: Any = iterator._source
+    fetch = source.fetch
+
+    def watched(indices: np.ndarray) -> Any:
+        found.append(indices.tobytes() in source._pending)
+        return fetch(indices)
+
+    source.fetch = watched
+    return found
+
+
+WAYS = {
+    "loader": Loader,
+    "to_device": lambda iterator: to_device(iterator, 0, 0, device="cpu"),
+    "next": lambda iterator: [next(iterator) for _ in range(len(iterator))],
+}
+
+
+@pytest.mark.parametrize("options", [{"rng": "keras"}, {"rng": "keyed"}, {"shuffle": False}, {"shard": (1, 2)}])
+@pytest.mark.parametrize("prefetch", [1, 3])
+@pytest.mark.parametrize("way", WAYS)
+def test_the_first_files_of_an_epoch_are_decoded_in_the_one_before(
+    folder: Path, way: str, prefetch: int, options: dict[str, Any]
+) -> None:
+    """Only the very first batch of all is decoded while somebody waits for it; and nothing twice."""
+    iterator = from_folder(folder, prefetch=prefetch, **options)
+    found = decoded_ahead(iterator)
+    loads: list[Any] = []
+    load = iterator._source._load
+    iterator._source._load = lambda indices: loads.append(indices) or load(indices)
+    alone = Loader(from_folder(folder, prefetch=0, **options))
+    batches = WAYS[way](iterator) if way != "next" else None
+    for _ in range(3):
+        epoch = WAYS[way](iterator) if batches is None else batches
+        assert np.array_equal(np.concatenate([y for _, y in epoch]), np.concatenate([y for _, y in alone]))
+    iterator.close()
+    assert found == [False] + [True] * (len(found) - 1)
+    assert len(loads) <= len(found) + prefetch
+
+
+def test_looking_into_the_next_epoch_draws_nothing(folder: Path) -> None:
+    """Without a seed the numbers are those of NumPy's global stream, which the next draw must find as it was."""
+    positions = []
+    for prefetch in (0, 4):
+        np.random.seed(6)
+        own = generator(**GEOMETRY)
+        files = own.flow_from_directory(folder, (8, 8), batch_size=3, verbose=False, class_mode=None, prefetch=prefetch)
+        for _ in range(len(files) + 2):
+            next(files)
+        files.close()
+        positions.append(np.random.random_sample())
+    assert positions[0] == positions[1]
+
+
+def test_a_worker_process_decodes_ahead_what_it_will_make(folder: Path) -> None:
+    """Of two workers each makes every second batch, and announces no other."""
+    iterator = from_folder(folder, prefetch=2)
+    announced: list[list[int]] = []
+    source: Any = iterator._source
+    expect = source.expect
+
+    def watched(upcoming: Any, current: Any = None) -> None:
+        announced.append([indices.tolist() for indices in upcoming])
+        expect(upcoming, current)
+
+    source.expect = watched
+    alone = from_folder(folder, prefetch=0)
+    alone.set_epoch(0)
+    made = [alone.plan_batch(index).indices.tolist() for index in range(len(alone))]
+
+    class Part(Loader):
+        def _part(self) -> tuple[int, int]:
+            return 1, 2
+
+    assert len(list(Part(iterator))) == 3
+    iterator.close()
+    assert announced == [[made[3], made[5]], [made[5]], []]
 
 
 RESUME = """

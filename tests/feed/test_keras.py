@@ -78,7 +78,8 @@ def test_fit_decodes_each_file_once_per_epoch(tmp_path: Path) -> None:
     decoded.clear()
     model.fit(flow, epochs=3, verbose=0)
     flow.close()
-    assert sorted(decoded) == sorted(3 * list(range(20)))
+    assert sorted(decoded[:60]) == sorted(3 * list(range(20)))
+    assert len(decoded) <= 60 + 2 * 3, "the epoch that might have followed begins with two batches"
 
 
 # The bookkeeping.

@@ -102,6 +102,44 @@ def test_parent_and_child_both_go_on(folder: Path, run_script: Run) -> None:
     assert "both" in run_script(FORK, str(folder)).stdout
 
 
+HELD = (
+    FLOW
+    + """
+from gpuseq.fitwalk import FitWalk
+warnings.simplefilter("ignore")
+class Numbers(gpuseq.Sequence):
+    def __len__(self): return 3
+    def __getitem__(self, index): return np.full(2, index)
+files, fit, batches = flow(sys.argv[1]), FitWalk(), gpuseq.to_device(Numbers(), device="cpu")
+next(files), batches[0]
+held, done = threading.Event(), threading.Event()
+def hold():
+    with files.lock, fit._lock, batches._lock:
+        held.set()
+        done.wait()
+thread = threading.Thread(target=hold)
+thread.start()
+held.wait()
+child = os.fork()
+if child == 0:
+    signal.alarm(30)
+    assert len(next(files)[1]) == 4
+    assert fit.take(2) == (0, 0)
+    assert batches[1].tolist() == [1, 1]
+    os._exit(7)
+status = os.waitpid(child, 0)[1]
+done.set()
+thread.join()
+assert os.waitstatus_to_exitcode(status) == 7, status
+print("free")
+"""
+)
+
+
+def test_a_child_does_not_wait_for_a_lock_that_a_thread_of_its_parent_holds(folder: Path, run_script: Run) -> None:
+    assert "free" in run_script(HELD, str(folder)).stdout
+
+
 PICKLE = (
     FLOW
     + """

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpuseq import Sequence, feeding
+from gpuseq import ImageDataGenerator, Sequence, feeding
 from gpuseq.feeding import map_arrays, to_device
 from tests.feed.samples import generator, numbered
 
@@ -133,6 +133,36 @@ def test_an_exception_comes_at_its_batch(workers: int) -> None:
     with pytest.raises(StopIteration):
         next(walk)
     wait_for_no_threads()
+
+
+def test_an_exception_by_index_stops_the_threads() -> None:
+    batches = to_device(Counted(9, fail_at=4), 2, 3, device="cpu")
+    assert [int(batches[index]["x"][0][0]) for index in range(4)] == [0, 1, 2, 3]
+    with pytest.raises(KeyError, match="batch 4 is bad"):
+        batches[4]
+    wait_for_no_threads()
+    assert int(batches[5]["x"][0][0]) == 5
+
+
+def test_iterators_do_not_wait_for_each_other() -> None:
+    """One that draws for long, in a user's get_random_transform, holds up itself and nobody else."""
+    entered, leave, was_let = threading.Event(), threading.Event(), []
+
+    class Slow(ImageDataGenerator):
+        def get_random_transform(self, img_shape: Any, seed: Any = None) -> Any:
+            entered.set()
+            was_let.append(leave.wait(10))
+            return super().get_random_transform(img_shape, seed)
+
+    slow = Slow(rotation_range=5, device="cpu", conventions="corrected").flow(numbered(2), batch_size=1, seed=1)
+    quick = generator().flow(numbered(2), batch_size=1, seed=1)
+    thread = threading.Thread(target=feeding.plan_at, args=(slow, 0, 0))
+    thread.start()
+    assert entered.wait(10)
+    feeding.plan_at(quick, 0, 0)
+    leave.set()
+    thread.join()
+    assert was_let == [True]
 
 
 @pytest.mark.parametrize("how", ["close", "drop", "end"])

@@ -134,6 +134,38 @@ def test_set_epoch_keeps_a_resumed_place() -> None:
     assert got == [epochs[1][6:], epochs[2]]
 
 
+@pytest.mark.parametrize("under_way", [0, 2, 4])
+def test_set_epoch_keeps_a_place_resumed_in_the_same_process(under_way: int) -> None:
+    """Of a loader that has made batches before; once a batch was made, set_epoch is a new start again."""
+    whole = loader(flow())
+    epochs = [labels(whole) for _ in range(2)]
+    batches = loader(flow())
+    walk = iter(batches)
+    next(walk), next(walk)
+    state = batches.state_dict()
+    for _ in range(under_way):
+        next(iter(batches) if under_way == 4 else walk)
+    batches.load_state_dict(state)
+    batches.sampler.set_epoch(0)
+    batches.sampler.set_epoch(0)
+    walk = iter(batches)
+    assert labels([next(walk)]) == epochs[0][6:9]
+    batches.sampler.set_epoch(0)
+    assert labels(batches) == epochs[0]
+    batches.load_state_dict(state)
+    batches.sampler.set_epoch(1)
+    assert labels(batches) == epochs[1]
+
+
+def test_a_state_after_the_last_batch_is_the_start_of_the_next_epoch() -> None:
+    whole = loader(flow())
+    epochs = [labels(whole) for _ in range(2)]
+    batches = loader(flow())
+    batches.load_state_dict(batches.state_dict() | {"epoch": 0, "batch_index": 4})
+    assert batches.epoch == 1
+    assert labels(batches) == epochs[1]
+
+
 def test_under_a_data_loader() -> None:
     whole = loader(flow())
     epochs = [labels(whole) for _ in range(3)]

@@ -1,0 +1,202 @@
+"""Bad files that leave nothing of a batch: passes go on without it, each good file is met once, states stay right."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gpuseq import ImageFileError, to_device
+from gpuseq.feeding import plan_at
+from gpuseq.fitwalk import FitWalk
+from gpuseq.loader import Loader
+from tests.feed.samples import generator
+
+NUM_FILES = 8
+BAD = {2, 7}
+GOOD = sorted(set(range(NUM_FILES)) - BAD)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a folder of eight files, of which two are bad, whose pixels are their numbers."""
+    (tmp_path / "files" / "one").mkdir(parents=True)
+    for number in range(NUM_FILES):
+        path = tmp_path / "files" / "one" / f"{number}.png"
+        if number in BAD:
+            path.write_bytes(b"not a picture")
+        else:
+            Image.fromarray(np.full((8, 8, 3), number, np.uint8)).save(path)
+    return tmp_path / "files"
+
+
+def flow(folder: Path, own: Any = None, **options: Any) -> Any:
+    own = generator() if own is None else own
+    options = {"batch_size": 1, "seed": 1, "class_mode": None, "verbose": False, "on_error": "skip"} | options
+    return own.flow_from_directory(folder, (8, 8), **options)
+
+
+def numbers(batches: Any) -> list[int]:
+    """Return the files that batches of x, or of (x,), show."""
+    shown: list[int] = []
+    for batch in batches:
+        images = batch[0] if isinstance(batch, tuple) else batch
+        shown.extend(np.asarray(images)[:, 0, 0, 0].astype(int).tolist())
+    return shown
+
+
+def wanted(folder: Path, epoch: int, **options: Any) -> list[int]:
+    """Return the good files of an epoch in its order, as plans have it."""
+    walk = flow(folder, **options)
+    plans = (plan_at(walk, epoch, index) for index in range(len(walk)))
+    return [number for plan in plans for number in plan.indices.tolist() if number not in BAD]
+
+
+@pytest.mark.parametrize("policy", ["skip", "substitute", lambda path, error: None])
+@pytest.mark.parametrize("rng", ["keras", "keyed"])
+def test_a_loader_passes_over_a_batch_of_which_nothing_is_left(folder: Path, rng: str, policy: Any) -> None:
+    batches = Loader(flow(folder, rng=rng, on_error=policy))
+    for epoch in range(3):
+        assert batches.epoch == epoch
+        assert numbers(batches) == wanted(folder, epoch, rng=rng)
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+def test_to_device_passes_over_it(folder: Path, workers: int) -> None:
+    batches = to_device(flow(folder), 2, workers, device="cpu")
+    for epoch in range(3):
+        assert numbers(batches) == wanted(folder, epoch)
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+def test_by_index_it_is_an_error_and_the_next_are_made_ahead_all_the_same(folder: Path, workers: int) -> None:
+    batches = to_device(flow(folder, shuffle=False), 2, workers, device="cpu")
+    found = []
+    for index in range(NUM_FILES):
+        if index in BAD:
+            with pytest.raises(ImageFileError, match=f"{index}.png"):
+                batches[index]
+        else:
+            found.append(batches[index])
+            assert batches._ahead is not None
+            assert (batches._ahead._executor is None) == (workers == 0)
+    assert numbers(found) == GOOD
+    batches.close()
+
+
+@pytest.mark.parametrize("stop", range(2 * len(GOOD) + 1))
+def test_a_state_knows_what_was_passed_over(folder: Path, stop: int) -> None:
+    first = Loader(flow(folder))
+    done: list[Any] = []
+    state = first.state_dict()
+    while len(done) < stop:
+        for batch in first:
+            done.append(batch)
+            state = first.state_dict()
+            if len(done) == stop:
+                break
+    second = Loader(flow(folder))
+    second.load_state_dict(json.loads(json.dumps(state)))
+    rest: list[Any] = []
+    while len(done) + len(rest) < 3 * len(GOOD):
+        rest.extend(second)
+    assert numbers(done + rest) == [number for epoch in range(3) for number in wanted(folder, epoch)]
+
+
+@pytest.mark.parametrize("feed", [Loader, lambda walk: to_device(walk, device="cpu")], ids=["loader", "to_device"])
+def test_ranks_that_would_have_fewer_batches_are_told(folder: Path, feed: Callable[[Any], Any]) -> None:
+    """A rank that is a batch short leaves the others waiting for it, for ever."""
+    with pytest.raises(ImageFileError, match=r"7\.png.*shard=\(1, 2\).*gpuseq check"):
+        list(feed(flow(folder, shard=(1, 2), shuffle=False)))
+
+
+@pytest.mark.parametrize("feed", [Loader, lambda walk: to_device(walk, device="cpu")], ids=["loader", "to_device"])
+def test_an_epoch_of_nothing_is_an_error(folder: Path, feed: Callable[[Any], Any]) -> None:
+    for number in GOOD:
+        (folder / "one" / f"{number}.png").write_bytes(b"")
+    with pytest.raises(ImageFileError, match=r"\.png"):
+        list(feed(flow(folder)))
+
+
+def test_bad_files_are_listed_where_they_are_the_last_batch(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    list(Loader(flow(folder, shuffle=False)))
+    assert "2.png" in caplog.text
+    assert "7.png" in caplog.text
+
+
+# Keras, which has been promised a number of batches.
+
+
+def test_the_place_is_filled_by_the_next_batch_of_the_walk() -> None:
+    walk = FitWalk()
+    walk.handed_out = deque()
+    walk.opened()
+    first = walk.take(3)
+    second = walk.pass_over(walk.take(3), 3)
+    third = walk.take(3)
+    assert [first, second, third] == [(0, 0), (0, 2), (1, 0)]
+    assert list(walk.handed_out) == [first, second, third]
+    assert walk.stands_in(1)
+    walk.opened()
+    assert walk.take(3) == (1, 1)
+
+
+@pytest.mark.keras
+@pytest.mark.parametrize("to_keras", [False, True])
+def test_fit_gets_as_many_batches_as_it_counts_on(folder: Path, to_keras: bool, tmp_path: Path) -> None:
+    """Each good file once per epoch of the walk, which ends earlier than Keras'; SaveState goes on from there."""
+    keras = pytest.importorskip("keras")
+    gk = pytest.importorskip("gpuseq.keras")
+    seen: list[int] = []
+
+    def data() -> Any:
+        if to_keras:
+            return flow(folder, class_mode="input").to_keras()
+        return flow(folder, gk.ImageDataGenerator(device="cpu"), class_mode="input")
+
+    def fit(batches: Any, epochs: int) -> None:
+        with keras.device("cpu"):
+            network = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(3, 1)])
+            network.compile("sgd", "mse")
+            network.fit(batches, epochs=epochs, verbose=0, callbacks=[gk.SaveState(batches, tmp_path / "state.json")])
+
+    def watch(batches: Any) -> None:
+        source = getattr(batches, "source", batches)
+        replay = source.replay
+
+        def watched(plan: Any) -> Any:
+            batch = replay(plan)
+            seen.extend(numbers([batch]))
+            return batch
+
+        source.replay = watched
+
+    batches = data()
+    assert len(batches) == NUM_FILES
+    watch(batches)
+    fit(batches, 3)
+    stream = [number for epoch in range(6) for number in wanted(folder, epoch)]
+    assert seen[-3 * NUM_FILES :] == stream[: 3 * NUM_FILES]  # before them a trial, put back
+    seen.clear()
+    resumed = data()
+    resumed.load_state_dict(json.loads((tmp_path / "state.json").read_text()))
+    watch(resumed)
+    fit(resumed, 1)
+    assert seen[-NUM_FILES:] == stream[3 * NUM_FILES : 4 * NUM_FILES]
+
+
+@pytest.mark.frameworks("tensorflow")
+def test_a_tf_dataset_is_that_much_shorter(folder: Path) -> None:
+    from gpuseq.tensorflow import as_dataset, loader
+
+    dataset = as_dataset(flow(folder))
+    for epoch in range(2):
+        assert numbers(dataset) == wanted(folder, epoch)
+    assert numbers(loader(flow(folder))) == wanted(folder, 0)
+    assert int(as_dataset(flow(folder, on_error="raise", shuffle=False)).cardinality()) == NUM_FILES
