@@ -101,7 +101,7 @@ def on_files(epochs: int, count: int = 300, size: int = 96) -> dict[str, Any]:
 def main() -> int:
     """Run both, print a JSON line, return 1 if anything was wrong."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.stress", description=__doc__)
-    parser.add_argument("--iterations", type=int, default=200)
+    parser.add_argument("--iterations", type=int, default=120)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, to try it out")
     options = parser.parse_args()

@@ -55,12 +55,12 @@ def walk(flow: Any) -> int:
 def test_an_array(cuda: Any) -> None:
     made = generator("cuda", **GEOMETRY, featurewise_center=True, samplewise_center=True)
     made.fit(np.ones((4, 8, 8, 3), np.float32))
-    assert walk(made.flow(np.ones((16, 8, 8, 3), np.uint8), np.arange(16.0), batch_size=4, seed=1)) > 100
+    assert walk(made.flow(np.ones((16, 8, 8, 3), np.uint8), np.arange(16.0), batch_size=4, seed=1)) > 20
 
 
 @pytest.mark.parametrize(("cache", "decoder"), FOLDERS)
 def test_a_folder(cuda: Any, tmp_path: Path, cache: str | None, decoder: str) -> None:
-    assert walk(open_flow(tmp_path / "tree", cache, decoder)) > 100
+    assert walk(open_flow(tmp_path / "tree", cache, decoder)) > 20
 
 
 @pytest.mark.parametrize("decoder", ["pillow", "nvimgcodec"])
