@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,10 @@ import numpy as np
 from .arrays import Array
 from .compat import array_module, on_device, require
 from .errors import DeviceError, EmptyBatchError, GpuseqError, MissingDependencyError
+from .explain import peek
 from .feeding import map_arrays
 from .fitwalk import FitWalk
+from .iterators import Iterator
 from .streams import host_array, jax_array, torch_memory, torch_tensor
 
 __all__ = ["PY_DATASET", "FitDataset", "backend", "class_weights", "join_tf_keras", "keras", "state_at"]
@@ -146,11 +149,24 @@ class FitDataset:
                     walk.go_to(*self._start())
                 batch = self._next_of(walk, index)
             else:
-                batch = self._plain(index)
+                batch = self._sampled(walk, index)
             batch = self._weighted(self._tupled(batch))
             if taker == "torch":
                 return map_arrays(lambda array: torch_tensor(array, blocks), batch)
             return map_arrays(jax_array if taker == "jax" else host_array, batch)
+
+    def _sampled(self, walk: FitWalk, index: int) -> Any:
+        """Return batch `index`; where nothing is left of it, and TensorFlow wants to see shapes, another one."""
+        try:
+            return self._plain(index)
+        except EmptyBatchError:
+            source = getattr(self, "source", self)
+            if not walk.is_opening or not isinstance(source, Iterator):
+                raise
+            for other in range(len(source)):
+                with suppress(EmptyBatchError):
+                    return source.replay(peek(source, other))
+            raise
 
     def _next_of(self, walk: FitWalk, index: int) -> Any:
         """Return the next batch of a walk of which anything is left once bad files are passed over."""

@@ -50,6 +50,11 @@ class FitWalk:
         self._opened = True
         self._unreset = self._unreset or not self.inside
 
+    @property
+    def is_opening(self) -> bool:
+        """Whether Keras has asked for the number of batches, and no epoch has begun since."""
+        return self._unreset and not self.inside
+
     def begin(self) -> None:
         """Note an ``on_epoch_begin``."""
         self._on_trial = self._unreset or self.inside  # inside: the last epoch was interrupted
