@@ -293,7 +293,7 @@ def _add_check(subparsers: Any) -> None:
           gpuseq check photos/ --quiet | xargs -d '\\n' rm -i     the bad paths alone, one per line
         """,
     )
-    parser.add_argument("directory", metavar="DIR", help="a folder of pictures")
+    parser.add_argument("directory", metavar="DIR", help="a folder of pictures, or a URL such as s3://bucket/train")
     parser.add_argument("--quiet", action="store_true", help="print the paths of bad files and nothing else")
     _add_json(parser)
 

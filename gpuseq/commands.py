@@ -138,14 +138,21 @@ def preview(arguments: argparse.Namespace) -> int:
 def check(arguments: argparse.Namespace) -> int:
     """Decode every file; 1 where one fails."""
     from .decode import check_files
-    from .folder import open_folder
+    from .folder import SUFFIXES, open_folder
+    from .readers import is_url
+    from .scan import list_images
 
-    folder = open_folder(arguments.directory)
-    paths = [str(file) for file in folder.files]
+    if is_url(arguments.directory):
+        root = arguments.directory.rstrip("/")
+        paths = [f"{root}/{name}" for name in list_images(root, tuple(sorted(SUFFIXES)), follow_links=False)]
+        if not paths:
+            raise FileNotFoundError(f"no picture in {root!r} or below")
+    else:
+        paths = [str(file) for file in open_folder(arguments.directory).files]
     outcomes = check_files(paths, progress=sys.stderr.isatty())
     bad = {path: reason for path, reason in outcomes if reason is not None}
     if arguments.json:
-        _print_json({"folder": folder.path, "num_files": len(paths), "bad": bad})
+        _print_json({"folder": arguments.directory, "num_files": len(paths), "bad": bad})
     elif arguments.quiet:
         print("".join(f"{path}\n" for path in bad), end="")
     else:

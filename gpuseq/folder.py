@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .readers import is_url
+
 __all__ = ["Folder", "open_folder", "pick", "shipped_photos"]
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".tif", ".tiff"})
@@ -62,8 +64,10 @@ def open_folder(path: str | os.PathLike[str]) -> Folder:
     FileNotFoundError
         If `path` does not exist, or no picture is in it.
     ValueError
-        If `path` is a file whose suffix is not on Keras' white list.
+        If `path` is a file whose suffix is not on Keras' white list, or a URL.
     """
+    if is_url(os.fspath(path)):
+        raise ValueError(f"{path!r} is a URL; this takes a folder on a local disk, and `gpuseq check` takes both")
     root = Path(path).expanduser().resolve()
     accepted = " ".join(sorted(suffix[1:] for suffix in SUFFIXES))
     if root.is_file():

@@ -358,6 +358,23 @@ def test_check_names_each_bad_file_with_its_reason(capsys: pytest.CaptureFixture
     assert capsys.readouterr().out.splitlines() == list(answer["bad"])
 
 
+def test_check_takes_urls_and_the_others_say_that_they_do_not(
+    capsys: pytest.CaptureFixture[str], photos: Path, tmp_path: Path
+) -> None:
+    store = pytest.importorskip("fsspec").filesystem("memory")
+    (photos / "dogs" / "empty.jpg").touch()
+    for path in photos.rglob("*.jpg"):
+        store.pipe(f"/checked/{path.relative_to(photos)}", path.read_bytes())
+    answer = run_json(capsys, "check", "memory://checked/", code=1)
+    assert list(answer["bad"]) == ["memory://checked/dogs/empty.jpg"]
+    assert answer["num_files"] == len(list(photos.rglob("*.jpg")))
+    store.rm("/checked", recursive=True)
+    assert main(["check", "memory://checked"]) != 0
+    assert "memory://checked" in capsys.readouterr().err
+    assert main(["preview", "memory://checked", "--out", str(tmp_path / "sheet.png")]) != 0
+    assert "is a URL" in capsys.readouterr().err
+
+
 # fit
 
 
