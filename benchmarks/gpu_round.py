@@ -61,6 +61,7 @@ def _suite(name: str, limit_s: float, seconds: float, rounds: int) -> Step:
 
 
 # What matters most comes first: a short visit to a GPU should still say whether the kernels are right.
+_KERNELS = ("tests/cuda/test_gpu_catalogue.py", "tests/cuda/test_gpu_walks.py")
 STEPS = (
     Step("tests", 190, ("-m", "benchmarks.gpu_tests")),
     Step("races", 45, ("-m", "benchmarks.stress")),
@@ -70,6 +71,8 @@ STEPS = (
     _suite("feed", 45, 1, 5),
     _suite("folder", 70, 1, 5),
 )
+ON_DEMAND = (Step("memcheck", 500, ("-m", "benchmarks.gpu_tests", "--memcheck", "--processes", "4", *_KERNELS)),)
+"""Only where they are named."""
 
 
 def plan(done: Sequence[str], only: Sequence[str] = ()) -> list[Step]:
@@ -82,7 +85,8 @@ def plan(done: Sequence[str], only: Sequence[str] = ()) -> list[Step]:
     only : sequence of str
         If not empty, just these.
     """
-    return [step for step in STEPS if step.name not in done and (not only or step.name in only)]
+    steps = STEPS + tuple(step for step in ON_DEMAND if step.name in only)
+    return [step for step in steps if step.name not in done and (not only or step.name in only)]
 
 
 def main(arguments: list[str] | None = None, problem: Callable[[], str | None] = gpu_problem) -> int:
@@ -99,10 +103,10 @@ def main(arguments: list[str] | None = None, problem: Callable[[], str | None] =
     parser.add_argument(
         "--only",
         nargs="+",
-        choices=[step.name for step in STEPS],
+        choices=[step.name for step in (*STEPS, *ON_DEMAND)],
         default=[],
         metavar="STEP",
-        help=f"of {', '.join(step.name for step in STEPS)}: these, whether or not they have run",
+        help=f"of {', '.join(step.name for step in (*STEPS, *ON_DEMAND))}: these, whether or not they have run",
     )
     parser.add_argument("--fresh", action="store_true", help="begin again: forget what OUT has")
     parser.add_argument(
@@ -157,13 +161,13 @@ def main(arguments: list[str] | None = None, problem: Callable[[], str | None] =
 
 
 def _run(step: Step, out: Path, *, rehearse: bool = False, peers: Sequence[str] | None = None) -> bool:
-    reports = out.with_name(f"{out.stem}-tests")
+    reports = out.with_name(f"{out.stem}-{step.name}")
     command = [sys.executable, *step.command]
     if step.is_suite:
         command += ["--json", str(out), "--budget", str(step.limit_s), *(["--smoke"] if rehearse else [])]
         command += ["--seconds", "0.02", "--rounds", "1"] if rehearse else []
         command += [] if peers is None else ["--peers", *peers]
-    elif step.name == "tests":
+    elif "benchmarks.gpu_tests" in step.command:
         command += ["--reports", str(reports)]
     elif rehearse:
         command += ["--smoke", "--iterations", "2", "--epochs", "2"]
@@ -186,7 +190,7 @@ def _run(step: Step, out: Path, *, rehearse: bool = False, peers: Sequence[str] 
         print(f"{step.name}: stopped after {time.monotonic() - started:.0f} s", file=sys.stderr)
     if not step.is_suite:
         print(text[-20_000:], file=sys.stderr, flush=True)
-        check = _check(status, text, time.monotonic() - started, reports if step.name == "tests" else None)
+        check = _check(status, text, time.monotonic() - started, reports)
         result = read(out)
         # One that was stopped is tried again next time, but what it had found is kept.
         result["checks" if status != 124 else "stopped"] = {
@@ -211,10 +215,10 @@ def _environ(rehearse: bool) -> dict[str, str]:
     return environ
 
 
-def _check(status: int, text: str, seconds: float, reports: Path | None) -> dict[str, Any]:
+def _check(status: int, text: str, seconds: float, reports: Path) -> dict[str, Any]:
     last = (text.strip().splitlines() or [""])[-1]
     found: dict[str, Any] = {}
-    if reports is not None and any(reports.glob("report-*.json")):
+    if any(reports.glob("report-*.json")):
         found = merged(reports)
         said: Any = {name: found[name] for name in COUNTS}
     else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 from gpuseq.compat import cpu_count
 
+from . import REHEARSES
 from .environment import ROOT
 
 __all__ = ["folders", "main", "merged"]
@@ -66,8 +68,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_tests", description=__doc__)
     parser.add_argument("--reports", type=Path, required=True, metavar="FOLDER", help="for reports, JUnit's and output")
     parser.add_argument("--processes", type=int, default=max(1, min(8, cpu_count() // 2)), help="default %(default)s")
+    parser.add_argument(
+        "--memcheck", action="store_true", help="under compute-sanitizer, each array in memory of its own; slow"
+    )
     parser.add_argument("tests", nargs="*", default=folders(), help="files or folders; all of them by default")
     options = parser.parse_args(arguments)
+    prefix, more = [sys.executable], []
+    if options.memcheck:
+        sanitizer = shutil.which("compute-sanitizer")
+        if sanitizer is None or REHEARSES:
+            print(json.dumps("not run: there is no compute-sanitizer on PATH" if not REHEARSES else "not rehearsed"))
+            return 0
+        prefix = [sanitizer, "--tool", "memcheck", "--error-exitcode", "9", "--print-limit", "20", *prefix]
+        more = ["-p", "benchmarks.no_pool"]
     reports: Path = options.reports.resolve()
     reports.mkdir(parents=True, exist_ok=True)
     for stale in [*reports.glob("report-*.json"), *reports.glob("junit-*.xml"), *reports.glob("output-*.txt")]:
@@ -78,7 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
             "GPUSEQ_SUITE_REPORT": str(reports / f"report-{number}.json"),
             "GPUSEQ_SUITE_PART": f"{number}/{options.processes}",
         }
-        command = [sys.executable, *PYTEST, f"--junit-xml={reports / f'junit-{number}.xml'}", *options.tests]
+        command = [*prefix, *PYTEST, *more, f"--junit-xml={reports / f'junit-{number}.xml'}", *options.tests]
         output = (reports / f"output-{number}.txt").open("w", encoding="utf-8")
         with output:
             process = subprocess.Popen(command, cwd=ROOT, env=os.environ | report, stdout=output, stderr=output)

@@ -152,9 +152,9 @@ def _at_most(rows: list[Row], suite: str, case: str, contender: str, aim: float,
 
 
 def _share(rows: list[Row]) -> Outcome:
-    what, aim = "fused kernel, batch of 256, float32", "at least 50 % of the copy's bandwidth"
+    what, aim = "fused kernel, batch of 256, float32, channels_first", "at least 50 % of the copy's bandwidth"
     for row in rows:
-        if row["suite"] == "kernel" and row["contender"].startswith("rotation") and "median" in row:
+        if (row["suite"], row["contender"]) == ("kernel", "the same, channels_first") and "median" in row:
             share = row["at"]["share_of_copy"]
             return Outcome(what, aim, f"{100 * share:.0f} %", share >= 0.5)
     return Outcome(what, aim, "not measured", None)

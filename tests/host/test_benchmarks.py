@@ -255,7 +255,7 @@ def test_a_gpu_round_has_its_own_targets_and_checks() -> None:
     text = table.tables([made])
     assert "GPU round has not run" not in text
     assert "- tests: **FAILED** in 2 s: 1 failed" in text
-    assert "| fused kernel, batch of 256, float32 |" in text
+    assert "| fused kernel, batch of 256, float32, channels_first |" in text
 
 
 def test_a_busy_machine_is_marked() -> None:
@@ -387,6 +387,25 @@ def test_the_gpus_tests_are_shared_out_and_their_reports_put_together(
     (failure,) = gpu_tests.merged(reports)["failures"]
     assert "test_many[4]" in failure["test"]
     assert len(list(reports.glob("junit-*.xml"))) == 3
+
+
+def test_the_sanitizer_is_put_before_the_tests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("cupy")
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (tmp_path / "test_it.py").write_text("import pytest\n@pytest.mark.gpu\ndef test_it(): pass\n")
+    arguments = ["--reports", str(tmp_path / "reports"), "--processes", "1", "--memcheck", str(tmp_path)]
+    monkeypatch.setenv("PATH", str(folder))
+    assert gpu_tests.main(arguments) == 0
+    assert "no compute-sanitizer" in capsys.readouterr().out
+    sanitizer = folder / "compute-sanitizer"
+    sanitizer.write_text(f'#!/bin/sh\necho "$@" >{tmp_path}/asked\nshift 6\n"$@"\nexit 9\n')
+    sanitizer.chmod(0o755)
+    assert gpu_tests.main(arguments) == 1
+    assert "--tool memcheck" in (tmp_path / "asked").read_text()
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["passed"] == 1
 
 
 def test_what_is_killed_has_left_its_findings(tmp_path: Path) -> None:
