@@ -144,6 +144,15 @@ def test_single_images() -> None:
         assert_equal_but_on_device(got, wanted, "cuda:1", atol=1e-4)
 
 
+def test_process() -> None:
+    params = draw_params(4, 9, 9)
+    for arguments in ({}, {"preprocessing_function": lambda image: image * 0.5}, {"interpolation_order": 3}):
+        made = [generator(name, **arguments) for name in ("cpu", "cuda:1")]
+        rows = np.array([3, 1, 0, 7])
+        wanted, got = made[0].process(DATA, params, rows), made[1].process(there(DATA), params, rows)
+        assert_equal_but_on_device(got, wanted, "cuda:1", atol=1e-3)
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "int32", "float32"])
 def test_arrays_that_are_there_already(dtype: str) -> None:
     data = DATA.astype(dtype)
