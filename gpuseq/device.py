@@ -68,7 +68,7 @@ class _Ring:
         if slot is None:
             return _Slot(max(num_bytes, 1 << 15))
         slot.event.synchronize()
-        return slot if slot.num_bytes >= num_bytes else _Slot(num_bytes + num_bytes // 4)
+        return slot if slot.num_bytes >= num_bytes else _Slot(max(num_bytes, min(num_bytes * 5 // 4, CHUNK_BYTES)))
 
     def give(self, slot: _Slot) -> None:
         self._slots.append(slot)

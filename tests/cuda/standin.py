@@ -66,10 +66,28 @@ class RawKernel:
             else:
                 assert isinstance(value, np.generic), f"{parameter} of {self.name} is a {type(value)}"
                 plain.append(None if kind == "pointer" else value)
-        # The kernels read all but the last array, `out`; the reductions write their last one, too.
-        standin_array.use(f"kernel {self.name}", arrays[:-1], arrays[-1:])
+        if self.name == "resample_pass":
+            standin_array.use(f"kernel {self.name}", arrays, [])
+            _use_addresses(arrays[0]._host)
+        else:
+            # The kernels read all but the last array, `out`; the reductions write their last one, too.
+            standin_array.use(f"kernel {self.name}", arrays[:-1], arrays[-1:])
         with _one_at_a_time:  # g++'s code keeps a block's threads in one place
             self._kernel.launch(grid, block[0], plain, shared_mem)
+
+
+def _use_addresses(passes: np.ndarray) -> None:
+    """Watch what the descriptors of ``resample_pass`` point at, as if it had been handed over as arrays."""
+    columns = passes.reshape(-1, ops_cuda_resize.NUM_PASS_COLUMNS)
+    is_table = columns[:, 5] == ops_cuda_resize.NEAREST
+    reads = {*columns[:, 0].tolist(), *columns[:, 6].tolist(), *columns[is_table, 7].tolist()} - {0}
+    found = [
+        [standin_memory.memory_at(address) for address in addresses] for addresses in (reads, columns[:, 2].tolist())
+    ]
+    for memory in (*found[0], *found[1]):
+        if memory.device_id != standin_streams.current_device():
+            raise ValueError(f"resample_pass: it points at cuda:{memory.device_id}, which is not the current device")
+    standin_streams.timeline().enqueue("kernel resample_pass", *found)
 
 
 class RawModule:

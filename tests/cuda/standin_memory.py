@@ -14,7 +14,16 @@ import numpy as np
 
 from .standin_streams import Device, current_device, get_current_stream, timeline
 
-__all__ = ["FREE_BYTES", "MemoryPointer", "MemoryPool", "OutOfMemoryError", "UnownedMemory", "allocate", "pool"]
+__all__ = [
+    "FREE_BYTES",
+    "MemoryPointer",
+    "MemoryPool",
+    "OutOfMemoryError",
+    "UnownedMemory",
+    "allocate",
+    "memory_at",
+    "pool",
+]
 
 FREE_BYTES = 1 << 28
 UNIT = 512
@@ -196,7 +205,7 @@ def alloc_pinned_memory(size: int) -> Any:
     return pinned
 
 
-def _memory_at(address: int) -> Memory:
+def memory_at(address: int) -> Memory:
     """Return the piece that an address lies in: most often the one that begins there."""
     found = _by_address.get(address)
     if found is None:
@@ -207,7 +216,7 @@ def _memory_at(address: int) -> Memory:
 def memcpy_async(dst: int, src: int, size: int, kind: int, stream: int) -> None:
     """``cupy.cuda.runtime.memcpyAsync`` from pinned memory to a device."""
     assert kind == 1, "only to the device, here"
-    source, target = _by_address[src], _memory_at(dst)
+    source, target = _by_address[src], memory_at(dst)
     assert size <= source.size, "the copy reads past the pinned buffer"
     assert dst + size <= target.ptr + target.size, "the copy writes past the array"
     assert target.device_id == current_device(), "the array lies on another device than the current one"

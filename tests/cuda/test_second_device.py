@@ -15,7 +15,8 @@ import pytest
 import gpuseq
 from gpuseq import compat, device, ops, ops_cuda
 from gpuseq.feeding import to_device
-from gpuseq.options import AugmentOptions, Statistics
+from gpuseq.options import AugmentOptions, DecodeOptions, Statistics
+from gpuseq.sources import FileSource
 from tests.cases import draw_params, images
 from tests.cuda import standin
 from tests.cuda.standin import RaceError
@@ -110,6 +111,19 @@ def test_a_callable_answers_for_bad_files(tmp_path: Path, cache: str | None) -> 
         assert_equal_but_on_device(next(flows[1]), next(flows[0]), "cuda:1", atol=1e-3)
     for flow in flows:
         flow.close()
+
+
+@pytest.mark.parametrize("memory_limit", [None, 900], ids=["room", "some room"])
+def test_files_without_an_iterator(tmp_path: Path, memory_limit: int | None) -> None:
+    paths = sorted(map(str, write_tree(tmp_path / "tree").rglob("*.jpg")))[:5]
+    options = DecodeOptions(target_size=(10, 10), color_mode="rgb")
+    device = FileSource(paths, options, prefetch=0, cache="device", device="cuda:1", memory_limit=memory_limit)
+    host = FileSource(paths, options, prefetch=0)
+    for _ in range(2):
+        found, wanted = device.fetch(np.arange(5)), host.fetch(np.arange(5)).images
+        assert found.images.device.id == 1
+        rows = slice(None) if found.rows is None else found.rows
+        np.testing.assert_array_equal(found.images.get()[rows], wanted)
 
 
 @pytest.mark.parametrize("rescale", [None, 0.5])

@@ -1,6 +1,6 @@
 """Work on several streams: what stays on a device is read after it was written, and goes when it has been read.
 
-The stand-in refuses what nothing puts in order, and hands a freed block to the next taker on the stream it was taken on.
+The stand-in refuses what nothing puts in order, and hands a freed block to the next taker on the stream that was its own.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def test_a_cache_is_filled_and_read_on_streams_in_turn(cupy: Any, folder: Any, m
     turn = [cupy.cuda.Stream.null, *(cupy.cuda.Stream(non_blocking=True) for _ in range(2))]
     for number in range(3 * len(host)):
         index = number % len(host)
-        with turn[number % 3]:
+        with turn[(number + number // len(host)) % 3]:
             got = device.replay(device.plan_batch(index))
             assert_equal_but_on_device(got, host.replay(host.plan_batch(index)), atol=1e-4)
 
@@ -110,12 +110,28 @@ def test_a_file_that_changed_is_decoded_again_under_another_streams_eyes(cupy: A
 
     host, device = folder("cpu"), folder("cuda:0", cache="device")
     plan = host.plan_batch(0)
-    for number in range(4):
+    for number in range(6):
         for path in host.filepaths:
-            os.utime(path, (number, number))
+            os.utime(path, (number // 2, number // 2))
+        device.replay(plan)  # nobody waits for it
         with cupy.cuda.Stream(non_blocking=True):
-            device.replay(plan)  # nobody waits for it
+            device.replay(plan)
     assert_equal_but_on_device(device.replay(plan), host.replay(plan), atol=1e-4)
+
+
+@pytest.mark.parametrize("cache", [None, "device"])
+def test_answers_for_bad_files_on_streams_in_turn(cupy: Any, folder: Any, cache: str | None) -> None:
+    answer = {"on_error": lambda path, error: np.full((10, 10, 3), 9, np.uint8)}
+    host, device = folder("cpu", **answer), folder("cuda:0", cache=cache, **answer)
+    Path(host.filepaths[host.plan_batch(0).indices[1]]).write_bytes(b"")
+    plan = host.plan_batch(0)
+    for _ in range(3):
+        with cupy.cuda.Stream(non_blocking=True):
+            device.replay(plan)
+    with cupy.cuda.Stream(non_blocking=True):
+        got = device.replay(plan)
+        assert_equal_but_on_device(got, host.replay(plan), atol=1e-4)
+    assert device.bad_files
 
 
 def test_what_another_stream_reads_is_not_handed_on_before(cupy: Any, side: Any) -> None:
@@ -209,6 +225,32 @@ def test_who_writes_waits_for_a_thread_that_is_about_to_read(cupy: Any, side: An
     assert seen[0].get().tolist() == [2.0] * 4
     with side, resident.reading() as array:
         assert array.get().tolist() == [5.0] * 4
+
+
+def test_writes_follow_writes_and_reads_on_any_stream(cupy: Any, side: Any) -> None:
+    third = cupy.cuda.Stream(non_blocking=True)
+    resident = DeviceResident(cupy.full(4, 0.0))
+    for number, stream in enumerate((side, third, cupy.cuda.Stream.null, side, cupy.cuda.Stream.null), 1):
+        with stream, resident.writing() as array:
+            array[...] = float(number)
+    for reader in (third, cupy.cuda.Stream.null):
+        with reader, resident.reading() as array:
+            array + 1  # nobody waits for it
+        with side, resident.writing() as array:
+            array[...] = 6.0
+    with third, resident.reading() as array:
+        assert array.get().tolist() == [6.0] * 4
+
+
+@pytest.mark.parametrize("how", ["reading", "writing"])
+def test_it_goes_when_the_last_one_has_left(cupy: Any, side: Any, how: str) -> None:
+    resident = DeviceResident(cupy.full(4, 0.0))
+    cupy.cuda.Device(0).synchronize()
+    address = resident.array.data.ptr
+    with side, getattr(resident, how)() as array:
+        array[...] = 1.0
+    del array, resident
+    assert cupy.full(4, 2.0).data.ptr == address
 
 
 def test_threads_on_one_stream_do_not_wait_for_each_other(cupy: Any) -> None:
