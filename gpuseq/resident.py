@@ -106,7 +106,7 @@ class DeviceResident(Resident):
             self._turn.wait_for(lambda: all(other == key for other in self._inside))
             if key != self._home.ptr:
                 stream.wait_event(self._record(self._home))  # home's reads
-            for event in (self._written, *self._uses.values()):
+            for event in self._uses.values():
                 stream.wait_event(event)
             try:
                 yield self.array

@@ -113,8 +113,6 @@ class MemoryPool:
             waiting = self._free.get(arena)
             if waiting:
                 memory = waiting.pop()
-                # Where a block came back by way of the cycle collector, that has cut the weak references to it.
-                _by_address[memory.ptr] = memory
             else:
                 if rounded > FREE_BYTES:
                     raise OutOfMemoryError(rounded, self._total)

@@ -1,11 +1,12 @@
 """Work on several streams: what stays on a device is read after it was written, and goes when it has been read.
 
-The stand-in refuses what nothing puts in order, and hands a freed block to the next taker on the stream that was its own.
+The stand-in refuses what nothing puts in order, and hands a freed block to the next taker on its stream.
 """
 
 from __future__ import annotations
 
 import gc
+import itertools
 import pickle
 import threading
 from collections.abc import Iterator
@@ -98,9 +99,8 @@ def folder(tmp_path: Path) -> Any:
 def test_a_cache_is_filled_and_read_on_streams_in_turn(cupy: Any, folder: Any, memory_limit: int | None) -> None:
     host, device = folder("cpu"), folder("cuda:0", cache="device", memory_limit=memory_limit)
     turn = [cupy.cuda.Stream.null, *(cupy.cuda.Stream(non_blocking=True) for _ in range(2))]
-    for number in range(3 * len(host)):
-        index = number % len(host)
-        with turn[(number + number // len(host)) % 3]:
+    for epoch, index in itertools.product(range(3), range(len(host))):
+        with turn[(epoch + index) % 3]:
             got = device.replay(device.plan_batch(index))
             assert_equal_but_on_device(got, host.replay(host.plan_batch(index)), atol=1e-4)
 
