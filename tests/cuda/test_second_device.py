@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 import gpuseq
-from gpuseq import compat, device, ops, ops_cuda
+from gpuseq import compat, device, ops, ops_cuda, streams
 from gpuseq.feeding import to_device
 from gpuseq.options import AugmentOptions, DecodeOptions, Statistics
 from gpuseq.sources import FileSource
@@ -205,6 +206,31 @@ def test_batches_that_threads_made_have_arrived(cupy: Any) -> None:
     for index, batch in enumerate(to_device(OnStreams(), device="cuda:1")):
         with cupy.cuda.Device(1):
             assert (batch + 1).get().tolist() == [index + 1.0] * 4
+
+
+def test_weights_of_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("keras")
+    from gpuseq import fitdata, keras
+
+    monkeypatch.setattr(fitdata, "backend", lambda: "numpy")
+    batches = []
+    for name in ("cpu", "cuda:1"):
+        flow = keras.ImageDataGenerator(device=name).flow(DATA, np.arange(8) % 2, 4, seed=1, sample_weight=np.arange(8))
+        flow.class_weight = {0: 3.0, 1: 2.0}
+        batches.append(flow[0])
+    for got, wanted in zip(batches[1], batches[0], strict=True):
+        np.testing.assert_array_equal(got, wanted)
+
+
+def test_jax_is_lent_an_array_of_its_dtype(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    jax = pytest.importorskip("jax")
+    lent = []
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax.dlpack, "from_dlpack", lambda array: lent.append((array, cupy.cuda.Device().id)))
+    monkeypatch.setattr(jax.numpy, "array", lambda alias, copy: SimpleNamespace(is_ready=lambda: True))
+    streams.jax_array(there(np.arange(4.0)))
+    ((array, current),) = lent
+    assert (array.dtype, array.device.id, current) == (np.float32, 1, 1)
 
 
 def test_rows_go_up_to_their_device(cupy: Any) -> None:

@@ -99,10 +99,13 @@ def folder(tmp_path: Path) -> Any:
 def test_a_cache_is_filled_and_read_on_streams_in_turn(cupy: Any, folder: Any, memory_limit: int | None) -> None:
     host, device = folder("cpu"), folder("cuda:0", cache="device", memory_limit=memory_limit)
     turn = [cupy.cuda.Stream.null, *(cupy.cuda.Stream(non_blocking=True) for _ in range(2))]
+    made = []
     for epoch, index in itertools.product(range(3), range(len(host))):
-        with turn[(epoch + index) % 3]:
-            got = device.replay(device.plan_batch(index))
-            assert_equal_but_on_device(got, host.replay(host.plan_batch(index)), atol=1e-4)
+        with turn[(epoch + index) % 3] as stream:
+            made.append((stream, device.replay(device.plan_batch(index)), host.replay(host.plan_batch(index))))
+    for stream, got, wanted in made:  # until now nobody waited
+        with stream:
+            assert_equal_but_on_device(got, wanted, atol=1e-4)
 
 
 def test_a_file_that_changed_is_decoded_again_under_another_streams_eyes(cupy: Any, folder: Any) -> None:
