@@ -153,7 +153,9 @@ class FitDataset:
             batch = self._weighted(self._tupled(batch))
             if taker == "torch":
                 return map_arrays(lambda array: torch_tensor(array, blocks), batch)
-            return map_arrays(jax_array if taker == "jax" else host_array, batch)
+            if taker == "jax":
+                return map_arrays(jax_array, batch)
+            return _without_lists(map_arrays(host_array, batch))
 
     def _sampled(self, walk: FitWalk, index: int) -> Any:
         """Return batch `index`; where nothing is left of it, and TensorFlow wants to see shapes, another one."""
@@ -252,6 +254,8 @@ class FitDataset:
 
     def _tupled(self, batch: Any) -> tuple[Any, ...]:
         map_arrays(_refuse_words, batch)
+        if isinstance(batch, list) and not getattr(getattr(self, "source", self), "x_misc", ()):
+            batch = tuple(batch)  # as Keras does; a flow's list is an image with further inputs
         if not isinstance(batch, tuple):
             return (batch,)
         if not 1 <= len(batch) <= 3:
@@ -289,6 +293,15 @@ def _refuse_words(array: Array) -> None:
             f"there are no tensors of dtype {array.dtype}: turn the labels into numbers first, as "
             "numpy.unique(labels, return_inverse=True)[1] does"
         )
+
+
+def _without_lists(batch: Any) -> Any:
+    """Turn lists into tuples: to ``tf.data`` a list is an array to be."""
+    if isinstance(batch, Mapping):
+        return {key: _without_lists(item) for key, item in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(_without_lists(item) for item in batch))
+    return tuple(_without_lists(item) for item in batch) if isinstance(batch, (tuple, list)) else batch
 
 
 def state_at(state: dict[str, int | str], epoch: int, index: int) -> dict[str, int | str]:

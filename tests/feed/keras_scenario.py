@@ -249,6 +249,32 @@ def check_sequence() -> None:
     assert np.allclose(network.predict(own.to_keras(), verbose=0), whole, atol=1e-5)
 
 
+def check_batches_of_several_parts() -> None:
+    """Further inputs beside the images; an own iterator's list, which Keras takes for a tuple; nested batches."""
+    further = np.linspace(0, 1, N, dtype=np.float32)[:, None]
+    images, number = keras.Input((12, 12, 3)), keras.Input((1,))
+    parts = keras.layers.Concatenate()([keras.layers.Flatten()(images), number])
+    network = keras.Model([images, number], keras.layers.Dense(1)(parts))
+    network.compile("sgd", "mse")
+    own = ImageDataGenerator(rescale=1 / 255, device="cpu")
+    quiet(network, own.flow((IMAGES, further), LABELS, batch_size=BATCH, seed=1), epochs=2)
+
+    class Listed(gpuseq.keras.Iterator):
+        def _get_batches_of_transformed_samples(self, index_array: np.ndarray) -> Any:
+            return [IMAGES[index_array] / np.float32(255), LABELS[index_array]]
+
+    listed, plain = model(True), model(True)
+    quiet(listed, Listed(N, BATCH, False, None), epochs=2)
+    for _ in range(2):
+        for start in range(0, N, BATCH):
+            plain.train_on_batch(IMAGES[start : start + BATCH] / np.float32(255), LABELS[start : start + BATCH])
+    same(listed, list(plain.get_weights()), "a list for a batch")
+    network = keras.Model([images, number], {"a": keras.layers.Dense(1)(parts)})
+    network.compile("sgd", {"a": "mse"})
+    nested = [((IMAGES[:4] / np.float32(255), further[:4]), {"a": LABELS[:4, None]})] * 3
+    quiet(network, gpuseq.keras.to_keras(nested), epochs=2)
+
+
 def check_types() -> None:
     kinds = {"torch": "torch.Tensor", "jax": "jaxlib._jax.ArrayImpl"}
     for data in (flow(), flow(core=True).to_keras()):
