@@ -126,7 +126,7 @@ class MemoryPool:
         return MemoryPointer(_Block(self, memory, arena), 0)
 
     def _take_back(self, memory: Memory, arena: Any) -> None:
-        if sys.is_finalizing():
+        if sys is None or sys.is_finalizing():
             return
         memory.bytes().fill(FREED)
         with self._lock:

@@ -67,6 +67,7 @@ class Timeline:
         self.blocking: set[Key] = set()  # these wait for the legacy default stream, and it for them
         self.callbacks: dict[Key, list[Callable[[], Any]]] = {}
         self.num_checked = 0
+        self.num_waits = 0  # for streams and devices; an event is waited for where it is long over
         self._lock = threading.RLock()
 
     def clock(self, key: Key) -> Clock:
@@ -186,6 +187,7 @@ class Device:
         set_device(self.id)
 
     def synchronize(self) -> None:
+        timeline().num_waits += 1
         for key in list(timeline().clocks):
             if key[0] == self.id:
                 timeline().wait(timeline().clocks[key])
@@ -284,6 +286,7 @@ class Stream:
         return timeline().covers(timeline().clocks.get(self._key(), {})) and self._key() not in timeline().callbacks
 
     def synchronize(self) -> None:
+        timeline().num_waits += 1
         timeline().wait(timeline().clock(self._key()))
 
     def record(self, event: Event | None = None) -> Event:

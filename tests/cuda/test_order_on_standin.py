@@ -67,5 +67,39 @@ def test_a_folder(cuda: Any, tmp_path: Path, cache: str | None, decoder: str) ->
 def test_without_the_waits_it_is_refused(cuda: Any, tmp_path: Path, decoder: str) -> None:
     """Else the tests above would prove nothing."""
     cuda.setattr(standin_streams.Stream, "wait_event", lambda stream, event: None)
+    flow = open_flow(tmp_path / "tree", "device", decoder)
     with pytest.raises(standin.RaceError):
-        walk(open_flow(tmp_path / "tree", "device", decoder))
+        walk(flow)
+    flow.close()
+
+
+COLOURS = {"channel_shift_range": 9.0, "brightness_range": (0.5, 1.5), "samplewise_std_normalization": True}
+
+
+@pytest.mark.parametrize("more", [{}, COLOURS, {"preprocessing_function": lambda image: image * 0.5}])
+@pytest.mark.parametrize("masks", [False, True])
+def test_a_batch_of_an_array_is_made_without_waiting_for_the_device(cuda: Any, more: Any, masks: bool) -> None:
+    data = np.ones((16, 8, 8, 3), np.uint8)
+    with quiet():
+        made = generator("cuda", **GEOMETRY, horizontal_flip=True, featurewise_center=True, **more)
+        made.fit(data)
+    y = {"masks": data[..., 0]} if masks else {"y": np.arange(16), "sample_weight": np.ones(16)}
+    flow = made.flow(data, batch_size=4, seed=1, **y)
+    next(flow)
+    before = standin_streams.timeline().num_waits
+    for _ in range(12):
+        batch = next(flow)
+    assert standin_streams.timeline().num_waits == before
+    batch[0].get()
+    assert standin_streams.timeline().num_waits == before + 1
+
+
+@pytest.mark.parametrize("cache", [None, "device", "host"])
+def test_a_batch_of_a_folder_is_made_without_waiting_for_the_device(cuda: Any, tmp_path: Path, cache: Any) -> None:
+    flow = open_flow(tmp_path / "tree", cache, "pillow")
+    next(flow)
+    before = standin_streams.timeline().num_waits
+    for _ in range(2 * len(flow)):
+        next(flow)
+    flow.close()
+    assert standin_streams.timeline().num_waits == before
