@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator as IteratorABC
 from typing import Any
 
 import numpy as np
@@ -68,6 +70,23 @@ class TorchLoader(Loader, torch.utils.data.IterableDataset):  # type: ignore[mis
 
     batch_sampler = None
     """Lightning asks everything that has a `sampler` for this, too, where it validates."""
+
+    def __iter__(self) -> IteratorABC[Any]:
+        """Begin a pass over the current epoch.
+
+        Raises
+        ------
+        GpuseqError
+            In a ``DataLoader`` without ``batch_size=None``, which would make batches of batches; in a worker process,
+            where batches are made on a GPU.
+        """
+        # Who collects samples into batches says so to itself only, where it asks for them.
+        if sys._getframe(1).f_locals.get("auto_collation"):
+            raise GpuseqError(
+                "a loader's items are batches, and this DataLoader would make batches of them. Write "
+                "DataLoader(loader, batch_size=None)"
+            )
+        return super().__iter__()
 
     def _part(self) -> tuple[int, int]:
         worker = torch.utils.data.get_worker_info()

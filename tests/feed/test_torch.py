@@ -232,6 +232,12 @@ def test_worker_processes_hold_each_sample_once(run_script: Callable[..., subpro
     assert "each once" in run_script(WORKERS).stdout
 
 
+@pytest.mark.parametrize("options", [{}, {"batch_size": 4}])
+def test_batches_of_batches_are_refused(options: dict[str, int]) -> None:
+    with pytest.raises(GpuseqError, match=r"DataLoader\(loader, batch_size=None\)"):
+        next(iter(torch.utils.data.DataLoader(loader(flow()), **options)))
+
+
 def test_worker_processes_are_refused_with_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     batches = loader(flow())
     batches.iterator.device = "cuda:0"
