@@ -35,7 +35,8 @@ FLAGS = (
 class GeneratorSettings:
     """The arguments of `~gpuseq.ImageDataGenerator` as attributes, as Keras has them, and their derived values.
 
-    Attributes may be set at any time, as with Keras: what follows from them is worked out anew at the next batch.
+    Attributes may be set, and lists and arrays among them changed in place, at any time, as with Keras: what follows
+    from them is worked out anew at the next batch.
     """
 
     @checked_arguments()
@@ -135,11 +136,13 @@ class GeneratorSettings:
         object.__setattr__(self, name, value)
         self.__dict__.pop("_derived", None)
 
-    def _derive(self, key: Any, make: Callable[[], Any]) -> Any:
+    def _derive(self, name: Any, make: Callable[[], Any], content: Any = None) -> Any:
+        """Return what `make` gives, made once for as long as no attribute is set and `content` stays equal."""
         derived = self.__dict__.setdefault("_derived", {})
-        if key not in derived:
-            derived[key] = make()
-        return derived[key]
+        known = derived.get(name)
+        if known is None or known[0] != content:
+            known = derived[name] = (content, make())
+        return known[1]
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key != "_derived"}
@@ -149,7 +152,13 @@ class GeneratorSettings:
     @property
     def transform_ranges(self) -> TransformRanges:
         """The ranges that parameters are drawn from."""
-        ranges: TransformRanges = self._derive("ranges", self._make_ranges)
+        content = (
+            _content(self.zoom_range),
+            _content(self.width_shift_range),
+            _content(self.height_shift_range),
+            _content(self.brightness_range),
+        )
+        ranges: TransformRanges = self._derive("ranges", self._make_ranges, content)
         return ranges
 
     def _make_ranges(self) -> TransformRanges:
@@ -216,7 +225,8 @@ class GeneratorSettings:
             except ValueError:
                 return None
 
-        statistics: Statistics | None = self._derive(("statistics", num_channels, data_format), make)
+        content = (_content(self.mean), _content(self.std))
+        statistics: Statistics | None = self._derive(("statistics", num_channels, data_format), make, content)
         return statistics
 
     def check_conventions(self, image_size: tuple[int, int]) -> None:
@@ -247,6 +257,23 @@ class GeneratorSettings:
             if name not in ("self", "device") and not np.array_equal(np.asarray(value), np.asarray(default)):
                 changed.append(f"{name}={value!r}")
         return f"{type(self).__name__}({', '.join([*changed, f'device={self.device!r}'])})"
+
+
+def _content(value: Any) -> Any:
+    """Return what differs once `value` is changed in place, as cheaply as that can be had at every batch.
+
+    Of an array of one number per pixel it is the shape, the only thing that anything is derived from. One on a GPU is
+    told by itself: its values are not looked at.
+    """
+    if value is None or type(value) is float or type(value) is int:
+        return value
+    if isinstance(value, (list, tuple)):
+        nested = value and isinstance(value[0], (list, tuple, np.ndarray))
+        return tuple([_content(item) for item in value]) if nested else tuple(value)
+    if isinstance(value, np.ndarray):
+        shape, size = value.shape, value.size
+        return shape, value.dtype, value.tobytes() if size < 16 or size == max(shape) else None
+    return value if type(value).__hash__ is not None else id(value)
 
 
 def _number(name: str, value: Any) -> Any:

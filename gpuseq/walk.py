@@ -209,10 +209,11 @@ class Walk(Sequence):
     def _draw(self, indices: np.ndarray, position: int | None) -> BatchPlan:
         """Draw the numbers of batch `position` of the order; None: of samples that somebody chose."""
         height, width = self._image_size
-        if self._ranges is None:
+        ranges = self._ranges
+        if ranges is None:
             params = identity_params(len(indices))
         elif self.walk.rng == "keyed":
-            params = draw_keyed(self._ranges, indices, height, width, seed=self._seed, epoch=self._epoch)
+            params = draw_keyed(ranges, indices, height, width, seed=self._seed, epoch=self._epoch)
         else:
             params = self._stream.params(self._draw_params, len(indices))
         file_numbers = None

@@ -66,6 +66,48 @@ def test_attributes_set_later_count_from_the_next_batch(name: str, value: Any) -
     assert_same(got, wanted, atol=PIXELS * max(1.0, unit_of(wanted)))
 
 
+def set_items(items: Any, *values: float) -> None:
+    items[:] = values
+
+
+CHANGED_IN_PLACE = {
+    "mean": lambda generator: generator.mean.__setitem__(slice(None), 50),
+    "one channel's mean": lambda generator: generator.mean.__setitem__((0, 0, 1), -9),
+    "std": lambda generator: generator.std.__imul__(3),
+    "zoom_range": lambda generator: set_items(generator.zoom_range, 0.5, 0.6),
+    "brightness_range": lambda generator: set_items(generator.brightness_range, 0.3, 0.4),
+    "width_shift_range": lambda generator: generator.width_shift_range.append(5),
+    "height_shift_range": lambda generator: set_items(generator.height_shift_range, 0.5, 0.4),
+}
+
+
+@pytest.mark.parametrize("what", CHANGED_IN_PLACE)
+@pytest.mark.parametrize("per_pixel", [False, True])
+def test_what_is_changed_in_place_counts_from_the_next_batch(what: str, per_pixel: bool) -> None:
+    """Keras reads its attributes at every batch; after the first one nothing may be remembered of them."""
+    arguments = {
+        "featurewise_center": True,
+        "featurewise_std_normalization": True,
+        "zoom_range": 0.1,
+        "brightness_range": [0.9, 1.1],
+        "width_shift_range": [1, 2],
+        "height_shift_range": [0.1, 0.2],
+    }
+    sides = pair(**arguments)[0], pair(**copy.deepcopy(arguments))[1]  # both keep the lists that they are given
+    batches = []
+    for side in sides:
+        side.mean = np.full((12, 12, 3) if per_pixel else (1, 1, 3), 100.0, np.float32)
+        side.std = np.full((1, 1, 3), 20.0, np.float32)
+        with quiet():
+            flow = side.flow(DATA, seed=2, batch_size=4, shuffle=False)
+            first = np.asarray(next(flow))
+            CHANGED_IN_PLACE[what](side)
+            batches.append((first, np.asarray(next(flow))))
+    (theirs, theirs_after), (ours, ours_after) = batches
+    assert_same(ours, theirs, atol=PIXELS)
+    assert_same(ours_after, theirs_after, atol=PIXELS)
+
+
 @pytest.mark.parametrize(
     ("cause", "changed"),
     [
