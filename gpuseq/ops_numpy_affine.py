@@ -16,14 +16,20 @@ from .workers import for_each
 __all__ = ["scratch", "warp", "warp_spline"]
 
 
+KEEP_BYTES = 8 << 20
+"""Larger buffers are given back after use: one large image must not cost each thread its memory for good."""
+
+
 class _Scratch(threading.local):
-    """Buffers that each thread keeps from one group to the next."""
+    """Buffers that each thread keeps from one group to the next, unless they are large."""
 
     def __init__(self) -> None:
         self.buffers: dict[tuple[str, Any], np.ndarray] = {}
 
     def __call__(self, name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         size, key = math.prod(shape), (name, dtype)
+        if size * np.dtype(dtype).itemsize > KEEP_BYTES:
+            return np.empty(shape, dtype)
         buffer = self.buffers.get(key)
         if buffer is None or buffer.size < size:
             buffer = self.buffers[key] = np.empty(size, dtype)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import resource
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from gpuseq import ops, ops_numpy
+from gpuseq import ops, ops_numpy, ops_numpy_affine
 from gpuseq.arrays import PARAMS_DTYPE
+from gpuseq.ops_numpy_affine import KEEP_BYTES, scratch
 from gpuseq.options import AugmentOptions
 from tests import naive
 from tests.cases import DTYPES, FILL_MODES, LINEAR_ORDERS, SHAPES, draw_params, identity, images, transposed
@@ -171,6 +174,30 @@ def test_scratch_of_a_larger_call_does_not_leak_into_a_smaller_one() -> None:
     wanted = ops.augment(small, params, options)
     ops.augment(images((6, 40, 37, 4), "float32"), draw_params(6, 40, 37), affine_only())
     assert_same(ops.augment(small, params, options), wanted)
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
+def test_a_large_image_costs_its_thread_no_memory_for_good() -> None:
+    params, options = draw_params(1, 1600, 1500), affine_only()
+    ops.augment(images((1, 300, 300, 3), "uint8"), params, options)
+    large = np.zeros((1, 1600, 1500, 3), np.uint8)
+    before = resident_bytes()
+    ops.augment(large, params, options)
+    grown = resident_bytes() - before
+    assert grown < 32 << 20, f"{grown / 1e6:.0f} MB"
+    assert max(buffer.nbytes for buffer in scratch.buffers.values()) <= KEEP_BYTES
+
+
+def test_buffers_that_are_kept_and_that_are_not_make_one_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch, params = images((3, 40, 37, 3), "uint8"), draw_params(3, 40, 37, colour=True)
+    options = AugmentOptions(fill_mode="reflect")
+    wanted = ops.augment(batch, params, options)
+    monkeypatch.setattr(ops_numpy_affine, "KEEP_BYTES", 1000)
+    assert_same(ops.augment(batch, params, options), wanted)
 
 
 @pytest.mark.parametrize("source_format", ["channels_last", "channels_first"])
