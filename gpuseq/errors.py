@@ -40,4 +40,7 @@ class ImageFileError(GpuseqError, OSError):
 
 
 class EmptyBatchError(ImageFileError):
-    """Bad files were to be passed over, and nothing of the batch was left. ``next()`` goes on to the next batch."""
+    """Bad files were to be passed over, and nothing of the batch was left.
+
+    ``next()``, loaders, `to_device` and ``fit`` go on to the next batch; ``iterator[i]`` raises it.
+    """

@@ -234,7 +234,9 @@ class ImageDataGenerator(FittedTransforms):  # numpydoc ignore=PR02
         on_error : {"raise", "skip", "substitute"} or callable
             What to do about a file that cannot be read or decoded. "substitute" takes the next good image of the batch,
             with its label. A callable gets ``(path, error)`` and returns an image ``(H, W, C)``, or None to skip. Files
-            passed over are listed in ``bad_files`` and logged at the end of the epoch.
+            passed over are listed in ``bad_files`` and logged at the end of the epoch. A batch of which nothing is
+            left is passed over too: a loader's pass is that much shorter (with `shard` it is an error, as ranks need
+            equally many batches); ``fit`` gets the next batch in its place, and ends its epoch that much further on.
         prefetch : int
             Batches decoded ahead on a worker thread.
         cache : {None, "host", "device", "auto"}
