@@ -72,7 +72,8 @@ class DeviceResident(Resident):
         self._uses: dict[int, Any] = {}  # the last use on each stream but home
         with array.device:
             self._written = self._record(self._home)
-        weakref.finalize(self, _let_go, array, self._home, self._uses).atexit = False
+        # Called before the object lets go of the array.
+        weakref.finalize(self, _let_go, self._device, self._home, self._uses).atexit = False
 
     @contextmanager
     def reading(self) -> Iterator[Array]:
@@ -123,7 +124,12 @@ class DeviceResident(Resident):
         return event
 
 
-def _let_go(array: Array, home: Any, uses: dict[int, Any]) -> None:
-    with array.device:
+def _let_go(device: int, home: Any, uses: dict[int, Any]) -> None:
+    """Let what comes next on a block's home stream wait for the last uses on others."""
+    if not uses:
+        return
+    import cupy
+
+    with cupy.cuda.Device(device):
         for event in uses.values():
             home.wait_event(event)
