@@ -144,7 +144,7 @@ class FitDataset:
         # Only Keras 3 tells when an epoch begins; tf_keras takes arrays of NumPy.
         taker = "numpy" if "tf_keras" in sys.modules and not walk.inside else backend()
         with on_device(self.device), torch_memory(self.device if taker == "torch" else "cpu") as blocks:
-            if walk.inside:
+            if walk.is_reading:
                 if not walk.used:
                     walk.go_to(*self._start())
                 batch = self._next_of(walk, index)

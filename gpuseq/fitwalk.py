@@ -40,6 +40,7 @@ class FitWalk:
         self._opened = False
         self._unreset = False
         self._on_trial = False
+        self._begun_by: int | None = None
         self._num_served = 0
         self._pass_length = 1
         self._start = (0, 0)
@@ -59,7 +60,20 @@ class FitWalk:
         """Note an ``on_epoch_begin``."""
         self._on_trial = self._unreset or self.inside  # inside: the last epoch was interrupted
         self._unreset = False
+        self._begun_by = threading.get_ident()
         self.inside = True
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether a request is for the next batch of a pass, and not from somebody who looks at batches by index.
+
+        Within an epoch it is. Between the epochs of one pass, with ``steps_per_epoch``, TensorFlow goes on reading
+        ahead, on a thread of its own.
+        """
+        if self.inside:
+            return True
+        under_way = not self._opened and self._num_served % self._pass_length > 0
+        return under_way and self._begun_by not in (None, threading.get_ident())
 
     def take(self, length: int) -> tuple[int, int]:
         """Return epoch and number of the batch for the next request.

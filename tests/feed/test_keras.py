@@ -7,6 +7,7 @@ import json
 import pickle
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,34 @@ def test_one_generator_over_several_short_epochs() -> None:
         taken += [walk.take(6) for _ in range(2)]
         walk.end()
     assert taken == [(0, position) for position in range(6)]
+
+
+def test_between_the_epochs_of_one_pass_another_thread_reads_on() -> None:
+    """TensorFlow does, with steps_per_epoch; a callback that looks at a batch is on the thread that began the epoch."""
+    walk = FitWalk(None)
+    reading: list[bool] = []
+
+    def ask() -> None:
+        reading.append(walk.is_reading)
+
+    def ask_from_elsewhere() -> None:
+        thread = threading.Thread(target=ask)
+        thread.start()
+        thread.join()
+
+    for _ in range(2):
+        ask_from_elsewhere()
+        walk.begin()
+        walk.opened()
+        ask_from_elsewhere()
+        walk.take(3)
+        ask()
+        walk.end()
+        ask_from_elsewhere()
+        ask()
+        walk.take(3), walk.take(3)
+        ask_from_elsewhere()
+    assert reading == [False, True, True, True, False, False] * 2
 
 
 def test_a_resumed_walk_goes_on_without_losing_a_batch() -> None:
