@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from .arrays import Array
 from .compat import is_cupy, place, resolve_device
 from .errors import EmptyBatchError
 from .iterators import Iterator
@@ -195,14 +196,14 @@ class _Ahead:
             if self._executor is not None:
                 for ahead in range(following, stop):
                     self._pending.append((ahead, self._executor.submit(self._make, ahead)))
-            batch = self._pending.popleft()[1].result() if self._pending else self._make(index)
+            batch, makers = self._pending.popleft()[1].result() if self._pending else self._make(index)
         except EmptyBatchError:  # the next ones are wanted all the same
             raise
         except BaseException:
             self.close()
             raise
         # Copied here, on the caller's stream: then nothing needs to wait for anything.
-        return map_arrays(lambda array: place(array, self._device), batch)
+        return map_arrays(lambda array: place(_taken_over(array, makers), self._device), batch)
 
     def close(self) -> None:
         """Cancel what is not begun; what is begun ends on its own."""
@@ -356,14 +357,40 @@ def plan_at(iterator: Iterator, epoch: int, index: int) -> BatchPlan:
         return iterator.plan_batch(index)
 
 
-def _settled(batch: Any) -> Any:
-    """Wait, in a worker thread, for device arrays made there: the caller's stream knows nothing of this one."""
+def _settled(batch: Any) -> tuple[Any, dict[int, Any]]:
+    """Wait, in a worker thread, for device arrays made there: the caller's stream knows nothing of this one.
+
+    Returns the batch, and for each of its devices the stream that it was made on.
+    """
     devices: dict[int, Any] = {}
+    makers: dict[int, Any] = {}
     map_arrays(lambda array: devices.setdefault(array.device.id, array.device) if is_cupy(array) else None, batch)
     if devices:
         import cupy
 
-        for device in devices.values():
+        for ordinal, device in devices.items():
             with device:
-                cupy.cuda.get_current_stream().synchronize()
-    return batch
+                makers[ordinal] = cupy.cuda.get_current_stream()
+                makers[ordinal].synchronize()
+    return batch, makers
+
+
+def _taken_over(array: Array, makers: dict[int, Any]) -> Array:
+    """Return an array in memory of the caller's stream: a freed block goes to the stream that it was taken on.
+
+    That of another stream would be written to again under the eyes of the caller's.
+    """
+    maker = makers.get(array.device.id) if is_cupy(array) else None
+    if maker is None:
+        return array
+    import cupy
+
+    with array.device:
+        stream = cupy.cuda.get_current_stream()
+        if stream.ptr == maker.ptr:
+            return array
+        copy = array.copy()
+        copied = cupy.cuda.Event(disable_timing=True)
+        copied.record(stream)
+        maker.wait_event(copied)
+    return copy

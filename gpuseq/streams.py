@@ -13,6 +13,9 @@ tensorflow
     As jax, with a host wait before the alias is made, because TensorFlow's import does not wait, and a copy first where
     the memory is not aligned to 64 bytes, because TensorFlow aborts the process there.
 
+What stays on the device from batch to batch, images, masks and caches, was brought there on some stream, and is read on
+whichever asks: `gpuseq.resident` keeps that in order.
+
 Not used, and why: CuPy's pool is per stream and has no ``record_stream`` (cupy#8068), so a plain DLPack hand-over lets
 the producer overwrite what the consumer still reads; changing a framework's global allocator is not a library's
 business.

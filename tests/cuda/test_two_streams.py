@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+import gpuseq
 from gpuseq import ops, ops_cuda, streams
+from gpuseq.feeding import to_device
 from gpuseq.options import AugmentOptions, Statistics
 from gpuseq.resident import DeviceResident
 from tests.cases import draw_params, images
@@ -339,6 +341,26 @@ def test_a_tensor_of_torchs_has_the_arrays_order(cupy: Any, monkeypatch: pytest.
         array = cupy.asarray(host)
         for view in (array, array.T, array[1:], array[:, 1:]):
             np.testing.assert_array_equal(streams.torch_tensor(view, blocks).numpy(), view.get())
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_memory_of_a_threads_stream_is_not_written_to_under_the_callers_eyes(
+    cupy: Any, side: Any, workers: int
+) -> None:
+    class Counted(gpuseq.Sequence):
+        def __len__(self) -> int:
+            return 12
+
+        def __getitem__(self, index: int) -> Any:
+            if workers:
+                side.use()
+            return cupy.full(4, float(index))
+
+    read = []
+    for batch in to_device(Counted(), prefetch=1, workers=workers, device="cuda:0"):
+        read.append(batch + 1)  # nobody waits for it, and the batch goes
+        del batch
+    assert [array.get().tolist() for array in read] == [[index + 1.0] * 4 for index in range(12)]
 
 
 def test_the_stand_in_would_have_refused(cupy: Any, side: Any) -> None:
