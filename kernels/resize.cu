@@ -1,10 +1,14 @@
 // Pillow's resize of a ragged batch of 8-bit images, one pass of it: the passes of all samples run in one launch, each by
 // its own descriptor. Integers throughout, so the result is Pillow's to the bit (ImagingResample in Pillow's Resample.c).
 //
-// Macros: CHANNELS, 1 to 4; 2 and 4 end in alpha. Pixels are (rows, cols, C), C-contiguous within a row.
+// Macros: CHANNELS, 1 to 4 (3 by default); 2 and 4 end in alpha. Pixels are (rows, cols, C), C-contiguous within a row.
 // Checked by the launcher (gpuseq/ops_cuda_resize.py): pointers, tables, rows * cols < 2^31.
 
 #define PRECISION_BITS 22
+#if CHANNELS == 0                // no argument says how many there are
+#undef CHANNELS
+#define CHANNELS 3
+#endif
 
 enum PassColumn {                // a descriptor of int64s, by sample
     SOURCE,                      // address of the pass's first pixel

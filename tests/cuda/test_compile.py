@@ -13,13 +13,23 @@ from tests.cuda.variants import all_variants
 cupy_cuda = pytest.importorskip("cupy.cuda")
 
 VARIANTS = all_variants()
+CUPY_OPTIONS = ("-ftz=true", "--device-as-default-execution-space")
+"""What CuPy adds to whatever it compiles."""
+
+CONTRACTED_FLOAT = re.compile(r"fma\.rn\.(ftz\.)?f32")
+
 KINDS = {"int": "int32", "long long": "int64", "double": "float64"}
 
 
 def compile_variant(key: tuple[str, kernels.Macros], architecture: str) -> tuple[str, str]:
     """Return the PTX and the compiler's messages."""
     name, macros = key
-    options = [*kernels.COMPILE_OPTIONS, f"--gpu-architecture={architecture}", *(f"-D{m}={v}" for m, v in macros)]
+    options = [
+        *kernels.COMPILE_OPTIONS,
+        *CUPY_OPTIONS,
+        f"--gpu-architecture={architecture}",
+        *(f"-D{m}={v}" for m, v in macros),
+    ]
     program = cupy_cuda.nvrtc.createProgram(kernels.pasted_source(kernels.SIGNATURES[name][0]), f"{name}.cu", [], [])
     try:
         cupy_cuda.nvrtc.compileProgram(program, options)
@@ -33,7 +43,7 @@ def test_nvrtc_compiles_every_variant_without_a_word(key: tuple[str, kernels.Mac
     ptx, messages = compile_variant(key, "compute_80")
     assert not messages, messages
     assert f".visible .entry {key[0]}(" in ptx
-    assert "fma.rn.f32" not in ptx, "a contracted multiply-add rounds once where SciPy and NumPy round twice"
+    assert not CONTRACTED_FLOAT.search(ptx), "a contracted multiply-add rounds once where SciPy and NumPy round twice"
     macros = dict(key[1])
     written = ptx.count("fma.rn.f64")
     from_unsigned = macros.get("SOURCE_T", "").startswith("unsigned") and macros["COMPUTE_T"] == "float"
@@ -48,9 +58,15 @@ def test_nvrtc_compiles_every_variant_without_a_word(key: tuple[str, kernels.Mac
 
 def test_without_the_option_the_compiler_would_contract(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the counts above would prove nothing."""
-    key = next(key for key, name in VARIANTS.items() if name == "source_float32_float32")
+    keys = {name: key for key, name in VARIANTS.items()}
     monkeypatch.setattr(kernels, "COMPILE_OPTIONS", ("--std=c++17",))
-    assert compile_variant(key, "compute_80")[0].count("fma.rn.f64") > 12
+    assert compile_variant(keys["source_float32_float32"], "compute_80")[0].count("fma.rn.f64") > 12
+    assert CONTRACTED_FLOAT.search(compile_variant(keys["brightness"], "compute_80")[0])
+
+
+@pytest.mark.parametrize("name", kernels.SIGNATURES)
+def test_each_file_compiles_as_it_stands(name: str) -> None:
+    assert not compile_variant((name, ()), "compute_80")[1]
 
 
 @pytest.mark.parametrize("architecture", ["compute_75", "compute_90", "compute_100", "compute_120"])
