@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpuseq import device, ops
+from gpuseq import ImageDataGenerator, device, ops
 from gpuseq.options import AugmentOptions
 from tests.cases import draw_params, images
 from tests.compare import assert_same
@@ -95,6 +95,49 @@ def test_two_streams_at_once() -> None:
         stream.synchronize()
     for result in got:
         assert_same(result, wanted, where="cupy:0", atol=2e-5)
+
+
+def test_what_stays_on_the_device_is_read_in_order_and_let_go_of_in_order() -> None:
+    """Uploaded on one stream, read on another that is held up, dropped, and its memory taken again."""
+    import gc
+    import time
+
+    import cupy
+
+    batch, _ = inputs(scaled(64, 4), scaled(256, 9))
+    made = ImageDataGenerator(rescale=1 / 255, device="cuda")
+    side = cupy.cuda.Stream(non_blocking=True)
+    cupy.get_default_memory_pool().free_all_blocks()
+    for turn in range(scaled(10, 3)):
+        data = batch ^ np.uint8(turn)
+        flow = made.flow(data, masks=data[..., 0], batch_size=len(data), shuffle=False)
+        with side:
+            side.launch_host_func(lambda _: time.sleep(0.05), None)
+            got = next(flow)
+        del flow
+        gc.collect()
+        again = made.flow(255 - data, masks=255 - data[..., 0], batch_size=len(data), shuffle=False)
+        with side:
+            assert_same(got[0], data.astype(np.float32) / 255, where="cupy:0", atol=1e-6)
+            assert_same(got[1], data[..., :1], where="cupy:0")
+        assert_same(next(again)[1], 255 - data[..., :1], where="cupy:0")
+
+
+def test_a_large_array_goes_up_in_chunks() -> None:
+    rng = np.random.default_rng(0)
+    data = rng.integers(0, 256, (scaled(200, 3), 1 << 20, 1, 1), dtype=np.uint8)
+    rows = rng.permutation(len(data))
+    assert_same(ops.upload(data, "cuda:0"), data, where="cupy:0")
+    assert_same(ops.upload(data, "cuda:0", rows), data[rows], where="cupy:0")
+
+
+def test_rows_that_there_are_not_are_refused() -> None:
+    import cupy
+
+    batch, params = inputs()
+    for row in (len(batch), -len(batch) - 1):
+        with pytest.raises(IndexError, match="out of bounds"):
+            ops.augment(cupy.asarray(batch), params[:1], OPTIONS, indices=np.array([row]))
 
 
 def test_a_second_device_works_with_the_first_one_current() -> None:
