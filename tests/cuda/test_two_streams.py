@@ -55,7 +55,9 @@ def flows(**arguments: Any) -> list[Any]:
 CPU_GPU = ("cpu", "cuda:0")
 
 
-@pytest.mark.parametrize("arguments", [{}, {"masks": DATA[..., 0]}, {"memory_limit": 100}], ids=str)
+@pytest.mark.parametrize(
+    "arguments", [{}, {"masks": DATA[..., 0]}, {"memory_limit": 100}], ids=["kept", "masks", "not kept"]
+)
 def test_an_array_is_read_on_another_stream_than_it_came_up_on(side: Any, arguments: dict[str, Any]) -> None:
     host, device = flows(**arguments)
     with side:
