@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
+import threading
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -117,6 +119,13 @@ def open_image(encoded: bytes, limit: int | None, name: str) -> Image.Image:
     return image
 
 
+# Held while Pillow imports its plugins, on whatever thread that comes up, and during a fork: a child that inherits the
+# lock of a half-done import waits for it for ever.
+_loading = threading.Lock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_loading.acquire, after_in_parent=_loading.release, after_in_child=_loading.release)
+
+
 def _identify(stream: io.BytesIO, prefix: bytes) -> Image.Image | str:
     # Return the opened image, or why there is none.
     # Pillow's registry instead of Image.open: the size limit is ours (max_pixels may lie above or below Pillow's),
@@ -124,7 +133,8 @@ def _identify(stream: io.BytesIO, prefix: bytes) -> Image.Image | str:
     reason = f"not an image that Pillow can read (it starts with {prefix[:8]!r})"
     tried: set[str] = set()
     for load_plugins in (Image.preinit, Image.init):
-        load_plugins()
+        with _loading:
+            load_plugins()
         for format_name in [name for name in Image.ID if name not in tried]:
             tried.add(format_name)
             factory, accept = Image.OPEN[format_name]

@@ -140,6 +140,47 @@ def test_a_child_does_not_wait_for_a_lock_that_a_thread_of_its_parent_holds(fold
     assert "free" in run_script(HELD, str(folder)).stdout
 
 
+PLUGINS = (
+    FLOW
+    + """
+from PIL import Image
+from gpuseq.decode_pillow import open_image
+begun, done = threading.Event(), threading.Event()
+init = Image.init
+def slow():
+    begun.set()
+    time.sleep(0.5)
+    init()
+    done.set()
+Image.init = slow
+def decode():
+    try:
+        open_image(b"no picture at all", None, "name")
+    except gpuseq.ImageFileError:
+        pass
+warnings.simplefilter("ignore")
+thread = threading.Thread(target=decode)
+thread.start()
+begun.wait()
+child = os.fork()
+if child == 0:
+    signal.alarm(30)
+    assert done.is_set()
+    decode()
+    os._exit(7)
+status = os.waitpid(child, 0)[1]
+thread.join()
+assert os.waitstatus_to_exitcode(status) == 7, status
+print("waited")
+"""
+)
+
+
+def test_a_fork_waits_for_the_import_of_pillows_plugins(run_script: Run) -> None:
+    """A bad file makes a thread import them all; a child of that moment would wait for the import lock for ever."""
+    assert "waited" in run_script(PLUGINS).stdout
+
+
 PICKLE = (
     FLOW
     + """
