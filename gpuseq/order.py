@@ -11,7 +11,16 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-__all__ = ["Draw", "KerasStream", "keyed_permutation", "num_batches", "shard_indices", "shard_size"]
+__all__ = [
+    "Draw",
+    "KerasStream",
+    "epoch_permutation",
+    "keyed_permutation",
+    "num_batches",
+    "position_of",
+    "shard_indices",
+    "shard_size",
+]
 
 Draw: TypeAlias = Callable[[Any, int], np.ndarray]
 """Takes a stream and a number of samples, draws, and returns their parameters."""
@@ -104,6 +113,46 @@ def keyed_permutation(size: int, *, seed: int, epoch: int) -> np.ndarray:
     """
     bits = np.random.Philox(key=np.array([seed, epoch], np.uint64), counter=np.array([0, 0, 0, 1], np.uint64))
     return np.random.Generator(bits).permutation(size)
+
+
+def epoch_permutation(size: int, *, seed: int, epoch: int, first_batch: int | None) -> np.ndarray:
+    """Return the order of an epoch by its number.
+
+    Parameters
+    ----------
+    size : int
+        Number of samples.
+    seed, epoch : int
+        Of the walk.
+    first_batch : int or None
+        The number of the epoch's first batch, whose stream Keras draws the order from. None: `keyed_permutation`.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape ``(size,)``, int64.
+    """
+    if first_batch is None:
+        return keyed_permutation(size, seed=seed, epoch=epoch)
+    stream = KerasStream(seed)
+    stream.reseed(first_batch)
+    return stream.permutation(size)
+
+
+def position_of(indices: np.ndarray, order: np.ndarray, batch_size: int) -> int | None:
+    """Return which batch of an order holds these samples, one by one; None where none does.
+
+    Parameters
+    ----------
+    indices, order : numpy.ndarray
+        Shapes ``(N,)`` and ``(n,)``, int64.
+    batch_size : int
+        Samples per batch.
+    """
+    for position in np.flatnonzero(order[::batch_size] == indices[:1]) if len(indices) else ():
+        if np.array_equal(order[position * batch_size : (position + 1) * batch_size], indices):
+            return int(position)
+    return None
 
 
 def shard_size(num_samples: int, world: int, remainder: str) -> int:

@@ -18,7 +18,7 @@ from .arrays import identity_params
 from .draw import draw_keyed, draw_params
 from .errors import GpuseqError
 from .options import TransformRanges
-from .order import KerasStream, keyed_permutation, num_batches, shard_indices, shard_size
+from .order import KerasStream, epoch_permutation, num_batches, position_of, shard_indices, shard_size
 from .plan import BatchPlan
 from .sequence import Sequence
 from .sharding import checked_walk
@@ -70,8 +70,8 @@ class Walk(Sequence):
 
     _ranges: TransformRanges | None = None
     _image_size = (1, 1)
-    _stride = 1
-    """How many batches on the next one is that this process makes."""
+    _is_over = False  # the epoch's last sample numbers were handed out, and may yet be drawn for
+    _stride = 1  # to the next batch that this process makes
     _file_number_limit = 0
 
     def _announce(self, current: np.ndarray, batch_index: int, *, walking: bool) -> None:
@@ -109,16 +109,12 @@ class Walk(Sequence):
         """Return order and weights of an epoch by number; kept, because they are wanted again when it begins."""
         key = (epoch, self.seed, self.shuffle)
         if self._foreseen is None or self._foreseen[0] != key:
-            if not self.shuffle:
-                permutation = np.arange(self.dataset_size)
-            elif self.walk.rng == "keyed":
-                permutation = keyed_permutation(self.dataset_size, seed=self._seed, epoch=epoch)
-            else:
-                stream = KerasStream(self._seed)
-                stream.reseed(epoch * len(self) * self.walk.world)
-                permutation = stream.permutation(self.dataset_size)
+            permutation = np.arange(self.dataset_size)
+            if self.shuffle:
+                first = None if self.walk.rng == "keyed" else epoch * len(self) * self.walk.world
+                permutation = epoch_permutation(self.dataset_size, seed=self._seed, epoch=epoch, first_batch=first)
             part = shard_indices(permutation, self.walk.rank, self.walk.world, self.walk.remainder)
-            self._foreseen = ((epoch, self.seed, self.shuffle), part)
+            self._foreseen = (epoch, self.seed, self.shuffle), part
         return self._foreseen[1]
 
     def __len__(self) -> int:
@@ -136,15 +132,18 @@ class Walk(Sequence):
         return int(index) % length
 
     def _next_indices(self) -> np.ndarray:
+        self._leave_epoch()
         self._begin_batch(self.batch_index if self._by_epoch else None)
         if self.batch_index == 0 and not self._by_epoch:
             self._set_index_array()
         self._last_position = self.batch_index
         start = self.batch_index * self.batch_size
         self.batch_index = self.batch_index + 1 if self.n > start + self.batch_size else 0
+        self._is_over = self._by_epoch and self.batch_index == 0
         return self._order()[start : start + self.batch_size]
 
     def _item_indices(self, index: int) -> np.ndarray:
+        self._leave_epoch()
         self._begin_batch(index if self._by_epoch else None)
         return self._order()[self.batch_size * index : self.batch_size * (index + 1)]
 
@@ -175,24 +174,13 @@ class Walk(Sequence):
             self.index_array, self._weights = self._foresee(self._epoch)
             self._foreseen = None
             return
+        permutation = np.arange(self.dataset_size)
         if self.shuffle:
             permutation = self._stream.permutation(self.dataset_size)
             self._order_position = self._stream.position
-        else:
-            permutation = np.arange(self.dataset_size)
         self.index_array, self._weights = shard_indices(
             permutation, self.walk.rank, self.walk.world, self.walk.remainder
         )
-
-    def _position_of(self, indices: np.ndarray) -> int | None:
-        """Return which batch of the current order holds these samples, in this order; None where none does."""
-        if self.index_array is None or not len(indices):
-            return None
-        for position in np.flatnonzero(self.index_array[:: self.batch_size] == indices[0]):
-            start = position * self.batch_size
-            if np.array_equal(self.index_array[start : start + self.batch_size], indices):
-                return int(position)
-        return None
 
     @property
     def _seed(self) -> int:
@@ -221,7 +209,8 @@ class Walk(Sequence):
             file_numbers = self._stream.file_numbers(len(indices), self._file_number_limit)
         weights = None
         if self._weights is not None:
-            position = self._position_of(indices) if position is None else position
+            if position is None:
+                position = position_of(indices, self._order(), self.batch_size)
             weights = np.ones(len(indices), np.float32)
             if position is not None:
                 weights = self._weights[self.batch_size * position : self.batch_size * position + len(indices)]
@@ -238,7 +227,7 @@ class Walk(Sequence):
     @property
     def epoch(self) -> int:
         """The epoch that the walk is in: as `set_epoch` has it, or the full epochs of batches seen so far."""
-        return self._epoch if self._by_epoch else self.total_batches_seen // max(1, len(self))
+        return self._epoch + self._is_over if self._by_epoch else self.total_batches_seen // max(1, len(self))
 
     @property
     def counts_by_epoch(self) -> bool:
@@ -273,7 +262,12 @@ class Walk(Sequence):
         if epoch != self._epoch or self.walk.rng == "keras":
             self.index_array = None
         self._epoch = epoch
-        self._served = False
+        self._served = self._is_over = False
+
+    def _leave_epoch(self) -> None:
+        """Go over to the next epoch where the last sample numbers of this one were handed out."""
+        if self._is_over:
+            self._start_epoch(self._epoch + 1)
 
     def on_epoch_end(self) -> None:
         """Draw the order of the next epoch, from wherever the stream stands, as Keras does.
@@ -320,8 +314,8 @@ class Walk(Sequence):
                 world=self.walk.world,
                 batch_size=self.batch_size,
                 by_epoch=int(self._by_epoch),
-                epoch=self._epoch,
-                served=int(self._served),
+                epoch=self._epoch + self._is_over,
+                served=int(self._served and not self._is_over),
                 batch_index=self.batch_index,
                 total_batches_seen=self.total_batches_seen,
                 order=self._order_position if self.index_array is not None else "",
@@ -370,7 +364,7 @@ class Walk(Sequence):
             self.seed, self._stream = found.seed, stream
             self._by_epoch = bool(found.by_epoch)
             self._epoch = found.epoch
-            self._served = bool(found.served)
+            self._served, self._is_over = bool(found.served), False
             self.batch_index = found.global_position // step
             self.total_batches_seen = found.total_batches_seen
             self._order_position = found.order

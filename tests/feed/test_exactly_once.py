@@ -143,6 +143,34 @@ def test_shards_cover_and_are_equally_long(
             assert set(weighted.values()) == {1}
 
 
+@pytest.mark.parametrize("options", [{"rng": "keyed"}, {"shard": (1, 2)}, {}])
+@pytest.mark.parametrize("stop", [0, 2, 3, 4, 6])
+def test_epochs_of_batches_made_as_keras_2_makes_them(stop: int, options: dict[str, Any]) -> None:
+    """Sample numbers from ``index_generator`` go on from epoch to epoch, and so do pictures and state."""
+
+    def made(iterator: Any) -> Any:
+        return iterator._get_batches_of_transformed_samples(next(iterator.index_generator))
+
+    def fresh() -> Any:
+        iterator = flow(11 if "shard" not in options else 22, ranges=GEOMETRY, **options)
+        if not options:
+            iterator.set_epoch(0)
+        return iterator
+
+    by_hook, by_next = fresh(), fresh()
+    assert len(by_hook) == 3
+    for number in range(8):
+        if number == stop:
+            state = by_hook.state_dict()
+            by_hook = fresh()
+            by_hook.load_state_dict(state)
+            assert by_hook.epoch == by_next.epoch == number // 3
+        (x, y), (wanted_x, wanted_y) = made(by_hook), next(by_next)
+        assert np.array_equal(y, wanted_y)
+        assert np.array_equal(x, wanted_x)
+    assert np.array_equal(by_hook[1][0], by_next[1][0])
+
+
 def test_weights_of_batches_made_as_keras_2_makes_them() -> None:
     """Sample numbers from ``index_generator``, the batch from the hook: a repeated sample still has weight 0."""
     options = {"shard": (1, 2), "remainder": "exact"}
