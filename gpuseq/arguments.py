@@ -9,9 +9,10 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable
+from types import FrameType
 from typing import Any, TypeVar
 
-__all__ = ["check_count", "check_flag", "checked_arguments", "did_you_mean", "warn"]
+__all__ = ["caller", "check_count", "check_flag", "checked_arguments", "did_you_mean", "warn"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -152,7 +153,15 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
     category : type
         Of the warning.
     """
-    frame, level = sys._getframe(1), 2
-    while frame.f_back is not None and os.path.dirname(frame.f_code.co_filename) == _PACKAGE:
+    frame, outer, level = sys._getframe(1), caller(), 2
+    while frame is not outer and frame.f_back is not None:
         frame, level = frame.f_back, level + 1
     warnings.warn(message, category, stacklevel=level)
+
+
+def caller() -> FrameType:
+    """Return the nearest frame outside this package."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and os.path.dirname(frame.f_code.co_filename) == _PACKAGE:
+        frame = frame.f_back
+    return frame

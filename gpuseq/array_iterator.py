@@ -212,7 +212,7 @@ def _check_length(what: str, x: Array, name: str, other: np.ndarray) -> None:
 
 def _check_scale(x: Array, generator: Any) -> None:
     """Warn where floats from 0 to 1 would be rescaled once more; a few images tell."""
-    if x.dtype.kind != "f" or not generator.rescale or not 0 < generator.rescale <= 1 / 128:
+    if not len(x) or x.dtype.kind != "f" or not generator.rescale or not 0 < generator.rescale <= 1 / 128:
         return
     few = x[:8]
     with on_device(x):

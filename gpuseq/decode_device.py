@@ -1,7 +1,7 @@
 """Files to a batch of images on one GPU: JPEG decoded there by DALI or nvImageCodec, the rest on the host.
 
 What can be tried without one (routing, colour, orientation, crop and resize, the life of the buffers) is tried with the
-same class on nvImageCodec's CPU decoder. No GPU has run it yet.
+same class on the decoders' CPU side. No GPU has run it yet.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class DeviceDecoder:
         How; needs a `target_size`. Its `decoder` ("dali", else nvImageCodec), `hw_decoder_load` and `deterministic`
         choose among the GPU's decoders.
     device : str
-        ``"cuda:N"``; ``"cpu"`` runs the same code on nvImageCodec's CPU decoder, for tests.
+        ``"cuda:N"``; ``"cpu"`` runs the same code on the decoder's CPU side, for tests.
 
     Raises
     ------
@@ -199,7 +199,8 @@ class DeviceDecoder:
     def _bytes_on_device(self, encoded: bytes, name: str) -> int:
         """Return the bytes of a decoded image, 0 for one that is not for the GPU."""
         header = read_header(encoded)
-        # The GPU decodes JPEG; other formats it would hand to its CPU decoder and copy.
+        # The GPU decodes JPEG; other formats it would hand to its CPU decoder and copy. DALI decodes by nvImageCodec:
+        # what is said of one holds for both.
         if header is None or header.format != "JPEG" or not route(header, self.options, "nvimgcodec"):
             return 0
         try:

@@ -160,8 +160,10 @@ class BatchFromFilesMixin(ImageIterator):
 
     @property
     def bad_files(self) -> dict[str, str]:
-        """Path and reason of each file that failed so far and was skipped or substituted."""
-        return dict(cast(FileSource, self._source).bad_files)
+        """Path and reason of each file, of an image or a mask, that failed so far and was skipped or substituted."""
+        masks = () if self._paired is None else self._paired.sources
+        sources = [source for source in (self._source, *masks) if isinstance(source, FileSource)]
+        return {path: reason for source in sources for path, reason in source.bad_files.items()}
 
     @property
     def filepaths(self) -> list[str]:

@@ -18,6 +18,7 @@ from .arrays import Array, DataFormat, FillMode
 from .atomic import replacing
 from .compat import is_cupy, on_device
 from .directory_iterator import DirectoryIterator
+from .errors import EmptyBatchError
 from .functions import without_affine
 from .iterators import Iterator
 from .options import READ_ARGUMENTS, AugmentOptions
@@ -168,7 +169,10 @@ class FittedTransforms(ImageTransforms):
 
             def batches() -> Iterable[Any]:
                 for index in range(len(iterator)):
-                    batch = iterator[index]
+                    try:
+                        batch = iterator[index]
+                    except EmptyBatchError:  # its files were bad, and on_error passes over them
+                        continue
                     yield batch
                     bar.update(len(batch))
 

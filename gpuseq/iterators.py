@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from .arguments import caller, warn
 from .plan import BatchPlan
 from .walk import Walk
 
@@ -132,8 +133,8 @@ class Iterator(Walk):  # numpydoc ignore=PR02
 
     def __next__(self) -> Any:
         """Return the next batch; after the last one of an epoch comes the first one of the next."""
-        if sys._getframe(1).f_globals.get("__name__", "").endswith("keras.src.engine.data_adapter"):
-            warnings.warn(_NO_END, stacklevel=2)
+        if caller().f_globals.get("__name__", "").endswith("keras.src.engine.data_adapter"):
+            warn(_NO_END)
         return self.replay(self.plan_batch())
 
     def next(self) -> Any:

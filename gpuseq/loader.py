@@ -119,8 +119,7 @@ class Loader:
             If the state was taken from other data or in another random mode.
         """
         self.iterator.load_state_dict(state)
-        epoch, index = self.iterator.epoch, self.iterator.batch_index
-        self._start = (epoch, index) if index < len(self) else (epoch + 1, 0)
+        self._start = (self.iterator.epoch, self.iterator.batch_index)
         self._resumed = True
         if self._pass is not None:
             self._pass.jump(*self._start)

@@ -51,7 +51,7 @@ def augment(
         out = aligned_empty(shape, options.dtype)
     out_nchw = out.transpose(0, 3, 1, 2) if last else out
     maps = inverse_maps(params, height, width, options.conventions) if options.has_affine else None
-    identity = is_identity(params)
+    identity = None if maps is None else is_identity(params)
     num_threads = fair_share(cpu_count())
     group_pixels = GROUP_PIXELS if num_threads > 1 else SOLO_GROUP_PIXELS
     group = max(1, group_pixels // max(1, height * width))
@@ -62,10 +62,10 @@ def augment(
         if source_nchw.dtype == np.float64 and options.compute_dtype == np.float32:
             source_nchw = source_nchw.astype(np.float32)
         work_nchw = scratch("work", source_nchw.shape, options.compute_dtype)
-        at_rest = identity[part]
-        if maps is None or at_rest.any():
-            _copy_flipped(source_nchw, work_nchw, params[part], at_rest if maps is not None else None, options)
-        if maps is not None and not at_rest.all():
+        at_rest = None if identity is None else identity[part]
+        if at_rest is None or at_rest.any():
+            _copy_flipped(source_nchw, work_nchw, params[part], at_rest, options)
+        if maps is not None and at_rest is not None and not at_rest.all():
             moving = np.flatnonzero(~at_rest)
             warp(source_nchw, work_nchw, moving, maps[part], params[part], options, group_pixels)
         _recolour(work_nchw, params[part], options)

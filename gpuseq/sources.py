@@ -228,7 +228,12 @@ class FileSource:
         """
         if not self.prefetch:
             return
-        wanted = {indices.tobytes(): indices for indices in upcoming[: self.prefetch]}
+        # What is cached whole needs no worker: two threads would take turns over a few calls of stat.
+        wanted = {
+            indices.tobytes(): indices
+            for indices in upcoming[: self.prefetch]
+            if self.cache is None or self.cache.num_kept(indices) < len(indices)
+        }
         with self._lock:
             if current is not None:
                 self._claimed.append((current.tobytes(), weakref.ref(current)))
@@ -299,6 +304,7 @@ class FileSource:
         sample_indices = indices.copy()
         keep = np.array([error is None for error in errors])
         good = np.flatnonzero(keep)
+        is_own = False
         for position, error in enumerate(errors):
             if error is None:
                 continue
@@ -308,10 +314,12 @@ class FileSource:
             if callable(self.on_error):
                 answer = self.on_error(error.path, error)
                 if answer is not None:
-                    # A batch of its own: the images may be the cache's block.
-                    with fetched.reading():
-                        images = images[rows]
-                    fetched, rows = replace(fetched, resident=None), np.arange(len(indices))
+                    if not is_own:
+                        # A batch of its own: the images may be the cache's block.
+                        is_own = True
+                        with fetched.reading():
+                            images = images[rows]
+                        fetched, rows = replace(fetched, resident=None), np.arange(len(indices))
                     answered = self._answered(answer, error.path, images.dtype)
                     images[position] = ops.upload(answered[None], self.device)[0]
                     keep[position] = True

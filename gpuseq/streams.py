@@ -20,8 +20,8 @@ Not used, and why: CuPy's pool is per stream and has no ``record_stream`` (cupy#
 the producer overwrite what the consumer still reads; changing a framework's global allocator is not a library's
 business.
 
-The CUDA half of this module has been read and type-checked, not run: no GPU was at hand.
-``tests/feed/test_streams.py`` holds the stress test for one.
+No GPU has run the CUDA half of this module: it is rehearsed on a stand-in for CuPy that watches the order of streams.
+``tests/feed/test_streams.py`` holds the stress test for a GPU.
 """
 
 from __future__ import annotations

@@ -144,7 +144,8 @@ class ImageTransforms(GeneratorSettings):
         function = cast(Callable[[Any], Any], self.preprocessing_function)
         xp = array_module(batch)
         if getattr(function, "batched", False):
-            return xp.asarray(_returned(function(batch), batch.shape))
+            result = xp.asarray(_returned(function(batch), batch.shape))
+            return result if result.shape == batch.shape else xp.array(xp.broadcast_to(result, batch.shape))
         for row in range(len(batch)):
             batch[row] = _returned(function(batch[row]), batch.shape[1:])
         return batch

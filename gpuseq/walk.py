@@ -360,12 +360,15 @@ class Walk(Sequence):
                 assert permutation is not None
                 order, weights = shard_indices(permutation, 0, 1, self.walk.remainder)
             stream.restore(found.stream, self._draw_params)
+        epoch, index, served = found.epoch, found.global_position // step, bool(found.served)
+        if found.by_epoch and index >= len(self):  # this shard's part of it is served
+            epoch, index, served = epoch + 1, 0, False
         with self.lock:
             self.seed, self._stream = found.seed, stream
             self._by_epoch = bool(found.by_epoch)
-            self._epoch = found.epoch
-            self._served, self._is_over = bool(found.served), False
-            self.batch_index = found.global_position // step
+            self._epoch = epoch
+            self._served, self._is_over = served, False
+            self.batch_index = index
             self.total_batches_seen = found.total_batches_seen
             self._order_position = found.order
             self.index_array, self._weights = order, weights

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import gpuseq
 from tests.cases import images
@@ -262,3 +263,34 @@ def test_copies_work_alike_and_apart(clone: Any) -> None:
 def test_its_repr_says_what_was_asked_for() -> None:
     text = repr(gpuseq.ImageDataGenerator(rotation_range=30, fill_mode="wrap", device="cpu"))
     assert text == "ImageDataGenerator(rotation_range=30, fill_mode='wrap', device='cpu')"
+
+
+def test_a_batched_preprocessing_function_broadcasts_as_a_single_one_does() -> None:
+    def grey(images: np.ndarray) -> np.ndarray:
+        return images.mean(-1, keepdims=True)
+
+    data = images((4, 8, 8, 3), "uint8")
+    single = gpuseq.ImageDataGenerator(preprocessing_function=grey, device="cpu")
+    wanted = next(single.flow(data, shuffle=False))
+    grey.batched = True  # type: ignore[attr-defined]
+    assert_same(next(single.flow(data, shuffle=False)), wanted)
+    assert wanted.shape == data.shape
+
+
+def test_no_images_at_all_are_no_batch() -> None:
+    generator = gpuseq.ImageDataGenerator(rescale=1 / 255, device="cpu")
+    assert len(generator.flow(np.zeros((0, 8, 8, 3), np.float32))) == 0
+
+
+@pytest.mark.parametrize("how", ["next(it)", "it.next()"])
+def test_what_walks_for_ever_in_keras_2_is_said_for_folders_too(tmp_path: Path, how: str) -> None:
+    (tmp_path / "one").mkdir()
+    Image.fromarray(images((8, 8, 3), "uint8")).save(tmp_path / "one" / "1.png")
+    generator = gpuseq.ImageDataGenerator(device="cpu")
+    folder = generator.flow_from_directory(tmp_path, target_size=(8, 8), verbose=False, prefetch=0)
+    namespace: dict[str, Any] = {"__name__": "tf_keras.src.engine.data_adapter"}
+    exec(f"def step(it): return {how}", namespace)
+    for iterator in (generator.flow(images((2, 8, 8, 3), "uint8")), folder):
+        with pytest.warns(UserWarning, match="end"):
+            namespace["step"](iterator)
+    folder.close()

@@ -399,3 +399,18 @@ def test_resumed_in_a_new_process_under_prefetch(
         assert len(resumed.files) == len(rest) == 4 + 6
         for got, wanted in zip(resumed.values(), rest, strict=True):
             assert np.array_equal(got, wanted)
+
+
+def test_a_state_at_the_end_of_a_shards_part_goes_on_with_the_next_epoch() -> None:
+    """11 samples, "drop": ten of them were served by one process, and each of two ranks has five in an epoch."""
+    whole = flow(11, rng="keyed", remainder="drop", batch_size=2, seed=4)
+    for _ in range(5):
+        next(whole)
+    part = flow(11, rng="keyed", remainder="drop", batch_size=1, seed=4, shard=(0, 2))
+    part.load_state_dict(whole.state_dict())
+    assert (part.epoch, part.batch_index) == (1, 0)
+    fresh = flow(11, rng="keyed", remainder="drop", batch_size=1, seed=4, shard=(0, 2))
+    fresh.set_epoch(1)
+    for _ in range(2 * len(part)):
+        for got, wanted in zip(next(part), next(fresh), strict=True):
+            np.testing.assert_array_equal(got, wanted)

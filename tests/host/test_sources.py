@@ -363,3 +363,37 @@ def test_an_answer_that_does_not_fit_is_refused(folder: Path) -> None:
             with pytest.raises(ValueError, match=r"0\.png.*do not fit uint8: return uint8, 0 to 255"):
                 batches[0]
         batches.close()
+
+
+def test_what_is_cached_whole_is_not_sent_to_the_worker(folder: Path) -> None:
+    batches = flow(folder, cache="host", prefetch=2, shuffle=False)
+    for _ in range(len(batches)):
+        next(batches)
+    assert not batches._source._pending
+    for _ in range(len(batches)):
+        next(batches)
+        assert not batches._source._pending
+    (folder / "a" / "4.png").write_bytes((folder / "a" / "2.png").read_bytes())  # and a changed file is still seen
+    assert levels(batches._source, [batches.filenames.index("a/4.png")]) == [2]
+    batches.close()
+
+
+def test_fit_passes_over_a_batch_of_which_nothing_is_left(folder: Path) -> None:
+    generator = gpuseq.ImageDataGenerator(device="cpu", featurewise_center=True)
+    names = sorted(path.relative_to(folder) for path in folder.rglob("*.png"))
+    for name in names[:4]:
+        (folder / name).write_bytes(b"")
+    generator.fit_directory(folder, target_size=(6, 6), batch_size=2, on_error="skip", progress=False)
+    kept = [20 * int(name.stem) + 5 for name in names[4:]]
+    np.testing.assert_allclose(generator.mean.ravel(), np.mean(kept), rtol=1e-5)
+
+
+def test_bad_masks_are_named_too(folder: Path, tmp_path: Path) -> None:
+    import shutil
+
+    masks = Path(shutil.copytree(folder, tmp_path / "masks"))
+    (masks / "a" / "0.png").write_bytes(b"")
+    batches = flow(folder, mask_directory=masks, on_error="skip", shuffle=False)
+    assert sum(len(next(batches)[0]) for _ in range(len(batches))) == NUM_FILES - 1
+    assert list(batches.bad_files) == [str(masks / "a" / "0.png")]
+    batches.close()
