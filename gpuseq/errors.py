@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["DeviceError", "EmptyBatchError", "GpuseqError", "ImageFileError", "MissingDependencyError"]
+__all__ = [
+    "BatchIndexError",
+    "DeviceError",
+    "EmptyBatchError",
+    "GpuseqError",
+    "ImageFileError",
+    "MissingDependencyError",
+]
 
 
 class GpuseqError(Exception):
@@ -44,3 +51,7 @@ class EmptyBatchError(ImageFileError):
 
     ``next()``, loaders, `to_device` and ``fit`` go on to the next batch; ``iterator[i]`` raises it.
     """
+
+
+class BatchIndexError(IndexError, ValueError):
+    """A batch index outside the epoch: an IndexError to Python, a ValueError to code written for Keras."""

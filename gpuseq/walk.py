@@ -16,7 +16,7 @@ import numpy as np
 from .arguments import check_count, checked_arguments
 from .arrays import identity_params
 from .draw import draw_keyed, draw_params
-from .errors import GpuseqError
+from .errors import BatchIndexError, GpuseqError
 from .options import TransformRanges
 from .order import KerasStream, epoch_permutation, num_batches, position_of, shard_indices, shard_size
 from .plan import BatchPlan
@@ -25,7 +25,7 @@ from .sharding import checked_walk
 from .state import WalkState
 from .workers import renew_in_child
 
-__all__ = ["BatchIndexError", "Walk"]
+__all__ = ["Walk"]
 
 
 class Walk(Sequence):
@@ -398,7 +398,3 @@ class _IndexGenerator:
 
     def __next__(self) -> np.ndarray:
         return self._iterator._next_indices()
-
-
-class BatchIndexError(IndexError, ValueError):
-    """A batch index outside the epoch: an IndexError to Python, a ValueError to code written for Keras."""
