@@ -16,7 +16,7 @@ from .matrix import inverse_maps, is_identity
 from .ops_numpy_affine import scratch, warp, warp_spline
 from .ops_numpy_resize import resize
 from .options import AugmentOptions, Statistics
-from .workers import fair_share, for_each
+from .workers import for_each
 
 __all__ = ["GROUP_PIXELS", "SOLO_GROUP_PIXELS", "augment", "resize", "standardize", "warp_spline", "whiten"]
 
@@ -52,7 +52,7 @@ def augment(
     out_nchw = out.transpose(0, 3, 1, 2) if last else out
     maps = inverse_maps(params, height, width, options.conventions) if options.has_affine else None
     identity = None if maps is None else is_identity(params)
-    num_threads = fair_share(cpu_count())
+    num_threads = cpu_count()
     group_pixels = GROUP_PIXELS if num_threads > 1 else SOLO_GROUP_PIXELS
     group = max(1, group_pixels // max(1, height * width))
 

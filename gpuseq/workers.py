@@ -9,31 +9,15 @@ import itertools
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["close_pools", "fair_share", "for_each", "renew_in_child"]
+__all__ = ["close_pools", "for_each", "renew_in_child"]
 
 _pools: dict[int, ThreadPoolExecutor] = {}
 _lock = threading.Lock()
 _renewed: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
-_num_at_work = 0  # calls of for_each that run on several threads now
-
-
-def fair_share(num_threads: int) -> int:
-    """Return how many threads a chain of short NumPy calls should take: half of `num_threads` while others are at work.
-
-    Files that are decoded ahead keep the cores busy in long calls without the GIL. Short calls that join them on as
-    many threads spend their time handing the GIL round: beside a decoder on two cores, one is faster than two.
-
-    Parameters
-    ----------
-    num_threads : int
-        What it would take alone.
-    """
-    return max(1, num_threads // 2) if _num_at_work else num_threads
 
 
 def for_each(work: Callable[[int], None], count: int, num_threads: int) -> None:
@@ -67,15 +51,14 @@ def for_each(work: Callable[[int], None], count: int, num_threads: int) -> None:
         run()
         return
     pool = _pool(num_threads - 1)
-    with _at_work():
-        futures: list[Future[None]] = [pool.submit(run) for _ in range(helpers)]
-        try:
-            run()
-        finally:
-            # Those that never started have nothing left to do. They are not waited for: a pool that is busy, perhaps
-            # with our own caller, would take them up late or never.
-            started = [future for future in futures if not future.cancel()]
-            wait(started)
+    futures: list[Future[None]] = [pool.submit(run) for _ in range(helpers)]
+    try:
+        run()
+    finally:
+        # Those that never started have nothing left to do. They are not waited for: a pool that is busy, perhaps with
+        # our own caller, would take them up late or never.
+        started = [future for future in futures if not future.cancel()]
+        wait(started)
     for future in started:
         future.result()
 
@@ -97,18 +80,6 @@ def _pool(size: int) -> ThreadPoolExecutor:
         return pool
 
 
-@contextmanager
-def _at_work() -> Iterator[None]:
-    global _num_at_work
-    with _lock:
-        _num_at_work += 1
-    try:
-        yield
-    finally:
-        with _lock:
-            _num_at_work -= 1
-
-
 def renew_in_child(thing: Any) -> None:
     """Let ``thing._renew()`` be called in every forked child.
 
@@ -124,9 +95,8 @@ def renew_in_child(thing: Any) -> None:
 
 
 def _renew_all() -> None:
-    global _lock, _num_at_work
+    global _lock
     _lock = threading.Lock()
-    _num_at_work = 0
     _pools.clear()
     for thing in list(_renewed.values()):
         thing._renew()

@@ -106,16 +106,3 @@ def test_works_in_a_forked_child() -> None:
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
     workers.close_pools()
-
-
-def test_a_fair_share_is_half_while_others_are_at_work() -> None:
-    assert [workers.fair_share(count) for count in (1, 2, 8)] == [1, 2, 8]
-    shares = []
-    workers.for_each(lambda index: shares.append([workers.fair_share(count) for count in (1, 2, 8)]), 4, 2)
-    assert shares == [[1, 1, 4]] * 4
-    workers.for_each(lambda index: shares.append(workers.fair_share(8)), 1, 2)  # the caller alone is nobody else
-    assert shares[-1] == 8
-    with pytest.raises(ZeroDivisionError):
-        workers.for_each(lambda index: 1 // 0, 4, 2)
-    assert workers.fair_share(8) == 8
-    workers.close_pools()
