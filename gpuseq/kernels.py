@@ -116,13 +116,25 @@ def kernel_folder() -> Path:
     )
 
 
-@cache
-def pasted_source(file: str) -> str:
+def pasted_source(file: str, macros: Macros = ()) -> str:
     """Return the text of `file` with its headers before it, as one translation unit.
 
     Pasted and not included, because CuPy's compile cache does not see what an ``#include`` brings in; the ``#line``
     directives make the compiler's messages point into the files all the same.
+
+    Parameters
+    ----------
+    file : str
+        Key of `HEADERS`.
+    macros : Macros
+        The variant, defined in the text and not by options: CuPy compiles an empty program for every set of options
+        that a process has not used yet, though the kernel itself lies in its cache.
     """
+    return "".join(f"#define {name} {value}\n" for name, value in macros) + _texts(file)
+
+
+@cache
+def _texts(file: str) -> str:
     names = (*HEADERS[file], file)
     return "\n".join(f'#line 1 "{name}"\n{(kernel_folder() / name).read_text(encoding="utf-8")}' for name in names)
 
@@ -184,8 +196,8 @@ class Kernel:
 
         self.name = name
         self.macros = macros
-        options = COMPILE_OPTIONS + tuple(f"-D{macro}={value}" for macro, value in macros)
-        self._function = cupy.RawModule(code=pasted_source(SIGNATURES[name][0]), options=options).get_function(name)
+        code = pasted_source(SIGNATURES[name][0], macros)
+        self._function = cupy.RawModule(code=code, options=COMPILE_OPTIONS).get_function(name)
 
     def launch(self, grid: tuple[int, ...], block: int, arguments: Sequence[Any], shared_bytes: int = 0) -> None:
         """Enqueue the kernel on CuPy's current stream; the host does not wait.

@@ -61,9 +61,8 @@ def build(name: str, macros: kernels.Macros, flags: tuple[str, ...] = ()) -> Pat
     file = kernels.SIGNATURES[name][0]
     source = "\n".join(
         [
-            *(f"#define {macro} {value}" for macro, value in macros),
             f'#include "{SHIM}"',
-            kernels.pasted_source(file),
+            kernels.pasted_source(file, macros),
             'extern "C" int launch(unsigned x, unsigned y, unsigned block, unsigned shared, int reverse, void **args)',
             f"{{ return cuda_on_host::launch(&{name}, x, y, block, shared, reverse, args); }}",
             "",

@@ -60,11 +60,10 @@ def measure(kernel: str, macros: kernels.Macros, architecture: str) -> tuple[int
     file = kernels.SIGNATURES[kernel][0]
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "kernel.cu")
-        source.write_text(kernels.pasted_source(file))
-        defines = [f"-D{name}={value}" for name, value in macros]
+        source.write_text(kernels.pasted_source(file, macros))
         # As CuPy compiles them: -ftz=true is its own addition.
         flags = ["-std=c++17", "--fmad=false", "-ftz=true", f"-arch={architecture}", "-Xptxas=-v"]
-        command = ["nvcc", *flags, "-cubin", *defines]
+        command = ["nvcc", *flags, "-cubin"]
         run = subprocess.run(
             [*command, "-o", str(Path(folder, "out")), str(source)], capture_output=True, text=True, check=True
         )

@@ -8,6 +8,7 @@ of run (`standin_streams`). What it cannot show is what only a GPU has: speed, r
 from __future__ import annotations
 
 import importlib.machinery
+import itertools
 import sys
 import threading
 import types
@@ -95,15 +96,13 @@ class RawModule:
     """``cupy.RawModule`` for the texts of `gpuseq.kernels`."""
 
     def __init__(self, *, code: str, options: tuple[str, ...] = ()) -> None:
-        assert type(options) is tuple
+        assert options == kernels.COMPILE_OPTIONS  # a further set of options costs a compilation in every process
         self._code = code
-        fixed = kernels.COMPILE_OPTIONS
-        assert options[: len(fixed)] == fixed
-        defines = [option.removeprefix("-D").partition("=") for option in options[len(fixed) :]]
-        self._macros = tuple((name, value) for name, _, value in defines)
+        defines = itertools.takewhile(lambda line: line.startswith("#define "), code.splitlines())
+        self._macros = tuple((name, value) for _, name, value in (line.split(" ", 2) for line in defines))
 
     def get_function(self, name: str) -> RawKernel:
-        assert self._code == kernels.pasted_source(kernels.SIGNATURES[name][0])
+        assert self._code == kernels.pasted_source(kernels.SIGNATURES[name][0], self._macros)
         return RawKernel(name, host_runner.host_kernel(name, self._macros))
 
 

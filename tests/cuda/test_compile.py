@@ -28,9 +28,9 @@ def compile_variant(key: tuple[str, kernels.Macros], architecture: str) -> tuple
         *kernels.COMPILE_OPTIONS,
         *CUPY_OPTIONS,
         f"--gpu-architecture={architecture}",
-        *(f"-D{m}={v}" for m, v in macros),
     ]
-    program = cupy_cuda.nvrtc.createProgram(kernels.pasted_source(kernels.SIGNATURES[name][0]), f"{name}.cu", [], [])
+    source = kernels.pasted_source(kernels.SIGNATURES[name][0], macros)
+    program = cupy_cuda.nvrtc.createProgram(source, f"{name}.cu", [], [])
     try:
         cupy_cuda.nvrtc.compileProgram(program, options)
         return cupy_cuda.nvrtc.getPTX(program).decode(), cupy_cuda.nvrtc.getProgramLog(program)

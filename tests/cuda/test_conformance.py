@@ -399,11 +399,38 @@ def test_the_kernels_compile_with_the_options_that_cupy_adds(kernel: str, monkey
     known = ("-arch=sm_90", "cubin")  # what it asks the driver for
     monkeypatch.setattr(cupy.cuda.compiler, "_get_arch_for_options_for_nvrtc", lambda arch=None: known)
     options = (*kernels.COMPILE_OPTIONS, "-ftz=true")
-    macros = {"sample_range": ("-DHAS_RANGE=1",), "resample_pass": ("-DCHANNELS=3",)}.get(kernel, ())
-    source = kernels.pasted_source(kernels.SIGNATURES[kernel][0])
-    found, _ = cupy.cuda.compiler.compile_using_nvrtc(source, (*options, *macros), arch="90", filename="kernel.cu")
+    macros = {"sample_range": (("HAS_RANGE", "1"),), "resample_pass": (("CHANNELS", "3"),)}.get(kernel, ())
+    source = kernels.pasted_source(kernels.SIGNATURES[kernel][0], macros)
+    found, _ = cupy.cuda.compiler.compile_using_nvrtc(source, options, arch="90", filename="kernel.cu")
     assert kernel.encode() in found
     cupy.RawModule(code=source, options=options)
+
+
+def test_a_variant_that_lies_in_the_cache_compiles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CuPy compiles an empty program for each set of options that is new to the process, to learn the compiler."""
+    compiler = cupy.cuda.compiler
+    known = ("-arch=sm_90", "cubin")
+    monkeypatch.setattr(compiler, "_get_arch_for_options_for_nvrtc", lambda arch=None: known)
+    backend = SimpleNamespace(load=lambda name: b"a cubin", save=None)
+    monkeypatch.setattr(compiler, "_kernel_cache_backend", backend)
+    monkeypatch.setattr(compiler, "_empty_file_preprocess_cache", {})
+    module = SimpleNamespace(load=lambda cubin: None, get_function=lambda name: name)  # a real one needs a driver
+    monkeypatch.setattr(compiler, "function", SimpleNamespace(Module=lambda: module))
+    compiled: list[tuple[str, ...]] = []
+    preprocess = compiler._preprocess
+    monkeypatch.setattr(compiler, "_preprocess", lambda *rest: compiled.append(rest[1]) or preprocess(*rest))
+
+    class Module:
+        def __init__(self, *, code: str, options: tuple[str, ...]) -> None:
+            self.code, self.options = code, options
+
+        def get_function(self, name: str) -> Any:
+            return compiler._compile_module_with_cache(self.code, self.options, arch="90").get_function(name)
+
+    monkeypatch.setattr(cupy, "RawModule", Module)
+    for channels in ("1", "2", "3"):
+        kernels.Kernel("resample_pass", (("CHANNELS", channels),))
+    assert len(compiled) == 1, compiled
 
 
 def test_cupyx_takes_our_modes_and_orders() -> None:
