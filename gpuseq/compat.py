@@ -7,12 +7,15 @@ import importlib.util
 import math
 import os
 import sys
+import tempfile
+import threading
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from types import ModuleType
 from typing import Any
 
 from . import cgroups
+from .arguments import warn
 from .errors import DeviceError, MissingDependencyError
 
 __all__ = [
@@ -22,6 +25,8 @@ __all__ = [
     "gpu_problem",
     "has_gpu",
     "is_cupy",
+    "keep_kernels_in_memory",
+    "kernel_cache_problem",
     "on_device",
     "place",
     "require",
@@ -81,13 +86,64 @@ def _usable_cores() -> int:
     return cores if limit is None else max(1, min(cores, math.ceil(limit)))
 
 
+_importing_cupy = threading.Lock()
+
+
+@cache
+def kernel_cache_problem() -> OSError | None:
+    """Return None where CuPy can keep compiled kernels on disk, else what came of an attempt to write there."""
+    folder = os.environ.get("CUPY_CACHE_DIR", os.path.expanduser("~/.cupy/kernel_cache"))
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return None
+    except OSError as error:
+        return error
+
+
+def _import_cupy() -> ModuleType:
+    """Import CuPy, also where it has no folder to keep compiled kernels in.
+
+    It makes that folder while it is imported, whatever ``CUPY_CACHE_IN_MEMORY`` says, so that an unusable one is an
+    OSError of a plain ``import cupy``.
+    """
+    with _importing_cupy:  # of two threads, one would restore what the other has set
+        if kernel_cache_problem() is None:
+            return importlib.import_module("cupy")
+        asked = os.environ.get("CUPY_CACHE_DIR")
+        os.environ["CUPY_CACHE_DIR"] = os.sep  # a folder that is there, so that none is made; nothing is written to it
+        try:
+            return importlib.import_module("cupy")
+        finally:
+            del os.environ["CUPY_CACHE_DIR"]
+            if asked is not None:
+                os.environ["CUPY_CACHE_DIR"] = asked
+
+
+def keep_kernels_in_memory(error: OSError) -> None:
+    """Switch CuPy's cache on disk off for this process and its children, with a warning.
+
+    Parameters
+    ----------
+    error : OSError
+        What came of an attempt to write to it.
+    """
+    if os.environ.get("CUPY_CACHE_IN_MEMORY") == "1":
+        return
+    os.environ["CUPY_CACHE_IN_MEMORY"] = "1"
+    warn(
+        f"CuPy cannot write to its cache ({error}), so every process compiles its kernels anew. Set the environment "
+        "variable CUPY_CACHE_DIR to a folder that can be written to",
+        RuntimeWarning,
+    )
+
+
 @cache
 def gpu_problem() -> str | None:
     """Return None where CuPy sees a CUDA device, else one line that says what is missing and what to install."""
     if importlib.util.find_spec("cupy") is None:
         return 'CuPy is not installed. Install it with: pip install "gpuseq[cuda13]" (or cuda12)'
-    import cupy
-
+    cupy = _import_cupy()
     try:
         count = cupy.cuda.runtime.getDeviceCount()
     except cupy.cuda.runtime.CUDARuntimeError as error:
@@ -97,6 +153,8 @@ def gpu_problem() -> str | None:
         )
     if count == 0:
         return "CuPy and a driver are installed, but no CUDA device is visible. Check CUDA_VISIBLE_DEVICES"
+    if (unwritable := kernel_cache_problem()) is not None:
+        keep_kernels_in_memory(unwritable)
     return None
 
 

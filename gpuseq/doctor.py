@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from .compat import cpu_count, gpu_problem, resolve_device
+from .compat import cpu_count, gpu_problem, kernel_cache_problem, resolve_device
 from .errors import DeviceError
 
 __all__ = ["Finding", "Report", "examine", "format_report"]
@@ -271,9 +271,12 @@ def _cupy() -> Finding:
         problem = gpu_problem()
     except Exception as error:  # a broken installation is a finding, whatever it raises
         return Finding("CuPy", False, found[1], f"{found[0]} does not import: {error}", brings, install)
-    return Finding(
-        "CuPy", True, found[1], f"{found[0]}, {'no device answers' if problem else 'sees a device'}", brings, install
-    )
+    detail = f"{found[0]}, {'no device answers' if problem else 'sees a device'}"
+    if (unwritable := kernel_cache_problem()) is not None:
+        detail += (
+            f"; it cannot keep compiled kernels ({unwritable}): set CUPY_CACHE_DIR to a folder that can be written to"
+        )
+    return Finding("CuPy", True, found[1], detail, brings, install)
 
 
 def _nvrtc() -> Finding:

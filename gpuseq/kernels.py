@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from .errors import DeviceError
+from .compat import keep_kernels_in_memory
 
 __all__ = [
     "COMPILE_OPTIONS",
@@ -197,7 +197,7 @@ class Kernel:
         self.name = name
         self.macros = macros
         code = pasted_source(SIGNATURES[name][0], macros)
-        self._function = cupy.RawModule(code=code, options=COMPILE_OPTIONS).get_function(name)
+        self._function = _kept_or_not(lambda: cupy.RawModule(code=code, options=COMPILE_OPTIONS).get_function(name))
 
     def launch(self, grid: tuple[int, ...], block: int, arguments: Sequence[Any], shared_bytes: int = 0) -> None:
         """Enqueue the kernel on CuPy's current stream; the host does not wait.
@@ -217,16 +217,18 @@ class Kernel:
         ------
         TypeError, ValueError
             As `cast_arguments`.
-        DeviceError
-            If CuPy, which compiles at the first launch, has no folder to keep what it compiled.
         """
-        try:
-            self._function(grid, (block,), cast_arguments(self.name, arguments), shared_mem=shared_bytes)
-        except OSError as error:
-            raise DeviceError(
-                f"kernel {self.name!r} could not be compiled: CuPy cannot write to its cache ({error}). Set the "
-                "environment variable CUPY_CACHE_DIR to a folder that can be written to"
-            ) from error
+        cast = cast_arguments(self.name, arguments)
+        _kept_or_not(lambda: self._function(grid, (block,), cast, shared_mem=shared_bytes))
+
+
+def _kept_or_not(compiling: Callable[[], Any]) -> Any:
+    """Call what compiles a kernel, once more where CuPy compiled it and then failed to keep it on disk."""
+    try:
+        return compiling()
+    except OSError as error:
+        keep_kernels_in_memory(error)
+        return compiling()
 
 
 @lru_cache(maxsize=512)
