@@ -86,8 +86,8 @@ SIGNATURES: dict[str, tuple[str, tuple[tuple[str, ArgumentKind], ...]]] = {
 """Kernel name -> (file, parameters in order)."""
 
 HEADERS: dict[str, tuple[str, ...]] = {
-    "augment.cu": ("common.cuh", "sampling.cuh", "sample.cuh"),
-    "reduce.cu": ("common.cuh", "sampling.cuh", "sample.cuh"),
+    "augment.cu": ("common.cuh", "geometry.cuh", "sampling.cuh", "sample.cuh"),
+    "reduce.cu": ("common.cuh", "geometry.cuh", "sampling.cuh", "sample.cuh"),
     "resize.cu": ("common.cuh",),
 }
 """File -> the texts that are pasted before it, in order."""

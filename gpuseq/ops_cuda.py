@@ -21,7 +21,7 @@ from .options import AugmentOptions, Statistics
 __all__ = ["augment", "resize", "standardize", "warp_spline", "whiten"]
 
 NUM_COLUMNS = 16
-"""Doubles per sample of the table that a kernel reads (``TableColumn`` in ``kernels/sample.cuh``)."""
+"""Doubles per sample of the table that a kernel reads (``TableColumn`` in ``kernels/geometry.cuh``)."""
 
 MAX_SAMPLE_VALUES = 2**31
 """Positions within a sample are 32-bit in the kernels."""

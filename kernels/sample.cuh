@@ -1,14 +1,4 @@
-// One sample: its row of the table, its map, its colours, and how a block walks over its pixels.
-
-// ---------------------------------------------------------------------------------------------------- the table
-// One row of doubles per sample, 128 bytes: gpuseq.arrays.PARAM_FIELDS in their order, then what the host adds. Sines and
-// cosines come from the host, so that the maps are the NumPy engine's to the last bit.
-enum TableColumn {
-    THETA, TX, TY, SHEAR, ZX, ZY, FLIP_HORIZONTAL, FLIP_VERTICAL, CHANNEL_SHIFT, BRIGHTNESS,
-    COS_THETA, SIN_THETA, COS_SHEAR, SIN_SHEAR,
-    SOURCE_INDEX,                // row of the source array, an int64 in the bits of a double
-    NUM_COLUMNS = 16             // the last one is padding
-};
+// One sample: its numbers, its colours, and how a block walks over its pixels.
 
 struct Sample {                  // one per block, in shared memory
     long long source_index;
@@ -22,30 +12,6 @@ struct Sample {                  // one per block, in shared memory
     float brightness;
     COMPUTE_T mean, divisor;     // samplewise normalisation; augment.cu fills and reads them
 };
-
-DEVICE bool is_nan(double value) { return value != value; }
-
-// Keras' matrix, R(theta) Shift Shear Zoom about the centre with its axes swapped: gpuseq/matrix.py, product by product.
-// fma where BLAS has it (a sum over k accumulates from k = 0), because the last bit decides what lies on the border.
-DEVICE void build_inverse(const double *row, int height, int width, double inverse_23[2][3])
-{
-    const double c = row[COS_THETA], s = row[SIN_THETA];
-    const double tx = CORRECTED ? row[TY] : row[TX], ty = CORRECTED ? row[TX] : row[TY];
-    const double shift_0 = fma(-s, ty, c * tx);
-    const double shift_1 = fma(c, ty, s * tx);
-    const double m00 = c * row[ZX];
-    const double m10 = s * row[ZX];
-    const double m01 = fma(-s, row[COS_SHEAR], c * (-row[SIN_SHEAR])) * row[ZY];
-    const double m11 = fma(c, row[COS_SHEAR], s * (-row[SIN_SHEAR])) * row[ZY];
-    const double centre_0 = (CORRECTED ? width : height) / 2.0 - 0.5;
-    const double centre_1 = (CORRECTED ? height : width) / 2.0 - 0.5;
-    inverse_23[0][0] = m11;
-    inverse_23[0][1] = m10;
-    inverse_23[0][2] = fma(m11, -centre_1, m10 * (-centre_0)) + (shift_1 + centre_1);
-    inverse_23[1][0] = m01;
-    inverse_23[1][1] = m00;
-    inverse_23[1][2] = fma(m01, -centre_1, m00 * (-centre_0)) + (shift_0 + centre_0);
-}
 
 // ---------------------------------------------------------------------------------------------------- colour
 // Keras' apply_channel_shift and apply_brightness_shift(scale=False) of one value.

@@ -31,43 +31,6 @@ DEVICE double split(double value, int *start)
     return value - floor(value);
 }
 
-// ---------------------------------------------------------------------------------------------------- borders
-// SciPy's map_coordinate (ndimage/src/ni_support): brings a coordinate outside [0, size - 1] back by the fill mode.
-//   nearest   aaaa|abcd|dddd      reflect  dcba|abcd|dcba
-//   constant  kkkk|abcd|kkkk      wrap     period size - 1
-// The quotients are taken only where they are not the constant that they are next to the image.
-DEVICE double map_coordinate(double value, int size)
-{
-#if FILL_MODE == FILL_CONSTANT
-    if (!(value >= 0.0 && value <= size - 1)) return -1.0;
-#elif FILL_MODE == FILL_REFLECT
-    const double period = 2.0 * size;
-    if (value < 0.0) {
-        if (size <= 1) return 0.0;
-        if (value < -period) value += period * trunc(-value / period);
-        value = value < -size ? value + period : (value > -1e-15 ? 1e-15 : -value) - 1.0;
-    } else if (value > size - 1) {
-        if (size <= 1) return 0.0;
-        if (value >= period) value -= period * trunc(value / period);
-        if (value >= size) value = period - value - 1.0;
-    }
-#elif FILL_MODE == FILL_WRAP
-    const double period = size - 1;
-    if (value < 0.0) {
-        if (size <= 1) return 0.0;
-        value += period * ((-value < period ? 0.0 : trunc(-value / period)) + 1.0);
-    } else if (value > size - 1) {
-        if (size <= 1) return 0.0;
-        value -= period * (value < 2.0 * period ? 1.0 : trunc(value / period));
-    }
-#endif
-    return value;
-}
-
-// A tap next to the image. After map_coordinate it is at most one step outside: for reflect the pixel at the border again,
-// for nearest the same, and for constant and wrap of no weight.
-DEVICE int fold_tap(int tap, int size) { return tap < 0 ? 0 : tap >= size ? size - 1 : tap; }
-
 // ---------------------------------------------------------------------------------------------------- taps
 // Channels that are read together: all of a picture's, so that their loads are in flight at once.
 constexpr int STEP = CHANNELS >= 1 && CHANNELS <= 4 ? CHANNELS : 1;
