@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from gpuseq import __version__
-from gpuseq.compat import cpu_count, gpu_problem
+from gpuseq.base.devices import gpu_problem
+from gpuseq.base.machine import cpu_count
 
 __all__ = ["ROOT", "describe"]
 

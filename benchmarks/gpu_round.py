@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gpuseq.compat import gpu_problem
+from gpuseq.base.devices import gpu_problem
 
 from . import REHEARSES, work
 from .environment import ROOT, describe
@@ -61,7 +61,7 @@ def _suite(name: str, limit_s: float, seconds: float, rounds: int) -> Step:
 
 
 # What matters most comes first: a short visit to a GPU should still say whether the kernels are right.
-_KERNELS = ("tests/cuda/test_gpu_catalogue.py", "tests/cuda/test_gpu_walks.py")
+_KERNELS = ("tests/ops/cuda/test_gpu_catalogue.py", "tests/iterators/test_gpu_walks.py")
 STEPS = (
     Step("tests", 190, ("-m", "benchmarks.gpu_tests")),
     Step("races", 45, ("-m", "benchmarks.stress")),

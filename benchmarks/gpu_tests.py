@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from gpuseq.compat import cpu_count
+from gpuseq.base.machine import cpu_count
 
 from . import REHEARSES
 from .environment import ROOT
@@ -34,8 +34,8 @@ NO_TESTS = 5
 
 def folders() -> tuple[str, ...]:
     """Return the folders of tests: the kernels' own first, the walks beside Keras last."""
-    first = [folder for folder in ("tests/cuda", "tests/feed") if (ROOT / folder).is_dir()]
-    rest = sorted(f"tests/{path.name}" for path in (ROOT / "tests").glob("*") if any(path.glob("test_*.py")))
+    first = [folder for folder in ("tests/ops/cuda", "tests/feed") if (ROOT / folder).is_dir()]
+    rest = sorted(f"tests/{path.name}" for path in (ROOT / "tests").glob("*") if any(path.rglob("test_*.py")))
     return *first, *(folder for folder in rest if folder not in first)
 
 

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 import gpuseq
-from gpuseq import ops
-from gpuseq.compat import gpu_problem
-from gpuseq.draw import draw_params
-from gpuseq.options import AugmentOptions, TransformRanges
+from gpuseq.base.devices import gpu_problem
+from gpuseq.ops import dispatch as ops
+from gpuseq.ops.options import AugmentOptions
+from gpuseq.plan.draw import draw_params
+from gpuseq.plan.ranges import TransformRanges
 
 from .work import folder, pictures
 

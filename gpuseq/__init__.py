@@ -1,12 +1,19 @@
 """Keras' image generators with the work on the GPU: same arguments, same seed, same batch."""
 
-from .array_iterator import NumpyArrayIterator
-from .directory_iterator import DirectoryIterator
-from .errors import DeviceError, GpuseqError, ImageFileError, MissingDependencyError
-from .feeding import to_device
-from .file_iterators import BatchFromFilesMixin
-from .frame_iterator import DataFrameIterator
-from .functions import (
+from gpuseq.base.errors import DeviceError, GpuseqError, ImageFileError, MissingDependencyError
+from gpuseq.base.version import __version__  # noqa: F401
+from gpuseq.decode.images import array_to_img, img_to_array, list_pictures, load_img, save_img
+from gpuseq.feed.lookahead import to_device
+from gpuseq.files.folders import validate_filename
+from gpuseq.generator import ImageDataGenerator
+from gpuseq.iterators.arrays import NumpyArrayIterator
+from gpuseq.iterators.directory import DirectoryIterator
+from gpuseq.iterators.files import BatchFromFilesMixin
+from gpuseq.iterators.frame import DataFrameIterator
+from gpuseq.iterators.iterator import Iterator
+from gpuseq.iterators.sequence import Sequence
+from gpuseq.plan.plan import BatchPlan
+from gpuseq.transforms.functions import (
     apply_affine_transform,
     apply_brightness_shift,
     apply_channel_shift,
@@ -19,14 +26,6 @@ from .functions import (
     random_zoom,
     transform_matrix_offset_center,
 )
-from .image import ImageDataGenerator
-from .iterators import Iterator
-from .pictures import array_to_img, img_to_array, list_pictures, load_img, save_img
-from .plan import BatchPlan
-from .scan import validate_filename
-from .sequence import Sequence
-
-__version__ = "0.1.0"
 
 __all__ = [
     "BatchFromFilesMixin",

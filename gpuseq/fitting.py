@@ -11,19 +11,20 @@ from typing import Any, cast
 
 import numpy as np
 
-from . import ops
-from .arguments import checked_arguments, warn
-from .array_iterator import as_array
-from .arrays import Array, DataFormat, FillMode
-from .atomic import replacing
-from .compat import is_cupy, on_device
-from .directory_iterator import DirectoryIterator
-from .errors import EmptyBatchError
-from .functions import without_affine
-from .iterators import Iterator
-from .options import READ_ARGUMENTS, AugmentOptions
-from .stats import ChannelMoments, whitening_matrix
-from .transforms import ImageTransforms
+from gpuseq.base.arguments import checked_arguments, warn
+from gpuseq.base.atomic import replacing
+from gpuseq.base.devices import is_cupy, on_device
+from gpuseq.base.errors import EmptyBatchError
+from gpuseq.base.types import Array, DataFormat, FillMode
+from gpuseq.iterators.arrays import as_array
+from gpuseq.iterators.directory import DirectoryIterator
+from gpuseq.iterators.iterator import Iterator
+from gpuseq.ops import dispatch as ops
+from gpuseq.ops.options import AugmentOptions
+from gpuseq.sources.options import READ_ARGUMENTS
+from gpuseq.transforms.batch import ImageTransforms
+from gpuseq.transforms.functions import without_affine
+from gpuseq.transforms.statistics import ChannelMoments, whitening_matrix
 
 __all__ = ["FittedTransforms"]
 

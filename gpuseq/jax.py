@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from .compat import require
-from .feeding import map_arrays, plan_at
-from .iterators import Iterator
-from .loader import Loader
-from .streams import host_array, jax_array
+from gpuseq.base.errors import require
+from gpuseq.feed.loader import Loader
+from gpuseq.feed.lookahead import map_arrays, plan_at
+from gpuseq.feed.tensors import host_array, jax_array
+from gpuseq.iterators.iterator import Iterator
 
 jax = require("jax", extra="jax", purpose="gpuseq.jax")
 

@@ -13,15 +13,14 @@ from typing import Any, cast
 
 import numpy as np
 
-from .arrays import COLOR_CHANNELS, ColorMode, Interpolation
-from .atomic import replacing
-from .compat import require
-from .decode import decode_into
-from .errors import ImageFileError
-from .image import ImageDataGenerator
-from .options import DecodeOptions
-from .scan import find_classes, scan_classes
-from .stats import ChannelMoments
+from gpuseq.base.atomic import replacing
+from gpuseq.base.errors import ImageFileError, require
+from gpuseq.base.types import COLOR_CHANNELS, ColorMode, Interpolation
+from gpuseq.decode.host import decode_into
+from gpuseq.decode.options import DecodeOptions
+from gpuseq.files.folders import find_classes, scan_classes
+from gpuseq.generator import ImageDataGenerator
+from gpuseq.transforms.statistics import ChannelMoments
 
 ray = require("ray", extra="ray", purpose="gpuseq.ray")
 ray_data = require("ray.data", extra="ray", purpose="gpuseq.ray")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from .compat import require
-from .errors import EmptyBatchError, GpuseqError
-from .feeding import map_arrays, plan_at
-from .iterators import Iterator
-from .loader import Loader
-from .streams import host_array, tensorflow_tensor
+from gpuseq.base.errors import EmptyBatchError, GpuseqError, require
+from gpuseq.feed.loader import Loader
+from gpuseq.feed.lookahead import map_arrays, plan_at
+from gpuseq.feed.tensors import host_array, tensorflow_tensor
+from gpuseq.iterators.iterator import Iterator
 
 tf = require("tensorflow", extra="tensorflow", purpose="gpuseq.tensorflow")
 

@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from .compat import require
-from .draw import draw_keyed
-from .errors import GpuseqError
-from .feeding import map_arrays, plan_at
-from .image import ImageDataGenerator
-from .iterators import Iterator
-from .loader import Loader
-from .streams import cupy_view, torch_memory, torch_tensor
+from gpuseq.base.errors import GpuseqError, require
+from gpuseq.feed.loader import Loader
+from gpuseq.feed.lookahead import map_arrays, plan_at
+from gpuseq.feed.tensors import cupy_view, torch_memory, torch_tensor
+from gpuseq.generator import ImageDataGenerator
+from gpuseq.iterators.iterator import Iterator
+from gpuseq.plan.draw import draw_keyed
 
 torch = require("torch", extra="torch", purpose="gpuseq.torch")
 

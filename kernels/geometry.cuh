@@ -3,7 +3,7 @@
 // No word here is CUDA's own, so the CPU engine (kernels/host) is compiled of the same text.
 
 // ---------------------------------------------------------------------------------------------------- the table
-// One row of doubles per sample, 128 bytes: gpuseq.arrays.PARAM_FIELDS in their order, then what the host adds. Sines and
+// One row of doubles per sample, 128 bytes: gpuseq.base.types.PARAM_FIELDS in their order, then what the host adds. Sines and
 // cosines come from the host, so that the maps are the NumPy engine's to the last bit.
 enum TableColumn {
     THETA, TX, TY, SHEAR, ZX, ZY, FLIP_HORIZONTAL, FLIP_VERTICAL, CHANNEL_SHIFT, BRIGHTNESS,

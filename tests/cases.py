@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 
-from gpuseq.arrays import PARAMS_DTYPE, FillMode, identity_params, literals
+from gpuseq.base.types import PARAMS_DTYPE, FillMode, identity_params, literals
 
 __all__ = [
     "DTYPES",

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gpuseq import compat
+from gpuseq.base import devices as compat
 
 __all__ = ["assert_same", "assert_same_structure", "place_of", "read_only", "ulp_distance"]
 

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import subprocess
+import sys
 
 # Keras reads its backend once, at import; every backend gives the same NumPy iterators.
 os.environ.setdefault("KERAS_BACKEND", "torch")
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import settings
 
-from gpuseq import compat
-from tests.cuda import rehearsal
+from gpuseq.base import devices as compat
+from tests.photos import write_photo, write_tree
+from tests.standin import host_runner, rehearsal
 
 # The same examples on every machine and in every run: a suite that passes today passes tomorrow.
 settings.register_profile("gpuseq", deadline=None, derandomize=True)
 settings.register_profile("explore", deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "gpuseq"))
+
+ROOT = Path(__file__).resolve().parents[1]
+"""The repository's."""
 
 REQUIRE_GPU = "GPUSEQ_REQUIRE_GPU"
 REQUIRE_FRAMEWORKS = "GPUSEQ_REQUIRE_FRAMEWORKS"
@@ -29,7 +36,7 @@ _skipped_for_want_of_a_gpu: list[str] = []
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Put the stand-ins in a GPU's place where that is asked for: see `tests.cuda.rehearsal`."""
+    """Put the stand-ins in a GPU's place where that is asked for: see `tests.standin.rehearsal`."""
     if rehearsal.ENABLED:
         rehearsal.install()
         config.pluginmanager.register(rehearsal.Rehearsal())
@@ -91,3 +98,48 @@ def untouched_global_stream() -> Iterator[None]:
     assert before[0] == after[0], "another bit generator was installed"
     np.testing.assert_array_equal(before[1], after[1], err_msg="the global NumPy stream was reseeded or advanced")
     assert before[2:] == after[2:], "the global NumPy stream was advanced"
+
+
+@pytest.fixture(autouse=True)
+def _counted(record_property: Callable[[str, object], None]) -> Iterator[None]:
+    before = host_runner.num_launches()
+    yield
+    if host_runner.num_launches() > before:
+        record_property("kernel_launches", host_runner.num_launches() - before)
+
+
+# Folders of small pictures, written once a session and never changed by a test.
+
+
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return three classes with every kind of file: see `tests.photos.write_tree`. Read only, by agreement."""
+    return write_tree(tmp_path_factory.mktemp("photos") / "tree")
+
+
+@pytest.fixture(scope="session")
+def plain_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of two classes, five JPEG files of 24x20 each. Read only, by agreement."""
+    root = tmp_path_factory.mktemp("photos") / "plain"
+    for label in ("left", "right"):
+        for number in range(5):
+            write_photo(root / label / f"{number}", "jpeg", seed=10 * number + len(label))
+    return root
+
+
+@pytest.fixture
+def run_script(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run Python source in a process of its own, from the repository's root, and fail if it fails."""
+
+    def run(source: str, *args: str, python: tuple[str, ...] = (sys.executable,), **environment: str) -> Any:
+        path = tmp_path / f"script_{abs(hash(source))}.py"
+        path.write_text(source)
+        env = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM_", "OMPI_"))}
+        env |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3", **environment}
+        done = subprocess.run(
+            [*python, str(path), *args], cwd=ROOT, env=env, capture_output=True, text=True, timeout=300, check=False
+        )
+        assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
+        return done
+
+    return run

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from gpuseq.options import AugmentOptions, Statistics
+from gpuseq.ops.options import AugmentOptions, Statistics
 
 __all__ = ["affine_image", "affine_matrix", "augment", "brighten_image", "standardize_image"]
 
@@ -102,7 +102,7 @@ def augment(
     statistics: Statistics | None = None,
     order: int | None = None,
 ) -> np.ndarray:
-    """Do to a batch what `gpuseq.ops.augment` does, one sample after another."""
+    """Do to a batch what `gpuseq.ops.dispatch.augment` does, one sample after another."""
     order = options.order if order is None else order
     batch = []
     for number, row in enumerate(params):

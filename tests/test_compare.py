@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpuseq import compat
+from gpuseq.base import devices as compat
 from tests.compare import assert_same, assert_same_structure, read_only, ulp_distance
 
 ONES = np.ones((2, 3), np.float32)

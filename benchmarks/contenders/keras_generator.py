@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.work import augmentation, labels, picture
-from gpuseq.bench import keras_generator
+from gpuseq.cli.bench import keras_generator
 
 from . import Absent, Contender
 

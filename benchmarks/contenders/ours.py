@@ -8,8 +8,8 @@ import numpy as np
 
 import gpuseq
 from benchmarks.work import augmentation, labels, picture
-from gpuseq.engine import synchronize
-from gpuseq.errors import MissingDependencyError
+from gpuseq.base.devices import synchronize
+from gpuseq.base.errors import MissingDependencyError
 
 from . import Absent, Contender
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gpuseq.compat import cpu_count
+from gpuseq.base.machine import cpu_count
 
 from . import Contender, need
 

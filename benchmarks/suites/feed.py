@@ -13,8 +13,8 @@ import gpuseq
 from benchmarks import REHEARSES
 from benchmarks.measure import Row, Settings, row
 from benchmarks.work import AUGMENTATION, labels, pictures
-from gpuseq.bench import keras_generator
-from gpuseq.compat import is_cupy
+from gpuseq.base.devices import is_cupy
+from gpuseq.cli.bench import keras_generator
 
 from .networks import resnet50, small_cnn
 

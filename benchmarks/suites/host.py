@@ -13,10 +13,12 @@ import gpuseq
 from benchmarks import REHEARSES
 from benchmarks.measure import Row, Settings, row, time_each
 from benchmarks.work import AUGMENTATION, labels
-from gpuseq import device, kernels, ops, ops_cuda
-from gpuseq.compat import is_cupy
-from gpuseq.draw import draw_params
-from gpuseq.engine import synchronize
+from gpuseq.base.devices import is_cupy, synchronize
+from gpuseq.ops import dispatch as ops
+from gpuseq.ops.cuda import augment as ops_cuda
+from gpuseq.ops.cuda import compile as kernels
+from gpuseq.ops.cuda import memory as device
+from gpuseq.plan.draw import draw_params
 
 __all__ = ["run", "without_a_device"]
 

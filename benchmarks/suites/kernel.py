@@ -9,11 +9,12 @@ import numpy as np
 from benchmarks import REHEARSES
 from benchmarks.measure import OUT_OF_TIME, Row, Settings, row
 from benchmarks.work import AUGMENTATION, pictures
-from gpuseq import ops
-from gpuseq.arrays import identity_params
-from gpuseq.compat import gpu_problem
-from gpuseq.draw import draw_params
-from gpuseq.options import AugmentOptions, Statistics, TransformRanges
+from gpuseq.base.devices import gpu_problem
+from gpuseq.base.types import identity_params
+from gpuseq.ops import dispatch as ops
+from gpuseq.ops.options import AugmentOptions, Statistics
+from gpuseq.plan.draw import draw_params
+from gpuseq.plan.ranges import TransformRanges
 
 __all__ = ["OPS", "run"]
 

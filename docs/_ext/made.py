@@ -39,7 +39,7 @@ def table(*rows: tuple[str, ...]) -> str:
 
 def help_text(command: str) -> str:
     """The help of a command, as a terminal of 100 columns shows it."""
-    from gpuseq.cli import build_parser
+    from gpuseq.cli.main import build_parser
 
     parser = build_parser()
     (subparsers,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
@@ -50,10 +50,15 @@ def help_text(command: str) -> str:
 
 
 def layers() -> str:
-    """The layers of the package, from the contract that import-linter holds it to, top first."""
+    """The rooms of the package, from the contract that import-linter holds it to, top first, and what each says."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
-    contract = next(item for item in contracts if item["id"] == "layers")
-    return listing("\n".join(re.sub(r"[()]", "", layer).replace(" : ", " | ") for layer in contract["layers"]))
+    contract = next(item for item in contracts if item["id"] == "rooms")
+    rows = [("Row", "Room", "What lives there")]
+    for number, layer in enumerate(contract["layers"], 1):
+        for name in re.split(r" [|:] ", layer):
+            text = ast.get_docstring(ast.parse(path_of(name).read_text())) or ""
+            rows.append((str(number), f"`{name}`", re.sub(r"\s+", " ", text.partition("\n\n")[0]).replace("``", "`")))
+    return table(*rows)
 
 
 def tolerances() -> str:
@@ -85,7 +90,7 @@ def versions() -> str:
 
 def kernels() -> str:
     """The kernels' files and what their heads say, and the parameters of each kernel, from the launcher's table."""
-    from gpuseq.kernels import SIGNATURES
+    from gpuseq.ops.cuda.compile import SIGNATURES
 
     made = []
     for path in sorted((ROOT / "kernels").glob("*.cu*")):
@@ -143,8 +148,8 @@ API: dict[str, str] = {
     "jax": ".. automodule:: gpuseq.jax\n   :members:\n",
     "tensorflow": ".. automodule:: gpuseq.tensorflow\n   :members:\n",
     "ray": ".. automodule:: gpuseq.ray\n   :members:\n",
-    "loader": ".. automodule:: gpuseq.loader\n   :members:\n",
-    "sampler": ".. autoclass:: gpuseq.loader.Sampler\n   :members:\n",
+    "loader": ".. automodule:: gpuseq.feed.loader\n   :members:\n",
+    "sampler": ".. autoclass:: gpuseq.feed.loader.Sampler\n   :members:\n",
     "files": """
 .. currentmodule:: gpuseq
 
@@ -209,29 +214,43 @@ API: dict[str, str] = {
 .. autoclass:: BatchPlan
    :members:
 """,
-    "ops": ".. automodule:: gpuseq.ops\n   :members:\n",
+    "ops": ".. automodule:: gpuseq.ops.dispatch\n   :members:\n",
     "options": """
-.. automodule:: gpuseq.options
-   :members: AugmentOptions, DecodeOptions, ShiftRange, Statistics, TransformRanges, WalkOptions
+.. automodule:: gpuseq.ops.options
+   :members:
+
+.. automodule:: gpuseq.decode.options
+   :members:
+
+.. automodule:: gpuseq.plan.ranges
+   :members:
 """,
-    "arrays": ".. automodule:: gpuseq.arrays\n   :members:\n",
-    "explain": ".. automodule:: gpuseq.explain\n   :members:\n",
+    "arrays": ".. automodule:: gpuseq.base.types\n   :members:\n",
+    "explain": ".. automodule:: gpuseq.iterators.explain\n   :members:\n",
 }
+
+
+def path_of(module: str) -> Path:
+    """The file of a module, by its name below the package; "" is the package itself."""
+    path = ROOT.joinpath("gpuseq", *module.split(".")) if module else ROOT / "gpuseq"
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
 def definitions(module: str) -> dict[str, ast.stmt]:
     """The functions and classes of a module, from its text: nothing is imported, so no framework is needed."""
-    tree = ast.parse((ROOT / "gpuseq" / f"{module}.py").read_text())
+    tree = ast.parse(path_of(module).read_text())
     return {item.name: item for item in tree.body if isinstance(item, (ast.FunctionDef, ast.ClassDef))}
 
 
-def find(name: str, module: str = "__init__") -> tuple[ast.stmt, str]:
+def find(name: str, module: str = "") -> tuple[ast.stmt, str]:
     """The definition of a name that a module defines or imports from another one, and where it stands."""
     if name in definitions(module):
         return definitions(module)[name], module
-    for item in ast.parse((ROOT / "gpuseq" / f"{module}.py").read_text()).body:
+    for item in ast.parse(path_of(module).read_text()).body:
         if isinstance(item, ast.ImportFrom) and item.module and name in [alias.name for alias in item.names]:
-            return find(name, item.module)
+            room = module if path_of(module).name == "__init__.py" else module.rpartition(".")[0]
+            there = f"{room}.{item.module}" if item.level else item.module.removeprefix("gpuseq.")
+            return find(name, there.lstrip("."))
     raise KeyError(f"{module} has no {name}")
 
 
@@ -263,14 +282,14 @@ def api(name: str) -> str:
     rows: list[tuple[str, ...]] = [("Name", "What it is or does")]
     for kind, target, options in re.findall(r"\.\. auto(\w+):: ([\w.]+)\n((?:   :.*\n)*)", API[name]):
         if kind == "module":
-            module = target.rpartition(".")[2]
+            module = target.removeprefix("gpuseq.")
             there = definitions(module)
             listed = re.search(r":members: (.+)", options)
             names = listed.group(1).split(", ") if listed else [name for name in exported(module) if name in there]
-            rows += [(f"`{module}.{name}`", summary(find(name, module)[0])) for name in names]
+            rows += [(f"`{module.rpartition('.')[2]}.{name}`", summary(find(name, module)[0])) for name in names]
             continue
         module, _, short = target.removeprefix("gpuseq.").rpartition(".")
-        item, module = find(short, module or "__init__")
+        item, module = find(short, module)
         call = "()" if isinstance(item, ast.FunctionDef) else ""
         rows.append((f"`{short}{call}`", summary(item)))
         if isinstance(item, ast.ClassDef) and kind == "class":
@@ -279,7 +298,7 @@ def api(name: str) -> str:
 
 
 def exported(module: str) -> list[str]:
-    tree = ast.parse((ROOT / "gpuseq" / f"{module}.py").read_text())
+    tree = ast.parse(path_of(module).read_text())
     for item in tree.body:
         if isinstance(item, ast.Assign) and isinstance(item.targets[0], ast.Name) and item.targets[0].id == "__all__":
             return list(ast.literal_eval(item.value))

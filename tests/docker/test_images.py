@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gpuseq.compat import has_gpu
+from gpuseq.base.devices import has_gpu
 from tests.docker.dockerfile import Stage, read_stages
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -124,7 +124,7 @@ def test_the_health_check_is_the_doctor(name: str, containers: Containers) -> No
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_what_is_installed_is_the_copied_checkout_with_its_kernels(name: str, containers: Containers) -> None:
-    code = "import gpuseq, gpuseq.kernels as k; print(gpuseq.__file__); print(k.kernel_folder())"
+    code = "import gpuseq, gpuseq.ops.cuda.compile as k; print(gpuseq.__file__); print(k.kernel_folder())"
     package, kernels = containers[name].run(["python", "-I", "-c", code]).splitlines()
     assert Path(package).is_relative_to(containers[name].bin.parent)
     assert Path(kernels).is_relative_to(containers[name].bin.parent)
@@ -149,7 +149,7 @@ def test_cpu_runs_the_test_suite(containers: Containers) -> None:
     command = STAGES["cpu"].command
     assert command[:3] == ["python", "-m", "pytest"]
     some = [word if word != "auto" else "1" for word in command]
-    assert " passed" in containers["cpu"].run([*some, "tests/host/test_order.py", "-q"])
+    assert " passed" in containers["cpu"].run([*some, "tests/plan/test_order.py", "-q"])
 
 
 def test_cuda13_runs_the_demo(containers: Containers) -> None:

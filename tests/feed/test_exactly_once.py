@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from gpuseq import DirectoryIterator
-from gpuseq.feeding import plan_at, to_device
-from gpuseq.loader import Loader
+from gpuseq.feed.loader import Loader
+from gpuseq.feed.lookahead import plan_at, to_device
 from tests.feed.samples import GEOMETRY, generator
 
 IMAGES = np.random.default_rng(1).uniform(0, 255, (37, 5, 5, 3)).astype(np.float32)
@@ -370,7 +370,7 @@ RESUME = """
 import json, sys
 import numpy as np
 from gpuseq import ImageDataGenerator
-from gpuseq.loader import Loader
+from gpuseq.feed.loader import Loader
 folder, state, out, rng = sys.argv[1:]
 generator = ImageDataGenerator(device="cpu", rng=rng, rotation_range=30, width_shift_range=0.1, height_shift_range=0.1,
                                zoom_range=0.2, horizontal_flip=True, conventions="corrected")

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from gpuseq import ImageFileError, to_device
-from gpuseq.feeding import plan_at
-from gpuseq.fitwalk import FitWalk
-from gpuseq.loader import Loader
+from gpuseq.feed.loader import Loader
+from gpuseq.feed.lookahead import plan_at
+from gpuseq.keras.fit_progress import FitWalk
 from tests.feed.samples import generator
 
 NUM_FILES = 8

@@ -105,7 +105,7 @@ def test_parent_and_child_both_go_on(folder: Path, run_script: Run) -> None:
 HELD = (
     FLOW
     + """
-from gpuseq.fitwalk import FitWalk
+from gpuseq.keras.fit_progress import FitWalk
 warnings.simplefilter("ignore")
 class Numbers(gpuseq.Sequence):
     def __len__(self): return 3
@@ -144,7 +144,7 @@ PLUGINS = (
     FLOW
     + """
 from PIL import Image
-from gpuseq.decode_pillow import open_image
+from gpuseq.decode.pillow import open_image
 begun, done = threading.Event(), threading.Event()
 init = Image.init
 def slow():

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from gpuseq import ImageDataGenerator, ImageFileError
-from gpuseq.cli import main
+from gpuseq.cli.main import main
 from tests.compare import assert_same
 from tests.photos import write_broken, write_photo
 

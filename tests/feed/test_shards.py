@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpuseq import sharding
-from gpuseq.sharding import detect_shard, resolve_shard
-from tests.feed.conftest import ROOT
+from gpuseq.plan import sharding
+from gpuseq.plan.sharding import detect_shard, resolve_shard
+from tests.conftest import ROOT
 from tests.feed.samples import generator, numbered
 
 VARIABLES = (
@@ -139,8 +139,8 @@ WALK = """
 import json
 import numpy as np
 from gpuseq import ImageDataGenerator
-from gpuseq.loader import Loader
-from gpuseq.sharding import detect_shard
+from gpuseq.feed.loader import Loader
+from gpuseq.plan.sharding import detect_shard
 
 def walk(out, remainder):
     images = np.zeros((23, 4, 4, 3), np.uint8)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gpuseq import GpuseqError, ImageDataGenerator
-from gpuseq.draw import draw_params
+from gpuseq.plan.draw import draw_params
 from tests.feed.samples import GEOMETRY, generator, numbered, photos
 
 torch = pytest.importorskip("torch")

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpuseq import ops
-from gpuseq.options import AugmentOptions, Statistics
+from gpuseq.ops import dispatch as ops
+from gpuseq.ops.options import AugmentOptions, Statistics
 from tests import naive
 from tests.cases import DTYPES, draw_params, identity, images
 from tests.compare import assert_same, read_only

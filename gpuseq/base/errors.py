@@ -1,0 +1,89 @@
+"""The errors that gpuseq raises beyond Python's own ``ValueError`` and ``TypeError``; optional packages or theirs."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from types import ModuleType
+
+__all__ = [
+    "BatchIndexError",
+    "DeviceError",
+    "EmptyBatchError",
+    "GpuseqError",
+    "ImageFileError",
+    "MissingDependencyError",
+    "require",
+]
+
+
+class GpuseqError(Exception):
+    """Base class: catch it to catch everything that is gpuseq's own."""
+
+
+class MissingDependencyError(GpuseqError, ImportError):
+    """An optional package is needed and absent; the message names it and the command that installs it."""
+
+
+class DeviceError(GpuseqError, RuntimeError):
+    """The asked-for device cannot be used; the message says what was looked for and how to go on."""
+
+
+class ImageFileError(GpuseqError, OSError):
+    """An image file could not be read or decoded.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The file, as the caller named it.
+    reason : str
+        Why it failed, in one clause without the path.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
+        self.path = os.fspath(path)
+        self.reason = reason
+        super().__init__(f"{self.path!r}: {reason}")
+
+    def __reduce__(self) -> tuple[type[ImageFileError], tuple[str, str]]:
+        return type(self), (self.path, self.reason)
+
+
+class EmptyBatchError(ImageFileError):
+    """Bad files were to be passed over, and nothing of the batch was left.
+
+    ``next()``, loaders, `to_device` and ``fit`` go on to the next batch; ``iterator[i]`` raises it.
+    """
+
+
+class BatchIndexError(IndexError, ValueError):
+    """A batch index outside the epoch: an IndexError to Python, a ValueError to code written for Keras."""
+
+
+def require(module: str, *, extra: str, purpose: str) -> ModuleType:
+    """Import an optional package or say how to get it.
+
+    Parameters
+    ----------
+    module : str
+        Dotted module name.
+    extra : str
+        The extra of gpuseq that brings it.
+    purpose : str
+        What needs it, as the start of the message.
+
+    Raises
+    ------
+    MissingDependencyError
+        If the package is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        top = module.partition(".")[0]
+        if error.name is None or error.name.partition(".")[0] != top:
+            raise
+        raise MissingDependencyError(
+            f"{purpose} needs the package {top!r}, which is not installed. "
+            f'Install it with: pip install "gpuseq[{extra}]"'
+        ) from None

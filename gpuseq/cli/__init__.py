@@ -1,0 +1,1 @@
+"""The command `gpuseq` and what it shows. Nothing else imports this folder."""

@@ -1,0 +1,239 @@
+"""What the commands of ``gpuseq`` do: each takes the parsed arguments and returns the exit code."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+__all__ = [
+    "EXIT_FINDINGS",
+    "EXIT_INTERRUPTED",
+    "EXIT_OK",
+    "EXIT_USAGE",
+    "augmentation",
+    "bench",
+    "check",
+    "demo",
+    "doctor",
+    "fit",
+    "preview",
+]
+
+EXIT_OK, EXIT_FINDINGS, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+_AUGMENTATION_NAMES = (
+    "rotation_range",
+    "width_shift_range",
+    "height_shift_range",
+    "shear_range",
+    "zoom_range",
+    "channel_shift_range",
+    "brightness_range",
+    "horizontal_flip",
+    "vertical_flip",
+    "fill_mode",
+    "cval",
+    "conventions",
+)
+
+
+def augmentation(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the keyword arguments of `ImageDataGenerator` that were given, or some of everything where none was.
+
+    Parameters
+    ----------
+    arguments : argparse.Namespace
+        With the attributes that `_AUGMENTATION_NAMES` lists.
+
+    Raises
+    ------
+    ValueError
+        If ``--zoom-range`` has more than two values.
+    """
+    from .preview import AUGMENTATION
+
+    given = {name: getattr(arguments, name) for name in _AUGMENTATION_NAMES if getattr(arguments, name) is not None}
+    if zoom := given.get("zoom_range"):
+        if len(zoom) > 2:
+            raise ValueError(f"--zoom-range takes one or two values; got {zoom}")
+        given["zoom_range"] = zoom[0] if len(zoom) == 1 else tuple(zoom)
+    if "brightness_range" in given:
+        given["brightness_range"] = tuple(given["brightness_range"])
+    return given or dict(AUGMENTATION)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, default=str))
+
+
+def demo(arguments: argparse.Namespace) -> int:
+    """Stream two epochs, draw the contact sheet."""
+    from .demo import run_demo
+
+    result = run_demo(
+        arguments.directory,
+        out=arguments.out,
+        device=arguments.device,
+        target_size=tuple(arguments.size),
+        batch_size=arguments.batch_size,
+        seed=arguments.seed,
+        say=(lambda line: None) if arguments.json else print,
+    )
+    if arguments.json:
+        _print_json(result.to_dict())
+    return EXIT_OK
+
+
+def doctor(arguments: argparse.Namespace) -> int:
+    """Print what is on this machine."""
+    from .doctor import examine, format_report
+
+    report = examine()
+    if arguments.json:
+        _print_json(report.to_dict())
+    else:
+        print(format_report(report))
+    return EXIT_FINDINGS if arguments.require_gpu and not report.has_gpu else EXIT_OK
+
+
+def preview(arguments: argparse.Namespace) -> int:
+    """Draw what an augmentation does."""
+    from .engine import quiet
+    from .folder import open_folder, pick
+    from .preview import format_arguments, preview_rows
+    from .sheet import check_sheet, write_sheet
+
+    suffix = f".{arguments.format or 'png'}"
+    out = Path(arguments.out or f"gpuseq-preview{suffix}")
+    if arguments.format and out.suffix.lower() not in ((".html", ".htm") if arguments.format == "html" else (".png",)):
+        raise ValueError(f"--format {arguments.format} and --out {out} contradict each other")
+    check_sheet(out)
+    folder = open_folder(arguments.path)
+    chosen = augmentation(arguments)
+    with quiet():
+        rows = preview_rows(
+            chosen,
+            pick(folder.files, arguments.images),
+            root=folder.path,
+            num_variants=arguments.variants,
+            target_size=tuple(arguments.size),
+            seed=arguments.seed,
+            device=arguments.device,
+        )
+    notes = [format_arguments(chosen), f"seed={arguments.seed}"]
+    written = write_sheet(out, rows, heading="gpuseq preview", notes=notes)
+    if arguments.json:
+        pictures = [
+            {"title": row.original.title, "variants": [dict(tile.lines) for tile in row.variants]} for row in rows
+        ]
+        _print_json({"sheet": written, "arguments": chosen, "seed": arguments.seed, "pictures": pictures})
+    else:
+        print(f"Sheet {written}")
+    return EXIT_OK
+
+
+def check(arguments: argparse.Namespace) -> int:
+    """Decode every file; 1 where one fails."""
+    from gpuseq.decode.host import check_files
+    from gpuseq.files.folders import list_images
+    from gpuseq.files.reading import is_url
+
+    from .folder import SUFFIXES, open_folder
+
+    if is_url(arguments.directory):
+        root = arguments.directory.rstrip("/")
+        paths = [f"{root}/{name}" for name in list_images(root, tuple(sorted(SUFFIXES)), follow_links=False)]
+        if not paths:
+            raise FileNotFoundError(f"no picture in {root!r} or below")
+    else:
+        paths = [str(file) for file in open_folder(arguments.directory).files]
+    outcomes = check_files(paths, progress=sys.stderr.isatty())
+    bad = {path: reason for path, reason in outcomes if reason is not None}
+    if arguments.json:
+        _print_json({"folder": arguments.directory, "num_files": len(paths), "bad": bad})
+    elif arguments.quiet:
+        print("".join(f"{path}\n" for path in bad), end="")
+    else:
+        for path, reason in bad.items():
+            print(f"{path}: {reason}")
+        whole = "the file decodes" if len(paths) == 1 else f"all {len(paths)} files decode"
+        print(f"{len(bad)} of {len(paths)} files cannot be decoded" if bad else whole)
+    return EXIT_FINDINGS if bad else EXIT_OK
+
+
+def bench(arguments: argparse.Namespace) -> int:
+    """Race Keras and this library; 1 where a contender failed."""
+    from .bench import contenders, format_results, race
+    from .folder import open_folder
+    from .preview import format_arguments
+
+    folder = open_folder(arguments.directory)
+    chosen = {**augmentation(arguments), "rescale": 1 / 255}
+    if not arguments.json:
+        print(
+            f"{len(folder.streamed)} files in {folder.path}, {tuple(arguments.size)}, batches of {arguments.batch_size}"
+        )
+        print(format_arguments(chosen))
+    present, absent = contenders(folder, chosen, target_size=tuple(arguments.size), batch_size=arguments.batch_size)
+    results = race(present, seconds=arguments.seconds, num_rounds=arguments.rounds)
+    if arguments.json:
+        setting = {"size": arguments.size, "batch_size": arguments.batch_size, "arguments": chosen}
+        _print_json(
+            {
+                "folder": folder.path,
+                "num_files": len(folder.streamed),
+                **setting,
+                "results": [r.to_dict() for r in results + absent],
+            }
+        )
+    else:
+        print(format_results(results + absent))
+    return EXIT_FINDINGS if any(result.problem for result in results) else EXIT_OK
+
+
+def fit(arguments: argparse.Namespace) -> int:
+    """Write mean and standard deviation of a folder."""
+    from gpuseq.base.atomic import replacing
+    from gpuseq.base.version import __version__
+    from gpuseq.generator import ImageDataGenerator
+
+    from .engine import quiet
+    from .folder import open_folder
+
+    folder = open_folder(arguments.directory)
+    generator = ImageDataGenerator(featurewise_center=True, featurewise_std_normalization=True, device=arguments.device)
+    height, width = arguments.size
+    options = {
+        **folder.as_arguments,
+        "target_size": (height, width),
+        "color_mode": arguments.color_mode,
+        "interpolation": arguments.interpolation,
+    }
+    with quiet(), replacing(arguments.out) as temporary:
+        if arguments.ray:
+            from gpuseq.ray import fit_directory
+
+            fit_directory(generator, **options, num_workers=arguments.workers or 2)
+        else:
+            generator.fit_directory(**options, num_threads=arguments.workers, progress=sys.stderr.isatty())
+        generator.save_statistics(
+            temporary,
+            num_images=len(folder.streamed),
+            size=[height, width],
+            color_mode=arguments.color_mode,
+            interpolation=arguments.interpolation,
+            folder=str(folder.path),
+            gpuseq=__version__,
+        )
+        found = json.loads(temporary.read_text(encoding="utf-8"))
+    if arguments.json:
+        _print_json(found)
+    else:
+        print(f"mean {found['mean']}")
+        print(f"std  {found['std']}")
+        print(f"over {len(folder.streamed)} images, in {Path(arguments.out).absolute()}")
+        print("load them with generator.load_statistics(path)")
+    return EXIT_OK

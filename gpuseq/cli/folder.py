@@ -1,0 +1,119 @@
+"""A user's folder of pictures, class folders or flat, as the commands take it; and the photographs that ship here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpuseq.base.version import PACKAGE
+from gpuseq.files.reading import is_url
+
+__all__ = ["Folder", "open_folder", "pick", "shipped_photos"]
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".tif", ".tiff"})
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Pictures in class folders or in one flat folder.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+        What the user named.
+    files : tuple of pathlib.Path
+        Absolute paths of all the pictures below it, sorted.
+    is_flat : bool
+        Whether pictures lie straight in `path` and no folder in it holds any.
+    """
+
+    path: Path
+    files: tuple[Path, ...]
+    is_flat: bool
+
+    @property
+    def streamed(self) -> tuple[Path, ...]:
+        """The files that ``flow_from_directory`` walks: beside class folders, those straight in `path` are not."""
+        return self.files if self.is_flat else tuple(file for file in self.files if file.parent != self.path)
+
+    @property
+    def as_arguments(self) -> dict[str, Any]:
+        """Keyword arguments of ``flow_from_directory`` that name these pictures; a flat folder counts as one class."""
+        if self.is_flat:
+            return {"directory": str(self.path.parent), "classes": [self.path.name]}
+        return {"directory": str(self.path)}
+
+
+def open_folder(path: str | os.PathLike[str]) -> Folder:
+    """List the pictures below a folder, or take one file.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        A folder or a picture.
+
+    Returns
+    -------
+    Folder
+        With at least one file.
+
+    Raises
+    ------
+    FileNotFoundError
+        If `path` does not exist, or no picture is in it.
+    ValueError
+        If `path` is a file whose suffix is not on Keras' white list, or a URL.
+    """
+    if is_url(os.fspath(path)):
+        raise ValueError(f"{path!r} is a URL; this takes a folder on a local disk, and `gpuseq check` takes both")
+    root = Path(path).expanduser().resolve()
+    accepted = " ".join(sorted(suffix[1:] for suffix in SUFFIXES))
+    if root.is_file():
+        if root.suffix.lower() not in SUFFIXES:
+            raise ValueError(f"{os.fspath(path)!r} is not a picture that gpuseq reads; accepted suffixes: {accepted}")
+        return Folder(root.parent, (root,), is_flat=True)
+    if not root.is_dir():
+        raise FileNotFoundError(f"{os.fspath(path)!r} does not exist")
+    found = sorted(
+        Path(folder, name)
+        for folder, _, names in os.walk(root)
+        for name in names
+        if os.path.splitext(name)[1].lower() in SUFFIXES
+    )
+    if not found:
+        raise FileNotFoundError(f"no picture in {os.fspath(path)!r} or below; accepted suffixes: {accepted}")
+    return Folder(root, tuple(found), is_flat=all(file.parent == root for file in found))
+
+
+def pick(files: Sequence[Path], count: int) -> tuple[Path, ...]:
+    """Return at most `count` files, spread evenly over the folders they lie in, then over each folder.
+
+    Parameters
+    ----------
+    files : sequence of pathlib.Path
+        All of them, sorted.
+    count : int
+        How many to take.
+    """
+    by_folder: dict[Path, list[Path]] = {}
+    for file in files:
+        by_folder.setdefault(file.parent, []).append(file)
+    folders = list(by_folder.values())
+    count = min(count, len(files))
+    shares = [0] * len(folders)
+    while sum(shares) < count:
+        for index, folder in enumerate(folders):
+            if shares[index] < len(folder) and sum(shares) < count:
+                shares[index] += 1
+    chosen = []
+    for folder, share in zip(folders, shares, strict=True):
+        chosen += [folder[position * len(folder) // share] for position in range(share)]
+    return tuple(chosen)
+
+
+def shipped_photos() -> Path:
+    """Return the folder of the photographs that ship with gpuseq; ``SOURCES.md`` in it names author and licence."""
+    return PACKAGE / "photos"

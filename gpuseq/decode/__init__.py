@@ -1,0 +1,1 @@
+"""Encoded files to pixels: headers, Pillow, NVIDIA's decoders. Nothing here knows batches, labels or transforms."""

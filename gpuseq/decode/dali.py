@@ -1,0 +1,158 @@
+"""DALI's eager decoder: encoded buffers in, images out, None for each that failed. Imported at first use."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from gpuseq.base.errors import require
+
+from . import nvimgcodec as decode_nvimgcodec
+from .routes import Layout
+
+__all__ = ["DeviceImages", "check", "decode_host"]
+
+Decode: TypeAlias = Callable[[Any], Sequence[Any]]
+"""A batch of encoded buffers to one image for each; RuntimeError if any of them is bad."""
+
+_local = threading.local()
+
+
+def check() -> tuple[Any, Any]:
+    """Import DALI's dynamic mode and its types (1.5 s and some 300 MB, once).
+
+    Raises
+    ------
+    MissingDependencyError
+        If DALI is not installed, or too old to have a dynamic mode.
+    """
+    dynamic = require("nvidia.dali.experimental.dynamic", extra="dali", purpose='decoder="dali"')
+    types = require("nvidia.dali.types", extra="dali", purpose='decoder="dali"')
+    return dynamic, types
+
+
+def decode_host(encoded: Sequence[bytes], layout: Layout, num_threads: int) -> list[np.ndarray | None]:
+    """Decode a batch on the CPU.
+
+    Parameters
+    ----------
+    encoded : sequence of bytes
+        Whole image files that `gpuseq.decode.routes.route` lets through.
+    layout : {"RGB"}
+        Channels wanted.
+    num_threads : int
+        DALI's own threads.
+
+    Returns
+    -------
+    list
+        A host array ``(H, W, 3)``, uint8, that keeps DALI's buffer alive; or None where it failed.
+
+    Raises
+    ------
+    MissingDependencyError
+        If DALI is not installed.
+
+    Notes
+    -----
+    A sample that DALI cannot parse, in a batch with one that it cannot decode, has been seen to abort the process
+    (DALI 2.4, truncated PNG files). So nvImageCodec, which DALI installs and decodes with, parses each file first.
+    """
+    dynamic, types = check()
+
+    def decode(batch: Any) -> list[np.ndarray]:
+        images = dynamic.decoders.image(batch, device="cpu", output_type=types.RGB, **_AS_PILLOW)
+        return [np.asarray(tensor) for tensor in images.tensors]
+
+    # One per thread, for life: a context cannot be active in two threads, and each keeps its decoder instances.
+    contexts = _local.__dict__.setdefault("contexts", {})
+    if num_threads not in contexts:
+        contexts[num_threads] = dynamic.EvalContext(num_threads=num_threads)
+    with contexts[num_threads]:
+        return _decode_sound(dynamic, decode, encoded)
+
+
+class DeviceImages:
+    """DALI's decoder on one GPU, on a stream of the caller's. Not for two threads at once.
+
+    Parameters
+    ----------
+    device_id : int or None
+        CUDA ordinal. None decodes on the CPU, into the host's memory.
+    stream : int
+        Handle of the CUDA stream on which everything is queued.
+    num_threads : int
+        DALI's own threads.
+    hw_decoder_load : float
+        Share of a batch, 0 to 1, for the JPEG engine of GPUs that have one.
+
+    Raises
+    ------
+    MissingDependencyError
+        If DALI is not installed.
+    """
+
+    def __init__(self, device_id: int | None, stream: int, num_threads: int, hw_decoder_load: float) -> None:
+        self._dynamic, types = check()
+        place = {} if device_id is None else {"device_id": device_id, "cuda_stream": stream}
+        self._context_options = {"num_threads": num_threads, **place}
+        self._contexts = threading.local()
+        self._decode_options = {
+            "device": "cpu" if device_id is None else "gpu",
+            "output_type": types.RGB,
+            "hw_decoder_load": hw_decoder_load,
+            **_AS_PILLOW,
+        }
+
+    def decode(self, encoded: Sequence[bytes]) -> list[Any]:
+        """Return DALI's tensor ``(H, W, 3)``, uint8, on the device for each image, or None where it failed.
+
+        Valid in the order of the stream.
+
+        Parameters
+        ----------
+        encoded : sequence of bytes
+            Whole JPEG files.
+        """
+
+        def decode(batch: Any) -> list[Any]:
+            return list(self._dynamic.decoders.image(batch, **self._decode_options).evaluate().tensors)
+
+        if not hasattr(self._contexts, "mine"):
+            self._contexts.mine = self._dynamic.EvalContext(**self._context_options)
+        with self._contexts.mine:
+            return _decode_sound(self._dynamic, decode, encoded)
+
+
+# Keras does not turn images, and Pillow smooths subsampled chroma.
+_AS_PILLOW = {"adjust_orientation": False, "jpeg_fancy_upsampling": True}
+
+
+def _decode_sound(dynamic: Any, decode: Decode, encoded: Sequence[bytes]) -> list[Any]:
+    """Decode what can be parsed, in one batch or, with bad ones among them, in several."""
+    results: list[Any] = [None] * len(encoded)
+    sound = [index for index, data in enumerate(encoded) if decode_nvimgcodec.parses(data)]
+    decoded: list[Any] = [None] * len(sound)
+    if sound:
+        _decode_range(dynamic, decode, [encoded[index] for index in sound], decoded, 0, len(sound))
+    for index, image in zip(sound, decoded, strict=True):
+        results[index] = image
+    return results
+
+
+def _decode_range(
+    dynamic: Any, decode: Decode, encoded: Sequence[bytes], results: list[Any], begin: int, end: int
+) -> None:
+    # bytearray: DALI copies read-only arrays once more. Never output_type=ANY_DATA: a grey JPEG corrupts the heap.
+    batch = dynamic.as_batch([np.frombuffer(bytearray(data), np.uint8) for data in encoded[begin:end]])
+    try:
+        results[begin:end] = decode(batch)
+    except RuntimeError:
+        # One bad sample makes DALI raise for the whole batch, mostly without saying which: halve until it is alone.
+        if end - begin > 1:
+            middle = (begin + end) // 2
+            _decode_range(dynamic, decode, encoded, results, begin, middle)
+            _decode_range(dynamic, decode, encoded, results, middle, end)

@@ -1,0 +1,308 @@
+"""Files to a batch of images on one GPU: JPEG decoded there by DALI or nvImageCodec, the rest on the host.
+
+What can be tried without one (routing, colour, orientation, crop and resize, the life of the buffers) is tried with the
+same class on the decoders' CPU side. No GPU has run it yet.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gpuseq.base.devices import array_module
+from gpuseq.base.errors import ImageFileError
+from gpuseq.base.machine import cpu_count
+from gpuseq.base.threads import for_each
+from gpuseq.base.types import COLOR_CHANNELS, Array
+from gpuseq.files.reading import read_bytes
+from gpuseq.ops import dispatch as ops
+
+from . import host as decode
+from . import nvimgcodec as decode_nvimgcodec
+from .gpu_backend import Block, Ring, open_engine
+from .headers import is_complete, read_header
+from .options import DecodeOptions
+from .pillow import center_crop_box, check_size, orientation_of, pixel_limit
+from .routes import route
+
+__all__ = ["DeviceBatch", "DeviceDecoder"]
+
+
+class DeviceBatch:
+    """What one call decoded, in a block that is filled again once it has been taken.
+
+    Attributes
+    ----------
+    positions : numpy.ndarray
+        Shape ``(N,)``: which file each row of the block belongs to.
+    errors : list
+        Item i is None where row i holds the image, else the error that names the file.
+    decoders : list of str
+        Who decoded row i: "device", "host", or "" for an error.
+    """
+
+    def __init__(
+        self,
+        positions: np.ndarray,
+        errors: list[ImageFileError | None],
+        decoders: list[str],
+        images: Array,
+        block: Block,
+        ring: Ring,
+    ) -> None:
+        self.positions = positions
+        self.errors = errors
+        self.decoders = decoders
+        self._images = images
+        self._block: Block | None = block
+        self._ring = ring
+
+    def take(self) -> Array:
+        """Copy the images out, on the caller's current stream, and give the block back. To be called once.
+
+        The copy costs the time of one pass over uint8 images, which is nothing beside their decoding, and buys that no
+        memory is ever read by one stream while another writes to it: the next decode into the block waits for it.
+
+        Returns
+        -------
+        array
+            Shape ``(N, H, W, C)``, uint8 (wider where grey files are), new, on the decoder's device. Rows of files that
+            failed are of no meaning.
+        """
+        assert self._block is not None, "the batch was taken before"
+        images, self._block.read = self._ring.engine.copy_out(self._images)
+        self._ring.give(self._block)
+        self._block = None
+        return images
+
+
+class DeviceDecoder:
+    """Read, decode, crop and resize files into batches on one GPU, on a stream and in memory of its own.
+
+    nvJPEG's hardware decoder has been reported to write to its output before work queued earlier on the caller's stream
+    has ended. So what it writes to is read by this object's own stream alone, and the host waits for that stream before
+    the next decode begins. The wait belongs on a decode-ahead thread; it is the thread that pays for it.
+
+    Parameters
+    ----------
+    options : DecodeOptions
+        How; needs a `target_size`. Its `decoder` ("dali", else nvImageCodec), `hw_decoder_load` and `deterministic`
+        choose among the GPU's decoders.
+    device : str
+        ``"cuda:N"``; ``"cpu"`` runs the same code on the decoder's CPU side, for tests.
+
+    Raises
+    ------
+    MissingDependencyError
+        If the decoder is not installed.
+
+    References
+    ----------
+    pytorch/vision pull request 9606 and meta-pytorch/torchcodec pull request 1634, on the hardware decoder's writes.
+    """
+
+    def __init__(self, options: DecodeOptions, device: str = "cuda:0") -> None:
+        self.options = options
+        self.device = device
+        self.num_threads = options.num_threads or cpu_count()
+        self._engine = open_engine(device, options)
+        self._ring = Ring(self._engine)
+        # Beyond this many bytes of decoded images at their own size, the rest of a batch is decoded on the host.
+        self._max_bytes = ops.free_memory(device) // 8
+        self._lock = threading.Lock()
+
+    @property
+    def num_blocks(self) -> int:
+        """How many blocks wait to be filled: as many as batches were alive at once."""
+        return len(self._ring)
+
+    def decode_files(self, paths: Sequence[str]) -> DeviceBatch:
+        """Read and decode files; see `decode`.
+
+        Parameters
+        ----------
+        paths : sequence of str
+            Local paths or fsspec URLs.
+        """
+        encoded: list[bytes | None] = [None] * len(paths)
+        errors: dict[int, ImageFileError] = {}
+
+        def read(index: int) -> None:
+            try:
+                encoded[index] = read_bytes(paths[index])
+            except ImageFileError as error:
+                error.__cause__ = error.__context__ = None
+                errors[index] = error.with_traceback(None)
+
+        for_each(read, len(paths), self.num_threads)
+        batch = self.decode(encoded, paths)
+        batch.errors = [
+            errors.get(position, error) for position, error in zip(batch.positions.tolist(), batch.errors, strict=True)
+        ]
+        return batch
+
+    def decode(self, encoded: Sequence[bytes | None], names: Sequence[str]) -> DeviceBatch:
+        """Decode encoded images, each wherever it can be.
+
+        Parameters
+        ----------
+        encoded : sequence of bytes or None
+            Whole image files; None gives an error.
+        names : sequence of str
+            What to call them in errors.
+
+        Returns
+        -------
+        DeviceBatch
+            Complete: the host has waited for it.
+
+        Raises
+        ------
+        MissingDependencyError
+            As `gpuseq.decode.host.decode`.
+        DeviceError
+            If the device has no room for the batch.
+        """
+        with self._lock:
+            chosen = self._choose(encoded, names)
+            found = self._engine.decode([encoded[position] or b"" for position in chosen])
+            taken = {position: image for position, image in zip(chosen, found, strict=True) if image is not None}
+            rest = [position for position in range(len(encoded)) if position not in taken]
+            by_host = decode.decode([encoded[index] for index in rest], self.options, [names[index] for index in rest])
+            with self._engine.here():
+                on_device = [self._finish(image, encoded[index] or b"", names[index]) for index, image in taken.items()]
+                images, block = self._fill(on_device, by_host)
+                self._engine.synchronize()
+        failed = [outcome if isinstance(outcome, ImageFileError) else None for outcome in by_host]
+        return DeviceBatch(
+            np.array([*taken, *rest], np.int64),
+            [*[None] * len(taken), *failed],
+            [*["device"] * len(taken), *["host" if error is None else "" for error in failed]],
+            images,
+            block,
+            self._ring,
+        )
+
+    def _choose(self, encoded: Sequence[bytes | None], names: Sequence[str]) -> list[int]:
+        """Return which images the GPU gets, the largest first: so each of its buffers keeps to about one size."""
+        sizes = {
+            position: num_bytes
+            for position, data in enumerate(encoded)
+            if data is not None and (num_bytes := self._bytes_on_device(data, names[position]))
+        }
+        chosen, total = [], 0
+        for position in sorted(sizes, key=sizes.__getitem__, reverse=True):
+            if total + sizes[position] <= self._max_bytes:
+                chosen.append(position)
+                total += sizes[position]
+        return chosen
+
+    def _bytes_on_device(self, encoded: bytes, name: str) -> int:
+        """Return the bytes of a decoded image, 0 for one that is not for the GPU."""
+        header = read_header(encoded)
+        # The GPU decodes JPEG; other formats it would hand to its CPU decoder and copy. DALI decodes by nvImageCodec:
+        # what is said of one holds for both.
+        if header is None or header.format != "JPEG" or not route(header, self.options, "nvimgcodec"):
+            return 0
+        try:
+            check_size(header.width, header.height, pixel_limit(self.options), name)
+        except ImageFileError:
+            return 0  # the host path refuses it, and says why
+        parses = is_complete(encoded, header) and decode_nvimgcodec.parses(encoded)
+        return 3 * header.width * header.height if parses else 0
+
+    def _finish(self, image: Any, encoded: bytes, name: str) -> Array:
+        pixels = self._engine.array(image)
+        if self.options.exif_orientation:
+            pixels = turn(pixels, orientation_of(encoded, name))
+        return to_color_mode(pixels, self.options.color_mode)
+
+    def _fill(self, on_device: list[Array], by_host: Sequence[np.ndarray | ImageFileError]) -> tuple[Array, Block]:
+        """Write one block: what the device decoded, resized by our kernel, then what the host did, as it is."""
+        assert self.options.target_size is not None
+        height, width = self.options.target_size
+        decoded = [outcome for outcome in by_host if not isinstance(outcome, ImageFileError)]
+        dtype = decode.common_dtype(decoded)
+        shape = (len(on_device) + len(by_host), height, width, COLOR_CHANNELS[self.options.color_mode])
+        block = self._ring.take(int(np.prod(shape)) * dtype.itemsize)
+        images = block.memory[: int(np.prod(shape)) * dtype.itemsize].view(dtype).reshape(shape)
+        if on_device:
+            boxes = None
+            if self.options.keep_aspect_ratio:
+                sizes = [(image.shape[1], image.shape[0]) for image in on_device]
+                boxes = np.array([center_crop_box(size, (width, height)) for size in sizes], np.float32)
+            part = images[: len(on_device)]
+            narrow = part if dtype == np.uint8 else None
+            resized = ops.resize(on_device, (height, width), self.options.interpolation, boxes=boxes, out=narrow)
+            if narrow is None:
+                part[...] = resized
+        if decoded:
+            rows = np.empty((len(by_host), *shape[1:]), dtype)
+            for row, outcome in zip(rows, by_host, strict=True):
+                if not isinstance(outcome, ImageFileError):
+                    row[...] = outcome
+            images[len(on_device) :] = ops.upload(rows, self.device)
+        return images, block
+
+
+def turn(pixels: Array, orientation: int) -> Array:
+    """Turn an image as its EXIF orientation says.
+
+    Parameters
+    ----------
+    pixels : array
+        ``(H, W, C)``, on the host or a device.
+    orientation : int
+        1 to 8.
+
+    Returns
+    -------
+    array
+        ``(H, W, C)`` or ``(W, H, C)``; `pixels` itself for 1, else a view.
+
+    References
+    ----------
+    ``PIL.ImageOps.exif_transpose``.
+    """
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels
+
+
+def to_color_mode(pixels: Array, color_mode: str) -> Array:
+    """Turn RGB into the colour mode, in Pillow's integers.
+
+    Parameters
+    ----------
+    pixels : array
+        ``(H, W, 3)``, uint8, on the host or a device.
+    color_mode : {"rgb", "rgba", "grayscale"}
+        What is wanted.
+
+    Returns
+    -------
+    array
+        ``(H, W, C)``, uint8, on the same device; `pixels` itself where nothing changes.
+
+    References
+    ----------
+    ITU-R BT.601 luma, as ``PIL.Image.Image.convert("L")`` rounds it.
+    """
+    if color_mode == "rgb":
+        return pixels
+    height, width, _ = pixels.shape
+    if color_mode == "rgba":
+        opaque = array_module(pixels).empty((height, width, 4), np.uint8)
+        opaque[:, :, :3] = pixels
+        opaque[:, :, 3] = 255
+        return opaque
+    red, green, blue = (pixels[:, :, channel].astype(np.uint32) for channel in range(3))
+    luma = (19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16
+    return luma.astype(np.uint8)[:, :, None]

@@ -1,0 +1,356 @@
+"""Encoded files to host images: one result per file, an array or the reason it failed."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
+
+import numpy as np
+from PIL import Image
+
+from gpuseq.base.errors import ImageFileError
+from gpuseq.base.machine import cpu_count
+from gpuseq.base.threads import for_each
+from gpuseq.base.types import COLOR_CHANNELS
+from gpuseq.files.reading import read_bytes
+
+from . import dali as decode_dali
+from . import nvimgcodec as decode_nvimgcodec
+from .headers import is_complete, read_header
+from .options import DecodeOptions
+from .pillow import check_size, convert, finish, load_encoded, orientation_of, pixel_limit, to_array, transpose
+from .routes import Decoder, Layout, route
+
+__all__ = ["check_decoder", "check_files", "common_dtype", "decode", "decode_files", "decode_into", "load_image"]
+
+_EXTERNAL: dict[str, Any] = {"dali": decode_dali, "nvimgcodec": decode_nvimgcodec}
+
+
+def check_decoder(decoder: str) -> Decoder:
+    """Return the decoder that `decoder` means on the host, after making sure that it can be had.
+
+    Parameters
+    ----------
+    decoder : {"auto", "dali", "nvimgcodec", "pillow"}
+        On the host "auto" is Pillow: it reads every format, and crops and resizes without a copy.
+
+    Raises
+    ------
+    ValueError
+        If it is none of these.
+    MissingDependencyError
+        If its package is not installed; the message names the extra that brings it.
+    """
+    if decoder in ("auto", "pillow"):
+        return "pillow"
+    if decoder in _EXTERNAL:
+        _EXTERNAL[decoder].check()
+        return cast(Decoder, decoder)
+    raise ValueError(f"decoder must be 'auto', 'dali', 'nvimgcodec' or 'pillow'; got {decoder!r}")
+
+
+def decode_files(paths: Sequence[str], options: DecodeOptions) -> list[np.ndarray | ImageFileError]:
+    """Read, decode and resize files on host threads.
+
+    Parameters
+    ----------
+    paths : sequence of str
+        Local paths or fsspec URLs.
+    options : DecodeOptions
+        How.
+
+    Returns
+    -------
+    list
+        Item i belongs to ``paths[i]``: a host array ``(H, W, C)``, or the error that names the file and the reason.
+        uint8; under ``color_mode="grayscale"`` 16- and 32-bit grey files keep their values as uint16 and int32.
+        The arrays are not writable.
+
+    Raises
+    ------
+    MissingDependencyError
+        If the decoder, or what a URL needs, is not installed. A bad file never raises.
+
+    References
+    ----------
+    ``keras.utils.load_img`` and ``keras.utils.img_to_array`` (Keras 3.15), which give the same values.
+    """
+    return _collect(len(paths), lambda index: read_bytes(paths[index]), paths, options)
+
+
+def decode(
+    encoded: Sequence[bytes | None], options: DecodeOptions, names: Sequence[str] | None = None
+) -> list[np.ndarray | ImageFileError]:
+    """Decode and resize encoded images on host threads.
+
+    Parameters
+    ----------
+    encoded : sequence of bytes or None
+        Whole image files; None stands for one that could not be had and gives an error.
+    options : DecodeOptions
+        How.
+    names : sequence of str, optional
+        What to call them in errors.
+
+    Returns
+    -------
+    list
+        As `decode_files`.
+
+    Raises
+    ------
+    ValueError
+        If `names` and `encoded` differ in length.
+    MissingDependencyError
+        If the decoder is not installed.
+    """
+    if names is None:
+        names = [f"<image {index}>" for index in range(len(encoded))]
+    if len(names) != len(encoded):
+        raise ValueError(f"names must name each image: got {len(names)} names for {len(encoded)} images")
+
+    def fetch(index: int) -> bytes:
+        data = encoded[index]
+        if data is None:
+            raise ImageFileError(names[index], "it was not read")
+        return data
+
+    return _collect(len(encoded), fetch, names, options)
+
+
+def decode_into(paths: Sequence[str], options: DecodeOptions, out: np.ndarray) -> list[ImageFileError | None]:
+    """Read, decode and resize files into the rows of a block, without a copy per batch.
+
+    Parameters
+    ----------
+    paths : sequence of str
+        Local paths or fsspec URLs; N of them.
+    options : DecodeOptions
+        How; needs a `target_size`.
+    out : numpy.ndarray
+        Host array ``(N, H, W, C)``; uint8, or any dtype that holds the files' values. A row whose file failed is
+        left as it was.
+
+    Returns
+    -------
+    list
+        Item i is None where row i holds the image, else the error that names the file and the reason. A 16- or
+        32-bit grey file does not fit a uint8 block and is such an error: use a float32 block, or `decode_files`.
+
+    Raises
+    ------
+    ValueError
+        If `out` has the wrong shape.
+    MissingDependencyError
+        As `decode_files`.
+    """
+    channels = COLOR_CHANNELS[options.color_mode]
+    if options.target_size is None:
+        raise ValueError("decode_into needs options.target_size: rows of one block have one size")
+    expected = (len(paths), *options.target_size, channels)
+    if out.shape != expected:
+        raise ValueError(f"out must have shape {expected}; got {out.shape}")
+
+    def store(index: int, image: Image.Image) -> None:
+        pixels = to_array(image)
+        if not np.can_cast(pixels.dtype, out.dtype, "same_kind" if out.dtype.kind == "f" else "safe"):
+            raise ImageFileError(paths[index], f"its {pixels.dtype} pixels do not fit a {out.dtype} block")
+        out[index] = pixels
+
+    return _decode_each(len(paths), lambda index: read_bytes(paths[index]), paths, options, store)
+
+
+def common_dtype(images: Sequence[np.ndarray]) -> np.dtype[Any]:
+    """Return the dtype of a block that holds decoded images: uint8, or wider where grey files hold 16 or 32 bits.
+
+    Parameters
+    ----------
+    images : sequence of numpy.ndarray
+        From `decode` or `decode_files`.
+    """
+    dtype = np.result_type(np.uint8, *{image.dtype for image in images})
+    return dtype if dtype in (np.uint8, np.uint16) else np.dtype(np.float32)
+
+
+def load_image(path: str | bytes | os.PathLike[str] | io.BytesIO, options: DecodeOptions) -> Image.Image:
+    """Load one image as ``keras.utils.load_img`` does.
+
+    Parameters
+    ----------
+    path : str, bytes, os.PathLike or io.BytesIO
+        A local path, an fsspec URL, or a buffer that holds a whole image file.
+    options : DecodeOptions
+        Colour mode, size, interpolation and the rest; its `decoder` is not used, Pillow decodes.
+
+    Returns
+    -------
+    PIL.Image.Image
+        In mode RGB, RGBA or L; 16- and 32-bit grey keep their mode under ``color_mode="grayscale"``.
+
+    Raises
+    ------
+    ImageFileError
+        If it cannot be read or decoded.
+    TypeError
+        If `path` is neither path-like nor a BytesIO.
+
+    References
+    ----------
+    ``keras.utils.load_img`` (Keras 3.15).
+    """
+    if isinstance(path, io.BytesIO):
+        return load_encoded(path.getvalue(), options, "<BytesIO>")
+    if not isinstance(path, (str, bytes, os.PathLike)):
+        raise TypeError(f"path should be path-like or io.BytesIO, not {type(path)}")
+    name = os.fsdecode(path)
+    return load_encoded(read_bytes(name), options, name)
+
+
+def check_files(
+    paths: Sequence[str], options: DecodeOptions | None = None, *, progress: bool = False
+) -> Iterator[tuple[str, str | None]]:
+    """Decode every file and say which fail.
+
+    Parameters
+    ----------
+    paths : sequence of str
+        Local paths or fsspec URLs.
+    options : DecodeOptions, optional
+        How; by default as `flow_from_directory` does, at the files' own size.
+    progress : bool
+        Show a progress bar on stderr.
+
+    Yields
+    ------
+    (str, str or None)
+        The path, and None or the reason it fails, in the order of `paths`.
+
+    Raises
+    ------
+    MissingDependencyError
+        As `decode_files`.
+    """
+    options = options or DecodeOptions()
+    chunk = 16 * (options.num_threads or cpu_count())  # bounds the memory, and the work that an early stop wastes
+    from tqdm import tqdm
+
+    with tqdm(total=len(paths), unit="file", disable=not progress) as bar:
+        for begin in range(0, len(paths), chunk):
+            some = paths[begin : begin + chunk]
+            errors = _check(some, options)
+            for path, error in zip(some, errors, strict=True):
+                bar.update()
+                yield path, error.reason if error else None
+
+
+def _check(paths: Sequence[str], options: DecodeOptions) -> list[ImageFileError | None]:
+    return _decode_each(len(paths), lambda index: read_bytes(paths[index]), paths, options, lambda index, image: None)
+
+
+def _collect(
+    count: int, fetch: Callable[[int], bytes], names: Sequence[str], options: DecodeOptions
+) -> list[np.ndarray | ImageFileError]:
+    images: list[np.ndarray | None] = [None] * count
+
+    def store(index: int, image: Image.Image) -> None:
+        images[index] = to_array(image)
+
+    errors = _decode_each(count, fetch, names, options, store)
+    results: list[np.ndarray | ImageFileError] = []
+    for index, (image, error) in enumerate(zip(images, errors, strict=True)):
+        outcome = error if image is None else image
+        results.append(ImageFileError(names[index], "it was not decoded") if outcome is None else outcome)
+    return results
+
+
+def _decode_each(
+    count: int,
+    fetch: Callable[[int], bytes],
+    names: Sequence[str],
+    options: DecodeOptions,
+    store: Callable[[int, Image.Image], None],
+) -> list[ImageFileError | None]:
+    """Fetch, decode and store each image, in any order, on several threads; return what went wrong with which."""
+    decoder = check_decoder(options.decoder)
+    threads = options.num_threads or cpu_count()
+    errors: list[ImageFileError | None] = [None] * count
+
+    def guarded(work: Callable[[int], None]) -> Callable[[int], None]:
+        def run(index: int) -> None:
+            try:
+                work(index)
+            except ImageFileError as error:
+                # The traceback, and the causes' own, would keep the file's bytes alive as long as the error.
+                error.__cause__ = error.__context__ = None
+                errors[index] = error.with_traceback(None)
+
+        return run
+
+    if decoder == "pillow":
+        for_each(guarded(lambda index: store(index, load_encoded(fetch(index), options, names[index]))), count, threads)
+        return errors
+
+    external = _External(decoder, options, threads)
+    encoded: list[bytes] = [b""] * count
+    layouts: list[Layout | None] = [None] * count
+
+    def read(index: int) -> None:
+        encoded[index] = fetch(index)
+        layouts[index] = external.layout(encoded[index], names[index])
+
+    for_each(guarded(read), count, threads)
+    pixels = external.decode(encoded, layouts)
+
+    def complete(index: int) -> None:
+        if errors[index] is not None:
+            return
+        decoded = pixels[index]
+        if decoded is None:  # not for this decoder, or it failed: Pillow decodes it, or knows why not
+            image = load_encoded(encoded[index], options, names[index])
+        else:
+            image = external.finish(decoded, encoded[index], names[index])
+        store(index, image)
+
+    for_each(guarded(complete), count, threads)
+    return errors
+
+
+class _External:
+    """A decoder other than Pillow, for one call."""
+
+    def __init__(self, decoder: Decoder, options: DecodeOptions, num_threads: int) -> None:
+        self.decoder = decoder
+        self.options = options
+        self.num_threads = num_threads
+        self.limit = pixel_limit(options)
+
+    def layout(self, encoded: bytes, name: str) -> Layout | None:
+        """Return what to ask for, None for Pillow; raise ImageFileError where the header says too many pixels."""
+        header = read_header(encoded)
+        layout = route(header, self.options, self.decoder)
+        if header is None or layout is None:
+            return None
+        check_size(header.width, header.height, self.limit, name)
+        return layout if is_complete(encoded, header) else None
+
+    def decode(self, encoded: Sequence[bytes], layouts: Sequence[Layout | None]) -> list[np.ndarray | None]:
+        """Decode what has a layout."""
+        pixels: list[np.ndarray | None] = [None] * len(encoded)
+        layout: Layout
+        for layout in ("RGB", "RGBA"):
+            chosen = [index for index, wanted in enumerate(layouts) if wanted == layout]
+            if not chosen:
+                continue
+            found = _EXTERNAL[self.decoder].decode_host([encoded[index] for index in chosen], layout, self.num_threads)
+            for index, image in zip(chosen, found, strict=True):
+                pixels[index] = image
+        return pixels
+
+    def finish(self, pixels: np.ndarray, encoded: bytes, name: str) -> Image.Image:
+        """Do to decoded pixels what Pillow does after decoding."""
+        image = Image.fromarray(np.ascontiguousarray(pixels))
+        if self.options.exif_orientation:
+            image = transpose(image, orientation_of(encoded, name))
+        return finish(convert(image, self.options), self.options)

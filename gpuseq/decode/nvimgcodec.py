@@ -1,0 +1,167 @@
+"""nvImageCodec: encoded buffers in, images out, None for each that failed. Imported at first use."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gpuseq.base.errors import require
+
+from .routes import Layout
+
+__all__ = ["DeviceImages", "check", "decode_host", "parses"]
+
+_local = threading.local()
+
+
+def check() -> Any:
+    """Import nvImageCodec.
+
+    Raises
+    ------
+    MissingDependencyError
+        If it is not installed.
+    """
+    return require("nvidia.nvimgcodec", extra="dali", purpose='decoder="nvimgcodec"')
+
+
+def decode_host(encoded: Sequence[bytes], layout: Layout, num_threads: int) -> list[np.ndarray | None]:
+    """Decode a batch on the CPU.
+
+    Parameters
+    ----------
+    encoded : sequence of bytes
+        Whole image files that `gpuseq.decode.routes.route` lets through.
+    layout : {"RGB", "RGBA"}
+        Channels wanted.
+    num_threads : int
+        The decoder's own threads.
+
+    Returns
+    -------
+    list
+        A host array ``(H, W, 3 or 4)``, uint8, or None where it failed.
+
+    Raises
+    ------
+    MissingDependencyError
+        If nvImageCodec is not installed.
+    """
+    if not encoded:
+        return []
+    codec = check()
+    images = _decoder(codec, num_threads).decode(list(encoded), params=_params(codec, layout))
+    return [_to_host(image) for image in images]
+
+
+def parses(encoded: bytes) -> bool:
+    """Return whether nvImageCodec finds a header, and the chunks it needs, in an encoded image (some microseconds).
+
+    Parameters
+    ----------
+    encoded : bytes
+        A whole image file.
+    """
+    codec = check()
+    try:
+        stream = codec.CodeStream(encoded)
+        return bool(stream.height and stream.width)
+    except RuntimeError:
+        return False
+
+
+class DeviceImages:
+    """A decoder and the images that it writes to: nvImageCodec's own memory, used again by every call.
+
+    Parameters
+    ----------
+    device_id : int or None
+        CUDA ordinal. None decodes on the CPU, into the host's memory.
+    stream : int
+        Handle of the CUDA stream on which everything is queued.
+    num_threads : int
+        The decoder's own threads.
+    hw_decoder_load : float
+        Share of a batch, 0 to 1, for the JPEG engine of GPUs that have one; 0 leaves all to the CUDA decoder.
+
+    Raises
+    ------
+    MissingDependencyError
+        If nvImageCodec is not installed.
+    """
+
+    def __init__(self, device_id: int | None, stream: int, num_threads: int, hw_decoder_load: float) -> None:
+        self._codec = check()
+        self._stream = stream
+        # Pillow smooths subsampled chroma, which nvJPEG does only when asked.
+        self._decoder = self._codec.Decoder(
+            device_id=self._codec.NVIMGCODEC_DEVICE_CPU_ONLY if device_id is None else device_id,
+            max_num_cpu_threads=num_threads,
+            backends=_backends(self._codec, device_id, hw_decoder_load),
+            options=":fancy_upsampling=1",
+        )
+        self._params = _params(self._codec, "RGB")
+        self._images: list[Any] = []
+
+    def decode(self, encoded: Sequence[bytes]) -> list[Any]:
+        """Return an image ``(H, W, 3)``, uint8, for each, None where it failed; overwritten by the next call.
+
+        Valid in the order of the stream.
+
+        Parameters
+        ----------
+        encoded : sequence of bytes
+            Whole JPEG files.
+        """
+        num_reused = min(len(encoded), len(self._images))
+        found = self._decode(encoded[:num_reused], self._images[:num_reused]) + self._decode(encoded[num_reused:], None)
+        # A buffer whose file failed stays in its place; it is as good for the next one.
+        for number, image in enumerate(found[:num_reused]):
+            self._images[number] = self._images[number] if image is None else image
+        self._images += [image for image in found[num_reused:] if image is not None]
+        return found
+
+    def _decode(self, encoded: Sequence[bytes], images: list[Any] | None) -> list[Any]:
+        if not encoded:
+            return []
+        streams = [self._codec.CodeStream(data) for data in encoded]
+        reuse = {} if images is None else {"images": images}
+        return list(self._decoder.decode(streams, params=self._params, cuda_stream=self._stream, **reuse))
+
+
+def _backends(codec: Any, device_id: int | None, hw_decoder_load: float) -> list[Any]:
+    """Return nvImageCodec's backends, in the order in which they are asked."""
+    kinds = codec.BackendKind
+    if device_id is None:
+        return [codec.Backend(kinds.CPU_ONLY)]
+    backends = [codec.Backend(kinds.HW_GPU_ONLY, load_hint=hw_decoder_load)] if hw_decoder_load > 0 else []
+    # What neither takes (arithmetic coding, say) comes back as None and goes to the host.
+    return [*backends, codec.Backend(kinds.GPU_ONLY), codec.Backend(kinds.HYBRID_CPU_GPU)]
+
+
+def _to_host(image: Any) -> np.ndarray | None:
+    if image is None:
+        return None
+    pixels = np.asarray(image.cpu())
+    return pixels if pixels.dtype == np.uint8 and pixels.ndim == 3 else None
+
+
+def _decoder(codec: Any, num_threads: int) -> Any:
+    decoders = _local.__dict__.setdefault("decoders", {})
+    if num_threads not in decoders:
+        # Both are needed: without the backend list the constructor still looks for a driver.
+        decoders[num_threads] = codec.Decoder(
+            device_id=codec.NVIMGCODEC_DEVICE_CPU_ONLY,
+            max_num_cpu_threads=num_threads,
+            backends=[codec.Backend(codec.BackendKind.CPU_ONLY)],
+        )
+    return decoders[num_threads]
+
+
+def _params(codec: Any, layout: Layout) -> Any:
+    """Return the decode parameters that agree with Pillow."""
+    color = codec.ColorSpec.SRGB if layout == "RGB" else codec.ColorSpec.UNCHANGED
+    return codec.DecodeParams(apply_exif_orientation=False, color_spec=color, allow_any_depth=False)

@@ -1,0 +1,50 @@
+"""How encoded files become images: a frozen value, checked once when it is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from gpuseq.base.types import ColorMode, Interpolation
+
+__all__ = ["DecodeOptions"]
+
+
+@dataclass(frozen=True)
+class DecodeOptions:
+    """How encoded files become images.
+
+    Attributes
+    ----------
+    target_size : (int, int) or None
+        Rows and columns after the resize; None keeps each file's own size.
+    decoder : {"auto", "dali", "nvimgcodec", "pillow"}
+        Who decodes; formats that it cannot decode exactly go to Pillow.
+    exif_orientation : bool
+        Turn the image as its EXIF tag says. Keras does not.
+    max_pixels : int or None
+        Refuse larger images from their header. None takes Pillow's own limit.
+    num_threads : int or None
+        Decoding threads; None takes all the cores this process may use.
+    hw_decoder_load : float
+        Share of a batch, 0 to 1, for the JPEG engine of GPUs that have one, where the GPU decodes. Its pixels differ
+        slightly from those of the CUDA decoder.
+    deterministic : bool
+        Let the GPU's CUDA decoder do all of its share, so that a file's pixels do not depend on its place in the batch.
+    """
+
+    color_mode: ColorMode = "rgb"
+    target_size: tuple[int, int] | None = None
+    interpolation: Interpolation = "nearest"
+    keep_aspect_ratio: bool = False
+    decoder: Literal["auto", "dali", "nvimgcodec", "pillow"] = "auto"
+    exif_orientation: bool = False
+    max_pixels: int | None = None
+    num_threads: int | None = None
+    hw_decoder_load: float = 0.65
+    deterministic: bool = False
+
+    def __post_init__(self) -> None:
+        """Check what no caller has checked."""
+        if not 0 <= self.hw_decoder_load <= 1:
+            raise ValueError(f"hw_decoder_load must be within 0 and 1; got {self.hw_decoder_load!r}")

@@ -1,0 +1,341 @@
+"""One encoded image through Pillow: open, size check, convert, crop, resize, exactly as Keras' ``load_img``."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import threading
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from gpuseq.base.errors import ImageFileError
+from gpuseq.base.types import Interpolation
+
+from .options import DecodeOptions
+
+__all__ = [
+    "center_crop_box",
+    "check_size",
+    "convert",
+    "decode_failure",
+    "finish",
+    "load_encoded",
+    "open_image",
+    "orientation_of",
+    "pixel_limit",
+    "to_array",
+    "transpose",
+]
+
+RESAMPLING: dict[Interpolation, Image.Resampling] = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+    "box": Image.Resampling.BOX,
+    "hamming": Image.Resampling.HAMMING,
+}
+
+# What each colour mode leaves as it is; the first is what everything else is converted to.
+_KEPT_MODES = {"rgb": ("RGB",), "rgba": ("RGBA",), "grayscale": ("L", "I;16", "I")}
+
+
+_ORIENTATION = 0x0112
+
+_TRANSPOSED = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def pixel_limit(options: DecodeOptions) -> int | None:
+    """Return the largest number of pixels (rows times columns) that is decoded, None for no limit.
+
+    Parameters
+    ----------
+    options : DecodeOptions
+        Its `max_pixels`, else twice ``PIL.Image.MAX_IMAGE_PIXELS``, where Pillow too starts to refuse.
+    """
+    if options.max_pixels is not None:
+        return options.max_pixels
+    return None if Image.MAX_IMAGE_PIXELS is None else 2 * Image.MAX_IMAGE_PIXELS
+
+
+def check_size(width: int, height: int, limit: int | None, name: str) -> None:
+    """Refuse an image that is too large to decode.
+
+    Parameters
+    ----------
+    width, height : int
+        Size, pixels.
+    limit : int or None
+        From `pixel_limit`.
+    name : str
+        For the message.
+
+    Raises
+    ------
+    ImageFileError
+        If ``width * height`` exceeds `limit`.
+    """
+    if limit is not None and width * height > limit:
+        raise ImageFileError(
+            name,
+            f"{width}x{height} is {width * height:,} pixels, more than the limit of {limit:,} "
+            "(it could be a decompression bomb; max_pixels raises the limit)",
+        )
+
+
+def open_image(encoded: bytes, limit: int | None, name: str) -> Image.Image:
+    """Read the header of an encoded image; the pixels stay encoded until they are asked for.
+
+    Parameters
+    ----------
+    encoded : bytes
+        A whole image file.
+    limit : int or None
+        Largest number of pixels, from `pixel_limit`.
+    name : str
+        For messages.
+
+    Raises
+    ------
+    ImageFileError
+        If `encoded` is empty, not an image, or larger than `limit`.
+    """
+    if not encoded:
+        raise ImageFileError(name, "the file is empty")
+    stream = io.BytesIO(encoded)
+    image = _identify(stream, encoded[:16])
+    if isinstance(image, str):
+        raise ImageFileError(name, image)
+    check_size(*image.size, limit, name)
+    return image
+
+
+# Held while Pillow imports its plugins, on whatever thread that comes up, and during a fork: a child that inherits the
+# lock of a half-done import waits for it for ever.
+_loading = threading.Lock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_loading.acquire, after_in_parent=_loading.release, after_in_child=_loading.release)
+
+
+def _identify(stream: io.BytesIO, prefix: bytes) -> Image.Image | str:
+    # Return the opened image, or why there is none.
+    # Pillow's registry instead of Image.open: the size limit is ours (max_pixels may lie above or below Pillow's),
+    # and Image.open's warning half-way to its limit would be an error under "-W error", or noise from every worker.
+    reason = f"not an image that Pillow can read (it starts with {prefix[:8]!r})"
+    tried: set[str] = set()
+    for load_plugins in (Image.preinit, Image.init):
+        with _loading:
+            load_plugins()
+        for format_name in [name for name in Image.ID if name not in tried]:
+            tried.add(format_name)
+            factory, accept = Image.OPEN[format_name]
+            try:
+                accepted = not accept or accept(prefix)
+                if not accepted or isinstance(accepted, str):
+                    continue
+                stream.seek(0)
+                return factory(stream, "")
+            except (SyntaxError, IndexError, TypeError, struct.error):  # what Image.open takes for "not this format"
+                if accept:
+                    reason = f"it begins like {format_name}, but its header cannot be read"
+    return reason
+
+
+def _reserve(image: Image.Image) -> None:
+    # Pillow's TIFF plugin repeats its own size check, with its own warning, where it makes room for the pixels; our
+    # check has passed, so large ones get their room here.
+    size = getattr(image, "_tile_size", None)
+    limit = Image.MAX_IMAGE_PIXELS
+    if size is not None and limit is not None and size[0] * size[1] > limit:
+        image.im = Image.new(image.mode, size).im
+
+
+def load_encoded(encoded: bytes, options: DecodeOptions, name: str) -> Image.Image:
+    """Decode one encoded image as ``keras.utils.load_img`` does.
+
+    Parameters
+    ----------
+    encoded : bytes
+        A whole image file.
+    options : DecodeOptions
+        Colour mode, size, interpolation and the rest.
+    name : str
+        For messages.
+
+    Returns
+    -------
+    PIL.Image.Image
+        In mode RGB, RGBA or L; 16- and 32-bit grey keep their mode under ``color_mode="grayscale"``.
+
+    Raises
+    ------
+    ImageFileError
+        If it cannot be decoded; its reason is one clause.
+
+    References
+    ----------
+    ``keras.utils.load_img`` (Keras 3.15); ``PIL.ImageOps.exif_transpose``.
+    """
+    try:
+        image = open_image(encoded, pixel_limit(options), name)
+        _reserve(image)
+        if options.exif_orientation:
+            ImageOps.exif_transpose(image, in_place=True)
+        image = finish(convert(image, options), options)
+        image.load()
+        return image
+    except ImageFileError:
+        raise
+    except Exception as error:  # plugins raise nearly anything on damaged data
+        raise ImageFileError(name, decode_failure(error)) from error
+
+
+def orientation_of(encoded: bytes, name: str) -> int:
+    """Return the EXIF orientation, 1 to 8, of an encoded image; 1 where it says nothing.
+
+    Parameters
+    ----------
+    encoded : bytes
+        A whole image file.
+    name : str
+        For messages.
+
+    Raises
+    ------
+    ImageFileError
+        If its header cannot be read.
+    """
+    try:
+        orientation = open_image(encoded, None, name).getexif().get(_ORIENTATION, 1)
+    except ImageFileError:
+        raise
+    except Exception as error:
+        raise ImageFileError(name, decode_failure(error)) from error
+    return orientation if orientation in _TRANSPOSED else 1
+
+
+def transpose(image: Image.Image, orientation: int) -> Image.Image:
+    """Turn an image as its EXIF orientation says.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        As it is stored.
+    orientation : int
+        From `orientation_of`.
+
+    References
+    ----------
+    ``PIL.ImageOps.exif_transpose``.
+    """
+    method = _TRANSPOSED.get(orientation)
+    return image if method is None else image.transpose(method)
+
+
+def convert(image: Image.Image, options: DecodeOptions) -> Image.Image:
+    """Convert to the colour mode, as Keras does.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        Any mode.
+    options : DecodeOptions
+        Its `color_mode`.
+    """
+    kept = _KEPT_MODES[options.color_mode]
+    if image.mode in kept:
+        return image
+    if kept[0] != "RGBA" and isinstance(image.info.get("transparency"), bytes):
+        # It would not change the pixels, and Pillow would warn once per file.
+        del image.info["transparency"]
+    return image.convert(kept[0])
+
+
+def finish(image: Image.Image, options: DecodeOptions) -> Image.Image:
+    """Crop to the target's aspect ratio where asked, and resize, as Keras does.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        In its colour mode.
+    options : DecodeOptions
+        Its `target_size`, `interpolation` and `keep_aspect_ratio`.
+    """
+    if options.target_size is None:
+        return image
+    height, width = options.target_size
+    if image.size == (width, height):
+        return image
+    box = center_crop_box(image.size, (width, height)) if options.keep_aspect_ratio else None
+    return image.resize((width, height), RESAMPLING[options.interpolation], box=box)
+
+
+def center_crop_box(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Return the largest centred box with the target's aspect ratio, in Keras' integer arithmetic.
+
+    Parameters
+    ----------
+    size, target : (int, int)
+        Width and height, pixels.
+
+    Returns
+    -------
+    (int, int, int, int)
+        Left, upper, right, lower.
+
+    References
+    ----------
+    ``keras.utils.load_img(keep_aspect_ratio=True)`` (Keras 3.15).
+    """
+    width, height = size
+    target_width, target_height = target
+    crop_width = min(width, height * target_width // target_height)
+    crop_height = min(height, width * target_height // target_width)
+    left = (width - crop_width) // 2
+    upper = (height - crop_height) // 2
+    return left, upper, left + crop_width, upper + crop_height
+
+
+def to_array(image: Image.Image) -> np.ndarray:
+    """Return the pixels as ``(H, W, C)``; uint8, or uint16 and int32 for 16- and 32-bit grey.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        In mode RGB, RGBA, L, I;16 or I.
+
+    Returns
+    -------
+    numpy.ndarray
+        A view of a fresh copy of the pixels, not writable.
+    """
+    pixels = np.asarray(image)
+    return pixels if pixels.ndim == 3 else pixels[:, :, np.newaxis]
+
+
+def decode_failure(error: BaseException) -> str:
+    """Turn what Pillow raised into one clause without the path.
+
+    Parameters
+    ----------
+    error : BaseException
+        The exception.
+    """
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image that Pillow can read"
+    text = " ".join(str(error).split())
+    if text == "Truncated File Read":
+        return "the file ends within its header"
+    if isinstance(error, (OSError, SyntaxError)) and text:
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,0 +1,396 @@
+"""`to_device`: any user's batches by index, made ahead by threads, in order, each once, on the device or the host."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Mapping
+from collections.abc import Iterator as IteratorABC
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from gpuseq.base.devices import is_cupy, place, resolve_device
+from gpuseq.base.errors import EmptyBatchError
+from gpuseq.base.threads import renew_in_child
+from gpuseq.base.types import Array
+from gpuseq.iterators.iterator import Iterator
+from gpuseq.iterators.sequence import Sequence
+from gpuseq.plan.plan import BatchPlan
+
+__all__ = ["DeviceSequence", "check_batches", "map_arrays", "pass_over", "plan_at", "to_device"]
+
+logger = logging.getLogger("gpuseq")
+
+
+def to_device(sequence: Any, prefetch: int = 2, workers: int = 4, *, device: str = "auto") -> DeviceSequence:
+    """Give a data set of batches by index a lookahead, and its batches a place on the device.
+
+    Parameters
+    ----------
+    sequence : Sequence
+        Anything with ``__getitem__(index)`` and ``__len__()`` that can be called from several threads at once: a
+        `Sequence`, ``keras.utils.PyDataset``, ``tf.keras.utils.Sequence``, list of batches. Its batches are arrays, or
+        tuples, lists and dicts of them, nested as you like.
+    prefetch : int
+        How many batches may be ready and waiting, beside those that the threads are at. 0 makes each batch when it is
+        asked for.
+    workers : int
+        Threads. 0 makes each batch when it is asked for.
+    device : {"auto", "cpu", "cuda", "cuda:N"}
+        Where the arrays go; "auto" as in `ImageDataGenerator`.
+
+    Returns
+    -------
+    DeviceSequence
+        Iterate over it once per epoch, or take its batches by index.
+
+    Raises
+    ------
+    TypeError
+        If `sequence` has no batches by index, or is an array of samples.
+    ValueError
+        If `prefetch` or `workers` is no whole number from 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gpuseq import Sequence, to_device
+    >>> class Squares(Sequence):
+    ...     def __len__(self):
+    ...         return 3
+    ...     def __getitem__(self, index):
+    ...         return {"x": np.full(2, index), "y": np.full(2, index**2)}
+    >>> [int(batch["y"][0]) for batch in to_device(Squares(), device="cpu")]
+    [0, 1, 4]
+    """
+    return DeviceSequence(sequence, prefetch, workers, device)
+
+
+class DeviceSequence(Sequence):
+    """What `to_device` returns. Each pass over it is one epoch and calls the user's ``on_epoch_end`` at its end.
+
+    An exception in a batch comes up where that batch is due, after the batches before it; a batch of which nothing is
+    left because all of its files are bad is passed over, and the pass is that much shorter. Leaving a pass early,
+    closing it, dropping it or Ctrl-C stops its threads: batches not begun are never made.
+
+    Parameters
+    ----------
+    sequence, prefetch, workers, device
+        See `to_device`.
+    """
+
+    def __init__(self, sequence: Any, prefetch: int, workers: int, device: str) -> None:
+        check_batches(sequence, "to_device()")
+        for name, value in (("prefetch", prefetch), ("workers", workers)):
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
+                raise ValueError(f"{name} must be a whole number from 0; got {value!r}")
+        super().__init__(workers=int(workers), max_queue_size=int(prefetch))
+        self.sequence = sequence
+        self.prefetch = int(prefetch)
+        self.device = resolve_device(device)
+        self._ahead: _Ahead | None = None
+        self._renew()
+
+    def __len__(self) -> int:
+        """Return the number of batches in an epoch."""
+        return len(self.sequence)
+
+    def __iter__(self) -> IteratorABC[Any]:
+        """Walk one epoch in order."""
+        return _Pass(self)
+
+    def __getitem__(self, index: int) -> Any:
+        """Return batch `index`; the ones after it are made ahead, so ask in order.
+
+        Parameters
+        ----------
+        index : int
+            0 to ``len(self) - 1``, or negative from the end.
+
+        Raises
+        ------
+        IndexError
+            If `index` is outside.
+        """
+        length = len(self)
+        if not -length <= index < length:
+            raise IndexError(f"batch {index} of {length}: valid are 0 to {length - 1}")
+        with self._lock:
+            if self._ahead is None:
+                self._ahead = _Ahead(self)
+            return self._ahead.take(int(index) % length, length)
+
+    def on_epoch_end(self) -> None:
+        """Forget what was made ahead, and tell the user's data set."""
+        self.close()
+        end = getattr(self.sequence, "on_epoch_end", None)
+        if end is not None:
+            end()
+
+    def close(self) -> None:
+        """Stop the threads behind ``self[index]``. Usable again afterwards."""
+        with self._lock:
+            ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            ahead.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key not in ("_lock", "_ahead")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._ahead = None
+        self._renew()
+
+    def _renew(self) -> None:
+        """Begin with a lock that nobody holds: new, out of a pickle, or in a forked child."""
+        self._lock = threading.Lock()
+        renew_in_child(self)
+
+    def _fetch(self) -> Callable[[int], Any]:
+        """Return a function that makes a batch, without a reference to this object."""
+        sequence = self.sequence
+        if isinstance(sequence, Iterator):
+            epoch = sequence.epoch
+            return lambda index: _settled(sequence.replay(plan_at(sequence, epoch, index)))
+        return lambda index: _settled(sequence[index])
+
+
+class _Ahead:
+    """Batches being made by threads for indices that follow each other."""
+
+    def __init__(self, owner: DeviceSequence) -> None:
+        self._make = owner._fetch()
+        self._device = owner.device
+        self._num_ahead = owner.prefetch + owner.workers if owner.prefetch and owner.workers else 0
+        self._pending: deque[tuple[int, Future[Any]]] = deque()
+        self._executor: ThreadPoolExecutor | None = None
+        self._num_workers = owner.workers
+        self._start()
+        renew_in_child(self)
+
+    def _start(self) -> None:
+        if self._num_ahead:
+            self._executor = ThreadPoolExecutor(self._num_workers, thread_name_prefix="gpuseq-batch")
+            self._stop = weakref.finalize(self, self._executor.shutdown, wait=False, cancel_futures=True)
+
+    def _renew(self) -> None:
+        """Begin anew in a forked child, where no thread makes what was asked for."""
+        if self._executor is not None:
+            self._stop.detach()
+            self._pending.clear()
+            self._start()
+
+    def take(self, index: int, length: int) -> Any:
+        """Return a batch on the device, and let the next ones be made."""
+        try:
+            while self._pending and self._pending[0][0] != index:
+                self._pending.popleft()[1].cancel()
+            following = self._pending[-1][0] + 1 if self._pending else index
+            stop = min(index + self._num_ahead, length)
+            if self._executor is not None:
+                for ahead in range(following, stop):
+                    self._pending.append((ahead, self._executor.submit(self._make, ahead)))
+            batch, makers = self._pending.popleft()[1].result() if self._pending else self._make(index)
+        except EmptyBatchError:  # the next ones are wanted all the same
+            raise
+        except BaseException:
+            self.close()
+            raise
+        # Copied here, on the caller's stream: then nothing needs to wait for anything.
+        return map_arrays(lambda array: place(_taken_over(array, makers), self._device), batch)
+
+    def close(self) -> None:
+        """Cancel what is not begun; what is begun ends on its own."""
+        for _, future in self._pending:
+            future.cancel()
+        self._pending.clear()
+        if self._executor is not None:
+            self._stop()
+            self._executor = None
+
+
+class _Pass:
+    """One epoch of a `DeviceSequence`: an iterator with `close`."""
+
+    def __init__(self, owner: DeviceSequence) -> None:
+        self._ahead = _Ahead(owner)
+        self._length = len(owner)
+        self._index = 0
+        self._is_empty = True
+        self._sequence = owner.sequence
+        self._on_epoch_end = getattr(owner.sequence, "on_epoch_end", None)
+
+    def __iter__(self) -> _Pass:
+        return self
+
+    def __next__(self) -> Any:
+        problem: EmptyBatchError | None = None
+        try:
+            while self._index < self._length:
+                index, self._index = self._index, self._index + 1
+                try:
+                    batch = self._ahead.take(index, self._length)
+                except EmptyBatchError as error:
+                    pass_over(self._sequence, error)
+                    problem = error
+                    continue
+                self._is_empty = False
+                return batch
+            if problem is not None and self._is_empty:
+                raise problem  # nothing is left of the whole epoch
+        except BaseException:
+            self.close()
+            raise
+        self._ahead.close()
+        end, self._on_epoch_end = self._on_epoch_end, None
+        if end is not None:
+            end()
+        raise StopIteration
+
+    def close(self) -> None:
+        """End the pass here."""
+        self._on_epoch_end = None
+        self._index = self._length
+        self._ahead.close()
+
+
+def check_batches(source: Any, taker: str) -> None:
+    """Refuse what has no batches by index, and what has an index but is no data set of batches.
+
+    Parameters
+    ----------
+    source : object
+        What a user handed over.
+    taker : str
+        What takes it, as the start of the message.
+
+    Raises
+    ------
+    TypeError
+        With the line to write instead.
+    """
+    flow = f"gpuseq{'.keras' if 'keras' in taker else ''}.ImageDataGenerator(...).flow"
+    got = f"{type(source).__module__}.{type(source).__name__}"
+    if isinstance(source, (str, bytes, os.PathLike)):
+        raise TypeError(f"{taker} takes batches by index; got {got} {source!r}. Write {flow}_from_directory(...)")
+    if isinstance(source, (tuple, Mapping)) or hasattr(source, "iloc") or _is_array(source):
+        raise TypeError(
+            f"{taker} takes batches by index; got {got}, which holds samples. "
+            f"Write {flow}(images, labels, batch_size=32)"
+        )
+    iterator = getattr(source, "iterator", None)
+    if isinstance(iterator, Iterator):
+        raise TypeError(f"{taker} takes batches by index; got a {got}. Give it the iterator itself: loader.iterator")
+    if isinstance(source, type) or not hasattr(source, "__getitem__") or not hasattr(source, "__len__"):
+        raise TypeError(
+            f"{taker} takes batches by index, and {got} has no batches by index. Write {flow}_from_directory(...), or "
+            "a subclass of gpuseq.Sequence with __getitem__(index) and __len__()"
+        )
+
+
+def _is_array(source: Any) -> bool:
+    return hasattr(source, "shape") and hasattr(source, "dtype")
+
+
+def pass_over(source: Any, error: EmptyBatchError) -> None:
+    """Let a pass go on without a batch of which nothing is left; refuse where every rank needs as many batches.
+
+    Parameters
+    ----------
+    source : object
+        Whose batch it was.
+    error : EmptyBatchError
+        What came instead.
+
+    Raises
+    ------
+    EmptyBatchError
+        If the source is one of several shards.
+    """
+    walk = getattr(source, "walk", None)
+    if walk is not None and walk.world > 1:
+        raise EmptyBatchError(
+            error.path,
+            f"{error.reason}. With shard=({walk.rank}, {walk.world}) no batch can be passed over: every rank needs as "
+            "many. Leave out the files that `gpuseq check` lists, or let on_error return an image",
+        ) from error
+
+
+def map_arrays(function: Callable[[Any], Any], batch: Any) -> Any:
+    """Return `batch` with each NumPy and CuPy array in it replaced; what is neither container nor array stays.
+
+    Parameters
+    ----------
+    function : callable
+        Gets an array.
+    batch : array or container
+        Tuples, lists, dicts and named tuples, nested.
+    """
+    if isinstance(batch, Mapping):
+        return {key: map_arrays(function, value) for key, value in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(map_arrays(function, item) for item in batch))
+    if isinstance(batch, (tuple, list)):
+        return type(batch)(map_arrays(function, item) for item in batch)
+    return function(batch) if isinstance(batch, np.ndarray) or is_cupy(batch) else batch
+
+
+def plan_at(iterator: Iterator, epoch: int, index: int) -> BatchPlan:
+    """Return the plan of batch `index` of an epoch: the same one in any order of asking, from any thread.
+
+    Parameters
+    ----------
+    iterator : Iterator
+        Counts by epoch from now on.
+    epoch, index : int
+        Which batch.
+    """
+    with iterator.lock:
+        if not iterator.counts_by_epoch or iterator.epoch != epoch:
+            Iterator.set_epoch(iterator, epoch)  # not what a framework's subclass makes of it
+        return iterator.plan_batch(index)
+
+
+def _settled(batch: Any) -> tuple[Any, dict[int, Any]]:
+    """Wait, in a worker thread, for device arrays made there: the caller's stream knows nothing of this one.
+
+    Returns the batch, and for each of its devices the stream that it was made on.
+    """
+    devices: dict[int, Any] = {}
+    makers: dict[int, Any] = {}
+    map_arrays(lambda array: devices.setdefault(array.device.id, array.device) if is_cupy(array) else None, batch)
+    if devices:
+        import cupy
+
+        for ordinal, device in devices.items():
+            with device:
+                makers[ordinal] = cupy.cuda.get_current_stream()
+                makers[ordinal].synchronize()
+    return batch, makers
+
+
+def _taken_over(array: Array, makers: dict[int, Any]) -> Array:
+    """Return an array in memory of the caller's stream: a freed block goes to the stream that it was taken on.
+
+    That of another stream would be written to again under the eyes of the caller's.
+    """
+    maker = makers.get(array.device.id) if is_cupy(array) else None
+    if maker is None:
+        return array
+    import cupy
+
+    with array.device:
+        stream = cupy.cuda.get_current_stream()
+        if stream.ptr == maker.ptr:
+            return array
+        copy = array.copy()
+        copied = cupy.cuda.Event(disable_timing=True)
+        copied.record(stream)
+        maker.wait_event(copied)
+    return copy

@@ -1,0 +1,190 @@
+"""Which files there are and what they are labelled: directory walks, class indices, splits."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from gpuseq.base.arguments import did_you_mean, warn
+
+from .listing import are_files, subfolders, walk
+from .reading import is_url
+
+__all__ = ["few", "find_classes", "list_images", "scan_classes", "split_bounds", "validate_filename"]
+
+logger = logging.getLogger("gpuseq")
+
+
+def validate_filename(filename: str, white_list_formats: tuple[str, ...]) -> bool:
+    """Tell whether a name ends in an accepted extension and is a file.
+
+    Parameters
+    ----------
+    filename : str
+        Path or URL of a file.
+    white_list_formats : tuple of str
+        Accepted extensions, lower case.
+    """
+    return filename.lower().endswith(tuple(white_list_formats)) and are_files([filename])[0]
+
+
+def list_images(directory: str, formats: tuple[str, ...], follow_links: bool) -> list[str]:
+    """List the image files below a directory, by folder and then by name.
+
+    Parameters
+    ----------
+    directory : str
+        Where to look, subfolders included: a local path, or a URL that fsspec knows.
+    formats : tuple of str
+        Accepted extensions, lower case.
+    follow_links : bool
+        Enter symbolic links to folders; a link back to a folder above itself is not entered again.
+
+    Returns
+    -------
+    list of str
+        Paths relative to `directory`.
+
+    Raises
+    ------
+    OSError
+        If the directory cannot be read.
+    """
+    return [
+        os.path.join(inner, name)
+        for inner, files in walk(directory, follow_links)
+        for name in files
+        if name.lower().endswith(formats)
+    ]
+
+
+def find_classes(directory: str | os.PathLike[str], classes: Any = None) -> list[str]:
+    """Return the names of a directory's subfolders, sorted: Keras' classes; or those that a user names.
+
+    Parameters
+    ----------
+    directory : str or os.PathLike
+        The folder that holds the class folders; may be a URL that fsspec knows.
+    classes : sequence of str or None
+        The user's choice, in the user's order.
+
+    Raises
+    ------
+    FileNotFoundError, NotADirectoryError
+        If there is no such directory, or it has no such subfolder.
+    TypeError
+        If `classes` is no sequence of names.
+    """
+    if not isinstance(directory, (str, os.PathLike)):
+        raise TypeError(f"directory must be the path of a folder; got {directory!r:.80}")
+    directory = os.fspath(directory)
+    found = subfolders(directory)
+    if classes is None or len(classes) == 0:
+        return found
+    names = [] if isinstance(classes, (str, bytes)) else list(classes)
+    if not names or not all(isinstance(name, str) for name in names):
+        remedy = f": classes=[{classes!r}]" if isinstance(classes, str) else ""
+        raise TypeError(f"classes must be a list of folder names; got {classes!r}{remedy}")
+    missing = [name for name in names if name not in found and not _is_folder(directory, name)]
+    if missing:
+        raise FileNotFoundError(
+            f"classes names {few(missing)}, and {directory!r} has no such folder; it has "
+            f"{few(found, 10) or 'none'}{did_you_mean(missing[0], found)}"
+        )
+    return names
+
+
+def _is_folder(directory: str, name: str) -> bool:
+    """Tell whether a path relative to a folder, "." or one deeper than a subfolder, is a folder."""
+    if not is_url(directory):
+        return os.path.isdir(os.path.join(directory, name))
+    try:
+        subfolders(_join(directory, name))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def _join(directory: str, name: str) -> str:
+    """Join a path; "." means something in local ones only."""
+    return directory if name == "." and is_url(directory) else os.path.join(directory, name)
+
+
+def split_bounds(split: tuple[float, float] | None, count: int) -> slice:
+    """Return the part of `count` files that a split ``(from, to)`` takes, as Keras rounds it."""
+    return slice(None) if split is None else slice(int(split[0] * count), int(split[1] * count))
+
+
+def scan_classes(
+    directory: str,
+    classes: Sequence[str],
+    formats: tuple[str, ...],
+    split: tuple[float, float] | None,
+    follow_links: bool,
+) -> tuple[list[str], np.ndarray]:
+    """List the images of each class folder.
+
+    Parameters
+    ----------
+    directory : str
+        The folder that holds the class folders.
+    classes : sequence of str
+        Their names, in the order of the class indices.
+    formats : tuple of str
+        Accepted extensions, lower case.
+    split : (float, float) or None
+        The part of each class to take.
+    follow_links : bool
+        Enter symbolic links.
+
+    Returns
+    -------
+    filenames : list of str
+        Relative to `directory`.
+    labels : numpy.ndarray
+        Shape ``(len(filenames),)``, int32: class indices.
+
+    Raises
+    ------
+    ValueError
+        If there is no class, or a class has no image.
+    """
+    if not classes:
+        raise ValueError(
+            f"no class folders in {directory!r}: images are expected in one subfolder per class. "
+            'For a folder of images without classes pass classes=["."] and class_mode=None'
+        )
+
+    def scan(name: str) -> list[str]:
+        return list_images(_join(directory, name), formats, follow_links)
+
+    with ThreadPoolExecutor() as pool:
+        found = list(pool.map(scan, classes))
+    if any(file.lower().endswith(".tiff") for files in found for file in files):
+        warn('Using ".tiff" files with multiple bands will cause distortion. Please verify your output.')
+    empty = [name for name, files in zip(classes, found, strict=True) if not files]
+    if empty:
+        raise ValueError(
+            f"no images in {len(empty)} of {len(classes)} class folders of {directory!r}: {few(empty)}. "
+            f"Accepted extensions are {', '.join(formats)}. Remove the folders or name the others in classes=[...]"
+        )
+    parts = [files[split_bounds(split, len(files))] for files in found]
+    without = [name for name, part in zip(classes, parts, strict=True) if not part]
+    if without and len(without) < len(classes):
+        logger.warning("the subset has no image of class %s: too few files for the split", few(without))
+    inner = ["" if name == "." and is_url(directory) else name for name in classes]
+    filenames = [os.path.join(name, file) for name, files in zip(inner, parts, strict=True) for file in files]
+    labels = np.repeat(np.arange(len(classes), dtype=np.int32), [len(files) for files in parts])
+    return filenames, labels
+
+
+def few(names: Iterable[str], limit: int = 5) -> str:
+    """Return the first of some names for a message, and how many more there are."""
+    names = list(names)
+    shown = ", ".join(map(repr, names[:limit]))
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"

@@ -1,0 +1,124 @@
+"""Data frames that name files and labels: their columns checked, their rows filtered."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gpuseq.base.arguments import did_you_mean, warn
+
+from .folders import few
+from .listing import are_files
+
+__all__ = ["check_frame", "filter_classes", "filter_filenames"]
+
+
+def check_frame(
+    frame: Any, x_col: str, y_col: Any, weight_col: str | None, classes: Any, class_mode: str | None
+) -> None:
+    """Check that a data frame has the columns and values that `class_mode` wants.
+
+    Raises
+    ------
+    ValueError
+        If a column is missing, labels are NaN, or "binary" does not have two classes.
+    TypeError
+        If a column holds values of the wrong type.
+    """
+    if not hasattr(frame, "columns") or not hasattr(frame, "iloc"):
+        is_path = isinstance(frame, (str, os.PathLike))
+        shown = repr(frame) if is_path or frame is None else f"a {type(frame).__name__}"
+        remedy = ": read it first, with pandas.read_csv(path)" if is_path else ""
+        remedy = ": pandas.DataFrame(...) makes one of it" if isinstance(frame, (dict, list)) else remedy
+        raise TypeError(f"dataframe must be a pandas.DataFrame; got {shown}{remedy}")
+    if not len(frame):
+        raise ValueError("the data frame has no rows")
+    needed = [x_col]
+    if class_mode not in ("input", None):
+        needed += list(y_col) if isinstance(y_col, (list, tuple)) else [y_col]
+    needed += [weight_col] if weight_col else []
+    missing = [name for name in needed if name not in frame.columns]
+    if missing:
+        raise ValueError(
+            f"the data frame has no column {few(map(str, missing))}; it has {few(map(str, frame.columns), 20)}. "
+            f"x_col, y_col and weight_col name its columns{did_you_mean(missing[0], frame.columns)}"
+        )
+    if class_mode == "multi_output" and not isinstance(y_col, list):
+        raise TypeError(f'If class_mode="{class_mode}", y_col must be a list. Received {type(y_col).__name__}.')
+    _check_types(frame, x_col, (str,), f"All values in column x_col={x_col} must be strings.", "")
+    if class_mode in ("binary", "sparse"):
+        message = f'If class_mode="{class_mode}", y_col="{y_col}" column values must be strings.'
+        _check_types(frame, y_col, (str,), message, _NUMBERS)
+    if class_mode == "binary":
+        count = len(set(classes)) if classes else frame[y_col].nunique()
+        if count != 2:
+            remedy = 'For more use class_mode="categorical" or "sparse"' if count > 2 else ""
+            raise ValueError(f'If class_mode="binary" there must be 2 classes. Found {count} classes. {remedy}'.strip())
+    if class_mode == "categorical":
+        message = f'If class_mode="{class_mode}", y_col="{y_col}" column values must be type string, list or tuple.'
+        _check_types(frame, y_col, (str, list, tuple), message, _NUMBERS)
+        first = next(iter(frame[y_col]), "")
+        if not isinstance(first, str) and len(first) > len(set(first)) and set(first) <= {0, 1}:
+            warn(
+                f"y_col={y_col!r} holds lists of 0 and 1, and they are read as lists of classes named 0 and 1. For "
+                'one-hot rows use class_mode="raw"'
+            )
+    if class_mode in ("raw", "multi_output"):
+        for name in y_col if isinstance(y_col, list) else [y_col]:
+            rows = np.flatnonzero(frame[name].isna())
+            if len(rows):
+                raise ValueError(
+                    f"column {name!r} has {len(rows)} missing labels, the first in row {frame.index[rows[0]]!r}"
+                )
+    if classes and class_mode in ("input", "multi_output", "raw", None):
+        warn(f'`classes` will be ignored given the class_mode="{class_mode}"')
+    if weight_col and not issubclass(frame[weight_col].dtype.type, np.number):
+        raise TypeError(f"Column weight_col={weight_col} must be numeric.")
+
+
+_NUMBERS = 'frame[column].astype(str) makes class names of numbers; class_mode="raw" hands numbers on as they are'
+
+
+def _check_types(frame: Any, column: str, types: tuple[type, ...], message: str, remedy: str) -> None:
+    for row, value in zip(frame.index, frame[column], strict=True):
+        if not isinstance(value, types):
+            if value is None or value != value:  # pandas' missing values
+                remedy = f"frame.dropna(subset=[{column!r}]) leaves such rows out"
+            raise TypeError(f"{message} Row {row!r} has {value!r} of type {type(value).__name__}. {remedy}".rstrip())
+
+
+def filter_classes(frame: Any, y_col: str, classes: Sequence[str] | None) -> tuple[Any, list[str]]:
+    """Return the rows whose label is among `classes`, and the classes: those given, or all there are, sorted."""
+    if not classes:
+        found: set[str] = set()
+        for value in frame[y_col]:
+            found.update(value if isinstance(value, (list, tuple)) else [value])
+        return frame, sorted(found)
+    wanted = list(dict.fromkeys(classes))
+
+    def keep(labels: Any) -> Any:
+        if isinstance(labels, (list, tuple)):
+            return [label for label in labels if label in wanted] or None
+        return labels if labels in wanted else None
+
+    frame = frame.copy()
+    frame[y_col] = frame[y_col].apply(keep)
+    return frame.dropna(subset=[y_col]), wanted
+
+
+def filter_filenames(frame: Any, x_col: str, directory: str, formats: tuple[str, ...]) -> Any:
+    """Return the rows whose file exists and has an accepted extension; warn with the number of the others."""
+    has_extension = frame[x_col].str.lower().str.endswith(tuple(formats)).to_numpy(bool)
+    mask = has_extension & are_files([os.path.join(directory, name) for name in frame[x_col]])
+    num_invalid = int((~mask).sum())
+    if num_invalid:
+        first = frame[x_col][~mask].iloc[0]
+        wrong = "" if first.lower().endswith(formats) else f", and its extension is none of {', '.join(formats)}"
+        warn(
+            f'Found {num_invalid} invalid image filename(s) in x_col="{x_col}". These filename(s) will be ignored. The '
+            f"first is {first!r}, looked up as {os.path.join(directory, first)!r}{wrong}"
+        )
+    return frame[mask]

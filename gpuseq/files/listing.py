@@ -1,0 +1,153 @@
+"""What is in a folder, a local one or one behind an fsspec URL; in few calls, because each may be a journey."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from gpuseq.base.errors import MissingDependencyError
+
+from .reading import is_url, open_filesystem, read_failure
+
+__all__ = ["are_files", "subfolders", "walk"]
+
+
+def subfolders(folder: str) -> list[str]:
+    """Return the names of a folder's subfolders, sorted.
+
+    Parameters
+    ----------
+    folder : str
+        A local path, or a URL that fsspec knows.
+
+    Raises
+    ------
+    FileNotFoundError, NotADirectoryError
+        If there is no such folder.
+    OSError
+        If it cannot be listed.
+    MissingDependencyError
+        If `folder` is a URL and fsspec or the package of its protocol is not installed.
+    """
+    if not is_url(folder):
+        if not os.path.isdir(folder):
+            if os.path.exists(folder):
+                raise NotADirectoryError(f"not a directory: {folder!r}; name the folder that holds the class folders")
+            remedy = "; ~ is not expanded: os.path.expanduser does that" if folder.startswith("~") else ""
+            raise FileNotFoundError(f"no such directory: {folder!r} (the current one is {os.getcwd()!r}){remedy}")
+        return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+    with _listing(folder) as (filesystem, key):
+        entries = filesystem.ls(key, detail=True)
+    if [entry["name"].rstrip("/") for entry in entries if entry["type"] == "file"] == [key.rstrip("/")]:
+        raise NotADirectoryError(f"not a directory: {folder!r}; name the folder that holds the class folders")
+    names = (posixpath.basename(entry["name"].rstrip("/")) for entry in entries if entry["type"] == "directory")
+    return sorted(names)
+
+
+def walk(folder: str, follow_links: bool = False) -> list[tuple[str, list[str]]]:
+    """List all files below a folder.
+
+    Parameters
+    ----------
+    folder : str
+        A local path, or a URL that fsspec knows.
+    follow_links : bool
+        Enter symbolic links to local folders; a link back to a folder above itself is not entered again.
+
+    Returns
+    -------
+    list of (str, list of str)
+        Each subfolder, relative to `folder` ("" for itself), and its sorted file names; sorted by subfolder.
+
+    Raises
+    ------
+    OSError
+        If a folder cannot be listed.
+    MissingDependencyError
+        As `subfolders`.
+    """
+    found = _walk_remote(folder) if is_url(folder) else _walk_local(folder, follow_links)
+    return [(inner, sorted(files)) for inner, files in sorted(found.items())]
+
+
+def are_files(paths: Sequence[str]) -> list[bool]:
+    """Tell which paths are files. Of URLs each folder is listed once.
+
+    Parameters
+    ----------
+    paths : sequence of str
+        Local paths or URLs.
+
+    Raises
+    ------
+    OSError
+        If a folder behind a URL is there and cannot be listed.
+    MissingDependencyError
+        As `subfolders`.
+    """
+    listed: dict[str, set[str]] = {}
+
+    def is_file(path: str) -> bool:
+        if not is_url(path):
+            return os.path.isfile(path)
+        folder, _, name = path.rpartition("/")
+        if folder not in listed:
+            try:
+                with _listing(folder) as (filesystem, key):
+                    entries = filesystem.ls(key, detail=True)
+            except FileNotFoundError:
+                entries = []
+            listed[folder] = {posixpath.basename(entry["name"]) for entry in entries if entry["type"] == "file"}
+        return name in listed[folder]
+
+    return [is_file(path) for path in paths]
+
+
+@contextmanager
+def _listing(url: str) -> Iterator[tuple[Any, str]]:
+    """Open a URL's file system, and give what it raises the URL's name."""
+    try:
+        yield open_filesystem(url)
+    except MissingDependencyError:
+        raise
+    except ImportError as error:  # fsspec knows the protocol, but not without its package (s3fs, gcsfs, ...)
+        raise MissingDependencyError(f"{url!r} cannot be listed: {error}") from error
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"no such directory: {url!r}") from error
+    except NotADirectoryError as error:
+        raise NotADirectoryError(f"not a directory: {url!r}") from error
+    except Exception as error:  # remote file systems raise their own classes
+        raise OSError(f"{url!r} cannot be listed: {read_failure(error)}") from error
+
+
+def _walk_remote(url: str) -> dict[str, list[str]]:
+    with _listing(url) as (filesystem, key):
+        keys = filesystem.find(key)
+    prefix = len(key.rstrip("/")) + 1
+    found: dict[str, list[str]] = {}
+    for one in keys:
+        folder, _, name = one[prefix:].rpartition("/")
+        found.setdefault(folder, []).append(name)
+    return found
+
+
+def _walk_local(directory: str, follow_links: bool) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    seen: set[tuple[int, int]] = set()
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    prefix = len(os.path.join(directory, ""))
+    for root, folders, files in os.walk(directory, followlinks=follow_links, onerror=refuse):
+        if follow_links:
+            status = os.stat(root)
+            if (status.st_dev, status.st_ino) in seen:
+                folders.clear()
+                continue
+            seen.add((status.st_dev, status.st_ino))
+        found[root[prefix:]] = files
+    return found

@@ -1,0 +1,322 @@
+"""`NumpyArrayIterator`: batches of an array in memory."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, cast
+
+import numpy as np
+
+from gpuseq.base.arguments import checked_arguments, checked_data_format, checked_dtype, warn
+from gpuseq.base.devices import is_cupy, on_device, place
+from gpuseq.base.errors import require
+from gpuseq.base.types import Array
+from gpuseq.files.folders import split_bounds
+from gpuseq.sources.files import ArraySource
+from gpuseq.sources.masks import masks_of_arrays
+
+from .images import FURTHER_ARGUMENTS, ImageIterator, check_save_to_dir, checked_split
+
+__all__ = ["NumpyArrayIterator", "as_array", "as_images"]
+
+SOURCE_DTYPES = (np.uint8, np.uint16, np.float32, np.float64)
+
+DLPACK_CUDA = 2
+"""``kDLCUDA`` of DLPack's ``DLDeviceType``."""
+
+
+class NumpyArrayIterator(ImageIterator):
+    """Batches of an array in memory, kept in its own dtype and gathered by index.
+
+    Parameters
+    ----------
+    x : array or (array, array or list of array)
+        Images, shape ``(n, H, W, C)`` or ``(n, C, H, W)`` as `data_format` says; with a pair, the second holds further
+        inputs of length n that come beside the images unchanged. uint8, uint16, float32 and float64 are kept as they
+        are until an op needs floats; not copied, not written to.
+    y : array or None
+        Labels, length n.
+    image_data_generator : ImageDataGenerator
+        What is done to the images.
+    batch_size, shuffle, seed
+        See `Iterator`.
+    sample_weight : array or None
+        Shape ``(n,)``.
+    data_format : {"channels_last", "channels_first"} or None
+        Axis order of `x` and of the batches. None: "channels_last".
+    save_to_dir, save_prefix, save_format
+        Write each image of each batch to this existing folder, as ``prefix_index_number.format``.
+    subset : {"training", "validation"} or None
+        Which part, with the generator's ``validation_split``.
+    ignore_class_split : bool
+        Do not check that both subsets have all classes.
+    dtype : str or None
+        Of the batches: float32 (default), float16, float64, uint8; bfloat16 on a device.
+    rng, shard, remainder
+        See `Iterator`; `rng` defaults to the generator's.
+    **kwargs
+        See `Iterator`.
+    masks : array, list of array or None
+        In the place of `y`; see `~gpuseq.ImageDataGenerator.flow`.
+    memory_limit : int or None
+        Bytes that `x` may take on a GPU; a larger array stays on the host, and each batch is copied. None: 70 % of what
+        is free.
+
+    Raises
+    ------
+    ValueError
+        If lengths, ranks or options do not fit.
+
+    References
+    ----------
+    ``keras.src.legacy.preprocessing.image.NumpyArrayIterator`` (Keras 3.15).
+    """
+
+    _hash_limit = 10_000
+
+    @checked_arguments(*FURTHER_ARGUMENTS)
+    def __init__(
+        self,
+        x: Any,
+        y: Any,
+        image_data_generator: Any,
+        batch_size: int = 32,
+        shuffle: bool = False,
+        sample_weight: Any = None,
+        seed: int | None = None,
+        data_format: str | None = None,
+        save_to_dir: str | None = None,
+        save_prefix: str = "",
+        save_format: str = "png",
+        subset: str | None = None,
+        ignore_class_split: bool = False,
+        dtype: str | None = None,
+        *,
+        rng: str | None = None,
+        shard: tuple[int, int] | str | None = None,
+        remainder: str = "pad",
+        masks: Any = None,
+        memory_limit: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.data_format = checked_data_format(data_format)
+        self.dtype = checked_dtype(dtype, image_data_generator.device)
+        self.device = image_data_generator.device
+        split = checked_split(subset, image_data_generator)
+        self.save_to_dir = check_save_to_dir(save_to_dir, save_format)
+        x, x_misc = _with_further_inputs(x)
+        x = as_images(x, self.dtype)
+        _check_shape(x, self.data_format)
+        for item in x_misc:
+            _check_length("All of the arrays in `x`", x, "x[?]", item)
+        if masks is not None and y is not None:
+            raise ValueError("with masks the batches are (x, masks): pass y=None, or the masks as y and no transforms")
+        y = None if y is None else _per_sample("`x` (images tensor) and `y` (labels)", x, "y", y)
+        weight = sample_weight
+        if weight is not None:
+            weight = _per_sample("`x` (images tensor) and `sample_weight`", x, "sample_weight", weight)
+        part, whole = slice(None), x
+        if split is not None:
+            part = _part(split, len(x), y, ignore_class_split)
+            x, x_misc = x[part], [item[part] for item in x_misc]
+            y = None if y is None else y[part]
+            weight = None if weight is None else weight[part]
+        _check_scale(x, image_data_generator)
+        self.x_misc = x_misc
+        self.y = y
+        self.sample_weight = weight
+        self.image_data_generator = image_data_generator
+        self.save_prefix = save_prefix
+        self.save_format = save_format
+        self._source = ArraySource(x, self.device, memory_limit)
+        self.x = self._source.images
+        if masks is not None:
+            self._paired = masks_of_arrays(masks, whole, self.data_format, self.device, part)
+        first = 1 if self.data_format == "channels_last" else 2
+        self._image_size = (x.shape[first], x.shape[first + 1])
+        self._num_channels = x.shape[_channel_axis(self.data_format)]
+        rng = image_data_generator.rng if rng is None else rng
+        super().__init__(len(x), batch_size, shuffle, seed, rng=rng, shard=shard, remainder=remainder, **kwargs)
+        self._check_generator()
+
+    def _make_images(self, images: Array, params: np.ndarray, rows: np.ndarray | None) -> Array:
+        return self.image_data_generator.process(
+            images, params, rows, source_format=self.data_format, dtype=self.dtype, round_affine=self.dtype == "uint8"
+        )
+
+    def _with_labels(self, batch_x: Array, sample_indices: np.ndarray) -> Any:
+        extras = [place(item[sample_indices], self.device) for item in self.x_misc]
+        first = [batch_x, *extras] if extras else batch_x
+        if self.y is None and (self._paired is None or self.sample_weight is None):
+            return first
+        labels = None if self.y is None else place(self.y[sample_indices], self.device)
+        if self.sample_weight is None:
+            return first, labels
+        return first, labels, place(self.sample_weight[sample_indices], self.device)
+
+
+def _with_further_inputs(x: Any) -> tuple[Any, list[np.ndarray]]:
+    """Take apart what Keras takes: images, or a pair of images and one or more further inputs."""
+    if not isinstance(x, (tuple, list)):
+        return x, []
+    shapes = [np.shape(item) for item in x[:2]] if all(hasattr(item, "shape") for item in x) else []
+    if len(x) != 2 or any(len(shape) == 3 for shape in shapes[:1]):
+        same = len({np.shape(item) for item in x if hasattr(item, "shape")}) <= 1
+        remedy = "x=np.stack(images)" if same else "their sizes differ: resize them to one (load_img(target_size=...))"
+        raise ValueError(
+            f"a {type(x).__name__} is read as (images, further inputs), as in Keras, and this one has {len(x)} "
+            f"items. For a list of images: {remedy}"
+        )
+    return x[0], [np.asarray(item) for item in (x[1] if isinstance(x[1], list) else [x[1]])]
+
+
+def _channel_axis(data_format: str) -> int:
+    return 3 if data_format == "channels_last" else 1
+
+
+def _check_shape(x: Array, data_format: str) -> None:
+    """Refuse what is no batch of images, and warn as Keras does of odd numbers of channels."""
+    if x.ndim != 4:
+        raise ValueError(
+            "Input data in `NumpyArrayIterator` should have rank 4. You passed an array with shape "
+            f"{x.shape}. Images are (n, rows, columns, channels): x[..., None] for grey ones, x[None] for "
+            "a single one, np.stack(x) for a list"
+        )
+    if 0 in x.shape[1:]:
+        raise ValueError(f"images must have at least one row, column and channel; got shape {x.shape}")
+    axis = _channel_axis(data_format)
+    if x.shape[axis] not in (1, 3, 4):
+        other = "channels_first" if axis == 3 else "channels_last"
+        remedy = f' Pass data_format="{other}" to the generator?' if x.shape[_channel_axis(other)] in (1, 3, 4) else ""
+        warn(
+            f'NumpyArrayIterator is set to use the data format convention "{data_format}" (channels on axis '
+            f"{axis}), i.e. expected either 1, 3, or 4 channels on axis {axis}. However, it was "
+            f"passed an array with shape {x.shape} ({x.shape[axis]} channels).{remedy}"
+        )
+
+
+def _per_sample(what: str, x: Array, name: str, values: Any) -> np.ndarray:
+    """Return labels or weights as an array with one entry per image."""
+    array: np.ndarray = np.asarray(values)
+    if array.ndim == 0:
+        raise ValueError(f"{name} must hold one entry for each of the {len(x)} images; got {values!r}")
+    _check_length(what, x, name, array)
+    return array
+
+
+def _check_length(what: str, x: Array, name: str, other: np.ndarray) -> None:
+    if len(x) != len(other):
+        raise ValueError(
+            f"{what} should have the same length. Found: x.shape = {x.shape}, {name}.shape = {other.shape}"
+        )
+
+
+def _check_scale(x: Array, generator: Any) -> None:
+    """Warn where floats from 0 to 1 would be rescaled once more; a few images tell."""
+    if not len(x) or x.dtype.kind != "f" or not generator.rescale or not 0 < generator.rescale <= 1 / 128:
+        return
+    few = x[:8]
+    with on_device(x):
+        low, high = float(few.min()), float(few.max())
+    if 0 < high <= 1 and low >= 0:
+        warn(
+            f"the images are floats from 0 to 1 already, and rescale={generator.rescale:.6g} would make them nearly "
+            "black: leave rescale out, or pass images from 0 to 255"
+        )
+
+
+def _part(split: tuple[float, float], length: int, y: np.ndarray | None, ignore_class_split: bool) -> slice:
+    """Return the slice of Keras' split."""
+    part = split_bounds(split, length)
+    if part.start == part.stop:
+        raise ValueError(
+            f"the subset is empty: validation_split={split[0] or split[1]} of {length} images is less than one image, "
+            "or all of them. Use another split, or more images"
+        )
+    middle = part.start or part.stop
+    if (
+        middle < length
+        and y is not None
+        and not ignore_class_split
+        and not np.array_equal(np.unique(y[:middle]), np.unique(y[middle:]))
+    ):
+        raise ValueError(
+            "Training and validation subsets have different number of classes after the split. If your numpy arrays "
+            "are sorted by the label, you might want to shuffle them. ignore_class_split=True leaves them as they are"
+        )
+    return part
+
+
+def as_images(x: Any, dtype: str) -> Array:
+    """Return `x` as an array in a dtype that the ops read: its own, unless `dtype` cannot hold it.
+
+    Parameters
+    ----------
+    x : array or nested sequence
+        NumPy and CuPy arrays are taken as they are, anything with ``__dlpack__`` or ``__array__`` is read once.
+    dtype : str
+        Of the batches to be made.
+
+    Returns
+    -------
+    array
+        uint8, uint16, float32 or float64; not copied where it already fits.
+
+    Raises
+    ------
+    TypeError
+        If `x` holds no numbers.
+    """
+    x = as_array(x, "flow_from_directory(path)", "x=np.stack(list(images)), or a subclass of gpuseq.Sequence")
+    compute = np.dtype({"float64": np.float64, "uint8": np.uint8}.get(dtype, np.float32))
+    if x.dtype in SOURCE_DTYPES and np.can_cast(x.dtype, compute, "safe"):
+        return x
+    with on_device(x):
+        return x.astype(compute)
+
+
+def as_array(x: Any, for_a_path: str, for_a_stream: str) -> Array:
+    """Return anything array-like as an array of numbers, or say what to call in its place.
+
+    Parameters
+    ----------
+    x : array-like
+        NumPy and CuPy arrays are returned as they are; anything with ``__dlpack__`` or ``__array__`` is read.
+    for_a_path, for_a_stream : str
+        What takes the path of a folder, or images that come one after another.
+
+    Returns
+    -------
+    array
+        Where `x` lives.
+
+    Raises
+    ------
+    TypeError
+        If `x` holds no numbers.
+    ValueError
+        If it is a list of images of several sizes.
+    """
+    if is_cupy(x):
+        return cast(Array, x)
+    if isinstance(x, (str, os.PathLike)):
+        raise TypeError(f"images must be an array; got the path {os.fspath(x)!r}: use {for_a_path}")
+    if type(x).__name__ == "DataFrame":
+        raise TypeError("images must be an array; got a data frame: use flow_from_dataframe(frame, directory)")
+    if x is None or hasattr(x, "__next__"):
+        shown = "None" if x is None else f"a {type(x).__name__}, which gives them one by one: use {for_a_stream}"
+        raise TypeError(f"images must be an array; got {shown}")
+    if getattr(x, "requires_grad", False):
+        x = x.detach()
+    if hasattr(x, "__dlpack_device__") and x.__dlpack_device__()[0] == DLPACK_CUDA:
+        return cast(Array, require("cupy", extra="cuda13", purpose="a tensor on a GPU").from_dlpack(x))
+    try:
+        array = np.asarray(x)
+    except ValueError:
+        raise ValueError(
+            "images must have one size to make an array, and these differ: resize them to one, with "
+            f"load_img(target_size=...), or use {for_a_path}, which does"
+        ) from None
+    if array.dtype.kind not in "buif":
+        raise TypeError(f"images must be an array of numbers (NumPy, CuPy or DLPack); got dtype {array.dtype}")
+    return array

@@ -1,0 +1,385 @@
+"""What an iterator is about to do, for people: the plan of a batch as a table, the path it takes, and its pictures.
+
+Everything here looks and leaves no trace: the iterator stands where it stood, and so does NumPy's global stream.
+"""
+
+from __future__ import annotations
+
+import copy
+import html
+import math
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from gpuseq.base.devices import is_cupy
+from gpuseq.base.machine import cpu_count
+from gpuseq.base.version import PACKAGE
+from gpuseq.decode.host import check_decoder
+from gpuseq.plan.plan import BatchPlan
+from gpuseq.sources.files import ArraySource, FileSource
+
+from .notebook import SIDE, picture_strip, pictures_of
+
+__all__ = ["Explanation", "explain", "generator_html", "iterator_html", "peek"]
+
+MAX_THUMBNAILS = 8
+MAX_HTML_ROWS = 12
+
+_COLUMNS = {
+    "theta": "turn, deg",
+    "tx": "tx, px",
+    "ty": "ty, px",
+    "shear": "shear, deg",
+    "zx": "zoom x",
+    "zy": "zoom y",
+    "flip_horizontal": "flip h",
+    "flip_vertical": "flip v",
+    "channel_shift_intensity": "channel shift",
+    "brightness": "brightness",
+}
+_NEUTRAL = {"zx": 1.0, "zy": 1.0, "channel_shift_intensity": None, "brightness": None}
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """The plan of one batch and the path that it takes. Print it, or leave it as the last line of a notebook's cell.
+
+    Attributes
+    ----------
+    heading : str
+        Which batch of what.
+    head : tuple of str
+        Names of the table's columns; those that are the same for every sample because nothing is drawn are left out.
+    rows : tuple of tuple of str
+        One row per sample, in the order of the batch.
+    path : tuple of (str, str)
+        The stations that the batch passes, in order, each with what happens there.
+    plan : BatchPlan
+        The plan itself; the iterator's `replay` makes the batch of it.
+    """
+
+    heading: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    path: tuple[tuple[str, str], ...]
+    plan: BatchPlan
+
+    def __str__(self) -> str:
+        lines = [self.heading, "", *_aligned([self.head, *self.rows]), ""]
+        width = max(len(name) for name, _ in self.path)
+        return "\n".join([*lines, *(f"{name:<{width}}  {text}" for name, text in self.path)])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        more = len(self.rows) - MAX_HTML_ROWS
+        tail = f"<p>and {more} more; <code>print()</code> shows all</p>" if more > 0 else ""
+        samples = f"{_table(self.head, self.rows[:MAX_HTML_ROWS])}{tail}"
+        return f"<div><p><b>{html.escape(self.heading)}</b></p>{samples}{_stations(self.path)}</div>"
+
+
+def explain(iterator: Any, index: int | None = None) -> Explanation:
+    """Say what a batch is going to be and how it is going to be made, without making it.
+
+    Parameters
+    ----------
+    iterator : Iterator
+        An iterator over images. Left as it is.
+    index : int or None
+        Which batch of the current epoch. None: the one that ``next()`` would return.
+
+    Returns
+    -------
+    Explanation
+        The plan as a table, and the path.
+
+    Raises
+    ------
+    IndexError
+        If `index` is outside the epoch.
+    """
+    plan = peek(iterator, index)
+    drawn = plan.to_dicts()
+    shown = [name for name in _COLUMNS if any(row[name] != _NEUTRAL.get(name, 0.0) for row in drawn)]
+    names, labels = _names(iterator, plan), _labels(iterator, plan)
+    head = (
+        "sample",
+        *(("image",) if names else ()),
+        *(("label",) if labels else ()),
+        *(_COLUMNS[name] for name in shown),
+    )
+    rows = []
+    for position, (sample, values) in enumerate(zip(plan.indices.tolist(), drawn, strict=True)):
+        cells = [str(sample)]
+        cells += [names[position]] if names else []
+        cells += [labels[position]] if labels else []
+        rows.append((*cells, *(_cell(name, values[name]) for name in shown)))
+    where = f"batch {plan.batch_index} of {len(iterator)}" + (f", epoch {plan.epoch}" if plan.epoch >= 0 else "")
+    heading = f"{type(iterator).__name__}: {where}, {len(plan)} samples"
+    return Explanation(heading, head, tuple(rows), tuple(_path(iterator, plan)), plan)
+
+
+def peek(iterator: Any, index: int | None = None) -> BatchPlan:
+    """Return the plan that `plan_batch` would return now, and leave everything as it is.
+
+    Parameters
+    ----------
+    iterator : Iterator
+        Left as it is, and with it NumPy's global stream.
+    index : int or None
+        As in `plan_batch`.
+
+    Raises
+    ------
+    IndexError
+        If `index` is outside the epoch.
+    """
+    plan: BatchPlan = _ghost(iterator).plan_batch(index) if iterator.seed is not None else _unseeded(iterator, index)
+    return plan
+
+
+def _unseeded(iterator: Any, index: int | None) -> Any:
+    stream = np.random.get_state()
+    try:
+        return _ghost(iterator).plan_batch(index)
+    finally:
+        np.random.set_state(stream)
+
+
+def _ghost(iterator: Any) -> Any:
+    """Return a copy that walks on its own, shares the images, and neither decodes ahead nor writes files."""
+    ghost = copy.copy(iterator)
+    ghost._stream = copy.deepcopy(iterator._stream)
+    ghost.index_generator = type(iterator.index_generator)(ghost)
+    ghost._announce = lambda *arguments, **options: None
+    return ghost
+
+
+# The table
+
+
+def _cell(name: str, value: float | None) -> str:
+    if name.startswith("flip"):
+        return "yes" if value else "-"
+    return "-" if value is None or value == _NEUTRAL.get(name, 0.0) else f"{value:.4g}"
+
+
+def _names(iterator: Any, plan: BatchPlan) -> list[str]:
+    files = getattr(iterator, "filenames", None)
+    return [_shortened(os.fspath(files[index])) for index in plan.indices] if files else []
+
+
+def _labels(iterator: Any, plan: BatchPlan) -> list[str]:
+    """Return each sample's label where it is one word or number."""
+    classes = getattr(iterator, "classes", None)
+    if classes is not None and getattr(iterator, "class_indices", None):
+        by_number = {number: name for name, number in iterator.class_indices.items()}
+        return [str(by_number.get(_plain(classes[index]), classes[index])) for index in plan.indices]
+    y = getattr(iterator, "y", None)
+    if y is not None and np.ndim(y) == 1:
+        return [str(_plain(y[index])) for index in plan.indices]
+    if y is not None and np.ndim(y) == 2:
+        return [str(int(np.argmax(y[index]))) for index in plan.indices]
+    return []
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else tuple(value) if isinstance(value, list) else value
+
+
+def _shortened(text: str, length: int = 40) -> str:
+    return text if len(text) <= length else f"{text[: length // 2 - 1]}…{text[-length // 2 :]}"
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    sides = ["<" if name in ("image", "label") else ">" for name in rows[0]]
+    formats = [f"{{:{side}{width}}}" for side, width in zip(sides, widths, strict=True)]
+    return ["  ".join(form.format(cell) for form, cell in zip(formats, row, strict=True)).rstrip() for row in rows]
+
+
+# The path
+
+
+def _path(iterator: Any, plan: BatchPlan) -> list[tuple[str, str]]:
+    generator, source = iterator.image_data_generator, iterator._source
+    height, width = plan.image_size
+    path: list[tuple[str, str]] = [("plan", _random_mode(iterator))]
+    if isinstance(source, ArraySource):
+        images = source.images
+        what = _array(images.shape, images.dtype, images.nbytes)
+        place = f"on {iterator.device}" if is_cupy(images) else "in host memory"
+        how = "gathered by index" if source.is_resident else f"each batch is copied to {source.device}"
+        path.append(("source", f"{'resident: ' if source.is_resident else ''}{what} {place}, {how}"))
+        num_values, itemsize = math.prod(images.shape[1:]), images.dtype.itemsize
+    else:
+        path += _file_stations(source, plan)
+        num_values, itemsize = math.prod(source.image_shape), 1
+    if getattr(iterator, "_paired", None) is not None:
+        path.append(("masks", "the same plan: the same maps and flips, nearest neighbour, no colours"))
+    path += _engine(iterator, generator, itemsize)
+    out_itemsize = {"bfloat16": 2}.get(iterator.dtype) or np.dtype(iterator.dtype).itemsize
+    read, written = len(plan) * num_values * itemsize, len(plan) * num_values * out_itemsize
+    channels = num_values // max(1, height * width)
+    order = (height, width, channels) if iterator.data_format == "channels_last" else (channels, height, width)
+    path.append(("batch", f"{_array((len(plan), *order), iterator.dtype, written)} on {iterator.device}"))
+    path.append(
+        ("bytes", f"{_bytes(read)} of pixels in, {_bytes(written)} out, a table of {_bytes(plan.params.nbytes)}")
+    )
+    return path
+
+
+def _random_mode(iterator: Any) -> str:
+    rng, seed, world = iterator.walk.rng, iterator.seed, iterator.walk.world
+    text = f'rng="{rng}", ' + ("NumPy's global stream" if seed is None else f"seed {seed}")
+    return text if world == 1 else f"{text}, rank {iterator.walk.rank} of {world}"
+
+
+def _file_stations(source: FileSource, plan: BatchPlan) -> list[tuple[str, str]]:
+    options = source.options
+    decoder = check_decoder(options.decoder)
+    asked = "" if options.decoder == decoder else f" ({options.decoder})"
+    others = "" if decoder == "pillow" else "; files that it does not decode as Pillow does go to Pillow"
+    if source.decodes_on_device:
+        load = 0.0 if options.deterministic else options.hw_decoder_load
+        asked = f" on {source.device}, {load:.0%} of it by the JPEG engine where there is one"
+        others = "; what is not JPEG is decoded on the host"
+    ahead = f"{source.prefetch} batch(es) ahead" if source.prefetch else "when asked for"
+    threads = options.num_threads or cpu_count()
+    rows, cols = source.image_shape[:2]
+    stations = [
+        ("source", f"decoded: {len(source.paths)} files, {ahead}, on {threads} thread(s)"),
+        ("decoder", f"{decoder}{asked}{others}; resized to {rows} x {cols}, {options.interpolation}"),
+    ]
+    cache = source.cache
+    if cache is None:
+        return [*stations, ("cache", 'none: every epoch decodes anew (cache="host" keeps the images)')]
+    kept = cache.num_kept(plan.indices)
+    return [
+        *stations,
+        (
+            "cache",
+            (
+                f"{kept} of this batch's {len(plan)} images; room for {cache.capacity} of {len(source.paths)}; "
+                f"{_bytes(cache.num_bytes)} kept so far"
+            ),
+        ),
+    ]
+
+
+def _engine(iterator: Any, generator: Any, itemsize: int) -> list[tuple[str, str]]:
+    if generator is None:
+        return [("engine", "none: there is no generator, so images are laid out and cast")]
+    ranges = generator.transform_ranges
+    slow = []
+    if generator.is_customised:
+        slow.append("a subclass with its own apply_transform or standardize: Keras' loop, image by image")
+    if generator.draws_its_own:
+        slow.append("a subclass with its own get_random_transform: a Python call per image")
+    if generator.interpolation_order > 1:
+        library = "SciPy" if iterator.device == "cpu" else "cupyx"
+        slow.append(f"interpolation_order={generator.interpolation_order}: splines through {library}, plane by plane")
+    function = generator.preprocessing_function
+    if callable(function) and not getattr(function, "batched", False):
+        slow.append("preprocessing_function: a Python call per image (mark it with function.batched = True)")
+    if generator.zca_whitening:
+        slow.append("zca_whitening: one matrix product with a row per image")
+    if iterator.device == "cpu":
+        engine = f"numpy, {cpu_count()} thread(s), in {generator.dtype if generator.dtype == 'float64' else 'float32'}"
+    else:
+        kernels = ["augment"]
+        if generator.samplewise_center or generator.samplewise_std_normalization:
+            kernels.insert(0, "sample_moments")
+        if ranges.channel_shift or (ranges.brightness is not None and itemsize > 1):
+            kernels.insert(0, "sample_range")
+        engine = f"cuda, on {iterator.device}: {len(kernels)} launch(es), {' then '.join(kernels)}"
+    return [("engine", engine), *(("slow path", reason) for reason in slow)]
+
+
+def _array(shape: Sequence[int], dtype: Any, nbytes: int) -> str:
+    return f"({', '.join(map(str, shape))}) {dtype}, {_bytes(nbytes)}"
+
+
+def _bytes(count: int) -> str:
+    return f"{count} B" if count < 1000 else f"{count / 1e3:.1f} kB" if count < 1e6 else f"{count / 1e6:.1f} MB"
+
+
+# Pages and pictures, for notebooks
+
+
+def iterator_html(iterator: Any) -> str:
+    """Return an iterator as HTML: where it stands, and the pictures of the batch that comes next.
+
+    Parameters
+    ----------
+    iterator : Iterator
+        An iterator over images. Left as it is.
+    """
+    found = explain(iterator)
+    samples = found.plan.take(np.arange(min(MAX_THUMBNAILS, len(found.plan))))
+    more = len(found.plan) - len(samples)
+    tail = f"<p>and {more} more</p>" if more > 0 else ""
+    strip = f"{_thumbnails(iterator, samples)}{tail}"
+    return f"<div><p><b>{html.escape(found.heading)}</b></p>{strip}{_stations(found.path)}</div>"
+
+
+def _thumbnails(iterator: Any, plan: BatchPlan) -> str:
+    ghost = _ghost(iterator)
+    ghost.save_to_dir = None
+    stream = np.random.get_state()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a picture is no place for the warnings that the batch itself will give
+            batch = ghost.replay(plan)
+    except Exception as error:  # a representation must not fail: what is wrong is shown in its place
+        return f"<p>{html.escape(f'{type(error).__name__}: {error}')}</p>"
+    finally:
+        np.random.set_state(stream)
+    while isinstance(batch, (tuple, list)):
+        batch = batch[0]
+    titles = _names(iterator, plan) or [f"sample {index}" for index in plan.indices.tolist()]
+    return picture_strip(pictures_of(batch, iterator.data_format), titles)
+
+
+def generator_html(generator: Any) -> str:
+    """Return a generator as HTML: what was asked of it, and what it makes of one photograph.
+
+    Parameters
+    ----------
+    generator : ImageDataGenerator
+        Left as it is. Its `preprocessing_function` is not called where it is a function of the user's.
+    """
+    text = f"<p><code>{html.escape(repr(generator))}</code></p>"
+    if callable(generator.preprocessing_function) or generator.zca_whitening or generator.is_customised:
+        return f"<div>{text}</div>"
+    with Image.open(PACKAGE / "photos" / "space" / "astronaut.jpg") as file:
+        photo = np.asarray(file.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+    images = np.repeat(photo[None], 5, axis=0)
+    if generator.data_format == "channels_first":
+        images = images.transpose(0, 3, 1, 2)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            batch = next(copy.copy(generator).flow(images, batch_size=len(images), shuffle=False, seed=0))
+    except Exception as error:  # as above
+        return f"<div>{text}<p>{html.escape(f'{type(error).__name__}: {error}')}</p></div>"
+    titles = [f"draw {number}" for number in range(1, len(images) + 1)]
+    return f"<div>{text}{picture_strip(pictures_of(batch, generator.data_format), titles)}</div>"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    def line(cells: Sequence[str], tag: str) -> str:
+        left = ' style="text-align:left"'
+        return "<tr>" + "".join(f"<{tag}{left}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+    return f"<table><thead>{line(head, 'th')}</thead><tbody>{''.join(line(row, 'td') for row in rows)}</tbody></table>"
+
+
+def _stations(path: Sequence[tuple[str, str]]) -> str:
+    return _table(("station", "what happens there"), path)

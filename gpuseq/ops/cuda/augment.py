@@ -1,0 +1,334 @@
+"""The ops on CuPy arrays: one launcher per kernel, no policy. What they do is said in `gpuseq.ops.dispatch`.
+
+Everything is enqueued on CuPy's current stream of the current device; the host waits for nothing. A launch is prepared
+without a look at single samples, so the host's time does not grow with the batch but by a few vector operations.
+"""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from gpuseq.base.types import PARAM_FIELDS, Array
+from gpuseq.ops.options import AugmentOptions, Statistics
+
+from . import compile as kernels
+from . import memory as device
+from .resize import resize
+
+__all__ = ["augment", "resize", "standardize", "warp_spline", "whiten"]
+
+NUM_COLUMNS = 16
+"""Doubles per sample of the table that a kernel reads (``TableColumn`` in ``kernels/geometry.cuh``)."""
+
+MAX_SAMPLE_VALUES = 2**31
+"""Positions within a sample are 32-bit in the kernels."""
+
+MAX_BLOCK = 256
+MAX_BAND_ROWS = 64
+MAX_STAGED_CHANNELS = 16
+MIN_SEGMENT_BYTES = 32
+"""Least length of what a group of threads writes in one go: a sector of the second-level cache."""
+
+BAND_PIXELS = 4096
+"""Pixels that one block works on, about: enough to hide the sample's own preparations."""
+
+BUSY_BLOCKS = 1056
+"""Blocks that keep the largest of today's GPUs busy: 132 multiprocessors, four at once, twice. A batch of fewer is cut
+into smaller bands."""
+
+_SOURCE_TYPES = {
+    np.dtype(np.uint8): "unsigned char",
+    np.dtype(np.uint16): "unsigned short",
+    np.dtype(np.float32): "float",
+    np.dtype(np.float64): "double",
+}
+_OUT_KINDS = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 3, "uint8": 4}
+_FILL_MODES = {"nearest": 0, "constant": 1, "reflect": 2, "wrap": 3}
+_PREPROCESSING = {None: 0, "tf": 1, "caffe": 2, "torch": 3}
+
+
+@dataclass(frozen=True)
+class _Variant:
+    """What of a call decides which kernels run; worked out once per combination."""
+
+    augment: kernels.Macros
+    sample_range: kernels.Macros | None
+    sample_moments: kernels.Macros | None
+    out_dtype: Any
+    is_staged: bool  # the pixels of a group leave together, through shared memory
+    pixel_bytes: int  # what a pixel takes in a row of the batch
+
+
+@dataclass(frozen=True)
+class _Geometry:
+    """How a batch is cut into units of work; the answer does not depend on it."""
+
+    grid: tuple[int, ...]
+    block: int
+    tile_cols: int
+    groups_across: int
+    rows_per_band: int
+    num_bands: int
+
+
+def augment(
+    images: Array,
+    params: np.ndarray,
+    options: AugmentOptions,
+    *,
+    indices: np.ndarray | None = None,
+    statistics: Statistics | None = None,
+    out: Array | None = None,
+) -> Array:
+    """CUDA twin of `gpuseq.ops.dispatch.augment`; the contract is written there.
+
+    A ``bfloat16`` batch has the dtype of the `ml_dtypes` package, which CuPy 14 takes; without that package it is its
+    bits as uint16.
+    """
+    return _run(images, params, options, indices, statistics, out)
+
+
+def standardize(
+    batch: Array, options: AugmentOptions, statistics: Statistics | None = None, *, out: Array | None = None
+) -> Array:
+    """CUDA twin of `gpuseq.ops.dispatch.standardize`; the contract is written there. `out` must not overlap `batch`."""
+    return _run(batch, None, options, None, statistics, out)
+
+
+def whiten(batch: Array, matrix: Array) -> Array:
+    """CUDA twin of `gpuseq.ops.dispatch.whiten`; the contract is written there."""
+    matrix = device.to_device(matrix).astype(batch.dtype, copy=False)
+    return (batch.reshape(len(batch), -1) @ matrix).reshape(batch.shape)
+
+
+def warp_spline(images: Array, params: np.ndarray, options: AugmentOptions, order: int) -> Array:
+    """CUDA twin of `gpuseq.ops.dispatch.warp_spline`, by ``cupyx.scipy.ndimage``; the contract is written there.
+
+    One chain of launches per plane, in double as SciPy's. CuPy adds the offset last where SciPy adds it first, so the
+    two agree to rounding but not to the bit. Integers are rounded here: cupyx lets what overshoots wrap around, where
+    SciPy stops at 0 and 255.
+    """
+    import cupy
+    from cupyx.scipy import ndimage
+
+    from gpuseq.ops.affine import inverse_maps, is_identity
+
+    channel_axis = 3 if options.source_format == "channels_last" else 1
+    out = images.astype(np.uint8 if options.round_affine else options.compute_dtype)
+    out_nchw = out.transpose(0, 3, 1, 2) if channel_axis == 3 else out
+    _, num_channels, height, width = out_nchw.shape
+    maps_n23 = inverse_maps(params, height, width, options.conventions)
+    device_maps = device.to_device(maps_n23)
+    for sample in np.flatnonzero(~is_identity(params)).tolist():
+        for channel in range(num_channels):
+            plane = ndimage.affine_transform(
+                out_nchw[sample, channel].astype(np.float64),
+                device_maps[sample, :, :2],
+                tuple(maps_n23[sample, :, 2]),
+                order=order,
+                mode=options.fill_mode,
+                cval=options.cval,
+            )
+            out_nchw[sample, channel] = cupy.clip(cupy.floor(plane + 0.5), 0, 255) if options.round_affine else plane
+    return out
+
+
+def _run(
+    images: Array,
+    params: np.ndarray | None,
+    options: AugmentOptions,
+    indices: np.ndarray | None,
+    statistics: Statistics | None,
+    out: Array | None,
+) -> Array:
+    """Launch the reductions that are needed, then the fused kernel; without `params` only the standardisation."""
+    if images.dtype not in _SOURCE_TYPES:
+        images = images.astype(options.compute_dtype)
+    images = device.contiguous(images)
+    if options.source_format == "channels_last":
+        height, width, channels = images.shape[1:]
+    else:
+        channels, height, width = images.shape[1:]
+    if height * width * channels >= MAX_SAMPLE_VALUES:
+        raise ValueError(
+            f"an image of {height} x {width} x {channels} values is too large for the GPU, which counts them with 31 "
+            'bits: resize it, or take device="cpu"'
+        )
+    num_samples = len(images) if params is None else len(params)
+    mean = statistics.mean if statistics is not None and options.featurewise_center else None
+    std = statistics.std if statistics is not None and options.featurewise_std else None
+    variant = _variant(options, images.dtype, channels, params is not None, mean is not None, std is not None)
+    if out is None:
+        last = options.data_format == "channels_last"
+        shape = (num_samples, height, width, channels) if last else (num_samples, channels, height, width)
+        out = device.empty(shape, variant.out_dtype)
+    if out.size == 0:
+        return out
+
+    table = None
+    if params is not None:
+        table = device.upload((num_samples, NUM_COLUMNS), np.float64, lambda rows: fill_table(rows, params, indices))
+    mean_c = divisor_c = None
+    if mean is not None or std is not None:
+        assert statistics is not None
+        mean_c, divisor_c = _constants(statistics, options.compute_dtype)
+    geometry = _geometry(num_samples, height, width, variant.pixel_bytes)
+    grid, block = geometry.grid, geometry.block
+    bands = (num_samples, geometry.num_bands)
+    tiling = (geometry.rows_per_band, geometry.num_bands, geometry.tile_cols, geometry.groups_across)
+    sizes = (num_samples, height, width, channels, *tiling)
+    cval, rescale = options.cval, options.rescale
+    ranges = moments = None
+    if variant.sample_range is not None:
+        ranges = device.empty((*bands, 2), np.float64)
+        kernels.load("sample_range", variant.sample_range).launch(grid, block, (images, table, ranges, *sizes, cval))
+    if variant.sample_moments is not None:
+        moments = device.empty((*bands, 3), np.float64)
+        arguments = (images, table, ranges, moments, *sizes, cval, rescale)
+        kernels.load("sample_moments", variant.sample_moments).launch(grid, block, arguments)
+    kernels.load("augment", variant.augment).launch(
+        grid,
+        block,
+        (images, table, ranges, moments, mean_c, divisor_c, out, *sizes, cval, rescale),
+        shared_bytes=variant.pixel_bytes * block if variant.is_staged else 0,
+    )
+    return out
+
+
+def fill_table(rows: np.ndarray, params: np.ndarray, indices: np.ndarray | None) -> None:
+    """Write the table of a batch as the kernels read it.
+
+    Parameters
+    ----------
+    rows : numpy.ndarray
+        Shape ``(N, NUM_COLUMNS)``, float64, uninitialised; written to.
+    params : numpy.ndarray
+        Shape ``(N,)``, dtype `~gpuseq.base.types.PARAMS_DTYPE`.
+    indices : numpy.ndarray or None
+        Shape ``(N,)``, int64: the source row of each sample. None: row i for sample i.
+    """
+    num_fields = len(PARAM_FIELDS)
+    rows[:, :num_fields] = np.ascontiguousarray(params).view(np.float64).reshape(-1, num_fields)
+    # The angles' functions are NumPy's on both engines: the maps, and so the pixels, are the same to the bit.
+    for column, angle in ((num_fields, "theta"), (num_fields + 2, "shear")):
+        radians = np.deg2rad(params[angle])
+        rows[:, column] = np.cos(radians)
+        rows[:, column + 1] = np.sin(radians)
+    rows.view(np.int64)[:, num_fields + 4] = np.arange(len(rows)) if indices is None else indices
+    rows[:, num_fields + 5] = 0.0
+
+
+@lru_cache(maxsize=256)
+def _variant(
+    options: AugmentOptions, source_dtype: np.dtype[Any], channels: int, has_table: bool, has_mean: bool, has_std: bool
+) -> _Variant:
+    """Turn a call's constants into the macros of its kernels."""
+    is_double = options.compute_dtype == np.float64
+    has_shift = has_table and options.has_channel_shift
+    has_brightness = has_table and options.has_brightness
+    has_affine = has_table and options.has_affine
+    # 8-bit images stay within 0..255 unless the border is filled with something else; in double the weights' rounding
+    # can lift 255 by a bit, which Keras takes for a stretched image, and so do we.
+    in_bounds = source_dtype == np.uint8 and not (is_double and has_affine and not options.round_affine)
+    if has_affine and options.fill_mode == "constant" and not 0 <= options.cval <= 255:
+        in_bounds = False
+    has_range = has_shift or (has_brightness and not in_bounds)
+    has_moments = options.samplewise_center or options.samplewise_std
+    shape = {
+        "SOURCE_T": _SOURCE_TYPES[source_dtype],
+        "COMPUTE_T": "double" if is_double else "float",
+        "CHANNELS": channels if channels <= MAX_STAGED_CHANNELS else 0,
+        "SOURCE_CHANNELS_LAST": int(options.source_format == "channels_last"),
+        "HAS_TABLE": int(has_table),
+        "HAS_AFFINE": int(has_affine),
+    }
+    if has_affine:
+        shape |= {
+            "ORDER": options.order,
+            "FILL_MODE": _FILL_MODES[options.fill_mode],
+            "CORRECTED": int(options.conventions == "corrected"),
+            "ROUND_AFFINE": int(options.round_affine),
+        }
+    colour = shape | {
+        "HAS_FLIP": int(has_table and options.has_flip),
+        "HAS_RANGE": int(has_range),
+        "HAS_CHANNEL_SHIFT": int(has_shift),
+        "HAS_BRIGHTNESS": int(has_brightness),
+        "PREPROCESS": _PREPROCESSING[options.preprocessing],
+        "HAS_RESCALE": int(options.rescale != 1.0),
+    }
+    out_channels_last = options.data_format == "channels_last"
+    out_dtype = _out_dtype(options.dtype)
+    finish = colour | {
+        "OUT_KIND": _OUT_KINDS[options.dtype],
+        "OUT_CHANNELS_LAST": int(out_channels_last),
+        "SAMPLEWISE_CENTER": int(options.samplewise_center),
+        "SAMPLEWISE_STD": int(options.samplewise_std),
+        "FEATUREWISE_CENTER": int(has_mean),
+        "FEATUREWISE_STD": int(has_std),
+    }
+    is_staged = out_channels_last and 1 < channels <= MAX_STAGED_CHANNELS
+    return _Variant(
+        augment=_macros(finish),
+        sample_range=_macros(shape | {"HAS_FLIP": 0}) if has_range else None,
+        sample_moments=_macros(colour) if has_moments else None,
+        out_dtype=out_dtype,
+        is_staged=is_staged,
+        pixel_bytes=out_dtype.itemsize * (channels if out_channels_last else 1),
+    )
+
+
+def _macros(values: dict[str, Any]) -> kernels.Macros:
+    return tuple((name, str(value)) for name, value in values.items())
+
+
+def _out_dtype(name: str) -> Any:
+    if name != "bfloat16":
+        return np.dtype(name)
+    try:
+        import ml_dtypes
+    except ModuleNotFoundError:
+        return np.dtype(np.uint16)
+    return np.dtype(ml_dtypes.bfloat16)
+
+
+@lru_cache(maxsize=1024)
+def _geometry(num_samples: int, height: int, width: int, pixel_bytes: int) -> _Geometry:
+    """Cut a batch into bands of rows, about `BAND_PIXELS` each, fewer where the GPU would not be full."""
+    tile_cols = 8
+    while tile_cols < 32 and tile_cols * pixel_bytes < MIN_SEGMENT_BYTES:
+        tile_cols *= 2
+    groups_across = 1
+    while tile_cols * groups_across < min(width, 32):
+        groups_across *= 2
+    step_rows = MAX_BLOCK // tile_cols // groups_across
+    most_rows = BAND_PIXELS // width // step_rows * step_rows
+    wanted_bands = -(-BUSY_BLOCKS // num_samples)
+    few_rows = height // wanted_bands // step_rows * step_rows
+    rows_per_band = min(MAX_BAND_ROWS, max(step_rows, min(most_rows, few_rows)))
+    num_bands = -(-height // rows_per_band)
+    grid = (min(num_samples * num_bands, 2**31 - 1),)
+    return _Geometry(grid, MAX_BLOCK, tile_cols, groups_across, rows_per_band, num_bands)
+
+
+_constants_of: weakref.WeakKeyDictionary[Statistics, dict[Any, tuple[Array | None, Array | None]]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def _constants(statistics: Statistics, dtype: np.dtype[Any]) -> tuple[Array | None, Array | None]:
+    """Return mean and std + 1e-6 on the device, uploaded once for each device, stream and dtype."""
+    known = _constants_of.setdefault(statistics, {})
+    key = (*device.place_key(), dtype)
+    if key not in known:
+        mean, std = statistics.mean, statistics.std
+        known[key] = (
+            None if mean is None else device.to_device(mean.astype(dtype).ravel()),
+            None if std is None else device.to_device(std.astype(dtype).ravel() + dtype.type(1e-6)),
+        )
+    return known[key]

@@ -1,0 +1,242 @@
+"""Finds, pastes, compiles and launches ``kernels/*.cu``. The only module that names CuPy's ``RawModule``.
+
+CuPy's raw kernels check nothing: a Python float handed to an ``int`` parameter is read as garbage. So every kernel
+has a signature here, every launch casts to it, and a test holds the table against the text of the ``.cu`` files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from gpuseq.base.devices import keep_kernels_in_memory
+from gpuseq.base.version import PACKAGE
+
+__all__ = [
+    "COMPILE_OPTIONS",
+    "HEADERS",
+    "SIGNATURES",
+    "Kernel",
+    "Macros",
+    "cast_arguments",
+    "kernel_folder",
+    "load",
+    "pasted_source",
+]
+
+Macros: TypeAlias = tuple[tuple[str, str], ...]
+"""``(name, value)`` pairs in a fixed order: what makes one variant of a kernel, and the key of its cache."""
+
+ArgumentKind: TypeAlias = Literal["pointer", "int32", "int64", "float64"]
+
+COMPILE_OPTIONS = ("--std=c++17", "--fmad=false")
+"""Given to NVRTC for every kernel. No FMA contraction: the pixels would leave SciPy's in the last bit."""
+
+_SIZES: tuple[tuple[str, ArgumentKind], ...] = tuple(
+    (name, "int32")
+    for name in (
+        "num_samples",
+        "height",
+        "width",
+        "channels",
+        "rows_per_band",
+        "num_bands",
+        "tile_cols",
+        "groups_across",
+    )
+)
+
+SIGNATURES: dict[str, tuple[str, tuple[tuple[str, ArgumentKind], ...]]] = {
+    "augment": (
+        "augment.cu",
+        (
+            ("images", "pointer"),
+            ("table", "pointer"),
+            ("ranges", "pointer"),
+            ("moments", "pointer"),
+            ("mean_c", "pointer"),
+            ("divisor_c", "pointer"),
+            ("out", "pointer"),
+            *_SIZES,
+            ("cval", "float64"),
+            ("rescale", "float64"),
+        ),
+    ),
+    "sample_range": (
+        "reduce.cu",
+        (("images", "pointer"), ("table", "pointer"), ("ranges", "pointer"), *_SIZES, ("cval", "float64")),
+    ),
+    "sample_moments": (
+        "reduce.cu",
+        (
+            ("images", "pointer"),
+            ("table", "pointer"),
+            ("ranges", "pointer"),
+            ("moments", "pointer"),
+            *_SIZES,
+            ("cval", "float64"),
+            ("rescale", "float64"),
+        ),
+    ),
+    "resample_pass": ("resize.cu", (("passes", "pointer"), ("num_samples", "int32"))),
+}
+"""Kernel name -> (file, parameters in order)."""
+
+HEADERS: dict[str, tuple[str, ...]] = {
+    "augment.cu": ("common.cuh", "geometry.cuh", "sampling.cuh", "sample.cuh"),
+    "reduce.cu": ("common.cuh", "geometry.cuh", "sampling.cuh", "sample.cuh"),
+    "resize.cu": ("common.cuh",),
+}
+"""File -> the texts that are pasted before it, in order."""
+
+_CASTS: dict[str, Callable[[Any], Any]] = {"int32": np.int32, "int64": np.int64, "float64": np.float64}
+_NULL = np.uintp(0)
+
+
+@cache
+def kernel_folder() -> Path:
+    """Return the folder of the ``.cu`` files: the wheel's ``gpuseq/_kernels``, else the checkout's ``kernels``.
+
+    Never the other way round: beside an installed package, ``../kernels`` can be somebody else's.
+
+    Raises
+    ------
+    FileNotFoundError
+        If neither is there, which means a broken installation.
+    """
+    shipped, beside = PACKAGE / "_kernels", PACKAGE.parent / "kernels"
+    for folder in (shipped, beside):
+        if (folder / "common.cuh").is_file():
+            return folder
+    raise FileNotFoundError(f"the kernel files are missing: neither {shipped} nor {beside} holds them")
+
+
+def pasted_source(file: str, macros: Macros = ()) -> str:
+    """Return the text of `file` with its headers before it, as one translation unit.
+
+    Pasted and not included, because CuPy's compile cache does not see what an ``#include`` brings in; the ``#line``
+    directives make the compiler's messages point into the files all the same.
+
+    Parameters
+    ----------
+    file : str
+        Key of `HEADERS`.
+    macros : Macros
+        The variant, defined in the text and not by options: CuPy compiles an empty program for every set of options
+        that a process has not used yet, though the kernel itself lies in its cache.
+    """
+    return "".join(f"#define {name} {value}\n" for name, value in macros) + _texts(file)
+
+
+@cache
+def _texts(file: str) -> str:
+    names = (*HEADERS[file], file)
+    return "\n".join(f'#line 1 "{name}"\n{(kernel_folder() / name).read_text(encoding="utf-8")}' for name in names)
+
+
+def cast_arguments(name: str, arguments: Sequence[Any]) -> list[Any]:
+    """Check and cast the arguments of one launch to the kernel's signature.
+
+    Parameters
+    ----------
+    name : str
+        Kernel, a key of `SIGNATURES`.
+    arguments : sequence
+        One value per parameter. A pointer is a C-contiguous array, or None for a null pointer.
+
+    Returns
+    -------
+    list
+        Arrays as they are, null pointers as ``numpy.uintp(0)``, scalars as NumPy scalars of the declared width.
+
+    Raises
+    ------
+    TypeError
+        If there are too few or too many arguments.
+    ValueError
+        If an array is not C-contiguous.
+    """
+    _, parameters = SIGNATURES[name]
+    if len(arguments) != len(parameters):
+        raise TypeError(f"kernel {name!r} takes {len(parameters)} arguments; got {len(arguments)}")
+    cast: list[Any] = []
+    for (parameter, kind), value in zip(parameters, arguments, strict=True):
+        if kind != "pointer":
+            cast.append(_CASTS[kind](value))
+        elif value is None:
+            cast.append(_NULL)
+        elif value.flags.c_contiguous:
+            cast.append(value)
+        else:
+            raise ValueError(
+                f"argument {parameter!r} of kernel {name!r} must be C-contiguous; its strides are {value.strides}"
+            )
+    return cast
+
+
+class Kernel:
+    """One compiled variant of one kernel.
+
+    Parameters
+    ----------
+    name : str
+        Key of `SIGNATURES`.
+    macros : Macros
+        The variant. CuPy compiles it for the current device now, for another at its first launch there, and keeps the
+        binaries on disk.
+    """
+
+    def __init__(self, name: str, macros: Macros) -> None:
+        import cupy
+
+        self.name = name
+        self.macros = macros
+        code = pasted_source(SIGNATURES[name][0], macros)
+        self._function = _kept_or_not(lambda: cupy.RawModule(code=code, options=COMPILE_OPTIONS).get_function(name))
+
+    def launch(self, grid: tuple[int, ...], block: int, arguments: Sequence[Any], shared_bytes: int = 0) -> None:
+        """Enqueue the kernel on CuPy's current stream; the host does not wait.
+
+        Parameters
+        ----------
+        grid : tuple of int
+            Number of blocks, one or two dimensions.
+        block : int
+            Threads per block.
+        arguments : sequence
+            As `cast_arguments` takes them.
+        shared_bytes : int
+            Dynamic shared memory.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `cast_arguments`.
+        """
+        cast = cast_arguments(self.name, arguments)
+        _kept_or_not(lambda: self._function(grid, (block,), cast, shared_mem=shared_bytes))
+
+
+def _kept_or_not(compiling: Callable[[], Any]) -> Any:
+    """Call what compiles a kernel, once more where CuPy compiled it and then failed to keep it on disk."""
+    try:
+        return compiling()
+    except OSError as error:
+        keep_kernels_in_memory(error)
+        return compiling()
+
+
+@lru_cache(maxsize=512)
+def load(name: str, macros: Macros) -> Kernel:
+    """Return the variant of kernel `name`, made once per process.
+
+    Raises
+    ------
+    MissingDependencyError
+        If CuPy is not installed.
+    """
+    return Kernel(name, macros)

@@ -1,0 +1,221 @@
+"""The few things that the CUDA launchers ask of CuPy: memory, and uploads that the host does not wait for."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from gpuseq.base.errors import DeviceError
+from gpuseq.base.types import Array
+
+__all__ = [
+    "address",
+    "contiguous",
+    "empty",
+    "empty_on",
+    "free_bytes",
+    "place_key",
+    "to_device",
+    "upload",
+    "upload_rows",
+]
+
+MAX_SLOTS = 16
+"""Pinned buffers per device for small tables. With all in flight the host waits for the oldest: it is far ahead."""
+
+MAX_LARGE_SLOTS = 3
+"""The same for whole batches of images, of which one is filled while the others are on their way."""
+
+LARGE_BYTES = 1 << 22
+
+CHUNK_BYTES = 1 << 25
+"""Most that goes up in one copy, of what can be cut: page-locked memory is kept for good, and in powers of two."""
+
+
+class _Slot:
+    """A pinned buffer and the event after which the device has read it. Made on the current device."""
+
+    def __init__(self, num_bytes: int) -> None:
+        import cupy
+
+        self.memory = cupy.cuda.alloc_pinned_memory(num_bytes)
+        self.num_bytes = num_bytes
+        self.bytes = np.frombuffer(self.memory, np.uint8, num_bytes)
+        self.event = cupy.cuda.Event(disable_timing=True)
+
+
+class _Ring:
+    """Pinned buffers of one device, oldest first. A slot that is taken out belongs to its taker."""
+
+    def __init__(self, max_slots: int) -> None:
+        self._max_slots = max_slots
+        self._slots: deque[_Slot] = deque()
+        self._num_slots = 0
+        self._lock = threading.Lock()
+
+    def take(self, num_bytes: int) -> _Slot:
+        with self._lock:
+            if self._slots and (self._slots[0].event.done or self._num_slots >= self._max_slots):
+                slot = self._slots.popleft()
+            else:
+                slot = None
+                self._num_slots += 1
+        if slot is None:
+            return _Slot(max(num_bytes, 1 << 15))
+        slot.event.synchronize()
+        return slot if slot.num_bytes >= num_bytes else _Slot(max(num_bytes, min(num_bytes * 5 // 4, CHUNK_BYTES)))
+
+    def give(self, slot: _Slot) -> None:
+        self._slots.append(slot)
+
+
+_rings: dict[tuple[int, bool], _Ring] = {}
+
+
+def _ring(num_bytes: int) -> _Ring:
+    """Return the current device's ring of buffers of about that size."""
+    import cupy
+
+    is_large = num_bytes > LARGE_BYTES
+    key = (cupy.cuda.runtime.getDevice(), is_large)
+    # Of two threads that make the first one, one finds the other's.
+    return _rings.get(key) or _rings.setdefault(key, _Ring(MAX_LARGE_SLOTS if is_large else MAX_SLOTS))
+
+
+def empty(shape: tuple[int, ...], dtype: Any) -> Array:
+    """Return a C-contiguous array on the current device, uninitialised and aligned to 256 bytes by CuPy's pool."""
+    import cupy
+
+    return cupy.empty(shape, dtype)
+
+
+def contiguous(array: Array) -> Array:
+    """Return `array` itself if it is C-contiguous, else a copy on the current stream."""
+    if array.flags.c_contiguous:
+        return array
+    import cupy
+
+    return cupy.ascontiguousarray(array)
+
+
+def address(array: Array) -> int:
+    """Return where the first element of `array` lies in device memory."""
+    return int(array.data.ptr)
+
+
+def to_device(array: Any) -> Array:
+    """Return a small array on the current device: for what is uploaded once and kept."""
+    import cupy
+
+    return cupy.asarray(array)
+
+
+def place_key() -> tuple[int, int]:
+    """Return the current device and stream: what may be kept and read again without a thought for order."""
+    import cupy
+
+    return cupy.cuda.runtime.getDevice(), cupy.cuda.get_current_stream().ptr
+
+
+def upload(shape: tuple[int, ...], dtype: Any, fill: Callable[[np.ndarray], None]) -> Array:
+    """Let `fill` write a pinned buffer, and copy it to the current device in one asynchronous copy.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Shape of the array.
+    dtype : dtype
+        Dtype of the array.
+    fill : callable
+        Gets the NumPy view of the buffer, uninitialised, and writes all of it.
+
+    Returns
+    -------
+    array
+        On the current device, valid in the order of the current stream. The host does not wait.
+    """
+    import cupy
+
+    array = cupy.empty(shape, dtype)
+    _send(array, 0, shape, fill)
+    return array
+
+
+def _send(array: Array, offset: int, shape: tuple[int, ...], fill: Callable[[np.ndarray], None]) -> None:
+    """Let `fill` write what lies `offset` bytes into an array of the current device, and put its copy on the stream."""
+    import cupy
+
+    runtime = cupy.cuda.runtime
+    num_bytes = math.prod(shape) * array.dtype.itemsize
+    if not num_bytes:
+        return
+    ring = _ring(num_bytes)
+    slot = ring.take(num_bytes)
+    try:
+        fill(slot.bytes[:num_bytes].view(array.dtype).reshape(shape))
+        stream = cupy.cuda.get_current_stream()
+        target = array.data.ptr + offset
+        runtime.memcpyAsync(target, slot.memory.ptr, num_bytes, runtime.memcpyHostToDevice, stream.ptr)
+        slot.event.record(stream)
+    finally:
+        ring.give(slot)
+
+
+def free_bytes(device: str) -> int:
+    """Return the bytes that could be allocated on a device now: free on the card, or kept free by CuPy's pool.
+
+    Parameters
+    ----------
+    device : str
+        ``"cuda:N"``.
+    """
+    import cupy
+
+    with cupy.cuda.Device(int(device.partition(":")[2])):
+        return int(cupy.cuda.runtime.memGetInfo()[0] + cupy.get_default_memory_pool().free_bytes())
+
+
+def upload_rows(images: np.ndarray, device: str, rows: np.ndarray | None) -> Array:
+    """Gather rows into pinned memory and copy them to a device; the contract is `gpuseq.ops.dispatch.upload`'s.
+
+    What is large goes in chunks: one is gathered while another is copied, and little memory is page-locked.
+    """
+    import cupy
+
+    num_rows = len(images) if rows is None else len(rows)
+    shape = (num_rows, *images.shape[1:])
+    array = empty_on(shape, images.dtype.name, device)
+    row_bytes = math.prod(shape[1:]) * images.itemsize
+    step = max(1, CHUNK_BYTES // max(1, row_bytes))
+    with cupy.cuda.Device(int(device.partition(":")[2])):
+        for start in range(0, num_rows, step):
+            stop = min(start + step, num_rows)
+
+            def fill(buffer: np.ndarray, start: int = start, stop: int = stop) -> None:
+                if rows is None:
+                    buffer[...] = images[start:stop]
+                else:
+                    np.take(images, rows[start:stop], axis=0, out=buffer, mode="clip")
+
+            _send(array, start * row_bytes, (stop - start, *shape[1:]), fill)
+    return array
+
+
+def empty_on(shape: tuple[int, ...], dtype: str, device: str) -> Array:
+    """Allocate on a device; the contract is `gpuseq.ops.dispatch.empty`'s."""
+    import cupy
+
+    with cupy.cuda.Device(int(device.partition(":")[2])):
+        try:
+            return cupy.empty(shape, dtype)
+        except cupy.cuda.memory.OutOfMemoryError:
+            wanted = math.prod(shape) * np.dtype(dtype).itemsize
+            raise DeviceError(
+                f"{device} has no room for {wanted / 1e9:.2f} GB: {free_bytes(device) / 1e9:.2f} GB are free. "
+                "Pass a smaller memory_limit or batch_size"
+            ) from None

@@ -1,0 +1,308 @@
+"""The seam between what is asked for and who computes it: each op is documented here and runs on NumPy or CUDA.
+
+The engine follows from the arrays: NumPy arrays run on the host, CuPy arrays on their device, on the current stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import ModuleType
+
+import numpy as np
+
+from gpuseq.base.devices import is_cupy, on_device, place
+from gpuseq.base.machine import available_memory
+from gpuseq.base.types import Array
+from gpuseq.ops.cuda.resident import DeviceResident, Resident
+
+from .numpy import augment as ops_numpy
+from .options import AugmentOptions, Statistics
+
+__all__ = [
+    "Resident",
+    "augment",
+    "empty",
+    "free_memory",
+    "resident",
+    "resize",
+    "standardize",
+    "upload",
+    "warp_spline",
+    "whiten",
+]
+
+
+def _rows(indices: np.ndarray, num_rows: int) -> np.ndarray:
+    """Return row numbers as from 0, or refuse them as NumPy does: a device reads whatever lies there."""
+    indices = np.asarray(indices, np.int64)
+    # One look for both ends: as unsigned numbers the negative ones are the largest.
+    if not indices.size or int(np.maximum.reduce(indices.view(np.uint64))) < num_rows:
+        return indices
+    for index in (int(indices.min()), int(indices.max())):
+        if not -num_rows <= index < num_rows:
+            raise IndexError(f"index {index} is out of bounds for axis 0 with size {num_rows}")
+    return np.where(indices < 0, indices + num_rows, indices)
+
+
+def _engine(array: Array) -> ModuleType:
+    if is_cupy(array):
+        from .cuda import augment as ops_cuda
+
+        return ops_cuda
+    return ops_numpy
+
+
+def augment(
+    images: Array,
+    params: np.ndarray,
+    options: AugmentOptions,
+    *,
+    indices: np.ndarray | None = None,
+    statistics: Statistics | None = None,
+    out: Array | None = None,
+) -> Array:
+    """Gather, warp, recolour, standardise, lay out and cast a batch; on a GPU in one launch where nothing is reduced.
+
+    Parameters
+    ----------
+    images : array
+        Shape ``(M, H, W, C)`` or ``(M, C, H, W)`` as `options.source_format` says; uint8, uint16, float32 or float64;
+        where it lives decides the engine. Not written to.
+    params : numpy.ndarray
+        Shape ``(N,)``, dtype `~gpuseq.base.types.PARAMS_DTYPE`, on the host.
+    options : AugmentOptions
+        What is done to every sample.
+    indices : numpy.ndarray or None
+        Shape ``(N,)``, int64, on the host: the row of `images` for each sample; negative ones count from the end. None:
+        row i for sample i.
+    statistics : Statistics or None
+        Per-channel mean and std where `options` asks for featurewise steps.
+    out : array or None
+        Written to where given: shape and dtype of the result, C-contiguous, where `images` lives.
+
+    Returns
+    -------
+    array
+        Shape ``(N, H, W, C)`` or ``(N, C, H, W)`` as `options.data_format` says, dtype `options.dtype`, where `images`
+        lives.
+
+    Raises
+    ------
+    IndexError
+        If there is no such row.
+    ValueError
+        On a GPU, if one image holds 2**31 values or more.
+
+    References
+    ----------
+    ``ImageDataGenerator.apply_transform`` and ``standardize`` of Keras 3.15; ``scipy.ndimage.affine_transform`` of
+    SciPy 1.16 and later for the warp.
+    """
+    if indices is not None:
+        indices = _rows(indices, len(images))
+    elif len(params) > len(images):
+        raise IndexError(f"parameters of {len(params)} samples, and {len(images)} images")
+    with on_device(images):
+        return _engine(images).augment(images, params, options, indices=indices, statistics=statistics, out=out)
+
+
+def standardize(
+    batch: Array, options: AugmentOptions, statistics: Statistics | None = None, *, out: Array | None = None
+) -> Array:
+    """Do the part of `augment` from the preprocessing mode on, for a batch that already exists.
+
+    Parameters
+    ----------
+    batch : array
+        Shape ``(N, H, W, C)`` or ``(N, C, H, W)`` as `options.source_format` says. Not written to.
+    options : AugmentOptions
+        Its colour and geometry fields are ignored.
+    statistics : Statistics or None
+        Per-channel mean and std where `options` asks for featurewise steps.
+    out : array or None
+        As in `augment`.
+
+    Returns
+    -------
+    array
+        As in `augment`.
+    """
+    with on_device(batch):
+        return _engine(batch).standardize(batch, options, statistics, out=out)
+
+
+def whiten(batch: Array, matrix: Array) -> Array:
+    """Apply the ZCA matrix to a batch by one matrix product.
+
+    Parameters
+    ----------
+    batch : array
+        Shape ``(N, ...)``, floating; each sample is flattened in C order.
+    matrix : array
+        Shape ``(D, D)`` with D the size of one sample.
+
+    Returns
+    -------
+    array
+        Shape and dtype of `batch`, new.
+    """
+    with on_device(batch):
+        return _engine(batch).whiten(batch, matrix)
+
+
+def warp_spline(images: Array, params: np.ndarray, options: AugmentOptions, order: int) -> Array:
+    """Warp by splines of order 2 to 5: the rare, slow path, one SciPy (or cupyx) call per plane.
+
+    Parameters
+    ----------
+    images : array
+        Shape ``(N, H, W, C)`` or ``(N, C, H, W)`` as `options.source_format` says.
+    params : numpy.ndarray
+        Shape ``(N,)``, dtype `~gpuseq.base.types.PARAMS_DTYPE`. Only the affine fields are used.
+    options : AugmentOptions
+        Fill mode, `cval`, conventions and dtype are used.
+    order : int
+        Spline order, 2 to 5.
+
+    Returns
+    -------
+    array
+        Same shape and axis order as `images`, in the compute dtype.
+
+    Raises
+    ------
+    MissingDependencyError
+        On the host, if SciPy is not installed.
+
+    References
+    ----------
+    ``scipy.ndimage.affine_transform``, ``cupyx.scipy.ndimage.affine_transform``.
+    """
+    with on_device(images):
+        return _engine(images).warp_spline(images, params, options, order)
+
+
+def resize(
+    images: Sequence[Array],
+    target_size: tuple[int, int],
+    interpolation: str,
+    *,
+    boxes: np.ndarray | None = None,
+    out: Array | None = None,
+) -> Array:
+    """Resize a ragged list of 8-bit images into one batch, equal to Pillow to the bit.
+
+    Parameters
+    ----------
+    images : sequence of array
+        Each ``(h, w, C)`` uint8, all on the same side, C the same for all. Not written to.
+    target_size : (int, int)
+        Rows and columns of the result.
+    interpolation : {"nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"}
+        Pillow's filter.
+    boxes : numpy.ndarray or None
+        Shape ``(N, 4)``, float32: left, upper, right, lower of the part to resize. None: the whole image.
+    out : array or None
+        Written to where given: ``(N, H, W, C)`` uint8.
+
+    Returns
+    -------
+    array
+        Shape ``(N, H, W, C)``, uint8, where the images live.
+
+    Raises
+    ------
+    ValueError
+        On a GPU, if one image has 2**31 pixels or more after one of the two passes.
+
+    References
+    ----------
+    ``PIL.Image.Image.resize``.
+    """
+    with on_device(images[0]):
+        return _engine(images[0]).resize(images, target_size, interpolation, boxes=boxes, out=out)
+
+
+def empty(shape: tuple[int, ...], dtype: str, device: str) -> Array:
+    """Return an uninitialised C-contiguous array on a device.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Its shape.
+    dtype : str
+        Its dtype.
+    device : str
+        ``"cpu"`` or ``"cuda:N"``.
+
+    Raises
+    ------
+    DeviceError
+        If the device has not that much memory left.
+    """
+    if device == "cpu":
+        return np.empty(shape, dtype)
+    from .cuda import memory as gpu
+
+    return gpu.empty_on(shape, dtype, device)
+
+
+def upload(images: np.ndarray, device: str, rows: np.ndarray | None = None) -> Array:
+    """Bring host images, or some rows of them, to a device: on a GPU in asynchronous copies from pinned memory.
+
+    Parameters
+    ----------
+    images : array
+        Shape ``(M, ...)``. A device array is returned as `~gpuseq.base.devices.place` does.
+    device : str
+        ``"cpu"`` or ``"cuda:N"``.
+    rows : numpy.ndarray or None
+        Shape ``(N,)``, int64; negative ones count from the end. None: all rows.
+
+    Returns
+    -------
+    array
+        Shape ``(N, ...)`` on `device`, valid in the order of the device's current stream.
+
+    Raises
+    ------
+    IndexError
+        If there is no such row.
+    DeviceError
+        If the device has not that much memory left.
+    """
+    if rows is not None:
+        rows = _rows(rows, len(images))
+    if is_cupy(images) or device == "cpu":
+        images = place(images, device)
+        with on_device(device):
+            return images if rows is None else images[rows]
+    from .cuda import memory as gpu
+
+    return gpu.upload_rows(images, device, rows)
+
+
+def resident(array: Array) -> Resident:
+    """Return an array as one that stays where it is and is used on any stream.
+
+    Parameters
+    ----------
+    array : array
+        NumPy, or CuPy as the current stream of its device has written it.
+    """
+    return DeviceResident(array) if is_cupy(array) else Resident(array)
+
+
+def free_memory(device: str) -> int:
+    """Return the bytes that could be allocated on a device now.
+
+    Parameters
+    ----------
+    device : str
+        ``"cpu"`` or ``"cuda:N"``.
+    """
+    if device == "cpu":
+        return available_memory()
+    from .cuda import memory as gpu
+
+    return gpu.free_bytes(device)

@@ -1,0 +1,205 @@
+"""The ops on NumPy: reference, fallback without a GPU, and oracle of the kernels.
+
+Samples are worked on in groups of about `GROUP_PIXELS` pixels, planar (N, C, H, W), one group per thread at a time;
+larger ones are warped in bands of rows of that size. NumPy releases the GIL in every step, and taking it back costs a
+thread that shares it more than a cache miss does: several threads take larger steps than one, which stays within its
+second-level cache.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gpuseq.base.machine import cpu_count
+from gpuseq.base.threads import for_each
+from gpuseq.base.types import aligned_empty
+from gpuseq.ops.affine import inverse_maps, is_identity
+from gpuseq.ops.options import AugmentOptions, Statistics
+
+from .affine import scratch, warp, warp_spline
+from .resize import resize
+
+__all__ = ["GROUP_PIXELS", "SOLO_GROUP_PIXELS", "augment", "resize", "standardize", "warp_spline", "whiten"]
+
+GROUP_PIXELS = 1 << 16
+"""With several threads."""
+
+SOLO_GROUP_PIXELS = 1 << 14
+"""With one."""
+
+IMAGENET_BGR_MEAN = (103.939, 116.779, 123.68)
+IMAGENET_RGB_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_RGB_STD = (0.229, 0.224, 0.225)
+
+
+def augment(
+    images: np.ndarray,
+    params: np.ndarray,
+    options: AugmentOptions,
+    *,
+    indices: np.ndarray | None = None,
+    statistics: Statistics | None = None,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """NumPy twin of `gpuseq.ops.dispatch.augment`; the contract is written there."""
+    planar_view = (0, 3, 1, 2) if options.source_format == "channels_last" else (0, 1, 2, 3)
+    num_channels, height, width = (images.shape[axis] for axis in planar_view[1:])
+    num_samples = len(params)
+    rows = np.arange(num_samples) if indices is None else indices
+    last = options.data_format == "channels_last"
+    if out is None:
+        shape = (num_samples, height, width, num_channels) if last else (num_samples, num_channels, height, width)
+        out = aligned_empty(shape, options.dtype)
+    out_nchw = out.transpose(0, 3, 1, 2) if last else out
+    maps = inverse_maps(params, height, width, options.conventions) if options.has_affine else None
+    identity = None if maps is None else is_identity(params)
+    num_threads = cpu_count()
+    group_pixels = GROUP_PIXELS if num_threads > 1 else SOLO_GROUP_PIXELS
+    group = max(1, group_pixels // max(1, height * width))
+
+    def work_on(number: int) -> None:
+        part = slice(number * group, min((number + 1) * group, num_samples))
+        source_nchw = images[rows[part]].transpose(planar_view)
+        if source_nchw.dtype == np.float64 and options.compute_dtype == np.float32:
+            source_nchw = source_nchw.astype(np.float32)
+        work_nchw = scratch("work", source_nchw.shape, options.compute_dtype)
+        at_rest = None if identity is None else identity[part]
+        if at_rest is None or at_rest.any():
+            _copy_flipped(source_nchw, work_nchw, params[part], at_rest, options)
+        if maps is not None and at_rest is not None and not at_rest.all():
+            moving = np.flatnonzero(~at_rest)
+            warp(source_nchw, work_nchw, moving, maps[part], params[part], options, group_pixels)
+        _recolour(work_nchw, params[part], options)
+        _standardize(work_nchw, options, statistics, out_nchw[part])
+
+    for_each(work_on, -(-num_samples // group), num_threads)
+    return out
+
+
+def standardize(
+    batch: np.ndarray, options: AugmentOptions, statistics: Statistics | None = None, *, out: np.ndarray | None = None
+) -> np.ndarray:
+    """NumPy twin of `gpuseq.ops.dispatch.standardize`; the contract is written there."""
+    axes = (0, 3, 1, 2) if options.source_format == "channels_last" else (0, 1, 2, 3)
+    last = options.data_format == "channels_last"
+    source_nchw = batch.transpose(axes)
+    if out is None:
+        n, c, h, w = source_nchw.shape
+        out = aligned_empty((n, h, w, c) if last else (n, c, h, w), options.dtype)
+    out_nchw = out.transpose(0, 3, 1, 2) if last else out
+    work_nchw = source_nchw.astype(options.compute_dtype)
+    _standardize(work_nchw, options, statistics, out_nchw)
+    return out
+
+
+def whiten(batch: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """NumPy twin of `gpuseq.ops.dispatch.whiten`; the contract is written there."""
+    whitened: np.ndarray = (batch.reshape(len(batch), -1) @ matrix).reshape(batch.shape)
+    return whitened.astype(batch.dtype, copy=False)
+
+
+def _copy_flipped(
+    source_nchw: np.ndarray,
+    work_nchw: np.ndarray,
+    params: np.ndarray,
+    chosen: np.ndarray | None,
+    options: AugmentOptions,
+) -> None:
+    """Copy the samples that need no resampling, mirrored as their rows ask."""
+    if not options.has_flip and chosen is None:
+        work_nchw[...] = source_nchw
+        return
+    for sample in range(len(params)) if chosen is None else np.flatnonzero(chosen):
+        rows = slice(None, None, -1 if params["flip_vertical"][sample] else 1)
+        cols = slice(None, None, -1 if params["flip_horizontal"][sample] else 1)
+        work_nchw[sample] = source_nchw[sample, :, rows, cols]
+
+
+def _recolour(work_nchw: np.ndarray, params: np.ndarray, options: AugmentOptions) -> None:
+    """Channel shift and brightness, in place. Flips before or after make no difference to either."""
+    shifts, factors = params["channel_shift_intensity"], params["brightness"]
+    shifted = options.has_channel_shift and not np.isnan(shifts).all()
+    brightened = options.has_brightness and not np.isnan(factors).all()
+    if not shifted and not brightened:
+        return
+    for sample, image_chw in enumerate(work_nchw):
+        if shifted and not np.isnan(shifts[sample]):
+            low, high = image_chw.min(), image_chw.max()
+            image_chw += float(shifts[sample])
+            np.clip(image_chw, low, high, out=image_chw)
+        if brightened and not np.isnan(factors[sample]):
+            _brighten(image_chw, float(factors[sample]))
+
+
+def _brighten(image_chw: np.ndarray, factor: float) -> None:
+    """Scale an image's colours by `factor` as Keras does through Pillow's 8-bit blend with black; alpha stays.
+
+    References
+    ----------
+    ``apply_brightness_shift`` of Keras 3.15 with ``scale=False``; Pillow's ``ImageEnhance.Brightness``.
+    """
+    low, high = image_chw.min(), image_chw.max()
+    stretch = low < 0 or high > 255
+    levels = image_chw.astype(np.float32)
+    if stretch:
+        levels -= levels.min()
+        top = levels.max()
+        if top != 0:
+            levels /= top
+        levels *= 255
+    table = np.clip(np.float32(factor) * np.arange(256, dtype=np.float32), 0, 255).astype(np.uint8)
+    colours = slice(0, 3) if len(image_chw) == 4 else slice(None)
+    levels_u8 = levels.astype(np.uint8)
+    levels_u8[colours] = table.take(levels_u8[colours])
+    image_chw[...] = levels_u8
+    if stretch:
+        image_chw /= 255
+        image_chw *= high - low
+        image_chw += low
+
+
+def _standardize(
+    work_nchw: np.ndarray, options: AugmentOptions, statistics: Statistics | None, out_nchw: np.ndarray
+) -> None:
+    """Take the steps from the preprocessing mode on, in Keras' order, and store. `work_nchw` is spent."""
+    if options.preprocessing is not None:
+        _preprocess(work_nchw, options.preprocessing)
+    plain = not (
+        options.samplewise_center or options.samplewise_std or options.featurewise_center or options.featurewise_std
+    )
+    if plain and out_nchw.dtype == work_nchw.dtype:
+        if options.rescale == 1.0:
+            np.copyto(out_nchw, work_nchw)
+        else:
+            np.multiply(work_nchw, work_nchw.dtype.type(options.rescale), out=out_nchw)
+        return
+    if options.rescale != 1.0:
+        work_nchw *= work_nchw.dtype.type(options.rescale)
+    per_sample = (1, 2, 3)
+    if options.samplewise_center:
+        work_nchw -= work_nchw.mean(axis=per_sample, keepdims=True, dtype=np.float64).astype(work_nchw.dtype)
+    if options.samplewise_std:
+        deviation = work_nchw.std(axis=per_sample, keepdims=True, dtype=np.float64).astype(work_nchw.dtype)
+        work_nchw /= deviation + work_nchw.dtype.type(1e-6)
+    if statistics is not None and options.featurewise_center and statistics.mean is not None:
+        work_nchw -= statistics.mean.astype(work_nchw.dtype)[:, None, None]
+    if statistics is not None and options.featurewise_std and statistics.std is not None:
+        work_nchw /= (statistics.std.astype(work_nchw.dtype) + work_nchw.dtype.type(1e-6))[:, None, None]
+    if out_nchw.dtype == np.uint8:
+        np.clip(work_nchw, 0, 255, out=work_nchw)
+    np.copyto(out_nchw, work_nchw, casting="unsafe")
+
+
+def _preprocess(work_nchw: np.ndarray, mode: str) -> None:
+    """Keras' ``imagenet_utils.preprocess_input`` for the three modes, in place."""
+    dtype = work_nchw.dtype
+    if mode == "tf":
+        work_nchw /= dtype.type(127.5)
+        work_nchw -= dtype.type(1)
+    elif mode == "torch":
+        work_nchw /= dtype.type(255)
+        work_nchw -= np.array(IMAGENET_RGB_MEAN, dtype)[:, None, None]
+        work_nchw /= np.array(IMAGENET_RGB_STD, dtype)[:, None, None]
+    else:
+        work_nchw[:, [0, 2]] = work_nchw[:, [2, 0]]
+        work_nchw -= np.array(IMAGENET_BGR_MEAN, dtype)[:, None, None]

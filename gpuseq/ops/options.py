@@ -1,0 +1,81 @@
+"""What one call of `~gpuseq.ops.dispatch.augment` is asked to do, apart from the drawn parameters: frozen values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from gpuseq.base.types import DataFormat, FillMode
+
+__all__ = ["AugmentOptions", "Statistics"]
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """What `fit` found: per-channel mean and standard deviation, and the ZCA matrix.
+
+    Attributes
+    ----------
+    mean, std : array or None
+        Shape ``(C,)``, float32 or float64; `std` without Keras' 1e-6, which the ops add.
+    whitening : array or None
+        Shape ``(H*W*C, H*W*C)``; applied to images flattened in the generator's data format.
+    """
+
+    mean: np.ndarray | None = None
+    std: np.ndarray | None = None
+    whitening: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class AugmentOptions:
+    """What one fused augment launch does to every sample, apart from the drawn parameters.
+
+    The order is Keras': affine, channel shift, flips, brightness, `preprocessing` mode, rescale,
+    samplewise centre and std, featurewise centre and std.
+
+    Attributes
+    ----------
+    source_format, data_format : {"channels_last", "channels_first"}
+        Axis order of the images handed in, and of the batch handed out.
+    dtype : str
+        Name of the output dtype. ``float64`` computes in double, everything else in float32.
+    order : {0, 1}
+        Spline order of the affine map; 2 to 5 never reach this value.
+    conventions : {"keras", "corrected"}
+        Which axis Keras' ``tx`` moves and where non-square images turn.
+    has_affine, has_flip, has_channel_shift, has_brightness : bool
+        False promises that no row asks for it, so a kernel may leave the code out.
+    round_affine : bool
+        Round (half up) and saturate to uint8 after the affine map: Keras with ``dtype="uint8"`` arrays.
+    preprocessing : {None, "tf", "caffe", "torch"}
+        Keras' ``imagenet_utils`` modes, fused.
+    rescale : float
+        Multiplier, 1.0 for none.
+    """
+
+    source_format: DataFormat = "channels_last"
+    data_format: DataFormat = "channels_last"
+    dtype: str = "float32"
+    fill_mode: FillMode = "nearest"
+    cval: float = 0.0
+    order: int = 1
+    conventions: Literal["keras", "corrected"] = "keras"
+    has_affine: bool = True
+    has_flip: bool = True
+    has_channel_shift: bool = True
+    has_brightness: bool = True
+    round_affine: bool = False
+    preprocessing: Literal["tf", "caffe", "torch"] | None = None
+    rescale: float = 1.0
+    samplewise_center: bool = False
+    samplewise_std: bool = False
+    featurewise_center: bool = False
+    featurewise_std: bool = False
+
+    @property
+    def compute_dtype(self) -> np.dtype[np.floating]:
+        """The dtype the arithmetic runs in: float64 for float64 output, else float32."""
+        return np.dtype(np.float64 if self.dtype == "float64" else np.float32)

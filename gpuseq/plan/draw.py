@@ -1,0 +1,294 @@
+"""Random parameters of a batch as one structured array. Pure NumPy, no Python per sample for float ranges.
+
+Two sources of numbers: `draw_params` reads Keras' own stream (equal numbers, to the last bit); `draw_keyed` makes the
+numbers of a sample a function of (seed, epoch, sample id) alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from gpuseq.base.types import PARAM_FIELDS, PARAMS_DTYPE, identity_params
+
+from .ranges import ShiftRange, TransformRanges
+
+__all__ = ["Stream", "dicts_to_params", "draw_keyed", "draw_params", "params_to_dicts", "philox_uniform"]
+
+
+class Stream(Protocol):
+    """What is asked of a source of numbers: ``numpy.random.RandomState`` and the module ``numpy.random`` have it."""
+
+    def random_sample(self, size: int) -> np.ndarray:  # noqa: D102
+        ...
+
+    def choice(self, a: object) -> float:  # noqa: D102
+        ...
+
+
+def draw_params(stream: Stream, ranges: TransformRanges, num_samples: int, height: int, width: int) -> np.ndarray:
+    """Draw the parameters of `num_samples` images from Keras' stream, in Keras' order.
+
+    Where all ranges are floats every sample takes the same number k of doubles, so the whole batch is one call for
+    ``num_samples * k``. Integer and list shift ranges go through ``choice`` twice and keep Keras' loop.
+
+    Parameters
+    ----------
+    stream : Stream
+        A ``numpy.random.RandomState``, or ``numpy.random`` itself for the global stream.
+    ranges : TransformRanges
+        What may be drawn.
+    num_samples : int
+        Number of rows.
+    height, width : int
+        Size of the images in pixels, for fractional shifts.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape ``(num_samples,)``, dtype `~gpuseq.base.types.PARAMS_DTYPE`.
+
+    References
+    ----------
+    ``ImageDataGenerator.get_random_transform`` of Keras 3.15.
+    """
+    shifts = (ranges.height_shift, ranges.width_shift)
+    if any(shift is not None and shift.choices is not None for shift in shifts):
+        params = np.empty(num_samples, PARAMS_DTYPE)
+        rest = replace(ranges, rotation=0.0, height_shift=None, width_shift=None)
+        for row in range(num_samples):
+            params[row] = _draw_one(stream, ranges, rest, height, width)[0]
+        return params
+    num_doubles = _num_doubles(ranges)
+    return _from_uniform(
+        stream.random_sample(num_samples * num_doubles).reshape(num_samples, num_doubles), ranges, height, width
+    )
+
+
+def draw_keyed(
+    ranges: TransformRanges, sample_ids: np.ndarray, height: int, width: int, *, seed: int, epoch: int
+) -> np.ndarray:
+    """Draw parameters that depend on (seed, epoch, sample id) only.
+
+    Batch size, order, worker, shard and resume point cannot change a picture, because none of them enters.
+
+    Parameters
+    ----------
+    ranges : TransformRanges
+        What may be drawn.
+    sample_ids : numpy.ndarray
+        Shape ``(N,)``, int64: the samples' rows in the data set.
+    height, width : int
+        Size of the images in pixels.
+    seed, epoch : int
+        The composite key, each below 2**64.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape ``(N,)``, dtype `~gpuseq.base.types.PARAMS_DTYPE`.
+    """
+    extra = sum(shift is not None and shift.choices is not None for shift in (ranges.height_shift, ranges.width_shift))
+    uniform = philox_uniform(sample_ids, _num_doubles(ranges) + extra, seed=seed, epoch=epoch)
+    return _from_uniform(uniform, ranges, height, width)
+
+
+def _num_doubles(ranges: TransformRanges) -> int:
+    drawn = (
+        ranges.rotation,
+        ranges.height_shift,
+        ranges.width_shift,
+        ranges.shear,
+        ranges.channel_shift,
+        ranges.brightness,
+    )
+    return sum(bool(item) for item in drawn) + 2 * ranges.draws_zoom + 2
+
+
+def _from_uniform(uniform: np.ndarray, ranges: TransformRanges, height: int, width: int) -> np.ndarray:
+    """Turn ``(N, k)`` doubles in [0, 1) into parameters; a shift with choices takes two columns, for its two draws."""
+    params = identity_params(len(uniform))
+    columns = iter(uniform.T)
+
+    def between(low: float, high: float) -> np.ndarray:
+        drawn: np.ndarray = low + (high - low) * next(columns)
+        return drawn
+
+    def shift(drawn: ShiftRange, side: int) -> np.ndarray:
+        if drawn.choices is None:
+            value = between(-drawn.limit, drawn.limit)
+        else:
+            table = np.arange(drawn.choices) if isinstance(drawn.choices, int) else np.asarray(drawn.choices)
+            value = table[(next(columns) * len(table)).astype(np.intp)] * np.where(next(columns) < 0.5, -1, 1)
+        return value * side if drawn.fractional else value
+
+    if ranges.rotation:
+        params["theta"] = between(-ranges.rotation, ranges.rotation)
+    if ranges.height_shift:
+        params["tx"] = shift(ranges.height_shift, height)
+    if ranges.width_shift:
+        params["ty"] = shift(ranges.width_shift, width)
+    if ranges.shear:
+        params["shear"] = between(-ranges.shear, ranges.shear)
+    if ranges.draws_zoom:
+        params["zx"] = between(*ranges.zoom)
+        params["zy"] = between(*ranges.zoom)
+    params["flip_horizontal"] = (next(columns) < 0.5) * ranges.horizontal_flip
+    params["flip_vertical"] = (next(columns) < 0.5) * ranges.vertical_flip
+    if ranges.channel_shift:
+        params["channel_shift_intensity"] = between(-ranges.channel_shift, ranges.channel_shift)
+    if ranges.brightness:
+        params["brightness"] = between(*ranges.brightness)
+    return params
+
+
+def _draw_one(stream: Stream, ranges: TransformRanges, rest: TransformRanges, height: int, width: int) -> np.ndarray:
+    """Draw one sample call by call: Keras' loop, for shift ranges that go through ``choice``.
+
+    `rest` is `ranges` without what comes before the shear, whose draws are uniform again.
+    """
+
+    def between(low: float, high: float) -> float:
+        return low + (high - low) * float(stream.random_sample(1)[0])
+
+    def shift(drawn: ShiftRange, side: int) -> float:
+        if drawn.choices is None:
+            value = between(-drawn.limit, drawn.limit)
+        else:
+            value = stream.choice(drawn.choices)
+            value *= stream.choice((-1, 1))
+        return value * side if drawn.fractional else value
+
+    theta = between(-ranges.rotation, ranges.rotation) if ranges.rotation else 0.0
+    tx = shift(ranges.height_shift, height) if ranges.height_shift else 0.0
+    ty = shift(ranges.width_shift, width) if ranges.width_shift else 0.0
+    params = _from_uniform(stream.random_sample(_num_doubles(rest)).reshape(1, -1), rest, height, width)
+    params["theta"], params["tx"], params["ty"] = theta, tx, ty
+    return params
+
+
+# One entry for each of the two halves of a Philox block, to be broadcast over (2, N, blocks).
+_PHILOX_MULTIPLIERS = np.array([0xD2E7470EE14C6C93, 0xCA5A826395121157], np.uint64)[:, None, None]
+_PHILOX_WEYL = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)
+_LOW_32 = np.uint64(0xFFFFFFFF)
+_32 = np.uint64(32)
+
+
+def philox_uniform(sample_ids: np.ndarray, num_doubles: int, *, seed: int, epoch: int) -> np.ndarray:
+    """Doubles in [0, 1) for each sample, from Philox4x64-10 with key (seed, epoch) and the sample id as counter.
+
+    Equal to ``Generator(Philox(key=(seed, epoch)))`` advanced to the sample's row of ``ceil(num_doubles / 4)`` blocks,
+    for all samples in one vectorised pass.
+
+    Parameters
+    ----------
+    sample_ids : numpy.ndarray
+        Shape ``(N,)``, non-negative integers.
+    num_doubles : int
+        Numbers per sample.
+    seed, epoch : int
+        The two words of the key.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape ``(N, num_doubles)``, float64.
+
+    References
+    ----------
+    Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011. ``numpy.random.Philox``.
+    """
+    num_blocks = -(-num_doubles // 4)
+    # NumPy's bit generator increments its counter before it produces a block: the first block has counter 1.
+    counters = sample_ids.astype(np.uint64)[:, None] * np.uint64(num_blocks) + np.arange(
+        1, num_blocks + 1, dtype=np.uint64
+    )
+    even = np.stack([counters, np.zeros_like(counters)])  # words 0 and 2
+    odd = np.zeros_like(even)  # words 1 and 3
+    key = [seed, epoch]
+    for _ in range(10):
+        high, low = _multiply_wide(_PHILOX_MULTIPLIERS, even)
+        even = high[::-1] ^ odd
+        even ^= np.array(key, np.uint64)[:, None, None]
+        odd = low[::-1]
+        key = [(word + step) & 0xFFFFFFFFFFFFFFFF for word, step in zip(key, _PHILOX_WEYL, strict=True)]
+    words: np.ndarray = np.stack([even[0], odd[0], even[1], odd[1]], axis=-1).reshape(len(sample_ids), -1)
+    uniform: np.ndarray = np.right_shift(words[:, :num_doubles], np.uint64(11)) * 2.0**-53
+    return uniform
+
+
+def _multiply_wide(factor: np.ndarray, words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the high and low 64 bits of the 128-bit products, by halves (NumPy has no wider integer)."""
+    factor_high, factor_low = factor >> _32, factor & _LOW_32
+    words_high, words_low = words >> _32, words & _LOW_32
+    middle = factor_low * words_low
+    middle >>= _32
+    words_low *= factor_high
+    middle += words_low
+    high = factor_high * words_high
+    words_high *= factor_low
+    words_high += middle & _LOW_32
+    words_high >>= _32
+    middle >>= _32
+    high += middle
+    high += words_high
+    return high, factor * words
+
+
+def params_to_dicts(params: np.ndarray) -> list[dict[str, float | None]]:
+    """Return the rows as the dictionaries that Keras' ``get_random_transform`` gives.
+
+    Parameters
+    ----------
+    params : numpy.ndarray
+        Shape ``(N,)``, dtype `~gpuseq.base.types.PARAMS_DTYPE`.
+
+    Returns
+    -------
+    list of dict
+        One per sample; None where nothing is applied, flips as bool.
+    """
+    rows = []
+    for values in params.tolist():
+        row: dict[str, float | None] = dict(zip(PARAMS_DTYPE.names or (), values, strict=True))
+        for name in ("channel_shift_intensity", "brightness"):
+            if np.isnan(row[name]):  # type: ignore[arg-type]
+                row[name] = None
+        for name in ("flip_horizontal", "flip_vertical"):
+            row[name] = bool(row[name])
+        rows.append(row)
+    return rows
+
+
+def dicts_to_params(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """Return a user's dictionaries, such as an own ``get_random_transform`` gives, as rows; what is missing is at rest.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        One per sample; keys are `~gpuseq.base.types.PARAM_FIELDS`, None stands for "not applied".
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape ``(len(rows),)``, dtype `~gpuseq.base.types.PARAMS_DTYPE`.
+
+    Raises
+    ------
+    ValueError
+        If a key is not one of the fields.
+    """
+    params = identity_params(len(rows))
+    for number, row in enumerate(rows):
+        unknown = [name for name in row if name not in PARAM_FIELDS]
+        if unknown:
+            raise ValueError(
+                f"get_random_transform returned {', '.join(map(repr, unknown))}; known are {', '.join(PARAM_FIELDS)}"
+            )
+        for name, value in row.items():
+            if value is not None:
+                params[name][number] = value
+    return params

@@ -1,0 +1,131 @@
+"""`WalkState`: where a walk stands, as a checked value. Written by `state_dict`, read by `load_state_dict`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from numbers import Integral
+from typing import Any
+
+__all__ = ["WalkState"]
+
+VERSION = 2
+"""Version 1 said neither `shuffle` nor `remainder`; a state of it is taken for one of an iterator made alike."""
+
+MAKING = ("rng", "dataset_size", "shuffle", "remainder", "batch_size", "world")
+"""What of a state belongs to how the iterator was made."""
+
+_POSITION = re.compile(r"\d+( (P\d+|D\d+|S\d+:\d+))*")
+
+
+@dataclass(frozen=True)
+class WalkState:
+    """Where a walk stands, and how its iterator was made. Integers and strings only, for JSON.
+
+    Attributes
+    ----------
+    rng, seed, dataset_size, shuffle, remainder, world, batch_size
+        As the iterator has them; `shuffle` as 0 or 1. `shuffle` and `remainder` are None in a state of version 1.
+    by_epoch, served : int
+        0 or 1: whether the walk counts by epoch, and whether a batch of the epoch was asked for.
+    epoch, batch_index, total_batches_seen : int
+        From 0.
+    order, stream : str
+        Positions of the stream of numbers, as `KerasStream` has them; `order` is empty before the first order.
+    """
+
+    rng: str
+    seed: int
+    dataset_size: int
+    world: int
+    batch_size: int
+    by_epoch: int
+    epoch: int
+    served: int
+    batch_index: int
+    total_batches_seen: int
+    order: str
+    stream: str
+    shuffle: int | None = None
+    remainder: str | None = None
+
+    @property
+    def global_position(self) -> int:
+        """Where in the epoch's global order the walk stands, in samples."""
+        return self.batch_index * self.batch_size * self.world
+
+    def as_dict(self) -> dict[str, int | str]:
+        """Return it as a dictionary that `parse` takes."""
+        return {"version": VERSION, **asdict(self)}
+
+    @classmethod
+    def parse(cls, state: Mapping[str, Any]) -> WalkState:
+        """Read a dictionary from `as_dict`, of this version or an earlier one, perhaps by way of JSON.
+
+        Raises
+        ------
+        TypeError
+            If it is no mapping.
+        ValueError
+            If it has another version, lacks something, or holds what no iterator writes.
+        """
+        if not isinstance(state, Mapping):
+            raise TypeError(f"a state is the dictionary that state_dict() returned; got {type(state).__name__}")
+        version = state.get("version")
+        if version not in (1, VERSION):
+            raise ValueError(f"this state has version {version!r}; this gpuseq reads versions 1 and {VERSION}")
+        values: dict[str, Any] = {}
+        for item in fields(cls):
+            if item.name not in state:
+                if version == 1 and item.name in ("shuffle", "remainder"):
+                    continue
+                raise ValueError(f"this state lacks {item.name!r}: hand over all that state_dict() returned")
+            values[item.name] = _checked(item.name, state[item.name], "str" in str(item.type))
+        for name in ("order", "stream"):
+            sizes = {int(size) for size in re.findall(r"P(\d+)", values[name])}
+            if sizes - {values["dataset_size"]} or (name == "order" and values[name] and not sizes):
+                raise _strange(name, values[name])
+        return cls(**values)
+
+    def check(self, **here: int | str) -> None:
+        """Refuse to go on in an iterator that was made otherwise.
+
+        Parameters
+        ----------
+        **here : int or str
+            What of `MAKING` must agree, as the iterator has it.
+
+        Raises
+        ------
+        ValueError
+            With both values.
+        """
+        for name in MAKING:
+            was = getattr(self, name)
+            if name in here and was is not None and was != here[name]:
+                is_flag = name == "shuffle"
+                was, now = (bool(was), bool(here[name])) if is_flag else (was, here[name])
+                remedy = "over the same samples" if name == "dataset_size" else f"with {name}={was!r}"
+                raise ValueError(
+                    f"this state was taken with {name}={was!r}, but the iterator has {name}={now!r}. Make the iterator "
+                    f"{remedy}, or begin an epoch anew with set_epoch()"
+                )
+
+
+def _checked(name: str, value: Any, is_text: bool) -> int | str:
+    if is_text:
+        good = isinstance(value, str)
+        if name in ("order", "stream") and good:
+            good = bool(_POSITION.fullmatch(value)) or (name == "order" and not value)
+    else:
+        good = isinstance(value, Integral) and int(value) >= int(name in ("world", "batch_size"))
+        good = good and (name not in ("by_epoch", "served", "shuffle") or value <= 1)
+        good = good and (name != "seed" or value < 2**32)
+    if not good:
+        raise _strange(name, value)
+    return str(value) if is_text else int(value)
+
+
+def _strange(name: str, value: Any) -> ValueError:
+    return ValueError(f"this state has {name}={value!r}, which no iterator writes: it was changed or cut short")

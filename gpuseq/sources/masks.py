@@ -1,0 +1,270 @@
+"""Masks that go through the plan of their images: the geometry is shared, colours and normalisation are not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from gpuseq.base.devices import is_cupy, on_device, place
+from gpuseq.base.types import Array
+from gpuseq.decode.options import DecodeOptions
+from gpuseq.files.folders import list_images
+from gpuseq.ops import dispatch as ops
+from gpuseq.ops.options import AugmentOptions
+from gpuseq.plan.plan import BatchPlan
+
+from .files import ArraySource, Fetched, FileSource
+
+__all__ = ["PairedMasks", "find_masks", "geometry_of", "masks_of_arrays", "masks_of_files"]
+
+
+class PairedMasks:
+    """The second half of a pair: sources of masks, drawn along with the images' plan.
+
+    Each sample's mask gets the affine map and the flips of its image, with nearest-neighbour resampling, and nothing
+    else: there is one plan, so the two cannot drift apart.
+
+    Parameters
+    ----------
+    sources : list of ArraySource or FileSource
+        One per mask, over the same samples as the images.
+    dtypes : list of numpy.dtype or None
+        What each mask is handed out in: its own dtype. None: as its file had it.
+    source_format, data_format : {"channels_last", "channels_first"}
+        Axis order of the sources and of the batches.
+    device : str
+        ``"cpu"`` or ``"cuda:N"``.
+    as_list : bool
+        Whether several masks were asked for, and a list of them is handed out.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[ArraySource | FileSource],
+        dtypes: Sequence[np.dtype[Any] | None],
+        source_format: str,
+        data_format: str,
+        device: str,
+        as_list: bool,
+    ) -> None:
+        self.sources = list(sources)
+        self.dtypes = list(dtypes)
+        self.source_format = source_format
+        self.data_format = data_format
+        self.device = device
+        self.as_list = as_list
+
+    def fetch(self, fetched: Fetched, plan: BatchPlan, options: AugmentOptions) -> tuple[Fetched, BatchPlan, Any]:
+        """Return the masks of a batch, and the batch without the samples whose mask could not be read.
+
+        Parameters
+        ----------
+        fetched : Fetched
+            The images.
+        plan : BatchPlan
+            Theirs, one row for each.
+        options : AugmentOptions
+            The images'; only fill mode, `cval` and conventions are taken.
+
+        Raises
+        ------
+        ImageFileError
+            If a mask cannot be read and ``on_error`` says so.
+        """
+        batches: list[Array] = []
+        for place_in_list, source in enumerate(self.sources):
+            found = source.fetch(fetched.sample_indices)
+            if found.positions is not None:
+                fetched, plan = _keep(fetched, found.positions), plan.take(found.positions)
+                for earlier, masks in enumerate(batches[:place_in_list]):
+                    batches[earlier] = masks[found.positions]
+            batches.append(self._make(found, plan.params, options, self.dtypes[place_in_list]))
+        return fetched, plan, batches if self.as_list else batches[0]
+
+    def _make(self, found: Fetched, params: np.ndarray, options: AugmentOptions, dtype: Any) -> Array:
+        own = found.images.dtype
+        options = AugmentOptions(
+            source_format=self.source_format,  # type: ignore[arg-type]
+            data_format=self.data_format,  # type: ignore[arg-type]
+            fill_mode=options.fill_mode,
+            cval=options.cval,
+            conventions=options.conventions,
+            order=0,
+            has_channel_shift=False,
+            has_brightness=False,
+            dtype="uint8" if own == np.uint8 else "float64" if own == np.float64 else "float32",
+        )
+        with found.reading() as images:
+            masks = ops.augment(place(images, self.device), geometry_of(params), options, indices=found.rows)
+        return masks.astype(own if dtype is None else dtype, copy=False)
+
+    def expect(self, upcoming: Sequence[np.ndarray], current: np.ndarray | None = None) -> None:
+        """Announce the next batches, as `FileSource.expect` has it."""
+        for source in self.sources:
+            source.expect(upcoming, current)
+
+    def close(self) -> None:
+        """Stop what runs in the background."""
+        for source in self.sources:
+            source.close()
+
+
+def geometry_of(params: np.ndarray) -> np.ndarray:
+    """Return a copy of drawn parameters in which nothing touches a colour.
+
+    Parameters
+    ----------
+    params : numpy.ndarray
+        Shape ``(N,)``, dtype `~gpuseq.base.types.PARAMS_DTYPE`.
+    """
+    geometry: np.ndarray = params.copy()
+    geometry["channel_shift_intensity"] = np.nan
+    geometry["brightness"] = np.nan
+    return geometry
+
+
+def masks_of_arrays(masks: Any, images: Array, data_format: str, device: str, part: slice) -> PairedMasks:
+    """Pair arrays of masks with an array of images.
+
+    Parameters
+    ----------
+    masks : array, or list or tuple of array
+        Each ``(n, H, W)`` or like the images with any number of channels; any real or boolean dtype, which is kept.
+    images : array
+        The images, before `part` is taken of them.
+    data_format : {"channels_last", "channels_first"}
+        Axis order.
+    device : str
+        Where batches are made.
+    part : slice
+        The subset.
+
+    Raises
+    ------
+    ValueError
+        If the length or the size of a mask is not the images'.
+    TypeError
+        If a mask holds no numbers.
+    """
+    as_list = isinstance(masks, (list, tuple))
+    sources, dtypes = [], []
+    channel_axis = 3 if data_format == "channels_last" else 1
+    size = tuple(np.delete(images.shape, channel_axis)) if len(images.shape) == 4 else None
+    for mask in masks if as_list else [masks]:
+        array = mask if is_cupy(mask) else np.asarray(mask)
+        if array.dtype.kind not in "buif":
+            raise TypeError(f"masks must be arrays of numbers; got dtype {array.dtype}")
+        if array.ndim == 3:
+            array = array[..., None] if channel_axis == 3 else array[:, None]
+        if array.ndim != 4 or tuple(np.delete(array.shape, channel_axis)) != size:
+            raise ValueError(
+                f"masks must have the images' length, rows and columns: x.shape = {images.shape}, "
+                f"masks.shape = {tuple(mask.shape) if hasattr(mask, 'shape') else np.shape(mask)}"
+            )
+        dtypes.append(array.dtype)
+        with on_device(array):
+            exact = _exact(array[part])
+        sources.append(ArraySource(exact, device))
+    if not sources:
+        raise ValueError("masks is an empty list: give one array, or a list of them")
+    return PairedMasks(sources, dtypes, data_format, data_format, device, as_list)
+
+
+def masks_of_files(
+    paths: Sequence[str], options: DecodeOptions, images: FileSource, data_format: str, device: str
+) -> PairedMasks:
+    """Pair files of masks with files of images: grey, nearest in the resize, read ahead and kept like the images.
+
+    Parameters
+    ----------
+    paths : sequence of str
+        One per image, in the images' order.
+    options : DecodeOptions
+        The images'.
+    images : FileSource
+        The images' source, whose policy on bad files is the masks'.
+    data_format : {"channels_last", "channels_first"}
+        Axis order of the batches.
+    device : str
+        Where batches are made.
+    """
+    # A mask without its image is of no use: what is substituted for images is left out here.
+    on_error = "raise" if images.on_error == "raise" else "skip"
+    cache = images.cache
+    source = FileSource(
+        paths,
+        replace(options, color_mode="grayscale", interpolation="nearest", decoder="pillow"),
+        on_error=on_error,  # type: ignore[arg-type]
+        prefetch=images.prefetch,
+        # In what the images' cache leaves of its limit: nothing, where they do not fit themselves.
+        cache=None if cache is None else "host" if cache.device == "cpu" else "device",
+        memory_limit=None if cache is None else cache.spare_bytes,
+        device=device,
+    )
+    return PairedMasks([source], [None], "channels_last", data_format, device, False)
+
+
+def find_masks(
+    mask_directory: str | os.PathLike[str], filenames: Sequence[str], extensions: Sequence[str]
+) -> list[str]:
+    """Return the path of the mask of each image: the same relative path, with any image extension.
+
+    Parameters
+    ----------
+    mask_directory : str or os.PathLike
+        A folder built like the images'.
+    filenames : sequence of str
+        Of the images, relative to their folder.
+    extensions : sequence of str
+        Of image files, lower case, without the dot.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder, or the mask of an image, is not there; the message names the first ones.
+    ValueError
+        If an image has two masks.
+    """
+    root = os.fspath(mask_directory)
+    found: dict[str, list[str]] = {}
+    try:
+        names = list_images(root, tuple(extensions), follow_links=True)
+    except OSError as error:
+        raise FileNotFoundError(f"mask_directory={root!r} is not an existing folder that can be listed") from error
+    for name in names:
+        found.setdefault(os.path.splitext(name)[0], []).append(os.path.join(root, name))
+    paths, missing = [], []
+    for name in filenames:
+        stem = os.path.splitext(name)[0]
+        candidates = found.get(stem, [])
+        if len(candidates) > 1:
+            raise ValueError(f"{name!r} has {len(candidates)} masks: {', '.join(sorted(candidates))}. Keep one of them")
+        if candidates:
+            paths.append(candidates[0])
+        else:
+            missing.append(name)
+    if missing:
+        raise FileNotFoundError(
+            f"{len(missing)} of {len(filenames)} images have no mask under {root!r}, where the same relative path with "
+            f"any image extension is looked up. Missing: {', '.join(map(repr, missing[:5]))}"
+        )
+    return paths
+
+
+def _exact(array: Array) -> Array:
+    """Return a mask in a dtype that the ops read and that holds its values exactly (integers up to 2**53)."""
+    if array.dtype in (np.uint8, np.uint16, np.float32, np.float64):
+        return array
+    if array.dtype == np.bool_:
+        return array.astype(np.uint8)
+    small = array.dtype.itemsize <= 2
+    return array.astype(np.float32 if small else np.float64)
+
+
+def _keep(fetched: Fetched, positions: np.ndarray) -> Fetched:
+    rows = np.arange(len(fetched.sample_indices)) if fetched.rows is None else fetched.rows
+    return replace(fetched, rows=rows[positions], positions=positions, sample_indices=fetched.sample_indices[positions])

@@ -1,0 +1,108 @@
+"""Every index once, on any number of threads, and an end to it."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import Counter
+
+import pytest
+
+from gpuseq.base import threads as workers
+
+
+@pytest.mark.parametrize("num_threads", [1, 2, 5])
+@pytest.mark.parametrize("count", [0, 1, 2, 100])
+def test_calls_each_index_once(num_threads: int, count: int) -> None:
+    seen: Counter[int] = Counter()
+    lock = threading.Lock()
+
+    def work(index: int) -> None:
+        with lock:
+            seen[index] += 1
+
+    workers.for_each(work, count, num_threads)
+    assert seen == Counter(range(count))
+
+
+def test_uses_several_threads() -> None:
+    barrier = threading.Barrier(3, timeout=10)
+    workers.for_each(lambda index: barrier.wait() and None, 3, 3)
+    assert barrier.n_waiting == 0
+
+
+def test_one_thread_is_the_callers_own() -> None:
+    threads = set()
+    workers.for_each(lambda index: threads.add(threading.get_ident()), 5, 1)
+    assert threads == {threading.get_ident()}
+
+
+@pytest.mark.parametrize("num_threads", [1, 3])
+def test_raises_what_the_work_raises_and_stops(num_threads: int) -> None:
+    begun = []
+
+    def work(index: int) -> None:
+        begun.append(index)
+        if index == 2:
+            raise KeyError("two")
+        time.sleep(0.001)
+
+    with pytest.raises(KeyError, match="two"):
+        workers.for_each(work, 10_000, num_threads)
+    assert len(begun) < 100
+
+
+def test_an_interrupted_caller_stops_the_others() -> None:
+    caller = threading.get_ident()
+    begun = []
+
+    def work(index: int) -> None:
+        begun.append(index)
+        if threading.get_ident() == caller and index > 3:
+            raise KeyboardInterrupt
+        time.sleep(0.001)
+
+    with pytest.raises(KeyboardInterrupt):
+        workers.for_each(work, 10_000, 3)
+    count = len(begun)
+    time.sleep(0.02)
+    assert len(begun) == count < 1000
+
+
+def test_can_be_nested_and_shared() -> None:
+    total = []
+
+    def outer(index: int) -> None:
+        workers.for_each(lambda inner: total.append(1), 5, 3)
+
+    workers.for_each(outer, 20, 3)
+    assert len(total) == 100
+
+
+def test_closed_pools_leave_no_thread_and_start_again() -> None:
+    workers.for_each(lambda index: None, 10, 4)
+    workers.close_pools()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("gpuseq-worker")]
+    seen = []
+    workers.for_each(seen.append, 10, 4)
+    assert sorted(seen) == list(range(10))
+    workers.close_pools()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:os.fork.* was called:RuntimeWarning")  # of JAX, where an earlier test imported it
+def test_works_in_a_forked_child() -> None:
+    workers.for_each(lambda index: time.sleep(0.001), 10, 3)
+    child = os.fork()
+    if child == 0:
+        barrier = threading.Barrier(3, timeout=10)  # passed by three threads only
+        try:
+            workers.for_each(lambda index: barrier.wait() and None, 3, 3)
+        except threading.BrokenBarrierError:
+            os._exit(1)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    workers.close_pools()

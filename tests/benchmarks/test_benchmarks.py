@@ -1,0 +1,447 @@
+"""The benchmark suite: it runs, compares before it times, and writes its tables. No figure decides anything here."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from benchmarks import gpu_round, gpu_tests, results, table, targets
+from benchmarks.__main__ import main
+from benchmarks.contenders import CONTENDERS, Case, Contender, load
+from benchmarks.measure import OUT_OF_TIME, Runner, Settings, Worker, WorkerError, race, row, spread
+from benchmarks.plots import bars, lines
+from benchmarks.sanity import check_batch, check_rotation
+from benchmarks.suites import SUITES, suite
+from benchmarks.work import picture, pictures
+
+ROOT = Path(__file__).resolve().parents[2]
+QUICK = Settings(seconds=0.02, rounds=2, peers=(), smoke=True, say=lambda text: None)
+
+
+@pytest.fixture(autouse=True)
+def _small_room(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPUSEQ_BENCH_DIR", str(tmp_path_factory.getbasetemp() / "bench"))
+
+
+def made_up(device: str = "cpu") -> dict[str, Any]:
+    """Return a result file with known figures."""
+    environment = {
+        "date": "2026-01-02 03:04 UTC",
+        "cpu": "A processor",
+        "cores": 2,
+        "memory_gib": 8.0,
+        "load_average": 0.1,
+        "others_busy": 0.01,
+        "system": "Linux",
+        "python": "3.11.0",
+        "commit": "abc",
+        "uncommitted": False,
+        "gpu": None,
+        "versions": {"gpuseq": "0"},
+    }
+    ours = "gpuseq, CPU" if device == "cpu" else "gpuseq, GPU"
+    case = targets.HEADLINE
+    rows = [
+        row("arrays", case, ours, "img/s", [900, 1000, 1100]),
+        row("arrays", case, targets.BASE, "img/s", [250, 250, 250]),
+        row("arrays", case, "Somebody", "img/s", [1500, 1500, 1500]),
+        row("arrays", case, "Nobody", "img/s", absent="not installed (no module)"),
+    ]
+    growth = [
+        row("growth", "batch size", ours, "img/s", [100.0 * x], at={"x": x, "of": "batch size"}) for x in (1, 4, 16)
+    ]
+    kernel = [row("kernel", "batch 256", name, "us", absent="no GPU here") for name in ("device copy", "flip")]
+    suites = {
+        name: {"environment": environment, "settings": {}, "took_s": 1.0, "rows": found}
+        for name, found in (("arrays", rows), ("growth", growth), ("kernel", kernel))
+    }
+    return {"schema": results.SCHEMA, "device": device, "smoke": False, "suites": suites}
+
+
+# The measuring.
+
+
+def test_median_and_quartiles() -> None:
+    assert spread([4, 1, 3, 2, 5]) == {"median": 3.0, "q1": 2.0, "q3": 4.0}
+
+
+def test_a_race_reports_every_slice_of_every_runner() -> None:
+    case = {"size": 24, "batch": 4, "samples": 12}
+    found = race("arrays", "tiny", [Runner("gpuseq", "a", case), Runner("gpuseq", "b", case, images=12)], QUICK)
+    assert [item["contender"] for item in found] == ["a", "b"]
+    assert all(len(item["values"]) == QUICK.rounds and min(item["values"]) > 0 for item in found)
+
+
+def test_a_contender_that_fails_is_reported_and_the_others_run() -> None:
+    case = {"size": 24, "batch": 4, "samples": 12}
+    found = race(
+        "arrays", "tiny", [Runner("gpuseq", "bad", case | {"dtype": "int3"}), Runner("gpuseq", "good", case)], QUICK
+    )
+    assert "int3" in found[0]["absent"]
+    assert "median" not in found[0]
+    assert "median" in found[1]
+
+
+def test_a_contender_whose_library_is_missing_is_absent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "kornia.py").write_text("raise ImportError('no such thing')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    found = race("arrays", "tiny", [Runner("kornia", "Kornia", {"size": 24, "batch": 4, "samples": 12})], QUICK)
+    assert found[0]["absent"] == "not installed (no such thing)"
+
+
+def test_a_process_that_dies_says_so() -> None:
+    worker = Worker("nobody", {}, {})
+    with pytest.raises(WorkerError, match="nobody"):
+        worker.ask(do="open")
+    worker.close()
+
+
+# The sanity checks: each must be able to fail.
+
+
+def test_a_turned_picture_passes_and_others_do_not() -> None:
+    generator = load("gpuseq")(Case())
+    generator.prepare()
+    turned = generator.rotate(30.0)
+    assert turned is not None
+    check_rotation(turned)
+    check_rotation(generator.rotate(-30.0))  # type: ignore[arg-type]
+    with pytest.raises(AssertionError, match="off by"):
+        check_rotation(generator.rotate(25.0))  # type: ignore[arg-type]
+    with pytest.raises(AssertionError, match="off by"):
+        check_rotation(picture())
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda batch: batch[:, :20], "shape"),
+        (lambda batch: batch.astype(np.float64), "float64"),
+        (lambda batch: batch * 255, "values reach from"),
+        (lambda batch: batch / 255, "scaled twice"),
+        (lambda batch: np.full_like(batch, 0.5), "flat"),
+    ],
+)
+def test_a_batch_that_is_not_the_work_is_refused(spoil: Any, message: str) -> None:
+    good = (pictures(8, 24) / 255).astype(np.float32)
+    check_batch(good, Case(size=24))
+    with pytest.raises(AssertionError, match=message):
+        check_batch(spoil(good), Case(size=24))
+
+
+def test_every_contender_loads_without_its_library() -> None:
+    code = (
+        "import sys; sys.path_importer_cache.clear()\n"
+        "from benchmarks.contenders import CONTENDERS, Contender, load\n"
+        "assert all(issubclass(load(name), Contender) for name in CONTENDERS)\n"
+        "heavy = set(sys.modules) & {'keras', 'torch', 'jax', 'torchvision', 'kornia', 'albumentations', 'cv2'}\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    assert issubclass(load("gpuseq"), Contender)
+    assert len(CONTENDERS) > 5
+
+
+# The suites, tiny.
+
+
+@pytest.mark.parametrize("name", [name for name in SUITES if name not in ("imports", "feed", "growth")])
+def test_a_suite_runs(name: str) -> None:
+    found = suite(name)(QUICK)
+    assert found
+    for item in found:
+        assert item["suite"] == name
+        assert ("absent" in item) != ("median" in item)
+        assert name == "kernel" or "median" in item, item
+    json.dumps(found)
+
+
+def test_the_host_suite_measures_the_real_launcher_and_puts_it_back() -> None:
+    from gpuseq.ops import dispatch as ops
+    from gpuseq.ops.cuda import compile as kernels
+
+    before = (ops._engine, kernels.load)
+    found = {item["contender"] for item in suite("host")(QUICK)}
+    assert {"plan, the draw included", "launch", "plan and launch"} <= found
+    assert (ops._engine, kernels.load) == before
+
+
+@pytest.mark.parametrize("name", ["imports", "feed", "growth"])
+def test_a_longer_suite_runs(name: str) -> None:
+    assert all(("absent" in item) != ("median" in item) for item in suite(name)(QUICK))
+
+
+# The command.
+
+
+def test_the_command_writes_a_file_and_resumes(tmp_path: Path) -> None:
+    out = tmp_path / "host.json"
+    arguments = ["run", "--smoke", "--suite", "host", "--peers", "--json", str(out)]
+    assert main(arguments) == 0
+    first = results.read(out)
+    environment = first["suites"]["host"]["environment"]
+    assert {"cpu", "cores", "commit", "versions", "gpu", "date"} <= set(environment)
+    assert main([*arguments, "--resume"]) == 0
+    assert results.read(out) == first
+    with pytest.raises(ValueError, match="another kind of run"):
+        main(["run", "--suite", "host", "--json", str(out)])
+
+
+@pytest.mark.parametrize("wrong", [["--suite", "nothing"], ["--peers", "nobody"], ["--seconds", "0"]])
+def test_the_command_refuses(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["run", *wrong])
+    assert wrong[-1] in capsys.readouterr().err or wrong[0] == "--seconds"
+
+
+def test_a_result_file_keeps_its_rows_one_to_a_line(tmp_path: Path) -> None:
+    made = made_up()
+    results.write(tmp_path / "a.json", made)
+    assert results.read(tmp_path / "a.json") == made
+    assert sum('"contender"' in line for line in (tmp_path / "a.json").read_text().splitlines()) == 9
+    results.write(tmp_path / "b.json", made | {"suites": {}})
+    assert results.read(tmp_path / "b.json")["suites"] == {}
+
+
+def test_another_schema_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"schema": 0}')
+    with pytest.raises(ValueError, match="schema"):
+        results.read(tmp_path / "a.json")
+
+
+# The tables.
+
+
+def test_the_table_shows_figures_losses_and_absences() -> None:
+    text = table.tables([made_up()])
+    assert "| **gpuseq, CPU** | 1,000 | 950 to 1,050 | 4.00 |" in text
+    assert "| Somebody | 1,500 |" in text
+    assert "| Nobody | absent | | | not installed (no module) |" in text
+    assert "| arrays: 224x224, batch 32, float32 | Somebody | 1.50 |" in text
+    assert "| arrays, 224x224, batch of 32 | at least 3 times Keras' generator | 4.00 times | met |" in text
+    assert "| import gpuseq | at most 0.2 s | not measured |" in text
+    assert "batch 256: not measured: no GPU here." in text
+    assert "The GPU round has not run yet" in text
+
+
+def test_a_cache_does_not_hide_who_decodes_faster() -> None:
+    rows = [
+        row("folder", "augmented", "gpuseq, CPU, epoch 2 on, host cache", "img/s", [900]),
+        row("folder", "augmented", "gpuseq, CPU, epoch 2 on, no cache", "img/s", [400]),
+        row("folder", "augmented", "Somebody", "img/s", [800]),
+    ]
+    assert targets.peers_ahead(rows) == [("folder: augmented", "Somebody", 2.0)]
+
+
+def test_a_missed_target_is_called_missed() -> None:
+    made = copy.deepcopy(made_up())
+    made["suites"]["arrays"]["rows"][0] |= {"median": 700.0}
+    assert "| 2.80 times | **missed** |" in table.tables([made])
+    assert "| Somebody | 2.1 (arrays: 224x224, batch 32, float32) |" in table.figures([made])
+
+
+def test_a_gpu_round_has_its_own_targets_and_checks() -> None:
+    made = made_up("cuda")
+    environment = made["suites"]["arrays"]["environment"]
+    made["checks"] = {"tests": {"ok": False, "said": "1 failed", "took_s": 2.0, "environment": environment}}
+    text = table.tables([made])
+    assert "GPU round has not run" not in text
+    assert "- tests: **FAILED** in 2 s: 1 failed" in text
+    assert "| fused kernel, batch of 256, float32, channels_first |" in text
+
+
+def test_a_busy_machine_is_marked() -> None:
+    made = made_up()
+    assert "busy" not in table.tables([made]) + table.figures([made])
+    made["suites"]["arrays"]["environment"]["others_busy"] = 0.5
+    assert "up to 50 % of its cores" in table.tables([made])
+    assert "busy with other work" in table.figures([made])
+
+
+def test_trials_are_marked() -> None:
+    assert "its figures mean nothing" in table.tables([made_up() | {"smoke": True}])
+
+
+def test_text_goes_between_the_markers_and_nowhere_else() -> None:
+    before = "a\n<!-- x:start -->\nold\n<!-- x:end -->\nb\n"
+    assert table.replace_between(before, "x", "new\n") == "a\n<!-- x:start -->\nnew\n<!-- x:end -->\nb\n"
+    with pytest.raises(ValueError, match="exactly one pair"):
+        table.replace_between("nothing", "x", "new")
+
+
+def test_plots_are_drawn_to_scale() -> None:
+    drawn = table.plots([made_up()])
+    assert {path.name for path in drawn} == {"cpu-batch-size.svg", "cpu-arrays.svg"}
+    for text in drawn.values():
+        ElementTree.fromstring(text)
+    tree = ElementTree.fromstring(bars("t", "img/s", {"a": (10.0, 9.0, 11.0), "b": (20.0, 20.0, 20.0)}))
+    widths = [float(item.attrib["width"]) for item in tree.iter("{http://www.w3.org/2000/svg}rect")][1:]
+    assert widths[1] == pytest.approx(2 * widths[0], abs=0.1)
+
+
+def test_a_line_that_doubles_rises_evenly() -> None:
+    tree = ElementTree.fromstring(lines("t", "x", "y", {"a": [(1, 10), (2, 20), (4, 40)]}))
+    at = [(float(dot.attrib["cx"]), float(dot.attrib["cy"])) for dot in tree.iter("{http://www.w3.org/2000/svg}circle")]
+    assert at[1][0] - at[0][0] == pytest.approx(at[2][0] - at[1][0], abs=0.2)
+    assert at[0][1] - at[1][1] == pytest.approx(at[1][1] - at[2][1], abs=0.2)
+
+
+def test_the_documentation_holds_what_the_result_files_say() -> None:
+    files = sorted(results.RESULTS.glob("*.json"))
+    assert files, "no committed results"
+    assert table.write_tables([results.read(file) for file in files], check=True) == []
+
+
+# The GPU round.
+
+
+def test_without_a_gpu_the_round_says_why_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "gpu.json"
+    assert gpu_round.main(["--json", str(out)], problem=lambda: "no driver answered") == 2
+    assert "no driver answered" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_the_round_fits_and_resumes() -> None:
+    assert sum(step.limit_s for step in gpu_round.STEPS) < 540
+    assert [step.name for step in gpu_round.plan(["tests", "kernel"])][:2] == ["races", "host"]
+    assert [step.name for step in gpu_round.plan([], only=["feed"])] == ["feed"]
+
+
+def test_the_round_is_rehearsed_and_its_figures_are_not_published(tmp_path: Path) -> None:
+    """Every step's own code runs once, on the stand-in for a GPU; for "tests" see `tests/standin/test_rehearsal.py`."""
+    out = tmp_path / "gpu.json"
+    suites = [step.name for step in gpu_round.STEPS if step.is_suite]
+    assert gpu_round.main(["--rehearse", "--json", str(out), "--only", "races", *suites, "--peers"]) == 0
+    made = results.read(out)
+    assert made["rehearsal"]
+    assert made["checks"]["races"]["said"]["streams"] == {"launches": 64, "wrong": [], "ok": True}
+    assert sorted(made["suites"]) == sorted(suites)
+    rows = [item for content in made["suites"].values() for item in content["rows"]]
+    assert not [item for item in rows if "absent" in item]
+    assert {item["contender"] for item in rows} >= {"gpuseq, GPU", "device copy", "plan and launch", "a constant batch"}
+    assert any("nvImageCodec on the GPU" in item["contender"] for item in rows)
+    with pytest.raises(ValueError, match="not published"):
+        table.write_tables([made])
+    with pytest.raises(ValueError, match="holds a rehearsal"):
+        main(["run", "--device", "cuda", "--smoke", "--suite", "host", "--json", str(out)])
+
+
+def test_a_rehearsal_does_not_touch_the_results() -> None:
+    with pytest.raises(SystemExit):
+        gpu_round.main(["--rehearse", "--json", str(results.RESULTS / "gpu.json")])
+
+
+def test_the_network_that_is_fed_learns_in_bfloat16() -> None:
+    torch = pytest.importorskip("torch")
+    from benchmarks.suites.networks import resnet50
+
+    with torch.autocast("cpu", torch.bfloat16):
+        resnet50(10)(torch.zeros(2, 3, 32, 32)).sum().backward()
+
+
+def test_a_contender_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    import benchmarks.measure as measure
+
+    monkeypatch.setattr(measure, "OPENING_S", 0.3)
+    monkeypatch.setattr(Worker, "hear", lambda worker, limit=0.3, hear=Worker.hear: hear(worker, 0.3))
+    monkeypatch.setenv("GPUSEQ_NUM_THREADS", "1")
+    found = race("arrays", "tiny", [Runner("keras", "Slow", {"size": 24, "batch": 4, "samples": 12})], QUICK)
+    assert found[0]["absent"] == "failed: no answer within 0 s"
+
+
+def test_what_is_late_is_not_begun() -> None:
+    late = Settings(seconds=0.02, rounds=2, peers=(), smoke=True, deadline=0.0, say=lambda text: None)
+    found = suite("arrays")(late)
+    assert {item["absent"] for item in found} == {OUT_OF_TIME}
+    made = made_up("cuda")
+    assert results.is_complete(made, "arrays")
+    made["suites"]["arrays"]["rows"] = found
+    assert not results.is_complete(made, "arrays")
+
+
+def test_the_gpus_tests_are_shared_out_and_their_reports_put_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "test_it.py").write_text(
+        "import pytest\npytestmark = pytest.mark.gpu\n"
+        "@pytest.mark.parametrize('n', range(7))\ndef test_many(n): assert n != 4\n"
+        "@pytest.mark.skip(reason='one device only')\ndef test_left_out(): pass\n"
+    )
+    (tmp_path / "test_other.py").write_text("import pytest\npytest.importorskip('no_such_thing')\n")
+    reports = tmp_path / "reports"
+    assert gpu_tests.main(["--reports", str(reports), "--processes", "3", str(tmp_path)]) == 1
+    said = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (said["collected"], said["passed"], said["failed"]) == (8, 6, 1)
+    assert sorted(said["skips"].values()) == [1, 1]
+    (failure,) = gpu_tests.merged(reports)["failures"]
+    assert "test_many[4]" in failure["test"]
+    assert len(list(reports.glob("junit-*.xml"))) == 3
+
+
+def test_the_sanitizer_is_put_before_the_tests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("cupy")
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (tmp_path / "test_it.py").write_text("import pytest\n@pytest.mark.gpu\ndef test_it(): pass\n")
+    arguments = ["--reports", str(tmp_path / "reports"), "--processes", "1", "--memcheck", str(tmp_path)]
+    monkeypatch.setenv("PATH", str(folder))
+    assert gpu_tests.main(arguments) == 0
+    assert "no compute-sanitizer" in capsys.readouterr().out
+    sanitizer = folder / "compute-sanitizer"
+    sanitizer.write_text(f'#!/bin/sh\necho "$@" >{tmp_path}/asked\nshift 6\n"$@"\nexit 9\n')
+    sanitizer.chmod(0o755)
+    assert gpu_tests.main(arguments) == 1
+    assert "--tool memcheck" in (tmp_path / "asked").read_text()
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["passed"] == 1
+
+
+def test_what_is_killed_has_left_its_findings(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(
+        "import os, pytest\n"
+        "def test_good(): pass\n"
+        "def test_bad(): assert 1 == 2\n"
+        "@pytest.mark.skip(reason='no such thing')\ndef test_left_out(): pass\n"
+        "def test_hangs(): os._exit(9)\n"
+    )
+    report = tmp_path / "report.json"
+    environ = {**os.environ, "GPUSEQ_SUITE_REPORT": str(report), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "benchmarks.suite_report", "-p", "no:cacheprovider"]
+    subprocess.run([*command, str(tmp_path)], cwd=tmp_path, env=environ, capture_output=True, check=False)
+    found = json.loads(report.read_text())
+    assert not found["done"]
+    assert [failure["test"] for failure in found["failures"]] == ["test_it.py::test_bad"]
+    assert "assert 1 == 2" in found["failures"][0]["message"]
+    assert (found["collected"], found["passed"]) == (4, 1)
+
+
+def test_the_round_keeps_what_each_step_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = gpu_round.Step("tests", 60, ("-c", "print('3 passed')"))
+    bad = gpu_round.Step("races", 60, ("-c", "print('{\"wrong\": 1}'); raise SystemExit(1)"))
+    slow = gpu_round.Step("kernel", 0.2, ("-c", "import time; time.sleep(60)"))
+    monkeypatch.setattr(gpu_round, "STEPS", (good, bad, slow))
+    out = tmp_path / "gpu.json"
+    assert gpu_round.main(["--json", str(out)], problem=lambda: None) == 1
+    checks = results.read(out)["checks"]
+    assert (checks["tests"]["ok"], checks["tests"]["said"]) == (True, "3 passed")
+    assert (checks["races"]["ok"], checks["races"]["said"]) == (False, {"wrong": 1})
+    assert "kernel" not in checks
+    assert results.read(out)["stopped"]["kernel"]["status"] == 124
+    capsys.readouterr()
+    assert gpu_round.main(["--json", str(out)], problem=lambda: None) == 1
+    assert "was stopped" in capsys.readouterr().err

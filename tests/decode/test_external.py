@@ -1,0 +1,215 @@
+"""DALI and nvImageCodec on the CPU: where the routes send a file to them, every pixel is Pillow's."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpuseq.base.errors import ImageFileError
+from gpuseq.base.types import ColorMode, literals
+from gpuseq.decode import dali as decode_dali
+from gpuseq.decode import host as decode
+from gpuseq.decode import nvimgcodec as decode_nvimgcodec
+from gpuseq.decode.headers import read_header
+from gpuseq.decode.options import DecodeOptions
+from gpuseq.decode.routes import route
+from tests.compare import assert_same
+from tests.decode.imagefiles import broken, matrix, picture
+
+pytestmark = pytest.mark.dali
+
+MODULES: dict[str, Any] = {"dali": decode_dali, "nvimgcodec": decode_nvimgcodec}
+
+# The rows of the table of what equals Pillow: these must reach the decoder, in mode "rgb".
+MUST_ROUTE = {
+    "jpeg_444", "jpeg_422", "jpeg_420", "jpeg_progressive", "jpeg_rgb", "jpeg_grey", "jpeg_exif6",
+    "png_rgb", "png_rgba", "png_palette", "png_palette_trns", "png_grey", "png_1bit", "png_grey_alpha",
+    "png_rgb_interlaced", "png_grey_2bit", "bmp_rgb", "bmp_palette", "ppm_rgb", "ppm_grey", "ppm_1bit",
+    "tiff_rgb", "tiff_rgb_tiled", "tiff_rgb_pages", "tiff_rgb_big_endian",
+    "webp_rgb", "webp_rgba", "webp_rgb_lossless",
+}  # fmt: skip
+
+# And these must not, in any mode: the others' pixels differ, or damage goes unnoticed.
+MUST_NOT_ROUTE = {
+    "tiff_palette", "tiff_grey_alpha", "tiff_1bit", "tiff_rgba", "tiff_rgb_orientation", "tiff_grey16", "tiff_grey32",
+    "tiff_float", "tiff_rgb_lzw", "png_grey16", "png_rgb16", "png_rgba16", "png_grey_alpha16", "png_animated",
+    "gif", "gif_animated", "ico", "avif_rgb", "webp_animated", "ppm_maximum", "ppm_grey16", "bmp_rgba",
+    "jpeg2000_rgb", "jpeg2000_grey", "jpeg_cmyk", "tiff_rgb_adobe_deflate", "tiff_rgb_jpeg", "tiff_cmyk",
+}  # fmt: skip
+
+
+@pytest.fixture(params=list(MODULES))
+def decoder(request: pytest.FixtureRequest) -> Any:
+    pytest.importorskip("nvidia.dali.experimental.dynamic" if request.param == "dali" else "nvidia.nvimgcodec")
+    return request.param
+
+
+@pytest.fixture
+def calls(decoder: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Count what the decoder was given and what it decoded, so that Pillow behind it hides nothing."""
+    calls: list[tuple[int, int]] = []
+    really_decode = MODULES[decoder].decode_host
+
+    def decode_host(encoded: Any, layout: Any, num_threads: int) -> Any:
+        images = really_decode(encoded, layout, num_threads)
+        calls.append((len(images), sum(image is not None for image in images)))
+        return images
+
+    monkeypatch.setattr(MODULES[decoder], "decode_host", decode_host)
+    return calls
+
+
+@pytest.mark.parametrize("color_mode", literals(ColorMode))
+@pytest.mark.parametrize("exif_orientation", [False, True])
+@pytest.mark.parametrize("target_size", [None, (20, 31)])
+def test_the_whole_matrix_equals_pillow(
+    decoder: Any, calls: list[tuple[int, int]], color_mode: Any, exif_orientation: bool, target_size: Any
+) -> None:
+    names = list(matrix())
+    encoded = list(matrix().values())
+    common: dict[str, Any] = {
+        "color_mode": color_mode,
+        "target_size": target_size,
+        "interpolation": "bicubic",
+        "keep_aspect_ratio": target_size is not None,
+        "exif_orientation": exif_orientation,
+        "num_threads": 2,
+    }
+    expected = decode.decode(encoded, DecodeOptions(decoder="pillow", **common), names)
+    assert not calls
+    actual = decode.decode(encoded, DecodeOptions(decoder=decoder, **common), names)
+    for name, got, want in zip(names, actual, expected, strict=True):
+        if isinstance(want, ImageFileError):
+            assert isinstance(got, ImageFileError), name
+            assert got.reason == want.reason
+        else:
+            assert_same(got, want, message=f"{name}: ")
+    given, decoded = (sum(numbers) for numbers in zip(*calls, strict=True))
+    routed = sum(
+        route(read_header(data), DecodeOptions(color_mode=color_mode), decoder) is not None for data in encoded
+    )
+    assert given == decoded == routed > 25
+
+
+def test_the_routes_are_those_of_the_table(decoder: Any) -> None:
+    for name, encoded in matrix().items():
+        layouts = {
+            mode: route(read_header(encoded), DecodeOptions(color_mode=mode), decoder) for mode in literals(ColorMode)
+        }
+        if name in MUST_ROUTE:
+            assert layouts["rgb"] == "RGB", name
+            assert layouts["grayscale"] == "RGB", name
+        if name in MUST_NOT_ROUTE:
+            assert set(layouts.values()) == {None}, name
+        if any(word in name for word in ("trns", "grey_alpha")):
+            assert layouts["rgba"] is None, name
+        if name in ("png_rgba", "webp_rgba"):
+            assert layouts["rgba"] == ("RGBA" if decoder == "nvimgcodec" else None)
+        assert route(read_header(encoded), DecodeOptions(), "pillow") is None
+    assert route(None, DecodeOptions(), decoder) is None
+
+
+def test_random_jpegs_equal_pillow(decoder: Any, calls: list[tuple[int, int]]) -> None:
+    import io
+
+    from PIL import Image
+
+    rng = random.Random(5)
+    encoded = []
+    for seed in range(40):
+        stream = io.BytesIO()
+        pixels = picture(3, seed=seed, size=(rng.randint(1, 70), rng.randint(1, 70)))
+        Image.fromarray(pixels).save(
+            stream,
+            "JPEG",
+            quality=rng.randint(20, 98),
+            subsampling=rng.randint(0, 2),
+            progressive=rng.random() < 0.3,
+            optimize=rng.random() < 0.3,
+        )
+        encoded.append(stream.getvalue())
+    with_pillow = decode.decode(encoded, DecodeOptions())
+    for got, want in zip(decode.decode(encoded, DecodeOptions(decoder=decoder)), with_pillow, strict=True):
+        assert_same(got, want)
+    assert calls == [(40, 40)]
+
+
+def test_bad_samples_stand_alone(decoder: Any, calls: list[tuple[int, int]]) -> None:
+    good, bad = matrix()["jpeg_420"], broken()["jpeg_truncated"]
+    encoded = [bad if index in (3, 17, 18) else good for index in range(32)]
+    results = MODULES[decoder].decode_host(encoded, "RGB", 2)
+    assert [index for index, image in enumerate(results) if image is None] == [3, 17, 18]
+    assert calls == [(32, 29)]
+    (want,) = decode.decode([good], DecodeOptions())
+    for image in results:
+        if image is not None:
+            assert_same(np.ascontiguousarray(image), want)
+
+
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_a_batch_of_damaged_files_does_not_end_the_process(decoder: Any, num_threads: int) -> None:
+    # In DALI 2.4 a file that it cannot parse beside one that it cannot decode aborts, hence a process of its own.
+    script = f"""
+from gpuseq.decode import {decoder} as decode_{decoder}
+from tests.decode.imagefiles import matrix
+whole = matrix()["png_rgb"]
+lengths = sorted({{*range(41, 61), *range(60, len(whole), len(whole) // 12), len(whole) - 1}})
+cut = [whole[:length] for length in lengths]
+for _ in range(2):
+    assert decode_{decoder}.decode_host(cut, "RGB", {num_threads}) == [None] * len(cut)
+print("alive")
+"""
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "alive", f"exit status {done.returncode}: {done.stderr[-500:]}"
+
+
+def test_nothing_in_nothing_out(decoder: Any) -> None:
+    assert MODULES[decoder].decode_host([], "RGB", 2) == []
+
+
+def test_results_outlive_the_next_batch(decoder: Any) -> None:
+    first, second = matrix()["png_rgb"], matrix()["png_rgb_interlaced"]
+    (image,) = MODULES[decoder].decode_host([first], "RGB", 2)
+    for _ in range(20):
+        MODULES[decoder].decode_host([matrix()["jpeg_420"], second], "RGB", 2)
+    assert_same(np.ascontiguousarray(image), picture(3))
+
+
+def test_several_threads_at_once(decoder: Any) -> None:
+    encoded = [matrix()[name] for name in ("jpeg_420", "png_rgb", "jpeg_grey", "png_palette")]
+    want = decode.decode(encoded, DecodeOptions())
+    found: list[Any] = []
+
+    def work() -> None:
+        for _ in range(10):
+            found.append(decode.decode(encoded, DecodeOptions(decoder=decoder, num_threads=1)))
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 30
+    for results in found:
+        for one, other in zip(results, want, strict=True):
+            assert_same(one, other)
+
+
+def test_a_defect_in_our_call_is_not_a_bad_sample(decoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def defect(*arguments: Any, **options: Any) -> Any:
+        raise AttributeError("renamed in the next version")
+
+    if decoder == "dali":
+        monkeypatch.setattr(decode_dali.check()[0].decoders, "image", defect)
+    else:
+        monkeypatch.setattr(decode_nvimgcodec, "_to_host", defect)
+    with pytest.raises(AttributeError, match="renamed"):
+        decode.decode([matrix()["png_rgb"]], DecodeOptions(decoder=decoder))

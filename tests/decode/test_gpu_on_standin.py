@@ -1,0 +1,132 @@
+"""Folders decoded "on the GPU": the decoders' CPU side and the stand-in for CuPy in the place of one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpuseq.decode import gpu as decode_device
+from gpuseq.decode import gpu_backend as decode_engine
+from gpuseq.decode.options import DecodeOptions
+from tests.iterators.test_on_standin import GEOMETRY, assert_equal_but_on_device, generator
+from tests.parity import quiet
+from tests.photos import write_broken, write_tree
+from tests.standin import cupy as standin
+
+pytest.importorskip("nvidia.nvimgcodec")
+pytestmark = pytest.mark.dali
+
+
+class StandInEngine(decode_engine.GpuEngine):
+    """The GPU's engine, which `standin` has given the CPU's decoder."""
+
+    def __init__(self, device: str, options: DecodeOptions) -> None:
+        super().__init__(device, options)
+        self.num_decoded = 0
+
+    def decode(self, encoded: list[bytes]) -> list[Any]:
+        self.num_decoded += len(encoded)
+        return super().decode(encoded)
+
+
+@pytest.fixture
+def engines(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[StandInEngine]]:
+    made: list[StandInEngine] = []
+
+    def open_engine(device: str, options: DecodeOptions) -> StandInEngine:
+        made.append(StandInEngine(device, options))
+        return made[-1]
+
+    standin.install(monkeypatch)
+    monkeypatch.setattr(decode_device, "open_engine", open_engine)
+    yield made
+    assert len(made) == 1
+    assert made[0].num_decoded
+
+
+def flows(tree: Path, on_host: dict[str, Any], decoder: str = "nvimgcodec", **options: Any) -> tuple[Any, Any]:
+    arguments = {"target_size": (10, 12), "batch_size": 4, "seed": 2, "verbose": False, "interpolation": "bilinear"}
+    with quiet():
+        wanted = generator("cpu", **GEOMETRY, rescale=1 / 255).flow_from_directory(tree, **arguments, **on_host)
+        got = generator("cuda", **GEOMETRY, rescale=1 / 255).flow_from_directory(
+            tree, **arguments, **on_host, **options, decoder=decoder
+        )
+    return got, wanted
+
+
+@pytest.mark.parametrize("cache", [None, "device", "host", "auto"])
+@pytest.mark.parametrize(("decoder", "prefetch"), [("nvimgcodec", 0), ("nvimgcodec", 2), ("dali", 2)])
+def test_the_batches_are_the_hosts(
+    engines: list[StandInEngine], tmp_path: Path, cache: str | None, decoder: str, prefetch: int
+) -> None:
+    tree = write_tree(tmp_path / "tree")
+    limit = {"auto": 900}.get(cache or "")
+    got, wanted = flows(tree, {"prefetch": prefetch}, decoder, cache=cache, memory_limit=limit)
+    for _ in range(2 * len(wanted) + 1):
+        assert_equal_but_on_device(next(got), next(wanted))
+    last = len(wanted) - 1
+    assert_equal_but_on_device(got[last], wanted[last])
+    got.close()
+    wanted.close()
+
+
+def test_a_cached_epoch_decodes_nothing(engines: list[StandInEngine], tmp_path: Path) -> None:
+    got, wanted = flows(write_tree(tmp_path / "tree"), {"prefetch": 0}, cache="device")
+    for _ in range(len(wanted)):
+        next(got)
+    decoded = engines[0].num_decoded
+    for _ in range(len(wanted)):
+        next(got)
+    assert engines[0].num_decoded == decoded
+    got.close()
+    wanted.close()
+
+
+@pytest.mark.parametrize("options", [{"keep_aspect_ratio": True}, {"color_mode": "grayscale"}, {"color_mode": "rgba"}])
+def test_options_of_the_decoder(engines: list[StandInEngine], tmp_path: Path, options: dict[str, Any]) -> None:
+    got, wanted = flows(write_tree(tmp_path / "tree"), options)
+    for _ in range(len(wanted)):
+        assert_equal_but_on_device(next(got), next(wanted))
+    got.close()
+    wanted.close()
+
+
+@pytest.mark.parametrize("cache", [None, "device"])
+@pytest.mark.parametrize("on_error", ["skip", "substitute", "answer"])
+def test_bad_files(engines: list[StandInEngine], tmp_path: Path, on_error: Any, cache: str | None) -> None:
+    tree = write_tree(tmp_path / "tree")
+    write_broken(next(path for path in tree.iterdir() if path.is_dir()), "empty")
+    if on_error == "answer":
+        on_error = lambda path, error: np.full((10, 12, 3), 9, np.uint8)  # noqa: E731
+    got, wanted = flows(tree, {"on_error": on_error}, cache=cache)
+    for _ in range(2 * len(wanted)):
+        assert_equal_but_on_device(next(got), next(wanted))
+    assert got.bad_files == wanted.bad_files
+    assert got.bad_files
+    got.close()
+    wanted.close()
+
+
+def test_explain_names_the_decoder_and_the_device(engines: list[StandInEngine], tmp_path: Path) -> None:
+    got, wanted = flows(write_tree(tmp_path / "tree"), {}, hw_decoder_load=0.25)
+    assert "nvimgcodec on cuda:0, 25% of it by the JPEG engine" in str(got.explain())
+    next(got)
+    got.close()
+    wanted.close()
+
+
+def test_a_pickled_iterator_makes_a_decoder_of_its_own(engines: list[StandInEngine], tmp_path: Path) -> None:
+    import pickle
+
+    got, wanted = flows(write_tree(tmp_path / "tree"), {})
+    first = next(got)
+    assert got._source._device_decoder is not None
+    again = pickle.loads(pickle.dumps(got._source))
+    assert again._device_decoder is None
+    assert_equal_but_on_device(first, next(wanted))
+    got.close()
+    wanted.close()

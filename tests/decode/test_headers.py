@@ -1,0 +1,87 @@
+"""The header reader agrees with Pillow, and never raises."""
+
+from __future__ import annotations
+
+import io
+import random
+
+import pytest
+from PIL import Image
+
+from gpuseq.decode.headers import Header, is_complete, read_header
+from tests.decode.imagefiles import broken, matrix, picture, png
+
+
+@pytest.mark.parametrize("name", list(matrix()))
+def test_agrees_with_pillow(name: str) -> None:
+    encoded = matrix()[name]
+    header = read_header(encoded)
+    if name in ("ico", "avif_rgb"):
+        assert header is None
+        return
+    assert header is not None
+    image = Image.open(io.BytesIO(encoded))
+    file_format = {"MPO": "JPEG"}.get(image.format or "", image.format)
+    width, height = image.size
+    if name == "tiff_rgb_orientation":  # Pillow swaps them before it turns the image
+        width, height = height, width
+    assert (header.format, header.width, header.height) == (file_format, width, height)
+    if header.mode:
+        assert header.mode == image.mode
+    else:
+        assert name.startswith(("bmp", "gif", "tiff"))
+    if header.plain:
+        assert header.bits in (1, 2, 4, 8, 16)
+    if header.format == "PNG":
+        assert header.transparency == ("transparency" in image.info)
+        assert (header.bits == 16) == name.endswith("16")
+
+
+@pytest.mark.parametrize("name", list(matrix()))
+def test_reads_any_beginning_without_raising(name: str) -> None:
+    encoded = matrix()[name]
+    whole = read_header(encoded)
+    found = [read_header(encoded[:length]) for length in range(min(len(encoded), 700))]
+    assert found[0] is None
+    for header in found:
+        if header is not None and whole is not None:
+            assert (header.width, header.height) == (whole.width, whole.height) or header.format in ("PPM",)
+
+
+def test_reads_noise_without_raising() -> None:
+    rng = random.Random(3)
+    starts = [encoded[: rng.randint(2, 60)] for encoded in matrix().values()]
+    for number in range(4000):
+        noise = starts[number % len(starts)] + rng.randbytes(rng.randint(0, 80))
+        header = read_header(noise)
+        assert header is None or (header.width > 0 and header.height > 0)
+
+
+@pytest.mark.parametrize("name", list(broken()))
+def test_reads_broken_files_without_raising(name: str) -> None:
+    header = read_header(broken()[name])
+    assert header is None or isinstance(header, Header)
+    if name in ("empty", "zeros", "text", "html", "one_byte", "jpeg_magic_only", "png_cut_header", "tiff_cut_header"):
+        assert header is None
+
+
+def test_sees_transparency_only_before_the_pixels() -> None:
+    late = png(picture(3), 8, 2)[:-12] + b"\0\0\0\6tRNS\0\1\0\1\0\1\0\0\0\0" + png(picture(3), 8, 2)[-12:]
+    header = read_header(late)
+    assert header is not None
+    assert not header.transparency
+
+
+@pytest.mark.parametrize(
+    "name", ["jpeg_420", "png_rgb", "bmp_rgb", "bmp_palette", "bmp_1bit", "webp_rgb", "jpeg2000_rgb"]
+)
+def test_cut_files_are_not_complete(name: str) -> None:
+    if name not in matrix():
+        pytest.skip(f"this Pillow cannot write {name}")
+    whole = matrix()[name]
+    header = read_header(whole)
+    assert header is not None
+    assert is_complete(whole, header)
+    assert is_complete(whole + bytes(100), header)
+    for length in (len(whole) - 1, len(whole) - 5, len(whole) // 2):
+        assert not is_complete(whole[:length], header)

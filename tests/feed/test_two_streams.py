@@ -1,0 +1,375 @@
+"""Work on several streams: what stays on a device is read after it was written, and goes when it has been read.
+
+The stand-in refuses what nothing puts in order, and hands a freed block to the next taker on its stream.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import pickle
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpuseq
+from gpuseq.feed import tensors as streams
+from gpuseq.feed.lookahead import to_device
+from gpuseq.ops import dispatch as ops
+from gpuseq.ops.cuda import augment as ops_cuda
+from gpuseq.ops.cuda.resident import DeviceResident
+from gpuseq.ops.options import AugmentOptions, Statistics
+from tests.cases import draw_params, images
+from tests.iterators.test_on_standin import assert_equal_but_on_device, generator
+from tests.parity import quiet
+from tests.photos import write_tree
+from tests.standin import cupy as standin
+from tests.standin import torch as standin_torch
+from tests.standin.cupy import RaceError
+
+GEOMETRY = {"rotation_range": 25, "zoom_range": 0.3}
+DATA = images((8, 9, 9, 3), "uint8")
+
+
+@pytest.fixture(autouse=True)
+def cupy() -> Iterator[Any]:
+    with pytest.MonkeyPatch.context() as patch:
+        standin.install(patch)
+        import cupy
+
+        yield cupy
+
+
+@pytest.fixture
+def side(cupy: Any) -> Any:
+    return cupy.cuda.Stream(non_blocking=True)
+
+
+def flows(**arguments: Any) -> list[Any]:
+    """Return the same flow on the CPU and on a device."""
+    with quiet():
+        return [generator(name, **GEOMETRY).flow(DATA, **{"batch_size": 4, "seed": 1, **arguments}) for name in CPU_GPU]
+
+
+CPU_GPU = ("cpu", "cuda:0")
+
+
+@pytest.mark.parametrize(
+    "arguments", [{}, {"masks": DATA[..., 0]}, {"memory_limit": 100}], ids=["kept", "masks", "not kept"]
+)
+def test_an_array_is_read_on_another_stream_than_it_came_up_on(side: Any, arguments: dict[str, Any]) -> None:
+    host, device = flows(**arguments)
+    with side:
+        for _ in range(3):
+            assert_equal_but_on_device(next(device), next(host), atol=1e-4)
+    assert_equal_but_on_device(next(device), next(host), atol=1e-4)
+
+
+def test_an_array_of_the_users_is_read_on_another_stream(cupy: Any, side: Any) -> None:
+    flow = generator("cuda:0", **GEOMETRY).flow(cupy.asarray(DATA), batch_size=4, seed=1)
+    with side:
+        got = next(flow)
+        assert_equal_but_on_device(got, next(flows()[0]), atol=1e-4)
+
+
+def test_torchs_stream(side: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    standin_torch.install(monkeypatch)
+    from gpuseq.torch import loader
+
+    host, device = flows(y=np.arange(8))
+    with torch.cuda.stream(torch.cuda.Stream()):
+        for (got, _), (wanted, _) in zip(loader(device), loader(host), strict=True):
+            np.testing.assert_allclose(got.numpy(), wanted.numpy(), rtol=0, atol=1e-4)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Any:
+    tree = write_tree(tmp_path / "tree")
+
+    def make(device: str, **options: Any) -> Any:
+        with quiet():
+            flow = generator(device, **GEOMETRY).flow_from_directory(
+                tree, target_size=(10, 10), batch_size=4, seed=2, verbose=False, prefetch=0, **options
+            )
+        flow.set_epoch(0)
+        return flow
+
+    return make
+
+
+@pytest.mark.parametrize("memory_limit", [None, 900], ids=["room", "some room"])
+def test_a_cache_is_filled_and_read_on_streams_in_turn(cupy: Any, folder: Any, memory_limit: int | None) -> None:
+    host, device = folder("cpu"), folder("cuda:0", cache="device", memory_limit=memory_limit)
+    turn = [cupy.cuda.Stream.null, *(cupy.cuda.Stream(non_blocking=True) for _ in range(2))]
+    made = []
+    for epoch, index in itertools.product(range(3), range(len(host))):
+        with turn[(epoch + index) % 3] as stream:
+            made.append((stream, device.replay(device.plan_batch(index)), host.replay(host.plan_batch(index))))
+    for stream, got, wanted in made:  # until now nobody waited
+        with stream:
+            assert_equal_but_on_device(got, wanted, atol=1e-4)
+
+
+def test_a_file_that_changed_is_decoded_again_under_another_streams_eyes(cupy: Any, folder: Any) -> None:
+    import os
+
+    host, device = folder("cpu"), folder("cuda:0", cache="device")
+    plan = host.plan_batch(0)
+    for number in range(6):
+        for path in host.filepaths:
+            os.utime(path, (number // 2, number // 2))
+        device.replay(plan)  # nobody waits for it
+        with cupy.cuda.Stream(non_blocking=True):
+            device.replay(plan)
+    assert_equal_but_on_device(device.replay(plan), host.replay(plan), atol=1e-4)
+
+
+@pytest.mark.parametrize("cache", [None, "device"])
+def test_answers_for_bad_files_on_streams_in_turn(cupy: Any, folder: Any, cache: str | None) -> None:
+    answer = {"on_error": lambda path, error: np.full((10, 10, 3), 9, np.uint8)}
+    host, device = folder("cpu", **answer), folder("cuda:0", cache=cache, **answer)
+    Path(host.filepaths[host.plan_batch(0).indices[1]]).write_bytes(b"")
+    plan = host.plan_batch(0)
+    for _ in range(3):
+        with cupy.cuda.Stream(non_blocking=True):
+            device.replay(plan)
+    with cupy.cuda.Stream(non_blocking=True):
+        got = device.replay(plan)
+        assert_equal_but_on_device(got, host.replay(plan), atol=1e-4)
+    assert device.bad_files
+
+
+def test_what_another_stream_reads_is_not_handed_on_before(cupy: Any, side: Any) -> None:
+    made = generator("cuda:0", **GEOMETRY)
+    flow = made.flow(DATA, batch_size=4, seed=1)
+    cupy.cuda.Device(0).synchronize()
+    address = flow.x.data.ptr
+    with side:
+        got = next(flow)
+    del flow
+    gc.collect()
+    again = made.flow(255 - DATA, batch_size=4, seed=1)
+    assert again.x.data.ptr == address, "the pool hands the block on"
+    with side:
+        assert_equal_but_on_device(got, next(flows()[0]), atol=1e-4)
+
+
+def test_a_cache_that_another_stream_writes_is_not_handed_on_before(cupy: Any, side: Any, folder: Any) -> None:
+    flow = folder("cuda:0", cache="device")
+    with side:
+        next(flow)
+    address = flow._source.cache.block.data.ptr
+    flow.close()
+    del flow
+    gc.collect()
+    assert folder("cuda:0", cache="device")._source.cache.block.data.ptr == address
+    next(folder("cuda:0", cache="device"))
+
+
+def test_the_stream_that_it_was_made_on_pays_nothing(
+    cupy: Any, side: Any, folder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No event and no wait from batch to batch; another stream waits once, and the host never."""
+    flow = generator("cuda:0", **GEOMETRY).flow(DATA, masks=DATA[..., 0], batch_size=4, seed=1)
+    cached = folder("cuda:0", cache="device")
+    for _ in range(len(cached)):
+        next(cached)
+    calls: list[str] = []
+    for kind, name in ((cupy.cuda.Stream, "wait_event"), (cupy.cuda.Event, "__init__")):
+        whole = getattr(kind, name)
+
+        def counted(self: Any, *arguments: Any, whole: Any = whole, name: str = name, **options: Any) -> Any:
+            calls.append(name)
+            return whole(self, *arguments, **options)
+
+        monkeypatch.setattr(kind, name, counted)
+    resident = (flow._source.resident, flow._paired.sources[0].resident, cached._source.cache.resident)
+    for one in resident:
+        for _ in range(3):
+            with one.reading():
+                pass
+    assert calls == []
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("the host waits")
+
+    monkeypatch.setattr(cupy.cuda.Event, "synchronize", refuse)
+    monkeypatch.setattr(cupy.cuda.Stream, "synchronize", refuse)
+    with side:
+        for one in resident:
+            for _ in range(3):
+                with one.reading():
+                    pass
+    assert calls.count("wait_event") == len(resident)
+
+
+def test_who_writes_waits_for_a_thread_that_is_about_to_read(cupy: Any, side: Any) -> None:
+    resident = DeviceResident(cupy.full(4, 1.0))
+    inside, may_read, seen = threading.Event(), threading.Event(), []
+
+    def read() -> None:
+        with side, resident.reading() as array:
+            inside.set()
+            assert may_read.wait(20)
+            seen.append(array + 1)
+
+    def write() -> None:
+        with resident.writing() as array:
+            array[...] = 5.0
+
+    reader, writer = threading.Thread(target=read), threading.Thread(target=write)
+    reader.start()
+    assert inside.wait(20)
+    writer.start()
+    writer.join(0.2)
+    assert writer.is_alive(), "it must not overtake a read that is not on its stream yet"
+    may_read.set()
+    reader.join(20)
+    writer.join(20)
+    side.synchronize()
+    assert seen[0].get().tolist() == [2.0] * 4
+    with side, resident.reading() as array:
+        assert array.get().tolist() == [5.0] * 4
+
+
+def test_writes_follow_writes_and_reads_on_any_stream(cupy: Any, side: Any) -> None:
+    third = cupy.cuda.Stream(non_blocking=True)
+    resident = DeviceResident(cupy.full(4, 0.0))
+    for number, stream in enumerate((side, third, cupy.cuda.Stream.null, side, cupy.cuda.Stream.null), 1):
+        with stream, resident.writing() as array:
+            array[...] = float(number)
+    for reader in (third, cupy.cuda.Stream.null):
+        with reader, resident.reading() as array:
+            array + 1  # nobody waits for it
+        with side, resident.writing() as array:
+            array[...] = 6.0
+    with third, resident.reading() as array:
+        assert array.get().tolist() == [6.0] * 4
+
+
+@pytest.mark.parametrize("how", ["reading", "writing"])
+def test_it_goes_when_the_last_one_has_left(cupy: Any, side: Any, how: str) -> None:
+    resident = DeviceResident(cupy.full(4, 0.0))
+    cupy.cuda.Device(0).synchronize()
+    address = resident.array.data.ptr
+    with side, getattr(resident, how)() as array:
+        array[...] = 1.0
+    del array, resident
+    assert cupy.full(4, 2.0).data.ptr == address
+
+
+def test_threads_on_one_stream_do_not_wait_for_each_other(cupy: Any) -> None:
+    resident = DeviceResident(cupy.full(4, 1.0))
+    done = []
+
+    def write() -> None:
+        with resident.writing() as array:
+            array[...] = 5.0
+        done.append(True)
+
+    with resident.reading():
+        thread = threading.Thread(target=write)
+        thread.start()
+        thread.join(20)
+    assert done
+
+
+def test_it_can_be_pickled(cupy: Any, side: Any) -> None:
+    with side:
+        resident = DeviceResident(cupy.full(4, 1.0))
+    copy = pickle.loads(pickle.dumps(resident))
+    with copy.reading() as array:
+        assert array.get().tolist() == [1.0] * 4
+
+
+def test_what_is_kept_for_a_stream_is_for_that_stream(cupy: Any) -> None:
+    """Means, and the tables of the resize: the copy that brought them up is on the stream that reads them."""
+    statistics = Statistics(np.array([1.0, 2.0, 3.0]), np.array([2.0, 2.0, 2.0]))
+    options = AugmentOptions(featurewise_center=True, featurewise_std=True)
+    params = draw_params(2, 9, 9)
+    source = cupy.asarray(DATA[:2])
+    cupy.cuda.Device(0).synchronize()
+    turn = [cupy.cuda.Stream(non_blocking=True) for _ in range(2)]
+    made = []
+    for stream in turn:  # nobody waits for the first one's copies
+        with stream:
+            got = ops.augment(source, params, options, statistics=statistics)
+            made.append((got, ops.resize([source[0], source[1]], (5, 4), "bilinear")))
+    wanted = ops.augment(DATA[:2], params, options, statistics=statistics)
+    for stream, (got, resized) in zip(turn, made, strict=True):
+        with stream:
+            np.testing.assert_allclose(got.get(), wanted, rtol=0, atol=1e-3)
+            np.testing.assert_array_equal(resized.get(), ops.resize(list(DATA[:2]), (5, 4), "bilinear"))
+    assert len(ops_cuda._constants_of[statistics]) == 2
+
+
+def test_memory_is_lent_to_jax_until_its_copy_is_made(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    jax = pytest.importorskip("jax")
+
+    class Copy:
+        ready = False
+
+        def is_ready(self) -> bool:
+            return self.ready
+
+    copies: list[Copy] = []
+
+    def copied(alias: Any, copy: bool) -> Copy:
+        assert copy
+        copies.append(Copy())
+        return copies[-1]
+
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax.dlpack, "from_dlpack", lambda array: object())
+    monkeypatch.setattr(jax.numpy, "array", copied)
+    monkeypatch.setattr(streams, "_lent", type(streams._lent)())
+    used = cupy.get_default_memory_pool().used_bytes
+    before = used()
+    for _ in range(3):
+        streams.jax_array(cupy.full(128, 1.0, np.float32))
+    assert used() == before + 3 * 512, "each batch is still being copied"
+    copies[0].ready = copies[1].ready = True
+    streams.jax_array(cupy.full(128, 1.0, np.float32))
+    assert used() == before + 2 * 512, "two are copied, two are not"
+
+
+def test_a_tensor_of_torchs_has_the_arrays_order(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    standin_torch.install(monkeypatch)
+    host = np.arange(6, dtype=np.float32).reshape(2, 3)
+    with streams.torch_memory("cuda:0") as blocks:
+        array = cupy.asarray(host)
+        for view in (array, array.T, array[1:], array[:, 1:]):
+            np.testing.assert_array_equal(streams.torch_tensor(view, blocks).numpy(), view.get())
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_memory_of_a_threads_stream_is_not_written_to_under_the_callers_eyes(
+    cupy: Any, side: Any, workers: int
+) -> None:
+    class Counted(gpuseq.Sequence):
+        def __len__(self) -> int:
+            return 12
+
+        def __getitem__(self, index: int) -> Any:
+            if workers:
+                side.use()
+            return cupy.full(4, float(index))
+
+    read = []
+    for batch in to_device(Counted(), prefetch=1, workers=workers, device="cuda:0"):
+        read.append(batch + 1)  # nobody waits for it, and the batch goes
+        del batch
+    assert [array.get().tolist() for array in read] == [[index + 1.0] * 4 for index in range(12)]
+
+
+def test_the_stand_in_would_have_refused(cupy: Any, side: Any) -> None:
+    """What the tests above rest on."""
+    array = cupy.asarray(DATA)
+    with side, pytest.raises(RaceError, match="reads what an upload"):
+        ops.augment(array, draw_params(8, 9, 9), AugmentOptions())

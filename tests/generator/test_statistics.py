@@ -1,0 +1,105 @@
+"""What `fit` refuses, and what it found kept in a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpuseq
+from tests.cases import images
+from tests.compare import assert_same
+from tests.generator.test_bad_arguments import generator, refuses
+
+IMAGES = images((6, 8, 8, 3), "uint8")
+
+
+def fitted(**options: Any) -> gpuseq.ImageDataGenerator:
+    return generator(featurewise_center=True, featurewise_std_normalization=True, **options)
+
+
+def test_fit_names_the_method_for_what_it_was_given() -> None:
+    with refuses(TypeError, "'photos'", "fit_directory"):
+        fitted().fit("photos")
+    with refuses(TypeError, "generator", "fit_batches"):
+        fitted().fit(image for image in IMAGES)
+    for method in (fitted().fit, fitted().fit_batches):
+        with refuses(TypeError, "NumpyArrayIterator", "fit_directory"):
+            method(generator().flow(IMAGES))
+
+
+def test_fit_takes_no_labels() -> None:
+    with refuses(TypeError, "no labels", "augment"):
+        fitted().fit(IMAGES, np.arange(6))
+
+
+def test_a_mean_of_other_channels_says_so() -> None:
+    ours = generator(featurewise_center=True)
+    ours.mean = np.zeros((1, 1, 3))
+    with refuses(ValueError, "generator.mean", "(1, 1, 3)", "(8, 8, 1)"):
+        next(ours.flow(IMAGES[..., :1]))
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@pytest.mark.parametrize("rescale", [None, 1 / 255])
+def test_statistics_go_through_a_file(tmp_path: Path, rescale: float | None, data_format: str) -> None:
+    data = IMAGES if data_format == "channels_last" else IMAGES.transpose(0, 3, 1, 2)
+    first, second = (fitted(rescale=rescale, data_format=data_format) for _ in range(2))
+    first.fit(data)
+    first.save_statistics(tmp_path / "stats.json", note="of six images")
+    second.load_statistics(tmp_path / "stats.json")
+    for name in ("mean", "std"):
+        assert_same(getattr(second, name), getattr(first, name))
+    assert_same(next(second.flow(data, shuffle=False)), next(first.flow(data, shuffle=False)))
+    assert json.loads((tmp_path / "stats.json").read_text())["note"] == "of six images"
+
+
+def test_statistics_are_brought_to_the_rescale_of_the_one_that_loads(tmp_path: Path) -> None:
+    """``gpuseq fit`` computes on 0 to 255, and most generators rescale."""
+    plain, rescaled, loaded = fitted(), fitted(rescale=1 / 255), fitted(rescale=1 / 255)
+    plain.fit(IMAGES)
+    rescaled.fit(IMAGES)
+    plain.save_statistics(tmp_path / "stats.json")
+    loaded.load_statistics(tmp_path / "stats.json")
+    for name in ("mean", "std"):
+        np.testing.assert_allclose(getattr(loaded, name), getattr(rescaled, name), rtol=1e-5)
+
+
+def test_a_generator_loads_what_it_asks_for(tmp_path: Path) -> None:
+    fitted_one, centred = fitted(), generator(featurewise_center=True)
+    fitted_one.fit(IMAGES)
+    fitted_one.save_statistics(tmp_path / "both.json")
+    centred.load_statistics(tmp_path / "both.json")
+    assert_same(centred.mean, fitted_one.mean)
+    assert centred.std is None
+    centred.save_statistics(tmp_path / "mean.json")
+    with refuses(ValueError, "mean.json", "mean and std", "save_statistics"):
+        fitted().load_statistics(tmp_path / "mean.json")
+    with refuses(ValueError, "featurewise_center=True"):
+        generator().load_statistics(tmp_path / "both.json")
+
+
+def test_files_that_hold_no_statistics(tmp_path: Path) -> None:
+    for text in ("", "[1, 2]", '{"mean": "grey"}', '{"std": [1.0]}'):
+        (tmp_path / "file.json").write_text(text)
+        with refuses(ValueError, "file.json", "mean", "gpuseq fit"):
+            fitted().load_statistics(tmp_path / "file.json")
+    with pytest.raises(FileNotFoundError, match="absent.json"):
+        fitted().load_statistics(tmp_path / "absent.json")
+
+
+def test_what_cannot_be_saved_leaves_no_file(tmp_path: Path) -> None:
+    with refuses(ValueError, "fit"):
+        fitted().save_statistics(tmp_path / "none.json")
+    whitener = generator(featurewise_center=True, zca_whitening=True)
+    whitener.fit(IMAGES)
+    with refuses(ValueError, "numpy.save", "zca_whitening_matrix"):
+        whitener.save_statistics(tmp_path / "none.json")
+    per_pixel = generator(featurewise_center=True)
+    per_pixel.mean = np.zeros((8, 8, 3))
+    with refuses(ValueError, "numpy.save"):
+        per_pixel.save_statistics(tmp_path / "none.json")
+    assert list(tmp_path.iterdir()) == []

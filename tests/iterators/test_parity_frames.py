@@ -1,0 +1,168 @@
+"""`flow_from_dataframe` equals Keras', batch by batch, in 50 random configurations."""
+
+from __future__ import annotations
+
+import random
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpuseq
+from gpuseq.base.types import COLOR_CHANNELS, Interpolation, literals
+from tests.compare import assert_same_structure
+from tests.parity import Config, Streams, assert_same_attributes, assert_same_walk, quiet, sample_generator, sample_walk
+
+pandas = pytest.importorskip("pandas")
+keras_image = pytest.importorskip("keras.src.legacy.preprocessing.image")
+pytestmark = pytest.mark.keras
+
+NUM_CONFIGS = 50
+CLASS_MODES = ("categorical", "binary", "sparse", "input", "multi_output", "raw", None, "lists")
+INTERPOLATIONS = literals(Interpolation)
+COLOR_MODES = tuple(COLOR_CHANNELS)
+
+
+def make_frame(tree: Path, *, absolute: bool, with_bad_rows: bool, seed: int) -> Any:
+    """Return a shuffled data frame of the tree: paths, labels of every form, weights; an index that is not 0..n-1."""
+    rng = np.random.default_rng(seed)
+    paths = sorted(path for path in tree.glob("*/*") if path.suffix not in ("", ".txt"))
+    names = [str(path) if absolute else str(path.relative_to(tree)) for path in paths]
+    labels = [path.parent.name for path in paths]
+    if with_bad_rows:
+        names += ["ants/missing.jpg", "notes.txt"]
+        labels += ["ants", "ants"]
+    frame = pandas.DataFrame(
+        {
+            "filename": names,
+            "class": labels,
+            "many": [[label, "small"] if i % 3 else (label,) for i, label in enumerate(labels)],
+            "two": ["yes" if label == "ants" else "no" for label in labels],
+            "age": rng.integers(0, 90, len(names)),
+            "height": rng.random(len(names)).astype(np.float32),
+            "vector": [rng.random(3).tolist() for _ in names],
+            "weight": rng.random(len(names)),
+        }
+    )
+    return frame.sample(frac=1, random_state=seed)
+
+
+def sample(number: int) -> Config:
+    """Return configuration `number`: a pure function of the number."""
+    rng = random.Random(f"frames-{number}")
+    seeded = rng.random() < 0.8
+    color_mode = COLOR_MODES[number // 6 % 3]
+    mode = CLASS_MODES[number % len(CLASS_MODES)]
+    generator, _ = sample_generator(
+        rng,
+        channels=COLOR_CHANNELS[color_mode],
+        from_files=True,
+        # 16-bit grey files do not fit into uint8, where Keras wraps them around.
+        dtype=rng.choice(("float32",) * 6 + ("float64", "float64" if color_mode == "grayscale" else "uint8")),
+        data_format=rng.choice(("channels_last", "channels_last", "channels_first")),
+    )
+    for name in ("featurewise_center", "featurewise_std_normalization"):
+        generator.pop(name, None)
+    flow: dict[str, Any] = {
+        "class_mode": "categorical" if mode == "lists" else mode,
+        "y_col": {
+            "binary": "two",
+            "lists": "many",
+            "multi_output": rng.choice((["age", "height"], ["age", "vector"], ["class"])),
+            "raw": rng.choice(("age", "height", ["age", "height"])),
+        }.get(str(mode), "class"),
+        "weight_col": rng.choice((None, "weight")),
+        "target_size": rng.choice(((16, 16), (13, 21), (24, 24))),
+        "color_mode": color_mode,
+        "batch_size": rng.choice((3, 5, 32)),
+        "shuffle": rng.random() < 0.6,
+        "seed": rng.randrange(10_000) if seeded else None,
+        "interpolation": INTERPOLATIONS[number % 6],
+        "validate_filenames": rng.random() < 0.6,
+    }
+    if mode in ("categorical", "sparse"):
+        flow["classes"] = rng.choice((None, ["cats", "ants"], ["cats", "bees", "ants", "cats"]))
+    if mode == "lists":
+        flow["classes"] = rng.choice((None, ["small", "cats"]))
+    if rng.random() < 0.3:
+        generator["validation_split"] = rng.choice((0.25, 0.5))
+        flow["subset"] = rng.choice(("training", "validation"))
+    data = {
+        "absolute": rng.random() < 0.4,
+        "bad_rows": flow["validate_filenames"] and rng.random() < 0.5,
+        "walk_seed": rng.randrange(1 << 30),
+        "renamed": rng.random() < 0.2,
+    }
+    return Config(generator, flow, data=data)
+
+
+@pytest.mark.parametrize("number", [pytest.param(number, id=f"{number:03d}") for number in range(NUM_CONFIGS)])
+def test_frames(number: int, tree: Path) -> None:
+    config = sample(number)
+    frame = make_frame(tree, absolute=config.data["absolute"], with_bad_rows=config.data["bad_rows"], seed=number)
+    arguments = dict(config.flow)
+    if config.data["renamed"]:
+        frame = frame.rename(columns={"filename": "path"})
+        arguments["x_col"] = "path"
+    directory = None if config.data["absolute"] else str(tree)
+    before = frame.copy(deep=True)
+    with quiet():
+        theirs = keras_image.ImageDataGenerator(**config.generator).flow_from_dataframe(frame, directory, **arguments)
+        ours = gpuseq.ImageDataGenerator(**config.generator, device="cpu").flow_from_dataframe(
+            frame, directory, **arguments
+        )
+        assert_same_attributes(theirs, ours)
+        walk = sample_walk(random.Random(config.data["walk_seed"]), len(theirs), seeded=theirs.seed is not None)
+        assert_same_walk(
+            theirs, ours, walk, Streams(number), config.tolerance, input_labels=config.flow["class_mode"] == "input"
+        )
+    pandas.testing.assert_frame_equal(frame, before)
+
+
+@pytest.mark.parametrize("word", ["has_ext", "sort", "drop_duplicates"])
+def test_old_words_warn_as_in_keras(word: str, tree: Path) -> None:
+    frame = make_frame(tree, absolute=False, with_bad_rows=False, seed=0)
+    with pytest.warns(DeprecationWarning, match=word):
+        gpuseq.ImageDataGenerator(device="cpu").flow_from_dataframe(frame, str(tree), **{word: True})
+
+
+def test_class_mode_other_is_raw(tree: Path) -> None:
+    frame = make_frame(tree, absolute=False, with_bad_rows=False, seed=0)
+    with pytest.warns(DeprecationWarning, match="raw"):
+        ours = gpuseq.ImageDataGenerator(device="cpu").flow_from_dataframe(
+            frame, str(tree), class_mode="other", y_col="age", target_size=(8, 8), seed=1
+        )
+    assert ours.class_mode == "raw"
+    assert_same_structure(next(ours)[1], frame["age"].to_numpy()[np.random.RandomState(1).permutation(len(frame))[:32]])
+
+
+def test_invalid_file_names_are_counted_in_a_warning(tree: Path) -> None:
+    frame = make_frame(tree, absolute=False, with_bad_rows=True, seed=0)
+    generator = gpuseq.ImageDataGenerator(device="cpu")
+    with pytest.warns(UserWarning, match=r"Found 2 invalid image filename\(s\) in x_col=\"filename\""):
+        kept = generator.flow_from_dataframe(frame, str(tree))
+    assert kept.samples == len(frame) - 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        unchecked = generator.flow_from_dataframe(frame, str(tree), validate_filenames=False)
+    assert unchecked.samples == len(frame)
+
+
+def test_unused_classes_warn(tree: Path) -> None:
+    frame = make_frame(tree, absolute=False, with_bad_rows=False, seed=0)
+    with pytest.warns(UserWarning, match="`classes` will be ignored"):
+        gpuseq.ImageDataGenerator(device="cpu").flow_from_dataframe(frame, str(tree), class_mode=None, classes=["ants"])
+
+
+def test_the_sampler_reaches_every_corner() -> None:
+    configs = [sample(number) for number in range(NUM_CONFIGS)]
+    flows = [config.flow for config in configs]
+    assert {flow["class_mode"] for flow in flows} == {mode for mode in CLASS_MODES if mode != "lists"}
+    assert {flow["weight_col"] for flow in flows} == {None, "weight"}
+    assert {flow["validate_filenames"] for flow in flows} == {False, True}
+    assert {flow.get("subset") for flow in flows} == {None, "training", "validation"}
+    assert {config.data["absolute"] for config in configs} == {False, True}
+    assert any(config.data["bad_rows"] for config in configs)
+    assert any(isinstance(flow["y_col"], list) for flow in flows)

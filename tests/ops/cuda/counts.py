@@ -1,0 +1,291 @@
+"""Registers, spills and instructions of the usual variants, from the code that NVRTC makes with CuPy's options.
+
+``python -m tests.ops.cuda.counts`` prints the table, ``--write`` puts it into ``kernels/README.md``, and ``--digests``
+prints what tells whether a variant's code changed at all. Needs NVRTC and nvdisasm, no GPU and no driver.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import re
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpuseq.ops.cuda import augment as ops_cuda
+from gpuseq.ops.cuda import compile as kernels
+from gpuseq.ops.options import AugmentOptions
+from tests.ops.cuda.sass import Listing, Work, num_double
+
+__all__ = ["ARCHITECTURES", "README", "Counts", "Row", "count", "disassembler", "nvrtc_version", "recorded", "rows"]
+
+README = Path(__file__).resolve().parents[3] / "kernels" / "README.md"
+ARCHITECTURES = ("sm_80", "sm_90")
+BEGIN, END = "<!-- counts: python -m tests.ops.cuda.counts --write -->", "<!-- end of counts -->"
+CUPY_OPTIONS = ("-ftz=true", "--device-as-default-execution-space")
+"""What CuPy adds to whatever it compiles."""
+
+BATCH = (256, 224, 224)
+"""Samples, rows and columns of the launch that is counted as a whole."""
+
+WARPS = ops_cuda.MAX_BLOCK // 32
+EVERYDAY = AugmentOptions(
+    data_format="channels_first", has_channel_shift=False, has_brightness=False, rescale=1 / 255, fill_mode="nearest"
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant of the table.
+
+    Attributes
+    ----------
+    what : str
+        Its name there.
+    kernel : str
+        Key of `gpuseq.ops.cuda.compile.SIGNATURES`.
+    macros : Macros
+        The variant.
+    work : Work
+        What tells a pixel inside the image from any other.
+    rounds : tuple of int or None
+        How often a thread goes round the loops about that work, innermost first, in a launch over `BATCH`; None where
+        the launch depends on the images.
+    """
+
+    what: str
+    kernel: str
+    macros: kernels.Macros
+    work: Work
+    rounds: tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What is counted of a variant on one architecture.
+
+    Attributes
+    ----------
+    registers : int
+        Of a thread.
+    spilled : int
+        Bytes that are stored to and loaded from local memory, as the assembler counts them.
+    inside : int
+        Instructions for a pixel inside the image, or for one value of it where its channels have a loop of their own.
+    double : int
+        How many of these compute in double.
+    launch : int or None
+        Instructions of the whole launch, divided by its pixels.
+    digest : str
+        Of the machine code.
+    """
+
+    registers: int
+    spilled: int
+    inside: int
+    double: int
+    launch: int | None
+    digest: str
+
+
+def rows() -> list[Row]:
+    """Return the variants in the order of the table."""
+    found: list[Row] = []
+
+    def add(
+        what: str,
+        options: AugmentOptions,
+        *,
+        kernel: str = "augment",
+        dtype: str = "uint8",
+        channels: int = 3,
+        reads: int = 4,
+        also: Work = (),
+        rounds: tuple[int, ...] = (),
+    ) -> None:
+        statistics = options.featurewise_center, options.featurewise_std
+        variant = ops_cuda._variant(options, np.dtype(dtype), channels, True, *statistics)
+        geometry = ops_cuda._geometry(*BATCH, variant.pixel_bytes)
+        across = geometry.tile_cols * geometry.groups_across
+        down = geometry.rows_per_band // (geometry.block // across)
+        together = channels if channels <= 4 else 1  # channels that one round reads
+        load = {"uint8": "LDG.E.U8", "float32": "LDG.E.CONSTANT"}[dtype]  # the table's are LDG.E.64
+        work = [(load, reads * together), *also]
+        if kernel == "augment":
+            work.append(("STG", together))
+        found.append(Row(what, kernel, getattr(variant, kernel), work, (*rounds, down, BATCH[2] // across)))
+
+    add("RGB, channels first", EVERYDAY)
+    add("a sample in it that asks for nothing", EVERYDAY, reads=1)
+    add("the same without an affine map", replace(EVERYDAY, has_affine=False), reads=1)
+    last = replace(EVERYDAY, data_format="channels_last")
+    add("RGB, channels last", last)
+    add("a sample in it that asks for nothing", last, reads=1)
+    for fill_mode in ("constant", "reflect", "wrap"):
+        add(f"fill mode {fill_mode}", replace(EVERYDAY, fill_mode=fill_mode))  # type: ignore[arg-type]
+    add("order 0", replace(EVERYDAY, order=0), reads=1, also=[("DADD", 2)])
+    add("float16 batch", replace(EVERYDAY, dtype="float16"))
+    add("uint8 batch", replace(EVERYDAY, dtype="uint8", rescale=1.0))
+    add("uint8 batch, channels last", replace(last, dtype="uint8", rescale=1.0))
+    add("float32 source", EVERYDAY, dtype="float32")
+    add("float64 batch", replace(EVERYDAY, dtype="float64"))
+    add("grey", EVERYDAY, channels=1)
+    add("RGBA", EVERYDAY, channels=4)
+    add("19 channels, one of them", EVERYDAY, channels=19, also=[("DADD", 4)], rounds=(19,))
+    shifted = [("FADD", 3), ("FRND.TRUNC", 6)]  # what a sample without them would leave out
+    colour = replace(EVERYDAY, has_channel_shift=True, has_brightness=True)
+    add("channel shift and brightness", colour, also=shifted)
+    add("its range", colour, kernel="sample_range")
+    add("channel shift and brightness, channels last", replace(colour, data_format="channels_last"), also=shifted)
+    everything = replace(
+        colour,
+        **dict.fromkeys(("samplewise_center", "samplewise_std", "featurewise_center", "featurewise_std"), True),
+    )
+    add("and all normalisations", everything, also=shifted)
+    add("its moments", everything, kernel="sample_moments", also=shifted)
+    for channels in (3, 4):
+        work = [("LDG.E.U8", channels)]
+        found.append(
+            Row(f"resize, {channels} channels, a tap", "resample_pass", (("CHANNELS", str(channels)),), work, None)
+        )
+    return found
+
+
+def disassembler() -> str | None:
+    """Return the path of nvdisasm: of the package ``nvidia-cuda-nvdisasm``, else of the search path."""
+    try:
+        files = importlib.metadata.files("nvidia-cuda-nvdisasm") or []
+    except importlib.metadata.PackageNotFoundError:
+        files = []
+    for file in files:
+        if file.name in ("nvdisasm", "nvdisasm.exe") and (path := Path(str(file.locate()))).is_file():
+            return str(path)
+    return shutil.which("nvdisasm")
+
+
+def nvrtc_version() -> str:
+    """Return the compiler's version, ``"13.0"``."""
+    from cupy.cuda import nvrtc
+
+    return ".".join(map(str, nvrtc.getVersion()))
+
+
+def compiled(kernel: str, macros: kernels.Macros, architecture: str) -> tuple[Listing, str]:
+    """Return the machine code of a variant and the assembler's own words about it."""
+    from cupy.cuda import nvrtc
+
+    program = nvrtc.createProgram(kernels.pasted_source(kernels.SIGNATURES[kernel][0], macros), f"{kernel}.cu", [], [])
+    options = [*kernels.COMPILE_OPTIONS, *CUPY_OPTIONS, f"-arch={architecture}", "--ptxas-options=-v"]
+    try:
+        nvrtc.compileProgram(program, options)
+        # CuPy takes the last byte for the end of a string; the file ends with a zero.
+        cubin, words = nvrtc.getCUBIN(program) + b"\0", nvrtc.getProgramLog(program)
+    finally:
+        nvrtc.destroyProgram(program)
+    tool = disassembler()
+    if tool is None:
+        raise FileNotFoundError("nvdisasm is missing. Install it with: pip install nvidia-cuda-nvdisasm")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "kernel.cubin")
+        path.write_bytes(cubin)
+        run = subprocess.run([tool, "-c", "-hex", str(path)], capture_output=True, text=True, check=True)
+    return Listing(run.stdout, kernel), words.partition(f"entry function '{kernel}'")[2].partition("entry function")[0]
+
+
+def count(row: Row, architecture: str) -> Counts:
+    """Compile one variant for one architecture and count."""
+    listing, words = compiled(row.kernel, row.macros, architecture)
+    registers = re.search(r"Used (\d+) registers", words)
+    spilled = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", words)
+    assert registers is not None
+    assert spilled is not None
+    heads = listing.nest(row.work)
+    inside = listing.once_round(row.work, heads[0])
+    launch = None
+    if row.rounds is not None:
+        rounds = (*row.rounds, *(1,) * (len(heads) - len(row.rounds)))
+        # One warp of a block makes the sample's numbers and its rows' terms; the others go by.
+        first_warp = [*row.work, ("STS", listing.most("STS", row.work))]
+        further = listing.whole(first_warp, (), ()).total() - listing.whole(row.work, (), ()).total()
+        total = listing.whole(row.work, heads, rounds).total() + further / WARPS
+        launch = round(total / (row.rounds[-1] * row.rounds[-2]))
+    return Counts(
+        int(registers[1]), int(spilled[1]) + int(spilled[2]), inside.total(), num_double(inside), launch, listing.digest
+    )
+
+
+HEADINGS = ("registers", "spilled bytes", "a pixel inside", "of these in double", "the whole launch, by pixel")
+
+
+def cells(counts: Counts) -> tuple[int | None, ...]:
+    """Return the numbers in the order of `HEADINGS`."""
+    return counts.registers, counts.spilled, counts.inside, counts.double, counts.launch
+
+
+def _written(number: int | None) -> str:
+    return "–" if number is None else str(number)
+
+
+def table() -> str:
+    """Return the part of the README between `BEGIN` and `END`."""
+    lines = [
+        BEGIN,
+        f"NVRTC {nvrtc_version()} with CuPy's options; {' / '.join(ARCHITECTURES)} where they differ.",
+        "",
+        "| variant | kernel | " + " | ".join(HEADINGS) + " |",
+        "|---|---|" + "--:|" * len(HEADINGS),
+    ]
+    for row in rows():
+        of_each = zip(*(cells(count(row, architecture)) for architecture in ARCHITECTURES), strict=True)
+        numbers = [" / ".join(dict.fromkeys(map(_written, several))) for several in of_each]
+        lines.append(f"| {row.what} | `{row.kernel}` | " + " | ".join(numbers) + " |")
+    return "\n".join([*lines, END])
+
+
+def recorded() -> tuple[str, list[tuple[str, str, list[list[int | None]]]]]:
+    """Read the README's table: the compiler's version, then (what, kernel, numbers by architecture) of each row."""
+    text = README.read_text(encoding="utf-8")
+    part = text[text.index(BEGIN) : text.index(END)]
+    version = re.search(r"NVRTC ([\d.]+) with", part)
+    assert version is not None
+    found = []
+    for line in part.splitlines():
+        if not line.startswith("| ") or line.startswith("| variant"):
+            continue
+        what, kernel, *numbers = (cell.strip() for cell in line.strip("|").split("|"))
+        by_column: list[list[Any]] = []
+        for cell in numbers:
+            several = [None if each == "–" else int(each) for each in cell.split(" / ")]
+            by_column.append(several if len(several) == len(ARCHITECTURES) else several * len(ARCHITECTURES))
+        found.append((what, kernel.strip("`"), [list(each) for each in zip(*by_column, strict=True)]))
+    return version[1], found
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print or write what is asked for."""
+    parser = argparse.ArgumentParser(prog="python -m tests.ops.cuda.counts", description=__doc__)
+    parser.add_argument("--write", action="store_true", help=f"put the table into {README.name}")
+    parser.add_argument("--digests", action="store_true", help="print a digest of each variant's machine code")
+    asked = parser.parse_args(arguments)
+    if asked.digests:
+        for row in rows():
+            digests = (compiled(row.kernel, row.macros, each)[0].digest for each in ARCHITECTURES)
+            print(*digests, f"{row.kernel}: {row.what}")
+        return
+    made = table()
+    if asked.write:
+        text = README.read_text(encoding="utf-8")
+        start, stop = text.index(BEGIN), text.index(END) + len(END)
+        README.write_text(text[:start] + made + text[stop:], encoding="utf-8")
+    else:
+        print(made)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""The kernels of `augment.cu` and `reduce.cu`, run on the CPU, equal their NumPy twins, SciPy and Pillow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpuseq.ops.cuda import augment as ops_cuda
+from gpuseq.ops.numpy import augment as ops_numpy
+from tests import naive
+from tests.cases import identity
+from tests.compare import assert_same
+from tests.ops.cuda.catalogue import CASES, Case, Run
+from tests.standin import host_runner
+from tests.standin.host_runner import HostRun, Launch
+
+pytest.importorskip("scipy")
+
+
+def compute(engine: Any, case: Case, run: Run) -> np.ndarray:
+    """Run one call of the catalogue on an engine."""
+    if case.standardize_only:
+        return engine.standardize(run.images, case.options, run.statistics)
+    return engine.augment(run.images, run.params, case.options, indices=run.indices, statistics=run.statistics)
+
+
+def near_twin(case: Case) -> dict[str, Any]:
+    """How far the twins may lie apart: not at all, but for sums taken in another order and the last bits of doubles."""
+    options = case.options
+    if options.samplewise_center or options.samplewise_std:
+        return {"atol": 2e-5 if options.rescale != 1 or options.samplewise_std else 1e-4}
+    return {"atol": 1e-11} if options.dtype == "float64" else {}
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch) -> HostRun:
+    return host_runner.install(monkeypatch)
+
+
+def test_numpy_knows_bfloat16() -> None:
+    """The package registers the dtype that the cases name; CuPy needs it for the same."""
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    assert np.dtype("bfloat16") == ml_dtypes.bfloat16
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_equals_the_numpy_twin(name: str, host: HostRun) -> None:
+    case = CASES[name]
+    if case.options.dtype == "bfloat16":
+        pytest.importorskip("ml_dtypes")
+    for run in case.runs():
+        wanted = compute(ops_numpy, case, run)
+        run.images.flags.writeable = False
+        got = compute(ops_cuda, case, run)
+        assert got.flags.c_contiguous
+        assert_same(got, wanted, message=run.label, **near_twin(case))
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if not case.standardize_only])
+def test_equals_scipy_and_pillow(name: str, host: HostRun) -> None:
+    case = CASES[name]
+    if case.options.dtype == "bfloat16":
+        pytest.importorskip("ml_dtypes")
+    for run in case.runs(num_seeds=1):
+        got = compute(ops_cuda, case, run)
+        wanted = naive.augment(run.images, run.params, case.options, indices=run.indices, statistics=run.statistics)
+        near = 0.0 if case.exact else 1e-10 if case.options.dtype == "float64" else 5e-5
+        assert_same(got, wanted, atol=near, message=run.label)
+
+
+LAUNCHES = {
+    "one_thread": (Launch((1,)), 1, 1, 1, 1),
+    "one_thread_whole_image": (Launch((3,)), 1, 1, 1, 64),
+    "three_threads": (Launch((2,)), 3, 1, 3, 2),
+    "odd_block": (Launch((7,), reverse=True), 48, 16, 1, 3),
+    "narrow_tiles": (Launch((1,), reverse=True), 32, 4, 2, 64),
+    "one_block": (Launch((1,)), 256, 32, 1, 64),
+    "more_blocks_than_work": (Launch((200,)), 32, 32, 1, 5),
+    "from_the_last_thread": (Launch(None, reverse=True), 256, 8, 4, 16),
+}
+"""Name -> grid and thread order, threads, tile columns, groups across, rows of a band."""
+
+
+@pytest.mark.parametrize("launch", LAUNCHES)
+@pytest.mark.parametrize("name", ["affine_1_reflect", "layout_first_first_19", "shift", "everything", "both_half"])
+def test_the_answer_does_not_depend_on_the_launch(name: str, launch: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = CASES[name]
+    how, block, tile_cols, across, rows_per_band = LAUNCHES[launch]
+    host_runner.install(monkeypatch)
+    wanted = [compute(ops_cuda, case, run) for run in case.runs(num_seeds=1)]
+    host_runner.install(monkeypatch, how)
+
+    def geometry(num_samples: int, height: int, width: int, pixel_bytes: int) -> Any:
+        num_bands = -(-height // rows_per_band)
+        return ops_cuda._Geometry((num_samples * num_bands,), block, tile_cols, across, rows_per_band, num_bands)
+
+    monkeypatch.setattr(ops_cuda, "_geometry", geometry)
+    for run, expected in zip(case.runs(num_seeds=1), wanted, strict=True):
+        near = {"max_ulp": 8} if case.options.samplewise_std else {}
+        assert_same(compute(ops_cuda, case, run), expected, message=run.label, **near)
+
+
+def test_sums_on_the_edge_of_two_floats_are_rounded_as_scipys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fused sum differs from SciPy's in its last bits; where that could be seen in a float, SciPy's order is taken.
+
+    The pixel in the middle of each sample is put, by its shift, within a few last bits of the middle of two floats.
+    """
+    rng = np.random.default_rng(11)
+    num_samples = 4000
+    batch = rng.integers(1, 256, (num_samples, 3, 3, 1), dtype=np.uint8)
+    row_fraction, col_fraction = rng.uniform(0.2, 0.8, (2, num_samples))
+    left, right = batch[:, 1:, 1, 0].astype(np.float64).T, batch[:, 1:, 2, 0].astype(np.float64).T
+    upper, lower = left + col_fraction * (right - left)
+    wanted = (0.7 * upper + 0.3 * lower).astype(np.float32)
+    middle = (wanted.astype(np.float64) + np.nextafter(wanted, np.float32(1e9))) / 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        solved = (middle - upper) / (lower - upper)
+    row_fraction = np.where(np.isfinite(solved) & (solved > 0) & (solved < 1), solved, row_fraction)
+    params = identity(num_samples)
+    params["tx"], params["ty"] = col_fraction, row_fraction  # Keras' names move the other axis
+    options = CASES["affine_1_reflect"].options
+
+    host_runner.install(monkeypatch)
+    monkeypatch.setattr(ops_cuda, "_geometry", lambda n, height, *_: ops_cuda._Geometry((n,), 16, 4, 1, height, 1))
+    got = ops_cuda.augment(batch, params, options)
+    assert_same(got, naive.augment(batch, params, options))
+    distance = np.abs(got[:, 1, 1, 0].astype(np.float64) - middle)
+    assert np.count_nonzero(distance <= np.spacing(got[:, 1, 1, 0]) * 0.5000001) > num_samples // 2
+
+
+@pytest.mark.parametrize(
+    ("num_samples", "height", "width"), [(1, 1, 1), (256, 224, 224), (1, 4000, 6000), (3, 5000, 1), (10**6, 8, 8)]
+)
+@pytest.mark.parametrize("pixel_bytes", [1, 2, 3, 4, 12, 64])
+def test_every_row_is_in_one_band(num_samples: int, height: int, width: int, pixel_bytes: int) -> None:
+    cut = ops_cuda._geometry(num_samples, height, width, pixel_bytes)
+    assert 1 <= cut.rows_per_band <= ops_cuda.MAX_BAND_ROWS
+    assert (cut.num_bands - 1) * cut.rows_per_band < height <= cut.num_bands * cut.rows_per_band
+    assert cut.block <= ops_cuda.MAX_BLOCK
+    assert cut.block % (cut.tile_cols * cut.groups_across) == 0
+    assert cut.tile_cols * pixel_bytes >= min(32, 32 * pixel_bytes)
+    assert cut.tile_cols in (1, 2, 4, 8, 16, 32)
+    assert 1 <= cut.grid[0] <= num_samples * cut.num_bands
+
+
+def test_a_reduction_is_launched_only_where_it_is_needed(host: HostRun) -> None:
+    for name, kernels in {
+        "affine_1_nearest": ["augment"],
+        "brightness": ["augment"],
+        "brightness_outside": ["sample_range", "augment"],
+        "shift": ["sample_range", "augment"],
+        "samplewise_mean": ["sample_moments", "augment"],
+        "samplewise": ["sample_range", "sample_moments", "augment"],
+    }.items():
+        host.variants.clear()
+        compute(ops_cuda, CASES[name], next(CASES[name].runs()))
+        assert [kernel for kernel, _ in host.variants] == kernels, name
+
+
+def test_an_empty_batch_launches_nothing(host: HostRun) -> None:
+    run = next(CASES["copy"].runs())
+    got = ops_cuda.augment(run.images, run.params[:0], CASES["copy"].options, indices=np.zeros(0, np.int64))
+    assert got.shape == (0, *run.images.shape[1:])
+    assert host.num_launches == 0
+
+
+def test_out_is_filled_and_returned(host: HostRun) -> None:
+    case = CASES["affine_1_reflect"]
+    run = next(case.runs())
+    wanted = compute(ops_cuda, case, run)
+    out = np.full_like(wanted, np.nan)
+    assert ops_cuda.augment(run.images, run.params, case.options, out=out) is out
+    assert_same(out, wanted)
+
+
+def test_an_image_that_is_not_contiguous_is_copied(host: HostRun) -> None:
+    case = CASES["affine_1_reflect"]
+    run = next(run for run in case.runs() if run.images.size > 100)
+    strided = np.repeat(run.images, 2, axis=2)[:, :, ::2]
+    assert not strided.flags.c_contiguous
+    got = ops_cuda.augment(strided, run.params, case.options)
+    assert_same(got, compute(ops_cuda, case, run))
+
+
+def test_the_table_holds_numpys_angles() -> None:
+    """Same functions, same bits: the maps of the two engines cannot drift apart."""
+    run = next(CASES["affine_1_reflect"].runs())
+    rows = np.empty((len(run.params), ops_cuda.NUM_COLUMNS))
+    ops_cuda.fill_table(rows, run.params, np.arange(len(run.params))[::-1])
+    assert_same(rows[:, 10], np.cos(np.deg2rad(run.params["theta"])))
+    assert_same(rows[:, 13], np.sin(np.deg2rad(run.params["shear"])))
+    assert_same(rows[:, 14].copy().view(np.int64), np.arange(len(run.params))[::-1])
+    assert_same(rows[:, 8], run.params["channel_shift_intensity"])

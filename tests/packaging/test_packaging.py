@@ -1,0 +1,214 @@
+"""What is shipped: a wheel with the kernels in it, a light import, one version, files that agree with each other."""
+
+from __future__ import annotations
+
+import email
+import inspect
+import json
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import gpuseq
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(*command: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("GPUSEQ_", "PYTHON"))}
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env=clean | environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the wheel as pip does, with the build backend that is installed here, so that no network is needed."""
+    pytest.importorskip("hatchling", reason="the test extra brings it")
+    out = tmp_path_factory.mktemp("dist")
+    run(
+        sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "--no-index", "-w", out, ROOT,
+        cwd=out,
+    )  # fmt: skip
+    (built,) = out.glob("gpuseq-*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def empty_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Install the wheel into a new environment; its dependencies are lent by a path file that comes after it."""
+    folder = tmp_path_factory.mktemp("empty") / "venv"
+    run(sys.executable, "-m", "venv", "--without-pip", folder, cwd=ROOT)
+    python = folder / "bin" / "python"
+    run(sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps", "--no-index", wheel, cwd=folder)
+    (site,) = (folder / "lib").glob("python*/site-packages")
+    (site / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return python
+
+
+def test_the_wheel_holds_the_package_its_kernels_and_its_photographs(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        metadata = email.message_from_bytes(archive.read(next(name for name in names if name.endswith("/METADATA"))))
+    package = {
+        f"gpuseq/{path.relative_to(ROOT / 'gpuseq')}"
+        for path in (ROOT / "gpuseq").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    kernels = {f"gpuseq/_kernels/{path.name}" for path in (ROOT / "kernels").glob("*.cu*")}
+    assert kernels, "there are no kernels to ship"
+    assert package | kernels <= names
+    assert "gpuseq/py.typed" in names
+    # Nothing lands beside the package: site-packages/kernels could be somebody else's.
+    assert {name.partition("/")[0] for name in names} == {"gpuseq", f"gpuseq-{gpuseq.__version__}.dist-info"}
+    assert metadata["Version"] == gpuseq.__version__
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert metadata.get_all("License-File") == ["LICENSE", "gpuseq/photos/SOURCES.md"]
+
+
+def test_the_installed_kernels_are_found_and_are_these(empty_python: Path, tmp_path: Path) -> None:
+    code = """
+import json, pathlib, gpuseq
+from gpuseq.ops.cuda import compile as kernels
+found = pathlib.Path(kernels.kernel_folder())
+texts = {path.name: path.read_text() for path in found.glob("*.cu*")}
+print(json.dumps({"package": gpuseq.__file__, "kernels": texts}))
+"""
+    answer = json.loads(run(empty_python, "-I", "-c", code, cwd=tmp_path).stdout)
+    assert Path(answer["package"]).is_relative_to(empty_python.parents[1])
+    assert answer["kernels"] == {path.name: path.read_text() for path in (ROOT / "kernels").glob("*.cu*")}
+
+
+def test_the_installed_command_runs_on_the_installed_photographs(empty_python: Path, tmp_path: Path) -> None:
+    command = empty_python.with_name("gpuseq")
+    assert run(command, "--version", cwd=tmp_path).stdout == f"gpuseq {gpuseq.__version__}\n"
+    answer = json.loads(run(command, "check", "--json", photos_of(empty_python), cwd=tmp_path).stdout)
+    assert answer["num_files"] == 9
+    assert answer["bad"] == {}
+
+
+def photos_of(python: Path) -> str:
+    (found,) = python.parents[1].glob("lib/python*/site-packages/gpuseq/photos")
+    return str(found)
+
+
+LIGHT = {"numpy", "gpuseq", "PIL"}
+
+
+def test_import_is_light() -> None:
+    """No framework, no CuPy, no DALI, no SciPy, no pandas: nothing from site-packages but NumPy and Pillow."""
+    code = """
+import json, sys, sysconfig, time, numpy
+before, started = set(sys.modules), time.perf_counter()
+import gpuseq
+seconds = time.perf_counter() - started
+site = tuple({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
+new = {name.partition(".")[0] for name in set(sys.modules) - before
+       if str(getattr(sys.modules[name], "__file__", None)).startswith(site)}
+print(json.dumps({"seconds": seconds, "new": sorted(new)}))
+"""
+    answer = json.loads(run(sys.executable, "-c", code, cwd=ROOT).stdout)
+    print(f"import gpuseq, NumPy already there: {answer['seconds'] * 1000:.0f} ms")
+    assert set(answer["new"]) <= LIGHT
+    assert answer["seconds"] < 1.0
+
+
+@pytest.mark.parametrize("name", ["cupy", "keras", "torch", "jax", "tensorflow", "nvidia", "scipy", "pandas", "ray"])
+def test_import_works_where_an_optional_package_is_broken(name: str, tmp_path: Path) -> None:
+    """A package that fails at import must not be touched by ``import gpuseq``."""
+    (tmp_path / f"{name}.py").write_text("raise SystemError('this package is broken')")
+    code = "import gpuseq; print(gpuseq.__version__)"
+    assert run(sys.executable, "-c", code, cwd=tmp_path, PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}").stdout.strip()
+
+
+def test_every_public_name_imports_and_is_listed() -> None:
+    namespace: dict[str, object] = {}
+    exec("from gpuseq import *", namespace)
+    missing = [name for name in gpuseq.__all__ if not hasattr(gpuseq, name)]
+    assert missing == []
+    assert set(gpuseq.__all__) <= set(namespace)
+    assert set(gpuseq.__all__) <= set(dir(gpuseq))
+
+
+def public_callables() -> list[tuple[str, Any]]:
+    """Return what users call: the generator, the iterators and their own methods."""
+    found: list[tuple[str, Any]] = []
+    for name in ("ImageDataGenerator", "NumpyArrayIterator", "DirectoryIterator", "DataFrameIterator"):
+        made = getattr(gpuseq, name)
+        found.append((name, made))
+        found += [
+            (f"{name}.{method}", function)
+            for method, function in vars(made).items()
+            if inspect.isfunction(function) and not method.startswith("_")
+        ]
+    return found
+
+
+@pytest.mark.parametrize(("name", "thing"), public_callables())
+def test_every_public_argument_is_documented(name: str, thing: Any) -> None:
+    text = inspect.getdoc(thing) or ""
+    arguments = set(inspect.signature(thing).parameters) - {"self", "kwargs"}
+    missing = {argument for argument in arguments if not re.search(rf"\b{argument}\b", text)}
+    assert text
+    assert "Parameters\n" not in text or not missing
+
+
+def test_the_version_is_in_one_place() -> None:
+    text = (ROOT / "gpuseq" / "base" / "version.py").read_text()
+    assert re.findall(r'^__version__ = "(.+)"$', text, re.MULTILINE) == [gpuseq.__version__]
+    assert 'dynamic = ["version"]' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_the_commands_in_the_readme_are_those_that_ci_runs() -> None:
+    readme, ci = (ROOT / "README.md").read_text(), (ROOT / ".ci" / "run").read_text()
+    assert ".venv-test/bin/python -m pytest -n auto\n" in readme
+    assert "test_command=(-m pytest -n auto)" in ci
+    assert "/bin/gpuseq demo\n" in readme
+    assert "bin/gpuseq demo" in ci
+    # The pinned tools agree: pre-commit's hooks and the dev extra.
+    hooks = set(
+        re.findall(r'"((?:ruff|mypy|import-linter|numpydoc)==[\d.]+)"', (ROOT / ".pre-commit-config.yaml").read_text())
+    )
+    extra = set(re.findall(r'"((?:ruff|mypy|import-linter|numpydoc)==[\d.]+)"', (ROOT / "pyproject.toml").read_text()))
+    assert hooks == extra
+    assert len(hooks) == 4
+
+
+def test_the_example_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "train").symlink_to(ROOT / "gpuseq" / "photos")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GPUSEQ_DEVICE", "cpu")
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(example, names)
+    assert names["images"].shape == (9, 224, 224, 3)
+    assert names["labels"].sum(axis=0).tolist() == [3, 3, 3]
+
+
+def test_a_start_of_the_command_is_quick() -> None:
+    """Help must not wait for frameworks; the bound is generous, a framework's import is far beyond it."""
+    started = time.perf_counter()
+    text = run(sys.executable, "-X", "importtime", "-m", "gpuseq", "--help", cwd=ROOT)
+    assert "demo" in text.stdout
+    heavy = {"cupy", "keras", "torch", "jax", "tensorflow", "scipy", "pandas"}
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in text.stderr.splitlines() if "|" in line}
+    assert not heavy & imported
+    assert time.perf_counter() - started < 20

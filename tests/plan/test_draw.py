@@ -1,0 +1,136 @@
+"""Random parameters: Keras' numbers from Keras' stream, and keyed numbers that depend on their key only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpuseq.base.types import PARAM_FIELDS, PARAMS_DTYPE
+from gpuseq.plan.draw import draw_keyed, draw_params, params_to_dicts, philox_uniform
+from gpuseq.plan.ranges import ShiftRange, TransformRanges
+from tests.compare import assert_same
+
+keras_image = pytest.importorskip("keras.src.legacy.preprocessing.image")
+
+floats = st.floats(-60, 60, allow_nan=False).map(lambda value: round(value, 3))
+shifts = st.one_of(
+    st.just(0.0),
+    st.floats(0.01, 3).map(lambda value: round(value, 3)),
+    st.integers(1, 5),
+    st.lists(
+        st.one_of(st.integers(-4, 4), st.floats(-2, 2).map(lambda value: round(value, 2))), min_size=1, max_size=4
+    ),
+)
+arguments = st.fixed_dictionaries(
+    {},
+    optional={
+        "rotation_range": floats,
+        "shear_range": floats,
+        "channel_shift_range": floats,
+        "height_shift_range": shifts,
+        "width_shift_range": shifts,
+        "zoom_range": st.one_of(st.just([1, 1]), st.tuples(st.floats(0.1, 1), st.floats(1, 2))),
+        "horizontal_flip": st.booleans(),
+        "vertical_flip": st.booleans(),
+        "brightness_range": st.one_of(st.none(), st.tuples(st.floats(0, 1), st.floats(1, 3))),
+    },
+)
+
+
+def ranges_of(arguments: dict[str, Any]) -> TransformRanges:
+    return TransformRanges(
+        rotation=arguments.get("rotation_range", 0),
+        height_shift=ShiftRange.parse("height_shift_range", arguments.get("height_shift_range", 0.0)),
+        width_shift=ShiftRange.parse("width_shift_range", arguments.get("width_shift_range", 0.0)),
+        shear=arguments.get("shear_range", 0.0),
+        zoom=tuple(arguments.get("zoom_range", (1, 1))),
+        horizontal_flip=arguments.get("horizontal_flip", False),
+        vertical_flip=arguments.get("vertical_flip", False),
+        channel_shift=arguments.get("channel_shift_range", 0.0),
+        brightness=arguments.get("brightness_range"),
+    )
+
+
+@given(arguments=arguments, seed=st.integers(0, 2**32 - 1), num_samples=st.integers(0, 9))
+@settings(max_examples=150)
+def test_a_batch_of_draws_is_keras_drawing_one_sample_after_another(
+    arguments: dict[str, Any], seed: int, num_samples: int
+) -> None:
+    height, width = 11, 17
+    keras = keras_image.ImageDataGenerator(**arguments)
+    np.random.seed(seed)
+    wanted = [keras.get_random_transform((height, width, 3)) for _ in range(num_samples)]
+    keras_end = np.random.get_state()
+    stream = np.random.RandomState(seed)
+    params = draw_params(stream, ranges_of(arguments), num_samples, height, width)
+    assert params.dtype == PARAMS_DTYPE
+    assert params.shape == (num_samples,)
+    for got, reference in zip(params_to_dicts(params), wanted, strict=True):
+        assert list(got) == list(PARAM_FIELDS)
+        for name, value in reference.items():
+            if value is None:
+                assert got[name] is None
+            else:
+                # Keras multiplies a fractional shift by the size after drawing it: one rounding may fall elsewhere.
+                assert abs(float(got[name]) - float(value)) <= np.spacing(abs(float(value))), (name, got[name], value)
+    end = stream.get_state()
+    assert end[2] == keras_end[2]
+    assert np.array_equal(end[1], keras_end[1])
+
+
+SOME = TransformRanges(
+    rotation=10.0, zoom=(0.5, 1.5), brightness=(0.5, 1.5), width_shift=ShiftRange.parse("w", [1, 2, 5])
+)
+
+
+@given(
+    ids=st.lists(st.integers(0, 10**6), min_size=1, max_size=20),
+    seed=st.integers(0, 2**64 - 1),
+    epoch=st.integers(0, 2**40),
+)
+@settings(max_examples=60)
+def test_keyed_draws_depend_on_seed_epoch_and_sample_only(ids: list[int], seed: int, epoch: int) -> None:
+    together = draw_keyed(SOME, np.array(ids), 8, 8, seed=seed, epoch=epoch)
+    turned = draw_keyed(SOME, np.array(ids[::-1]), 8, 8, seed=seed, epoch=epoch)
+    assert turned[::-1].tobytes() == together.tobytes()
+    for position, sample in enumerate(ids):
+        alone = draw_keyed(SOME, np.array([sample]), 8, 8, seed=seed, epoch=epoch)
+        assert alone.tobytes() == together[position : position + 1].tobytes()
+
+
+@given(seed=st.integers(0, 2**64 - 1), epoch=st.integers(0, 2**64 - 1), num_doubles=st.integers(1, 11))
+@settings(max_examples=60)
+def test_keyed_numbers_are_numpys_philox(seed: int, epoch: int, num_doubles: int) -> None:
+    num_blocks = -(-num_doubles // 4)
+    ids = np.array([0, 1, 2, 7, 12345])
+    got = philox_uniform(ids, num_doubles, seed=seed, epoch=epoch)
+    for row, sample in enumerate(ids):
+        bits = np.random.Philox(key=np.array([seed, epoch], np.uint64))
+        bits.advance(int(sample) * num_blocks)
+        assert_same(got[row], np.random.Generator(bits).random(num_doubles))
+
+
+def test_keyed_draws_differ_between_samples_epochs_and_seeds() -> None:
+    ids = np.arange(500)
+    base = draw_keyed(SOME, ids, 8, 8, seed=3, epoch=4)["theta"]
+    assert len(set(base.tolist())) == 500
+    for seed, epoch in ((3, 5), (4, 4), (4, 3)):
+        assert not np.isin(draw_keyed(SOME, ids, 8, 8, seed=seed, epoch=epoch)["theta"], base).any()
+
+
+def test_keyed_draws_fill_their_ranges_evenly() -> None:
+    params = draw_keyed(SOME, np.arange(20_000), 8, 8, seed=1, epoch=0)
+    assert -10 <= params["theta"].min() < -9.9
+    assert 9.9 < params["theta"].max() < 10
+    for name, low, high in (("theta", -10, 10), ("zx", 0.5, 1.5), ("brightness", 0.5, 1.5)):
+        counts, _ = np.histogram(params[name], 10, (low, high))
+        assert counts.sum() == 20_000
+        assert abs(counts - 2000).max() < 5 * np.sqrt(2000), name
+    values, counts = np.unique(params["ty"], return_counts=True)
+    assert values.tolist() == [-5, -2, -1, 1, 2, 5]
+    assert abs(counts - 20_000 / 6).max() < 5 * np.sqrt(20_000 / 6)
+    assert abs(np.corrcoef(params["theta"], params["zx"])[0, 1]) < 0.03

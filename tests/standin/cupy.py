@@ -1,0 +1,281 @@
+"""A stand-in for CuPy on the host, so that everything above the kernels runs with ``device="cuda"`` without a GPU.
+
+Arrays live in NumPy's memory, kernels are compiled by g++ (`host_runner`), and the order of streams is watched instead
+of run (`streams`). What it cannot show is what only a GPU has: speed, real memory, the frameworks' own CUDA.
+``tests/standin/test_conformance.py`` holds it to the real CuPy: it offers nothing that CuPy lacks.
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import itertools
+import sys
+import threading
+import types
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import pytest
+
+from gpuseq.base import devices as compat
+from gpuseq.decode import gpu_backend as decode_engine
+from gpuseq.ops.cuda import augment as ops_cuda
+from gpuseq.ops.cuda import compile as kernels
+from gpuseq.ops.cuda import memory as device
+from gpuseq.ops.cuda import resize as ops_cuda_resize
+from tests.standin import array as standin_array
+from tests.standin import host_runner
+from tests.standin import memory as standin_memory
+from tests.standin import streams as standin_streams
+from tests.standin.array import ndarray as DeviceArray  # noqa: N812
+from tests.standin.memory import FREE_BYTES, OutOfMemoryError
+from tests.standin.streams import NUM_DEVICES, Device, RaceError
+
+__all__ = ["MODULES", "NUM_DEVICES", "DeviceArray", "RaceError", "install", "modules"]
+
+MODULES = ("cupy", "cupy.cuda", "cupy.cuda.memory", "cupy.cuda.runtime", "cupy.random", "cupyx", "cupyx.scipy")
+
+_FUNCTIONS = (
+    *("abs", "all", "any", "arange", "argmax", "array_equal", "ascontiguousarray", "broadcast_to", "clip"),
+    *("concatenate", "copyto", "dot", "empty_like", "expand_dims", "floor", "full", "isfinite", "isnan", "matmul"),
+    *("maximum", "mean", "minimum", "moveaxis", "ones", "rint", "rollaxis", "sqrt", "square", "stack", "std", "sum"),
+    *("transpose", "where", "zeros", "zeros_like"),
+)
+_TYPES = ("bool_", "float16", "float32", "float64", "int8", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+
+
+_one_at_a_time = threading.Lock()
+_decoder_of = decode_engine._decoder_of  # taken once, however often the stand-in is put in place
+
+
+class RawKernel:
+    """``cupy.RawKernel``, run by g++'s code; counts are kept by `host_runner`."""
+
+    def __init__(self, name: str, kernel: host_runner.HostKernel) -> None:
+        self.name, self._kernel = name, kernel
+
+    def __call__(self, grid: Any, block: Any, args: Sequence[Any], *, shared_mem: int = 0) -> None:
+        if type(grid) is not tuple or type(block) is not tuple:
+            raise TypeError("Argument 'grid' or 'block' has incorrect type: expected tuple")
+        assert 0 < len(grid) <= 3
+        assert all(1 <= size <= limit for size, limit in zip(grid, (2**31 - 1, 65535, 65535), strict=False)), grid
+        assert 1 <= block[0] <= 1024
+        assert shared_mem <= 48 << 10, "more dynamic shared memory needs a function attribute"
+        arrays = []
+        plain: list[Any] = []
+        for (parameter, kind), value in zip(kernels.SIGNATURES[self.name][1], args, strict=True):
+            if isinstance(value, DeviceArray):
+                arrays.append(value)
+                plain.append(value._host)
+            elif isinstance(value, np.ndarray):
+                raise AssertionError(f"{parameter} of {self.name} is a host array: its address means nothing there")
+            else:
+                assert isinstance(value, np.generic), f"{parameter} of {self.name} is a {type(value)}"
+                plain.append(None if kind == "pointer" else value)
+        if self.name == "resample_pass":
+            standin_array.use(f"kernel {self.name}", arrays, [])
+            _use_addresses(arrays[0]._host)
+        else:
+            # The kernels read all but the last array, `out`; the reductions write their last one, too.
+            standin_array.use(f"kernel {self.name}", arrays[:-1], arrays[-1:])
+        with _one_at_a_time:  # g++'s code keeps a block's threads in one place
+            self._kernel.launch(grid, block[0], plain, shared_mem)
+
+
+def _use_addresses(passes: np.ndarray) -> None:
+    """Watch what the descriptors of ``resample_pass`` point at, as if it had been handed over as arrays."""
+    columns = passes.reshape(-1, ops_cuda_resize.NUM_PASS_COLUMNS)
+    is_table = columns[:, 5] == ops_cuda_resize.NEAREST
+    reads = {*columns[:, 0].tolist(), *columns[:, 6].tolist(), *columns[is_table, 7].tolist()} - {0}
+    found = [
+        [standin_memory.memory_at(address) for address in addresses] for addresses in (reads, columns[:, 2].tolist())
+    ]
+    for memory in (*found[0], *found[1]):
+        if memory.device_id != standin_streams.current_device():
+            raise ValueError(f"resample_pass: it points at cuda:{memory.device_id}, which is not the current device")
+    standin_streams.timeline().enqueue("kernel resample_pass", *found)
+
+
+class RawModule:
+    """``cupy.RawModule`` for the texts of `gpuseq.ops.cuda.compile`."""
+
+    def __init__(self, *, code: str, options: tuple[str, ...] = ()) -> None:
+        assert options == kernels.COMPILE_OPTIONS  # a further set of options costs a compilation in every process
+        self._code = code
+        defines = itertools.takewhile(lambda line: line.startswith("#define "), code.splitlines())
+        self._macros = tuple((name, value) for _, name, value in (line.split(" ", 2) for line in defines))
+
+    def get_function(self, name: str) -> RawKernel:
+        assert self._code == kernels.pasted_source(kernels.SIGNATURES[name][0], self._macros)
+        return RawKernel(name, host_runner.host_kernel(name, self._macros))
+
+
+def _asarray(a: Any, dtype: Any = None, order: Any = None, *, copy: Any = None, blocking: bool = False) -> DeviceArray:
+    if not isinstance(a, DeviceArray):
+        return standin_array.on_device(a, dtype)
+    if a._memptr.device_id == standin_streams.current_device():
+        return a if dtype is None else a.astype(dtype, copy=False)
+    # From device to device, as CuPy does it: on the current stream, with nothing else said about order.
+    moved = DeviceArray(a.shape, a.dtype)
+    moved._host[...] = a._host
+    memory = a._memptr.mem
+    standin_streams.timeline().enqueue("a copy between devices", [getattr(memory, "memory", memory)], [])
+    standin_array.use("a copy between devices", [], [moved])
+    return moved if dtype is None else moved.astype(dtype, copy=False)
+
+
+def _array(
+    obj: Any, dtype: Any = None, copy: bool = True, order: str = "K", subok: bool = False, ndmin: int = 0
+) -> DeviceArray:
+    made = _asarray(obj, dtype)
+    if copy and made is obj:
+        made = made.copy(order)
+    return made if order == "K" or made.flags.c_contiguous else made.copy(order)
+
+
+def _from_dlpack(array: Any, *, device: Any = None, copy: Any = None) -> DeviceArray:
+    host = np.from_dlpack(array)
+    memory = standin_memory.UnownedMemory(host.ctypes.data, max(host.nbytes, 1), array)
+    made = DeviceArray.__new__(DeviceArray)
+    made._become(host, standin_memory.MemoryPointer(memory, 0))
+    return made
+
+
+def _affine_transform(
+    input: Any,
+    matrix: Any,
+    offset: Any = 0.0,
+    output_shape: Any = None,
+    output: Any = None,
+    order: int = 3,
+    mode: str = "constant",
+    cval: float = 0.0,
+    prefilter: bool = True,
+    *,
+    texture_memory: bool = False,
+    float64_coords: bool = False,
+) -> DeviceArray:
+    """``cupyx.scipy.ndimage.affine_transform``; unlike SciPy's it wraps around where an integer overflows."""
+    from scipy import ndimage
+
+    if not isinstance(input, DeviceArray) or not isinstance(matrix, DeviceArray):
+        raise TypeError("the image and the matrix must be device arrays")
+    assert output_shape is None
+    assert not isinstance(output, DeviceArray), "an array to write to is not rehearsed"
+    precision = input.dtype if input.dtype.kind == "f" else np.float32
+    standin_array.use("affine_transform", [input, matrix], [])
+    arguments = (input._host.astype(precision), matrix._host.astype(precision), tuple(map(float, offset)))
+    moved = ndimage.affine_transform(*arguments, order=order, mode=mode, cval=cval, prefilter=prefilter)
+    target = standin_array.checked_dtype(input.dtype if output is None else output)
+    if target.kind in "iu":
+        moved = np.rint(moved).astype(np.int64)
+    return standin_array.adopt(moved.astype(target), None)
+
+
+def _random(size: Any = None, dtype: Any = float) -> DeviceArray:
+    return standin_array.on_device(np.random.default_rng(0).random(size, np.dtype(dtype)))  # type: ignore[arg-type]
+
+
+class _DecoderOnHost:
+    """What `gpuseq.decode.gpu_backend` asks of a GPU's decoder, done by the same library's CPU side."""
+
+    def __init__(self, kind: Any, ordinal: int, stream: int, num_threads: int, load: float) -> None:
+        assert 0 <= load <= 1
+        self._images, self._key = kind(None, 0, num_threads, 0.0), (ordinal, stream)
+
+    def decode(self, encoded: list[bytes]) -> list[Any]:
+        assert self._key == (standin_streams.current_device(), standin_streams.get_current_stream().ptr)
+        return [None if image is None else np.array(image.cpu()) for image in self._images.decode(encoded)]
+
+
+def _module(name: str, **members: Any) -> Any:
+    module = types.ModuleType(name)
+    module.__spec__ = importlib.machinery.ModuleSpec(name, None, is_package=True)
+    module.__path__ = []
+    vars(module).update(members)
+    return module
+
+
+def modules() -> dict[str, Any]:
+    """Return the modules of the stand-in by name."""
+    runtime = _module(
+        "cupy.cuda.runtime",
+        CUDARuntimeError=RuntimeError,
+        getDeviceCount=lambda: NUM_DEVICES,
+        getDevice=standin_streams.current_device,
+        getDeviceProperties=lambda device: {
+            "name": b"stand-in",
+            "totalGlobalMem": 2 * FREE_BYTES,
+            "multiProcessorCount": 1,
+        },
+        driverGetVersion=lambda: 0,
+        runtimeGetVersion=lambda: 0,
+        memGetInfo=lambda: (FREE_BYTES, 2 * FREE_BYTES),
+        memcpyHostToDevice=1,
+        memcpyAsync=standin_memory.memcpy_async,
+    )
+    memory = _module("cupy.cuda.memory", OutOfMemoryError=OutOfMemoryError)
+    streams = {name: getattr(standin_streams, name) for name in ("Event", "Stream", "get_current_stream")}
+    cuda = _module(
+        "cupy.cuda",
+        runtime=runtime,
+        memory=memory,
+        Device=Device,
+        get_elapsed_time=standin_streams.get_elapsed_time,
+        alloc_pinned_memory=standin_memory.alloc_pinned_memory,
+        UnownedMemory=standin_memory.UnownedMemory,
+        MemoryPointer=standin_memory.MemoryPointer,
+        using_allocator=standin_memory.using_allocator,
+        **streams,
+    )
+    random = _module("cupy.random", random=_random)
+    ndimage = _module("cupyx.scipy.ndimage", affine_transform=_affine_transform)
+    scipy = _module("cupyx.scipy", ndimage=ndimage)
+    cupy = _module(
+        "cupy",
+        __version__="0 (stand-in)",
+        ndarray=DeviceArray,
+        cuda=cuda,
+        random=random,
+        RawModule=RawModule,
+        asarray=_asarray,
+        array=_array,
+        empty=lambda shape, dtype=float, order="C": DeviceArray(shape, dtype, order=order),
+        from_dlpack=_from_dlpack,
+        get_default_memory_pool=standin_memory.pool,
+        **{name: standin_array.wrapped(getattr(np, name)) for name in _FUNCTIONS},
+        **{name: getattr(np, name) for name in _TYPES},
+    )
+    found = (cupy, cuda, memory, runtime, random, _module("cupyx", scipy=scipy), scipy, ndimage)
+    return {module.__name__: module for module in found}
+
+
+def install(patch: pytest.MonkeyPatch) -> host_runner.HostRun:
+    """Make ``import cupy`` find the stand-in, and the kernels run on the host, for as long as `patch` lasts."""
+    run = host_runner.HostRun()
+    made: dict[Any, kernels.Kernel] = {}
+
+    def load(name: str, macros: kernels.Macros) -> kernels.Kernel:
+        run.num_launches += 1
+        run.variants.append((name, macros))
+        if (name, macros) not in made:
+            made[name, macros] = kernels.Kernel(name, macros)
+        return made[name, macros]
+
+    standin_streams.restart()
+    standin_memory.restart()
+    for name, module in modules().items():
+        patch.setitem(sys.modules, name, module)
+    patch.setattr(kernels, "load", load)
+    patch.setattr(device, "_rings", {})
+    patch.setattr(ops_cuda, "_constants_of", WeakKeyDictionary())
+    patch.setattr(ops_cuda_resize, "_kept", OrderedDict())
+    patch.setattr(decode_engine, "_decoder_of", lambda options: partial(_DecoderOnHost, _decoder_of(options)))
+    compat.gpu_problem.cache_clear()
+    problem: Callable[[], str | None] = lambda: None  # noqa: E731
+    patch.setattr(compat, "gpu_problem", problem)
+    return run

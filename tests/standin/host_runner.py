@@ -1,0 +1,174 @@
+"""Runs the kernels on the CPU: g++ compiles each variant under `cuda_on_host.h`, ctypes launches it on NumPy arrays.
+
+`HostKernel` stands in for `gpuseq.ops.cuda.compile.Kernel` and takes its arguments through the same `cast_arguments`,
+so the launchers of `gpuseq.ops.cuda.augment` run unchanged; `install` puts it and NumPy-backed memory in their place.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpuseq.ops.cuda import compile as kernels
+from gpuseq.ops.cuda import memory as device
+
+__all__ = ["CACHE_FOLDER", "HostKernel", "HostRun", "Launch", "build", "host_kernel", "install", "num_launches"]
+
+_launches = 0
+
+SHIM = Path(__file__).with_name("cuda_on_host.h")
+CACHE_FOLDER = Path(
+    os.environ.get("GPUSEQ_KERNEL_CACHE") or Path(tempfile.gettempdir()) / f"gpuseq-host-kernels-{os.getuid()}"
+)
+"""Compiled variants, named by what they were made from: a second run of the tests compiles nothing."""
+
+COMPILER = (
+    *("g++", "-std=c++17", "-O2", "-ffp-contract=off", "-fPIC", "-shared"),
+    *("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-Wno-clobbered"),
+    "-Wno-unused-parameter",  # a variant may leave some unread
+)
+_locks: dict[Path, threading.Lock] = {}
+
+
+def build(name: str, macros: kernels.Macros, flags: tuple[str, ...] = ()) -> Path:
+    """Compile one variant to a shared library, or find the one that an earlier run made.
+
+    Parameters
+    ----------
+    name : str
+        Kernel, a key of `gpuseq.ops.cuda.compile.SIGNATURES`.
+    macros : Macros
+        The variant.
+    flags : tuple of str
+        Further compiler flags.
+
+    Raises
+    ------
+    RuntimeError
+        With the compiler's messages.
+    """
+    file = kernels.SIGNATURES[name][0]
+    source = "\n".join(
+        [
+            f'#include "{SHIM}"',
+            kernels.pasted_source(file, macros),
+            'extern "C" int launch(unsigned x, unsigned y, unsigned block, unsigned shared, int reverse, void **args)',
+            f"{{ return cuda_on_host::launch(&{name}, x, y, block, shared, reverse, args); }}",
+            "",
+        ]
+    )
+    recipe = "\0".join([source, SHIM.read_text(), *COMPILER, *flags])
+    target = CACHE_FOLDER / f"{name}-{hashlib.sha256(recipe.encode()).hexdigest()[:20]}.so"
+    with _locks.setdefault(target, threading.Lock()):
+        if target.exists():
+            return target
+        CACHE_FOLDER.mkdir(parents=True, exist_ok=True)
+        own = target.with_suffix(f".{os.getpid()}.{threading.get_ident()}")
+        environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+        command = [*COMPILER, *flags, "-x", "c++", "-", "-o", str(own)]
+        run = subprocess.run(command, input=source, text=True, capture_output=True, check=False, env=environment)
+        if run.returncode:
+            raise RuntimeError(f"g++ refused {name} with {dict(macros)}:\n{run.stderr}")
+        own.replace(target)
+    return target
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What a test may change about every launch; None leaves it to the launcher."""
+
+    grid: tuple[int, ...] | None = None
+    reverse: bool = False
+
+
+class HostKernel:
+    """The CPU's `gpuseq.ops.cuda.compile.Kernel`."""
+
+    def __init__(self, name: str, macros: kernels.Macros, how: Launch = Launch(), flags: tuple[str, ...] = ()) -> None:
+        self.name = name
+        self.macros = macros
+        self.how = how
+        self._launch = ctypes.CDLL(str(build(name, macros, flags))).launch
+
+    def launch(self, grid: tuple[int, ...], block: int, arguments: Sequence[Any], shared_bytes: int = 0) -> None:
+        """Run the kernel to its end."""
+        cast = kernels.cast_arguments(self.name, arguments)
+        cells: list[Any] = []
+        for value in cast:
+            if isinstance(value, np.ndarray):
+                cells.append(ctypes.c_void_p(value.ctypes.data))
+            else:
+                cells.append((ctypes.c_char * value.itemsize).from_buffer_copy(value.tobytes()))
+        pointers = (ctypes.c_void_p * len(cells))(*(ctypes.addressof(cell) for cell in cells))
+        grid_x, grid_y = ((*(self.how.grid or grid), 1))[:2]
+        problem = self._launch(grid_x, grid_y, block, shared_bytes, int(self.how.reverse), pointers)
+        global _launches
+        _launches += 1
+        if problem:
+            what = {1: "some threads of a block never reached a barrier", 2: "the launch asks for too much"}[problem]
+            raise RuntimeError(f"{self.name}: {what}")
+
+
+def num_launches() -> int:
+    """Return how many kernels this process has run."""
+    return _launches
+
+
+@dataclass
+class HostRun:
+    """What `install` put in place, and what ran since."""
+
+    how: Launch = field(default_factory=Launch)
+    flags: tuple[str, ...] = ()
+    variants: list[tuple[str, kernels.Macros]] = field(default_factory=list)
+    num_launches: int = 0
+
+    def load(self, name: str, macros: kernels.Macros) -> HostKernel:
+        """Stand in for `gpuseq.ops.cuda.compile.load`."""
+        self.num_launches += 1
+        self.variants.append((name, macros))
+        return host_kernel(name, macros, self.how, self.flags)
+
+
+@cache
+def host_kernel(name: str, macros: kernels.Macros, how: Launch = Launch(), flags: tuple[str, ...] = ()) -> HostKernel:
+    """Return a kernel that is made once per process."""
+    return HostKernel(name, macros, how, flags)
+
+
+def _upload(shape: tuple[int, ...], dtype: Any, fill: Callable[[np.ndarray], None]) -> np.ndarray:
+    array = _poisoned(shape, dtype)
+    fill(array)
+    return array
+
+
+def _poisoned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Return memory that shows where nobody wrote, alone in its allocation, so that a sanitizer sees each end."""
+    array = np.empty(shape, dtype)
+    array.view(np.uint8).fill(0xA5)
+    return array
+
+
+def install(patch: pytest.MonkeyPatch, how: Launch = Launch(), flags: tuple[str, ...] = ()) -> HostRun:
+    """Let `gpuseq.ops.cuda.augment` run on NumPy arrays for as long as `patch` lasts."""
+    run = HostRun(how, flags)
+    patch.setattr(kernels, "load", run.load)
+    patch.setattr(device, "empty", _poisoned)
+    patch.setattr(device, "address", lambda array: array.ctypes.data)
+    patch.setattr(device, "contiguous", np.ascontiguousarray)
+    patch.setattr(device, "to_device", np.asarray)
+    patch.setattr(device, "place_key", lambda: (0, 0))
+    patch.setattr(device, "upload", _upload)
+    return run

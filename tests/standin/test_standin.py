@@ -1,0 +1,153 @@
+"""The stand-in refuses what a GPU would do wrong in silence: races, host addresses, other devices' memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpuseq.ops import dispatch as ops
+from gpuseq.ops.cuda import compile as kernels
+from gpuseq.ops.cuda import memory as device
+from gpuseq.ops.options import AugmentOptions
+from tests.cases import draw_params, images
+from tests.standin import cupy as standin
+from tests.standin.cupy import RaceError
+
+
+@pytest.fixture
+def cupy() -> Iterator[Any]:
+    with pytest.MonkeyPatch.context() as patch:
+        standin.install(patch)
+        import cupy
+
+        yield cupy
+
+
+def test_what_another_stream_wrote_is_waited_for(cupy: Any) -> None:
+    writer, reader = (cupy.cuda.Stream(non_blocking=True) for _ in range(2))
+    with writer:
+        array = cupy.full(4, 1.0)
+    with pytest.raises(RaceError, match="reads what a result on cuda:0, stream"), reader:
+        array + 1
+    with reader:
+        reader.wait_event(writer.record())
+        assert (array + 1).get().tolist() == [2.0] * 4
+
+
+@pytest.mark.parametrize("how", ["stream", "event", "device", "get"])
+def test_the_host_may_wait_for_it(cupy: Any, how: str) -> None:
+    writer, reader = (cupy.cuda.Stream(non_blocking=True) for _ in range(2))
+    with writer:
+        array = cupy.full(4, 1.0)
+        event = writer.record()
+        assert not event.done
+        assert not writer.done
+        {"stream": writer, "event": event, "device": cupy.cuda.Device(), "get": SimpleNamespace(synchronize=array.get)}[
+            how
+        ].synchronize()
+    assert event.done
+    with reader:
+        array + 1
+
+
+def test_what_another_stream_reads_is_not_overwritten(cupy: Any) -> None:
+    array = cupy.full(4, 1.0)
+    cupy.cuda.get_current_stream().synchronize()
+    other = cupy.cuda.Stream(non_blocking=True)
+    with other:
+        array + 1
+    with pytest.raises(RaceError, match="overwrites what add"):
+        array[...] = 2.0
+    other.synchronize()
+    array[...] = 2.0
+
+
+def test_memory_that_goes_round_is_not_overwritten_under_a_reader(cupy: Any) -> None:
+    array = cupy.full(4, 1.0)
+    cupy.cuda.get_current_stream().synchronize()
+    with cupy.cuda.Stream(non_blocking=True):
+        array + 1
+    address = array.data.ptr
+    del array
+    with pytest.raises(RaceError, match="overwrites"):
+        assert cupy.full(4, 2.0).data.ptr == address
+
+
+def test_the_default_stream_waits_for_blocking_streams_only(cupy: Any) -> None:
+    for non_blocking in (False, True):
+        with cupy.cuda.Stream(non_blocking=non_blocking):
+            array = cupy.full(4, 1.0)
+        if non_blocking:
+            with pytest.raises(RaceError):
+                array + 1
+        else:
+            array + 1
+
+
+def test_a_pinned_buffer_is_not_rewritten_before_it_is_read(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(rows: np.ndarray) -> None:
+        rows[...] = 1
+
+    for _ in range(40):
+        device.upload((3,), np.float64, fill)
+    monkeypatch.setattr(cupy.cuda.Event, "synchronize", lambda event: None)
+    with pytest.raises(RaceError, match="pinned buffer"):
+        for _ in range(40):
+            device.upload((3,), np.float64, fill)
+
+
+def test_the_engine_is_refused_where_nothing_orders_it(cupy: Any) -> None:
+    batch, params = images((2, 5, 5, 3)), draw_params(2, 5, 5)
+    with cupy.cuda.Stream(non_blocking=True) as stream:
+        source = cupy.asarray(batch)
+    with pytest.raises(RaceError, match="kernel augment"):
+        ops.augment(source, params, AugmentOptions(has_channel_shift=False, has_brightness=False))
+    stream.synchronize()
+    ops.augment(source, params, AugmentOptions())
+
+
+def test_a_kernel_gets_device_memory_only(cupy: Any) -> None:
+    kernel = kernels.load("resample_pass", (("CHANNELS", "3"),))
+    with pytest.raises(AssertionError, match="passes of resample_pass is a host array"):
+        kernel.launch((1,), 32, (np.zeros(10, np.int64), 1))
+    with cupy.cuda.Device(1):
+        elsewhere = cupy.zeros(10, np.int64)
+    with pytest.raises(ValueError, match="lies on cuda:1"):
+        kernel.launch((1,), 32, (elsewhere, 1))
+
+
+def test_the_current_device_belongs_to_a_thread(cupy: Any) -> None:
+    import threading
+
+    seen = []
+    with cupy.cuda.Device(1):
+        thread = threading.Thread(target=lambda: seen.append(cupy.cuda.Device().id))
+        thread.start()
+        thread.join()
+    assert seen == [0]
+
+
+def test_freed_memory_shows(cupy: Any) -> None:
+    array = cupy.zeros(1000, np.uint8)
+    block = array.data.mem.memory
+    assert cupy.get_default_memory_pool().used_bytes() == 1024
+    del array
+    assert (block.bytes() == 0xDB).all()
+    assert cupy.get_default_memory_pool().used_bytes() == 0
+    assert cupy.get_default_memory_pool().free_bytes() == 1024
+
+
+def test_no_array_of_numpys_is_let_in(cupy: Any) -> None:
+    array = cupy.asarray(np.arange(3.0))
+    for mix in (
+        lambda: array + np.arange(3.0),
+        lambda: cupy.stack([array, np.arange(3.0)]),
+        lambda: np.asarray(array),
+        lambda: np.mean(array),
+    ):
+        with pytest.raises(TypeError):
+            mix()
