@@ -6,13 +6,13 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from tests.feed.conftest import ROOT
-
 pytest.importorskip("torch")
 
+ROOT = Path(__file__).resolve().parents[2]
 HISTORIES = int(os.environ.get("GPUSEQ_HISTORIES", "60"))
 
 
