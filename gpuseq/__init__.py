@@ -13,6 +13,31 @@ from gpuseq.iterators.frame import DataFrameIterator
 from gpuseq.iterators.iterator import Iterator
 from gpuseq.iterators.sequence import Sequence
 from gpuseq.plan.plan import BatchPlan
+from gpuseq.plan.policies.colour import (
+    ColorJitter,
+    GaussianBlur,
+    RandomAdjustSharpness,
+    RandomAutocontrast,
+    RandomEqualize,
+    RandomGamma,
+    RandomGrayscale,
+    RandomInvert,
+    RandomPhotometricDistort,
+    RandomPosterize,
+    RandomSolarize,
+)
+from gpuseq.plan.policies.combine import RandomApply, RandomChoice, RandomOrder
+from gpuseq.plan.policies.erasing import RandomErasing
+from gpuseq.plan.policies.geometry import (
+    RandomAffine,
+    RandomHorizontalFlip,
+    RandomPerspective,
+    RandomResizedCrop,
+    RandomRotation,
+    RandomVerticalFlip,
+)
+from gpuseq.plan.policies.spaces import AutoAugment, RandAugment, TrivialAugmentWide
+from gpuseq.plan.policies.timm import AugMix, TimmRandAugment
 from gpuseq.transforms.functions import (
     apply_affine_transform,
     apply_brightness_shift,
@@ -28,18 +53,44 @@ from gpuseq.transforms.functions import (
 )
 
 __all__ = [
+    "AugMix",
+    "AutoAugment",
     "BatchFromFilesMixin",
     "BatchPlan",
+    "ColorJitter",
     "DataFrameIterator",
     "DeviceError",
     "DirectoryIterator",
+    "GaussianBlur",
     "GpuseqError",
     "ImageDataGenerator",
     "ImageFileError",
     "Iterator",
     "MissingDependencyError",
     "NumpyArrayIterator",
+    "RandAugment",
+    "RandomAdjustSharpness",
+    "RandomAffine",
+    "RandomApply",
+    "RandomAutocontrast",
+    "RandomChoice",
+    "RandomEqualize",
+    "RandomErasing",
+    "RandomGamma",
+    "RandomGrayscale",
+    "RandomHorizontalFlip",
+    "RandomInvert",
+    "RandomOrder",
+    "RandomPerspective",
+    "RandomPhotometricDistort",
+    "RandomPosterize",
+    "RandomResizedCrop",
+    "RandomRotation",
+    "RandomSolarize",
+    "RandomVerticalFlip",
     "Sequence",
+    "TimmRandAugment",
+    "TrivialAugmentWide",
     "apply_affine_transform",
     "apply_brightness_shift",
     "apply_channel_shift",

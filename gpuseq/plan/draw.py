@@ -16,7 +16,7 @@ from gpuseq.base.types import PARAM_FIELDS, PARAMS_DTYPE, identity_params
 
 from .ranges import ShiftRange, TransformRanges
 
-__all__ = ["Stream", "dicts_to_params", "draw_keyed", "draw_params", "params_to_dicts", "philox_uniform"]
+__all__ = ["Stream", "dicts_to_params", "draw_keyed", "draw_params", "params_to_dicts", "philox_rows", "philox_uniform"]
 
 
 class Stream(Protocol):
@@ -207,7 +207,44 @@ def philox_uniform(sample_ids: np.ndarray, num_doubles: int, *, seed: int, epoch
         1, num_blocks + 1, dtype=np.uint64
     )
     even = np.stack([counters, np.zeros_like(counters)])  # words 0 and 2
-    odd = np.zeros_like(even)  # words 1 and 3
+    return _philox(even, np.zeros_like(even), num_doubles, seed, epoch)
+
+
+def philox_rows(sample_ids: np.ndarray, num_doubles: int, *, seed: int, epoch: int, place: int) -> np.ndarray:
+    """Doubles in [0, 1) for each sample that have nothing in common with those of `philox_uniform`.
+
+    The counter's words are the sample id, the block, ``1 + place`` and 0, where those of `philox_uniform` have 0 in the
+    third. So what is drawn at another place, or how many numbers are, changes none of them.
+
+    Parameters
+    ----------
+    sample_ids : numpy.ndarray
+        Shape ``(N,)``, non-negative integers.
+    num_doubles : int
+        Numbers per sample.
+    seed, epoch : int
+        The two words of the key.
+    place : int
+        From 0: which of several independent rows of a sample.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape ``(N, num_doubles)``, float64.
+
+    References
+    ----------
+    As `philox_uniform`.
+    """
+    num_blocks = -(-num_doubles // 4)
+    ids, blocks = np.broadcast_arrays(sample_ids.astype(np.uint64)[:, None], np.arange(num_blocks, dtype=np.uint64))
+    even = np.stack([ids, np.full_like(ids, 1 + place)])
+    return _philox(even, np.stack([blocks, np.zeros_like(blocks)]), num_doubles, seed, epoch)
+
+
+def _philox(even: np.ndarray, odd: np.ndarray, num_doubles: int, seed: int, epoch: int) -> np.ndarray:
+    """Return doubles from counters ``(2, N, blocks)``: words 0 and 2, and words 1 and 3."""
+    num_samples = even.shape[1]
     key = [seed, epoch]
     for _ in range(10):
         high, low = _multiply_wide(_PHILOX_MULTIPLIERS, even)
@@ -215,7 +252,7 @@ def philox_uniform(sample_ids: np.ndarray, num_doubles: int, *, seed: int, epoch
         even ^= np.array(key, np.uint64)[:, None, None]
         odd = low[::-1]
         key = [(word + step) & 0xFFFFFFFFFFFFFFFF for word, step in zip(key, _PHILOX_WEYL, strict=True)]
-    words: np.ndarray = np.stack([even[0], odd[0], even[1], odd[1]], axis=-1).reshape(len(sample_ids), -1)
+    words: np.ndarray = np.stack([even[0], odd[0], even[1], odd[1]], axis=-1).reshape(num_samples, -1)
     uniform: np.ndarray = np.right_shift(words[:, :num_doubles], np.uint64(11)) * 2.0**-53
     return uniform
 

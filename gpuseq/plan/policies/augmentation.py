@@ -1,0 +1,276 @@
+"""What all modern augmentations have in common: frozen values that say how many numbers they take, and what of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
+
+import numpy as np
+
+from gpuseq.base.arguments import checked_arguments, did_you_mean
+from gpuseq.plan.program import code_of, empty_program
+
+__all__ = [
+    "Augmentation",
+    "Fill",
+    "Interpolation",
+    "OneStep",
+    "Range",
+    "between",
+    "checked_call",
+    "checked_fill",
+    "checked_interpolation",
+    "checked_probability",
+    "checked_range",
+    "checked_whole",
+    "choose",
+    "put",
+    "spelled",
+]
+
+Interpolation: TypeAlias = Literal["nearest", "bilinear"]
+Fill: TypeAlias = float | Sequence[float] | None
+Range: TypeAlias = tuple[float, float]
+Kind = TypeVar("Kind", bound=type)
+
+
+@dataclass(frozen=True, repr=False)
+class Augmentation:
+    """A modern augmentation: a name and ranges. It holds no generator: every number it takes is handed to `draw`.
+
+    Pass one, or a list, as ``augmentations=`` of `~gpuseq.ImageDataGenerator`, or to `~gpuseq.Compose`.
+    """
+
+    call: ClassVar[Callable[..., Any] | None] = None
+    """Applies one to a batch: `~gpuseq.Compose` puts it here, which this value must not import."""
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of a program that it takes up at most."""
+        return 1
+
+    @property
+    def num_uniform(self) -> int:
+        """Numbers in [0, 1) that `draw` takes for each sample, whatever comes of them."""
+        return 1
+
+    def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+        """Return the steps that these numbers ask for.
+
+        Parameters
+        ----------
+        uniform : numpy.ndarray
+            Shape ``(N, num_uniform)``, float64 in [0, 1).
+        image_size : (int, int)
+            Rows and columns of the images.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape ``(N, num_steps)``, dtype `~gpuseq.plan.program.STEP_DTYPE`.
+        """
+        raise NotImplementedError
+
+    def __call__(self, images: Any, **kwargs: Any) -> Any:
+        """Apply it to a batch: as `~gpuseq.Compose` of this one alone, whose arguments `kwargs` are."""
+        call = Augmentation.call
+        assert call is not None
+        return call(self, images, **kwargs)
+
+    def __repr__(self) -> str:
+        shown = []
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.default is MISSING or value != field.default:
+                shown.append(f"{field.name}={value!r}")
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+class OneStep(Augmentation):
+    """An augmentation that is one step with fixed arguments, done with probability ``p``."""
+
+    step: ClassVar[str]
+    p: float
+
+    def __post_init__(self) -> None:
+        """Check `p`."""
+        checked_probability(self, self.p)
+
+    @property
+    def arguments(self) -> tuple[float, ...]:
+        """Of the step."""
+        return ()
+
+    def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+        """Return the steps that these numbers ask for; see `Augmentation.draw`."""
+        return spelled(uniform[:, 0], self.p, self.step, *self.arguments)
+
+
+def checked_call(kind: Kind) -> Kind:
+    """Let a wrong argument of a value's constructor be refused with the nearest right name."""
+    kind.__init__ = checked_arguments()(kind.__init__)  # type: ignore[misc]
+    return kind
+
+
+def put(
+    program: np.ndarray,
+    name: str,
+    *args: Any,
+    where: np.ndarray | slice = slice(None),
+    bilinear: bool = False,
+    fill: tuple[int, int, int, int] = (0, 0, 0, 0),
+) -> None:
+    """Write a step into a column of a program.
+
+    Parameters
+    ----------
+    program : numpy.ndarray
+        Shape ``(N,)``, dtype `~gpuseq.plan.program.STEP_DTYPE`: one column. Written to.
+    name : str
+        Of the step.
+    *args : array_like
+        Its arguments: one number for all, or one per chosen sample.
+    where : numpy.ndarray or slice
+        Which samples: bool of shape ``(N,)``, or positions.
+    bilinear : bool
+        For geometry.
+    fill : tuple of int
+        For geometry, one level per channel.
+    """
+    steps = np.zeros(program[where].shape, program.dtype)
+    steps["op"] = code_of(name)
+    steps["bilinear"] = bilinear
+    steps["fill"] = fill
+    for position, values in enumerate(args):
+        steps["arg"][:, position] = values
+    program[where] = steps
+
+
+def spelled(uniform: np.ndarray, p: float, name: str, *args: Any) -> np.ndarray:
+    """Return a program of one step, done where ``uniform < p``; shape ``(N, 1)``."""
+    program = empty_program(len(uniform), 1)
+    where = uniform < p
+    put(
+        program[:, 0],
+        name,
+        *(values[where] if isinstance(values, np.ndarray) else values for values in args),
+        where=where,
+    )
+    return program
+
+
+def between(uniform: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Return numbers in [0, 1) spread over a range."""
+    spread: np.ndarray = low + (high - low) * uniform
+    return spread
+
+
+def choose(uniform: np.ndarray, num_choices: int) -> np.ndarray:
+    """Return numbers in [0, 1) as choices 0 to ``num_choices - 1``, each as likely as the others."""
+    return (uniform * num_choices).astype(np.intp)
+
+
+def checked_probability(owner: object, value: Any, name: str = "p") -> float:
+    """Return a probability, or refuse what is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 <= value <= 1:
+        raise ValueError(f"{type(owner).__name__}: {name} must be a number within 0 and 1; got {value!r}")
+    return float(value)
+
+
+def checked_whole(owner: object, name: str, value: Any, least: int, most: int | None = None) -> int:
+    """Return a whole number within its limits, or refuse it by name."""
+    limits = f"from {least} on" if most is None else f"from {least} to {most}"
+    if (
+        isinstance(value, bool)
+        or not hasattr(value, "__index__")
+        or not least <= value.__index__() <= (value.__index__() if most is None else most)
+    ):
+        raise ValueError(f"{type(owner).__name__}: {name} must be a whole number {limits}; got {value!r}")
+    return int(value)
+
+
+def checked_range(
+    owner: object,
+    name: str,
+    value: Any,
+    *,
+    least: float = -math.inf,
+    most: float = math.inf,
+    around: float | None = None,
+    plus_minus: bool = False,
+) -> Range:
+    """Return a range as two floats.
+
+    Parameters
+    ----------
+    owner : object
+        Whose argument it is, for messages.
+    name : str
+        The argument.
+    value : number or (number, number)
+        The range, or one number where `around` or `plus_minus` gives it a meaning.
+    least, most : float
+        Its limits.
+    around : float or None
+        One number x means ``[around - x, around + x]``, cut off at `least`.
+    plus_minus : bool
+        One number x means ``[-x, x]``.
+
+    Raises
+    ------
+    ValueError
+        If it is no range within the limits.
+    """
+    kind = type(owner).__name__
+    numbers = tuple(value) if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str) else (value,)
+    if any(isinstance(number, bool) or not isinstance(number, int | float | np.number) for number in numbers):
+        raise ValueError(f"{kind}: {name} must be a number or a pair of numbers; got {value!r}")
+    if len(numbers) == 1 and (plus_minus or around is not None):
+        (width,) = numbers
+        if not width >= 0:
+            raise ValueError(f"{kind}: {name} as one number must not be negative; got {value!r}")
+        middle = 0.0 if around is None else around
+        numbers = (max(middle - width, least) if around is not None else middle - width, middle + width)
+    if len(numbers) == 1:
+        numbers *= 2
+    if len(numbers) != 2 or not least <= numbers[0] <= numbers[1] <= most or not np.isfinite(numbers).all():
+        raise ValueError(
+            f"{kind}: {name} must be a pair (low, high) with {least:g} <= low <= high <= {most:g}; got {value!r}"
+        )
+    return float(numbers[0]), float(numbers[1])
+
+
+def checked_interpolation(owner: object, value: Any) -> Interpolation:
+    """Return how geometry reads between pixels, from its name or from torchvision's ``InterpolationMode``."""
+    name = getattr(value, "value", value)
+    if name == "nearest" or name == "bilinear":
+        return "bilinear" if name == "bilinear" else "nearest"
+    raise ValueError(
+        f"{type(owner).__name__}: interpolation must be 'nearest' or 'bilinear'; got {value!r}"
+        f"{did_you_mean(name, ('nearest', 'bilinear'))}"
+    )
+
+
+def checked_fill(owner: object, value: Any) -> tuple[int, int, int, int]:
+    """Return the level of each channel that geometry puts where no pixel comes from; None is black.
+
+    Three levels are those of red, green and blue, and alpha is opaque then.
+    """
+    numbers = tuple(value) if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str) else (value,)
+    if numbers == (None,):
+        numbers = (0,)
+    if len(numbers) not in (1, 3, 4) or any(
+        isinstance(number, bool) or not isinstance(number, int | float | np.number) or not 0 <= number <= 255
+        for number in numbers
+    ):
+        raise ValueError(
+            f"{type(owner).__name__}: fill must be None, a level of 0 to 255, or 3 or 4 of them; got {value!r}"
+        )
+    levels = [int(number) for number in numbers]
+    if len(levels) == 1:
+        levels *= 4
+    elif len(levels) == 3:
+        levels.append(255)
+    return levels[0], levels[1], levels[2], levels[3]

@@ -1,0 +1,454 @@
+"""Augmentations of colour and sharpness, with torchvision's names and arguments."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from typing import Any, ClassVar
+
+import numpy as np
+
+from gpuseq.plan.program import empty_program
+
+from .augmentation import (
+    Augmentation,
+    OneStep,
+    Range,
+    between,
+    checked_call,
+    checked_probability,
+    checked_range,
+    checked_whole,
+    choose,
+    put,
+    spelled,
+)
+
+__all__ = [
+    "ColorJitter",
+    "GaussianBlur",
+    "RandomAdjustSharpness",
+    "RandomAutocontrast",
+    "RandomEqualize",
+    "RandomGamma",
+    "RandomGrayscale",
+    "RandomInvert",
+    "RandomPhotometricDistort",
+    "RandomPosterize",
+    "RandomSolarize",
+]
+
+_ORDERS = np.array(list(permutations(range(4))))
+_CHANNEL_ORDERS = np.array(list(permutations(range(3))), np.float64)
+_JITTER = (("Brightness", "brightness"), ("Contrast", "contrast"), ("Color", "saturation"), ("Hue", "hue"))
+
+
+@checked_call
+@dataclass(frozen=True, repr=False)
+class ColorJitter(Augmentation):
+    """Brightness, contrast, saturation and hue, each by a drawn factor, in a drawn order.
+
+    Attributes
+    ----------
+    brightness, contrast, saturation : float or (float, float)
+        One number x draws from ``[max(0, 1 - x), 1 + x]``, a pair from itself. 0 leaves it out.
+    hue : float or (float, float)
+        One number x, at most 0.5, draws from ``[-x, x]``: turns of the colour circle. 0 leaves it out.
+
+    Raises
+    ------
+    ValueError
+        If a range is none, or lies outside its limits.
+
+    References
+    ----------
+    ``torchvision.transforms.v2.ColorJitter``; the first three are Pillow's ``ImageEnhance``, hue is torchvision's of
+    tensors.
+    """
+
+    brightness: float | Range = 0.0
+    contrast: float | Range = 0.0
+    saturation: float | Range = 0.0
+    hue: float | Range = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name in ("brightness", "contrast", "saturation"):
+            checked_range(self, name, getattr(self, name), least=0.0, around=1.0)
+        checked_range(self, "hue", self.hue, least=-0.5, most=0.5, plus_minus=True)
+
+    @property
+    def num_steps(self) -> int:
+        """One for each of the four."""
+        return 4
+
+    @property
+    def num_uniform(self) -> int:
+        """The order and four factors."""
+        return 5
+
+    def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+        """Return the steps that these numbers ask for; see `Augmentation.draw`."""
+        program = empty_program(len(uniform), 4)
+        place = np.argsort(_ORDERS, axis=1)[choose(uniform[:, 0], len(_ORDERS))]
+        rows = np.arange(len(uniform))
+        for number, (step, name) in enumerate(_JITTER):
+            value = getattr(self, name)
+            if isinstance(value, int | float) and value == 0:
+                continue
+            if name == "hue":
+                low, high = checked_range(self, name, value, plus_minus=True)
+            else:
+                low, high = checked_range(self, name, value, least=0.0, around=1.0)
+            column = empty_program(len(uniform), 1)[:, 0]
+            put(column, step, between(uniform[:, 1 + number], low, high))
+            program[rows, place[:, number]] = column
+        return program
+
+
+@checked_call
+@dataclass(frozen=True, repr=False)
+class RandomPhotometricDistort(Augmentation):
+    """Brightness, contrast, saturation, hue and the order of the channels, each with its own coin, as SSD has it.
+
+    Attributes
+    ----------
+    brightness, contrast, saturation, hue : (float, float)
+        Ranges of the factors; `hue` in turns of the colour circle.
+    p : float
+        Of each of the five, within 0 and 1.
+
+    Raises
+    ------
+    ValueError
+        If a range or `p` lies outside its limits.
+
+    References
+    ----------
+    ``torchvision.transforms.v2.RandomPhotometricDistort``; Liu et al., "SSD: Single Shot MultiBox Detector", 2016.
+    """
+
+    brightness: Range = (0.875, 1.125)
+    contrast: Range = (0.5, 1.5)
+    saturation: Range = (0.5, 1.5)
+    hue: Range = (-0.05, 0.05)
+    p: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name in ("brightness", "contrast", "saturation"):
+            checked_range(self, name, getattr(self, name), least=0.0)
+        checked_range(self, "hue", self.hue, least=-0.5, most=0.5)
+        checked_probability(self, self.p)
+
+    @property
+    def num_steps(self) -> int:
+        """Contrast has two places, of which one is taken."""
+        return 6
+
+    @property
+    def num_uniform(self) -> int:
+        """Five coins, four factors, the place of contrast and the order of the channels."""
+        return 11
+
+    def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+        """Return the steps that these numbers ask for; see `Augmentation.draw`."""
+        program = empty_program(len(uniform), 6)
+        is_done = uniform[:, :5] < self.p
+        factors = [
+            between(uniform[:, 5 + number], *getattr(self, name))
+            for number, name in enumerate(("brightness", "contrast", "saturation", "hue"))
+        ]
+        early = uniform[:, 9] < 0.5
+        steps = (
+            (0, "Brightness", factors[0], is_done[:, 0]),
+            (1, "Contrast", factors[1], is_done[:, 1] & early),
+            (2, "Color", factors[2], is_done[:, 2]),
+            (3, "Hue", factors[3], is_done[:, 3]),
+            (4, "Contrast", factors[1], is_done[:, 1] & ~early),
+        )
+        for column, step, values, where in steps:
+            put(program[:, column], step, values[where], where=where)
+        order = _CHANNEL_ORDERS[choose(uniform[:, 10], len(_CHANNEL_ORDERS))][is_done[:, 4]]
+        put(program[:, 5], "PermuteChannels", *order.T, where=is_done[:, 4])
+        return program
+
+
+@checked_call
+@dataclass(frozen=True, repr=False)
+class RandomGrayscale(OneStep):
+    """Luminance in all channels, with probability `p`.
+
+    References
+    ----------
+    ``torchvision.transforms.v2.RandomGrayscale``; Pillow's ``convert("L")``.
+    """
+
+    step: ClassVar[str] = "Grayscale"
+
+    p: float = 0.1
+
+
+@checked_call
+@dataclass(frozen=True, repr=False)
+class RandomPosterize(OneStep):
+    """Keep the highest `bits` of each level, with probability `p`.
+
+    Attributes
+    ----------
+    bits : int
+        0 to 8.
+    p : float
+        Within 0 and 1.
+
+    Raises
+    ------
+    ValueError
+        If a value lies outside its limits.
+
+    References
+    ----------
+    ``torchvision.transforms.v2.RandomPosterize``; Pillow's ``ImageOps.posterize``.
+    """
+
+    step: ClassVar[str] = "Posterize"
+
+    bits: int
+    p: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        checked_whole(self, "bits", self.bits, 0, 8)
+        super().__post_init__()
+
+    @property
+    def arguments(self) -> tuple[float, ...]:
+        """Of the step."""
+        return (self.bits,)
+
+
+@checked_call
+@dataclass(frozen=True, repr=False)
+class RandomSolarize(OneStep):
+    """Invert the levels from `threshold` on, with probability `p`.
+
+    Attributes
+    ----------
+    threshold : float
+        0 inverts all, 256 none.
+    p : float
+        Within 0 and 1.
+
+    Raises
+    ------
+    ValueError
+        If a value lies outside its limits.
+
+    References
+    ----------
+    ``torchvision.transforms.v2.RandomSolarize``; Pillow's ``ImageOps.solarize``.
+    """
+
+    step: ClassVar[str] = "Solarize"
+
+    threshold: float
+    p: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        checked_range(self, "threshold", self.threshold, least=0, most=256)
+        super().__post_init__()
+
+    @property
+    def arguments(self) -> tuple[float, ...]:
+        """Of the step."""
+        return (self.threshold,)
+
+
+@checked_call
+@dataclass(frozen=True, repr=False)
+class RandomInvert(OneStep):
+    """Turn each level v into ``255 - v``, with probability `p`.
+
+    References
+    ----------
+    ``torchvision.transforms.v2.RandomInvert``; Pillow's ``ImageOps.invert``.
+    """
+
+    step: ClassVar[str] = "Invert"
+
+    p: float = 0.5
+
+
+@checked_call
+@dataclass(frozen=True, repr=False)
+class RandomEqualize(OneStep):
+    """Flatten each channel's histogram, with probability `p`.
+
+    References
+    ----------
+    ``torchvision.transforms.v2.RandomEqualize``; Pillow's ``ImageOps.equalize``.
+    """
+
+    step: ClassVar[str] = "Equalize"
+
+    p: float = 0.5
+
+
+@checked_call
+@dataclass(frozen=True, repr=False)
+class RandomAutocontrast(OneStep):
+    """Stretch each channel to 0 to 255, with probability `p`.
+
+    References
+    ----------
+    ``torchvision.transforms.v2.RandomAutocontrast``; Pillow's ``ImageOps.autocontrast``.
+    """
+
+    step: ClassVar[str] = "AutoContrast"
+
+    p: float = 0.5
+
+
+@checked_call
+@dataclass(frozen=True, repr=False)
+class RandomAdjustSharpness(OneStep):
+    """Blend with a smoothed image, or away from it, with probability `p`.
+
+    Attributes
+    ----------
+    sharpness_factor : float
+        0 smooths, 1 changes nothing, 2 sharpens.
+    p : float
+        Within 0 and 1.
+
+    Raises
+    ------
+    ValueError
+        If a value lies outside its limits.
+
+    References
+    ----------
+    ``torchvision.transforms.v2.RandomAdjustSharpness``; Pillow's ``ImageEnhance.Sharpness``.
+    """
+
+    step: ClassVar[str] = "Sharpness"
+
+    sharpness_factor: float
+    p: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        checked_range(self, "sharpness_factor", self.sharpness_factor, least=0)
+        super().__post_init__()
+
+    @property
+    def arguments(self) -> tuple[float, ...]:
+        """Of the step."""
+        return (self.sharpness_factor,)
+
+
+@checked_call
+@dataclass(frozen=True, repr=False)
+class RandomGamma(Augmentation):
+    """Raise levels, as fractions of 255, to a drawn power, with probability `p`.
+
+    Attributes
+    ----------
+    gamma : (float, float)
+        Range of the exponent.
+    gain : float
+        Multiplier after it.
+    p : float
+        Within 0 and 1.
+
+    Raises
+    ------
+    ValueError
+        If a value lies outside its limits.
+
+    References
+    ----------
+    ``torchvision.transforms.v2.functional.adjust_gamma`` of tensors; the drawn range is albumentations'.
+    """
+
+    gamma: Range = (0.8, 1.2)
+    gain: float = 1.0
+    p: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        checked_range(self, "gamma", self.gamma, least=0)
+        checked_range(self, "gain", self.gain, least=0)
+        checked_probability(self, self.p)
+
+    @property
+    def num_uniform(self) -> int:
+        """A coin and the exponent."""
+        return 2
+
+    def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+        """Return the steps that these numbers ask for; see `Augmentation.draw`."""
+        exponent = between(uniform[:, 1], *checked_range(self, "gamma", self.gamma, least=0))
+        return spelled(uniform[:, 0], self.p, "Gamma", exponent, self.gain)
+
+
+@checked_call
+@dataclass(frozen=True, repr=False)
+class GaussianBlur(Augmentation):
+    """Weighted mean of the pixels around, always; ``RandomApply([GaussianBlur(3)], p=0.5)`` for a coin.
+
+    Attributes
+    ----------
+    kernel_size : int or (int, int)
+        Odd; width and height of the kernel in pixels. Images must be larger than half of it.
+    sigma : float or (float, float)
+        Range of the standard deviation in pixels.
+
+    Raises
+    ------
+    ValueError
+        If a side of the kernel is even, or `sigma` not positive.
+
+    References
+    ----------
+    ``torchvision.transforms.v2.GaussianBlur``: its kernel and border, in double. Pillow's ``GaussianBlur`` is three box
+    blurs, another function.
+    """
+
+    kernel_size: int | Sequence[int]
+    sigma: float | Range = (0.1, 2.0)
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        for side in self._sides:
+            if checked_whole(self, "kernel_size", side, 1) % 2 == 0:
+                raise ValueError(f"GaussianBlur: kernel_size must be odd; got {self.kernel_size!r}")
+        checked_range(self, "sigma", self.sigma, least=math.ulp(0.0))
+
+    @property
+    def _sides(self) -> tuple[Any, Any]:
+        given = self.kernel_size
+        sides = tuple(given) if isinstance(given, Sequence) else (given, given)
+        if len(sides) != 2:
+            raise ValueError(f"GaussianBlur: kernel_size must be a whole number or a pair of them; got {given!r}")
+        return sides
+
+    def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+        """Return the steps that these numbers ask for; see `Augmentation.draw`.
+
+        Raises
+        ------
+        ValueError
+            If the images are smaller than half of the kernel, which their border cannot fill.
+        """
+        width, height = self._sides
+        if width // 2 >= image_size[1] or height // 2 >= image_size[0]:
+            raise ValueError(
+                f"GaussianBlur: kernel_size={self.kernel_size!r} does not fit images of {image_size[0]} rows and "
+                f"{image_size[1]} columns"
+            )
+        sigma = between(uniform[:, 0], *checked_range(self, "sigma", self.sigma, least=0.0))
+        return spelled(np.zeros(len(uniform)), 1.0, "GaussianBlur", width, height, sigma)

@@ -1,0 +1,376 @@
+"""Augmentations that move pixels, with torchvision's names and arguments."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeAlias
+
+import numpy as np
+
+from gpuseq.plan.program import empty_program
+
+from .augmentation import (
+    Augmentation,
+    Fill,
+    Interpolation,
+    OneStep,
+    Range,
+    between,
+    checked_call,
+    checked_fill,
+    checked_interpolation,
+    checked_probability,
+    checked_range,
+    checked_whole,
+    choose,
+    put,
+)
+
+__all__ = [
+    "RandomAffine",
+    "RandomHorizontalFlip",
+    "RandomPerspective",
+    "RandomResizedCrop",
+    "RandomRotation",
+    "RandomVerticalFlip",
+    "draw_box",
+]
+
+
+Fits: TypeAlias = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Of heights and widths: which rectangles are accepted."""
+
+
+@checked_call
+@dataclass(frozen=True, repr=False)
+class RandomHorizontalFlip(OneStep):
+    """Mirror left and right, with probability `p`.
+
+    References
+    ----------
+    ``torchvision.transforms.v2.RandomHorizontalFlip``.
+    """
+
+    step: ClassVar[str] = "HorizontalFlip"
+
+    p: float = 0.5
+
+
+@checked_call
+@dataclass(frozen=True, repr=False)
+class RandomVerticalFlip(OneStep):
+    """Mirror top and bottom, with probability `p`.
+
+    References
+    ----------
+    ``torchvision.transforms.v2.RandomVerticalFlip``.
+    """
+
+    step: ClassVar[str] = "VerticalFlip"
+
+    p: float = 0.5
+
+
+@checked_call
+@dataclass(frozen=True, repr=False)
+class RandomRotation(Augmentation):
+    """Turn about the middle, counter-clockwise.
+
+    Attributes
+    ----------
+    degrees : float or (float, float)
+        One number x draws from ``[-x, x]``, a pair from itself.
+    interpolation : {"nearest", "bilinear"}
+        How pixels are read between pixels.
+    fill : None, float or sequence of float
+        Level, or one per channel, where no pixel comes from.
+
+    Raises
+    ------
+    ValueError
+        If a value is none of these.
+
+    References
+    ----------
+    ``torchvision.transforms.v2.RandomRotation`` with ``expand=False``; Pillow's ``Image.rotate``.
+    """
+
+    degrees: float | Range
+    interpolation: Interpolation = "nearest"
+    fill: Fill = 0
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        checked_range(self, "degrees", self.degrees, plus_minus=True)
+        checked_interpolation(self, self.interpolation)
+        checked_fill(self, self.fill)
+
+    def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+        """Return the steps that these numbers ask for; see `Augmentation.draw`."""
+        program = empty_program(len(uniform), 1)
+        angle = between(uniform[:, 0], *checked_range(self, "degrees", self.degrees, plus_minus=True))
+        put(program[:, 0], "Rotate", angle, **_reading(self))
+        return program
+
+
+@checked_call
+@dataclass(frozen=True, repr=False)
+class RandomAffine(Augmentation):
+    """Turn, shift, scale and shear about the middle, in one map.
+
+    Attributes
+    ----------
+    degrees : float or (float, float)
+        One number x draws from ``[-x, x]``; 0 does not turn.
+    translate : (float, float) or None
+        Largest shifts as fractions of width and height; whole pixels are drawn.
+    scale : (float, float) or None
+        Range of the factor.
+    shear : float, (float, float), (float, float, float, float) or None
+        Degrees: one number x shears along the rows by ``[-x, x]``, a pair by itself, four along rows and columns.
+    interpolation, fill
+        As in `RandomRotation`.
+
+    Raises
+    ------
+    ValueError
+        If a value lies outside its limits.
+
+    References
+    ----------
+    ``torchvision.transforms.v2.RandomAffine``.
+    """
+
+    degrees: float | Range
+    translate: Range | None = None
+    scale: Range | None = None
+    shear: float | Sequence[float] | None = None
+    interpolation: Interpolation = "nearest"
+    fill: Fill = 0
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        checked_range(self, "degrees", self.degrees, plus_minus=True)
+        if self.translate is not None:
+            if not isinstance(self.translate, Sequence) or len(self.translate) != 2:
+                raise ValueError(
+                    f"RandomAffine: translate must be a pair (of the width, of the height); got {self.translate!r}"
+                )
+            for share in self.translate:
+                checked_probability(self, share, "translate")
+        if self.scale is not None:
+            checked_range(self, "scale", self.scale, least=math.ulp(0.0))
+        _ = self._shears
+        checked_interpolation(self, self.interpolation)
+        checked_fill(self, self.fill)
+
+    @property
+    def _shears(self) -> tuple[Range, Range]:
+        if self.shear is None:
+            return (0.0, 0.0), (0.0, 0.0)
+        if isinstance(self.shear, Sequence) and len(self.shear) == 4:
+            first, second = self.shear[:2], self.shear[2:]
+            return checked_range(self, "shear", first), checked_range(self, "shear", second)
+        return checked_range(self, "shear", self.shear, plus_minus=True), (0.0, 0.0)
+
+    @property
+    def num_uniform(self) -> int:
+        """Angle, two shifts, scale and two shears."""
+        return 6
+
+    def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+        """Return the steps that these numbers ask for; see `Augmentation.draw`."""
+        program = empty_program(len(uniform), 1)
+        shift_x, shift_y = self.translate or (0.0, 0.0)
+        most_x, most_y = shift_x * image_size[1], shift_y * image_size[0]
+        put(
+            program[:, 0],
+            "Affine",
+            between(uniform[:, 0], *checked_range(self, "degrees", self.degrees, plus_minus=True)),
+            np.round(between(uniform[:, 1], -most_x, most_x)),
+            np.round(between(uniform[:, 2], -most_y, most_y)),
+            between(uniform[:, 3], *(self.scale or (1.0, 1.0))),
+            between(uniform[:, 4], *self._shears[0]),
+            between(uniform[:, 5], *self._shears[1]),
+            **_reading(self),
+        )
+        return program
+
+
+@checked_call
+@dataclass(frozen=True, repr=False)
+class RandomPerspective(Augmentation):
+    """Move each corner inwards by whole pixels, with probability `p`.
+
+    Attributes
+    ----------
+    distortion_scale : float
+        Within 0 and 1: largest movement as a share of half a side.
+    p : float
+        Within 0 and 1.
+    interpolation, fill
+        As in `RandomRotation`.
+
+    Raises
+    ------
+    ValueError
+        If a value lies outside its limits.
+
+    References
+    ----------
+    ``torchvision.transforms.v2.RandomPerspective``.
+    """
+
+    distortion_scale: float = 0.5
+    p: float = 0.5
+    interpolation: Interpolation = "bilinear"
+    fill: Fill = 0
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        checked_probability(self, self.distortion_scale, "distortion_scale")
+        checked_probability(self, self.p)
+        checked_interpolation(self, self.interpolation)
+        checked_fill(self, self.fill)
+
+    @property
+    def num_uniform(self) -> int:
+        """A coin and eight coordinates."""
+        return 9
+
+    def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+        """Return the steps that these numbers ask for; see `Augmentation.draw`."""
+        program = empty_program(len(uniform), 1)
+        height, width = image_size
+        inward = np.empty((len(uniform), 8))
+        inward[:, 0::2] = choose(uniform[:, 1::2], int(self.distortion_scale * (width // 2)) + 1)
+        inward[:, 1::2] = choose(uniform[:, 2::2], int(self.distortion_scale * (height // 2)) + 1)
+        corners = np.array([0, 0, width - 1, 0, width - 1, height - 1, 0, height - 1])
+        signs = np.array([1, 1, -1, 1, -1, -1, 1, -1])
+        where = uniform[:, 0] < self.p
+        put(program[:, 0], "Perspective", *(corners + signs * inward)[where].T, where=where, **_reading(self))
+        return program
+
+
+@checked_call
+@dataclass(frozen=True, repr=False)
+class RandomResizedCrop(Augmentation):
+    """Cut a drawn rectangle out and resize it; the batch then has this size. It must come first.
+
+    Attributes
+    ----------
+    size : int or (int, int)
+        Rows and columns of the result; one number for both.
+    scale : (float, float)
+        Range of the rectangle's share of the area.
+    ratio : (float, float)
+        Range of its width over its height.
+    interpolation : {"nearest", "bilinear"}
+        Of the resize; bilinear weighs all pixels below, as Pillow's does.
+
+    Raises
+    ------
+    ValueError
+        If a value lies outside its limits.
+
+    References
+    ----------
+    ``torchvision.transforms.v2.RandomResizedCrop``; Szegedy et al., "Going deeper with convolutions", 2015.
+    """
+
+    size: int | Sequence[int]
+    scale: Range = (0.08, 1.0)
+    ratio: Range = (3 / 4, 4 / 3)
+    interpolation: Interpolation = "bilinear"
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        _ = self.target_size
+        checked_range(self, "scale", self.scale, least=0.0, most=1.0)
+        checked_range(self, "ratio", self.ratio, least=math.ulp(0.0))
+        checked_interpolation(self, self.interpolation)
+
+    @property
+    def target_size(self) -> tuple[int, int]:
+        """Rows and columns of the result."""
+        given = self.size
+        sides = tuple(given) if isinstance(given, Sequence) else (given,)
+        if len(sides) not in (1, 2):
+            raise ValueError(f"RandomResizedCrop: size must be a whole number or (rows, columns); got {given!r}")
+        checked = [checked_whole(self, "size", side, 1) for side in sides]
+        return checked[0], checked[-1]
+
+    @property
+    def num_uniform(self) -> int:
+        """Ten tries of an area and a ratio, and the corner."""
+        return 22
+
+    def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+        """Return the steps that these numbers ask for; see `Augmentation.draw`."""
+        program = empty_program(len(uniform), 1)
+        height, width = image_size
+        low, high = self.ratio
+        # Where no try fits: the largest rectangle in the middle whose ratio is allowed.
+        fallback_width, fallback_height = width, height
+        if width / height < low:
+            fallback_height = round(width / low)
+        elif width / height > high:
+            fallback_width = round(height * high)
+
+        def fits(heights: np.ndarray, widths: np.ndarray) -> np.ndarray:
+            return (heights > 0) & (heights <= height) & (widths > 0) & (widths <= width)
+
+        box = draw_box(uniform, image_size, self.scale, (low, high), fits)
+        missed = box[:, 2] == 0
+        box[missed] = (
+            (height - fallback_height) // 2,
+            (width - fallback_width) // 2,
+            fallback_height,
+            fallback_width,
+        )
+        put(program[:, 0], "ResizedCrop", *box.T, *self.target_size, bilinear=self.interpolation == "bilinear")
+        return program
+
+
+def draw_box(
+    uniform: np.ndarray, image_size: tuple[int, int], scale: Range, ratio: Range, fits: Fits, *, tall: bool = False
+) -> np.ndarray:
+    """Return for each sample the first of ten drawn rectangles that fits, as top, left, height, width; else zeros.
+
+    Parameters
+    ----------
+    uniform : numpy.ndarray
+        Shape ``(N, 22)``: an area and a ratio per try, then top and left.
+    image_size : (int, int)
+        Rows and columns of the images.
+    scale : (float, float)
+        Range of the area as a share of the image's.
+    ratio : (float, float)
+        Range of the ratio, drawn by its logarithm.
+    fits : callable
+        Of heights and widths, both ``(N, 10)``: which are accepted.
+    tall : bool
+        Whether the ratio is of height over width rather than of width over height.
+    """
+    num_tries = 10
+    area = image_size[0] * image_size[1] * between(uniform[:, 0 : 2 * num_tries : 2], *scale)
+    aspect = np.exp(between(uniform[:, 1 : 2 * num_tries : 2], math.log(ratio[0]), math.log(ratio[1])))
+    long, short = np.round(np.sqrt(area * aspect)), np.round(np.sqrt(area / aspect))
+    heights, widths = (long, short) if tall else (short, long)
+    accepted = fits(heights, widths)
+    first = np.arange(len(uniform)), np.argmax(accepted, axis=1)
+    height, width = heights[first].astype(np.int64), widths[first].astype(np.int64)
+    top = (uniform[:, -2] * (image_size[0] - height + 1)).astype(np.int64)
+    left = (uniform[:, -1] * (image_size[1] - width + 1)).astype(np.int64)
+    box = np.stack([top, left, height, width], axis=1)
+    box[~accepted.any(axis=1)] = 0
+    return box
+
+
+def _reading(owner: Any) -> dict[str, Any]:
+    return {
+        "bilinear": checked_interpolation(owner, owner.interpolation) == "bilinear",
+        "fill": checked_fill(owner, owner.fill),
+    }

@@ -1,0 +1,106 @@
+"""A list of augmentations, read once, and the program that is drawn from it for each sample of a batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpuseq.plan.draw import philox_rows
+from gpuseq.plan.program import empty_program
+
+from .augmentation import Augmentation
+from .combine import checked_augmentations
+from .erasing import RandomErasing
+from .geometry import RandomResizedCrop
+from .timm import parse_policy
+
+__all__ = ["Recipe"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is done to each sample after Keras' own ranges: augmentations, in order.
+
+    Attributes
+    ----------
+    augmentations : tuple of Augmentation
+        A `~gpuseq.RandomResizedCrop` first and a `~gpuseq.RandomErasing` last.
+    """
+
+    augmentations: tuple[Augmentation, ...]
+
+    @classmethod
+    def parse(cls, name: str, given: Any) -> Recipe | None:
+        """Read a user's ``augmentations``: None, one, a list of them, or a policy's string.
+
+        Parameters
+        ----------
+        name : str
+            The argument or the callable, for messages.
+        given : None, Augmentation, str, or list of Augmentation and str
+            What the user wrote.
+
+        Raises
+        ------
+        TypeError
+            If something else is in it, such as another library's transform.
+        ValueError
+            If it is empty, a string spells no policy, or the order cannot be.
+        """
+        if given is None:
+            return None
+        if isinstance(given, str | Augmentation):
+            given = [given]
+        if isinstance(given, list | tuple):
+            given = [parse_policy(item) if isinstance(item, str) else item for item in given]
+        augmentations = checked_augmentations(name, given)
+        for position, item in enumerate(augmentations):
+            if isinstance(item, RandomResizedCrop) and position:
+                raise ValueError(f"{name}: RandomResizedCrop must come first, because it gives the batch its size")
+            is_last = position + 1 == len(augmentations)
+            if isinstance(item, RandomErasing) and not is_last and not isinstance(augmentations[-1], RandomErasing):
+                raise ValueError(
+                    f"{name}: RandomErasing must come last: it is done after normalisation, and all others before"
+                )
+        return cls(augmentations)
+
+    def __repr__(self) -> str:
+        return repr(list(self.augmentations))
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of each sample's program."""
+        return sum(item.num_steps for item in self.augmentations)
+
+    def image_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        """Return rows and columns of the finished images."""
+        first = self.augmentations[0]
+        return first.target_size if isinstance(first, RandomResizedCrop) else image_size
+
+    def draw(self, sample_ids: np.ndarray, image_size: tuple[int, int], *, seed: int, epoch: int) -> np.ndarray:
+        """Draw the program of a batch: each sample's from (seed, epoch, sample id) alone.
+
+        Parameters
+        ----------
+        sample_ids : numpy.ndarray
+            Shape ``(N,)``, non-negative integers.
+        image_size : (int, int)
+            Rows and columns of the images that come in.
+        seed, epoch : int
+            The key, each from 0 to 2**64 - 1.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape ``(N, num_steps)``, dtype `~gpuseq.plan.program.STEP_DTYPE`. An augmentation's numbers depend on its
+            place in the list and on nothing behind it.
+        """
+        parts = []
+        size = image_size
+        for place, item in enumerate(self.augmentations):
+            uniform = philox_rows(sample_ids, item.num_uniform, seed=seed, epoch=epoch, place=place)
+            parts.append(item.draw(uniform, size))
+            size = self.image_size(image_size)
+        return np.concatenate([empty_program(len(sample_ids), 0), *parts], axis=1)

@@ -1,0 +1,355 @@
+"""The learned and the simple policies, with torchvision's names, arguments and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from gpuseq.base.arguments import did_you_mean
+from gpuseq.plan.program import empty_program
+
+from .augmentation import (
+    Augmentation,
+    Fill,
+    Interpolation,
+    checked_call,
+    checked_fill,
+    checked_interpolation,
+    checked_whole,
+    choose,
+    put,
+)
+
+__all__ = ["AutoAugment", "RandAugment", "TrivialAugmentWide"]
+
+Strength: TypeAlias = Callable[[np.ndarray, int, tuple[int, int]], np.ndarray]
+"""Of bins, the last bin, and rows and columns: what the step takes."""
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One step of a policy's space: how bins become its argument, and whether a coin gives that a sign."""
+
+    step: str
+    strength: Strength | None = None
+    signed: bool = False
+    offset: float = 0.0
+
+
+def _up_to(limit: float) -> Strength:
+    return lambda bins, last, size: bins / last * limit
+
+
+def _posterize(bits: int) -> Strength:
+    return lambda bins, last, size: np.round(8 - bins / (last / bits))
+
+
+def _solarize(bins: np.ndarray, last: int, size: tuple[int, int]) -> np.ndarray:
+    return 255.0 * (1 - bins / last)
+
+
+def _pixels(axis: int, share: float | None) -> Strength:
+    """Return shifts in whole pixels, up to a share of a side of the image, or 32 for None.
+
+    torchvision spaces them in float32, from both ends towards the middle and with one rounding of product and sum: cut
+    to whole pixels, that is seen.
+    """
+
+    def shift(bins: np.ndarray, last: int, size: tuple[int, int]) -> np.ndarray:
+        most = np.float32(32.0 if share is None else share * size[axis])
+        step = float(most / np.float32(last))
+        spaced = np.where(2 * bins < last, step * bins, float(most) - step * (last - bins))
+        return np.floor(spaced.astype(np.float32)).astype(np.float64)
+
+    return shift
+
+
+def _enhancing(limit: float) -> tuple[_Entry, ...]:
+    names = ("Brightness", "Color", "Contrast", "Sharpness")
+    return tuple(_Entry(name, _up_to(limit), signed=True, offset=1.0) for name in names)
+
+
+_WIDEST = 150.0 / 331.0
+"""Largest shift, as a share of the side: that of AutoAugment's 331-pixel images."""
+
+_MEASURED = (_Entry("AutoContrast"), _Entry("Equalize"))
+
+_RAND_SPACE = (
+    _Entry("Identity"),
+    _Entry("ShearX", _up_to(0.3), signed=True),
+    _Entry("ShearY", _up_to(0.3), signed=True),
+    _Entry("TranslateX", _pixels(1, _WIDEST), signed=True),
+    _Entry("TranslateY", _pixels(0, _WIDEST), signed=True),
+    _Entry("Rotate", _up_to(30.0), signed=True),
+    *_enhancing(0.9),
+    _Entry("Posterize", _posterize(4)),
+    _Entry("Solarize", _solarize),
+    *_MEASURED,
+)
+
+_WIDE_SPACE = (
+    _Entry("Identity"),
+    _Entry("ShearX", _up_to(0.99), signed=True),
+    _Entry("ShearY", _up_to(0.99), signed=True),
+    _Entry("TranslateX", _pixels(1, None), signed=True),
+    _Entry("TranslateY", _pixels(0, None), signed=True),
+    _Entry("Rotate", _up_to(135.0), signed=True),
+    *_enhancing(0.99),
+    _Entry("Posterize", _posterize(6)),
+    _Entry("Solarize", _solarize),
+    *_MEASURED,
+)
+
+_LEARNED_SPACE = {entry.step: entry for entry in (*_RAND_SPACE, _Entry("Invert"))}
+
+
+def _write(
+    column: np.ndarray,
+    entry: _Entry,
+    where: np.ndarray,
+    bins: np.ndarray,
+    last: int,
+    sign: np.ndarray,
+    image_size: tuple[int, int],
+    reading: dict[str, Any],
+) -> None:
+    """Write an entry's step for the samples in `where`; `bins` and `sign` have one number per sample of the batch."""
+    if entry.strength is None:
+        put(column, entry.step, where=where, **reading)
+        return
+    value = entry.strength(bins[where], last, image_size)
+    if entry.signed:
+        value = entry.offset + np.where(sign[where] <= 0.5, -1.0, 1.0) * value
+    put(column, entry.step, value, where=where, **reading)
+
+
+def _reading(owner: Any) -> dict[str, Any]:
+    return {
+        "bilinear": checked_interpolation(owner, owner.interpolation) == "bilinear",
+        "fill": checked_fill(owner, owner.fill),
+    }
+
+
+@checked_call
+@dataclass(frozen=True, repr=False)
+class RandAugment(Augmentation):
+    """`num_ops` of 14 steps for each sample, drawn with replacement, all at one magnitude.
+
+    Attributes
+    ----------
+    num_ops : int
+        Steps per sample.
+    magnitude : int
+        Bin of the tables, below `num_magnitude_bins`.
+    num_magnitude_bins : int
+        Into how many each range is cut.
+    interpolation : {"nearest", "bilinear"}
+        How pixels are read between pixels.
+    fill : None, float or sequence of float
+        Level, or one per channel, where no pixel comes from; None is black.
+
+    Raises
+    ------
+    ValueError
+        If a value lies outside its limits.
+
+    References
+    ----------
+    ``torchvision.transforms.v2.RandAugment`` on PIL images; Cubuk et al., "RandAugment: Practical automated data
+    augmentation with a reduced search space", 2019.
+    """
+
+    num_ops: int = 2
+    magnitude: int = 9
+    num_magnitude_bins: int = 31
+    interpolation: Interpolation = "nearest"
+    fill: Fill = None
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        checked_whole(self, "num_ops", self.num_ops, 1)
+        bins = checked_whole(self, "num_magnitude_bins", self.num_magnitude_bins, 2)
+        checked_whole(self, "magnitude", self.magnitude, 0, bins - 1)
+        _reading(self)
+
+    @property
+    def num_steps(self) -> int:
+        """One for each op."""
+        return self.num_ops
+
+    @property
+    def num_uniform(self) -> int:
+        """A choice and a sign for each op."""
+        return 2 * self.num_ops
+
+    def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+        """Return the steps that these numbers ask for; see `Augmentation.draw`."""
+        program = empty_program(len(uniform), self.num_ops)
+        bins, last = np.full(len(uniform), self.magnitude), self.num_magnitude_bins - 1
+        for slot in range(self.num_ops):
+            chosen = choose(uniform[:, 2 * slot], len(_RAND_SPACE))
+            for number, entry in enumerate(_RAND_SPACE):
+                sign = uniform[:, 2 * slot + 1]
+                _write(program[:, slot], entry, chosen == number, bins, last, sign, image_size, _reading(self))
+        return program
+
+
+@checked_call
+@dataclass(frozen=True, repr=False)
+class TrivialAugmentWide(Augmentation):
+    """One of 14 steps for each sample, at a magnitude drawn from all bins.
+
+    Attributes
+    ----------
+    num_magnitude_bins : int
+        Into how many each range is cut.
+    interpolation, fill
+        As in `RandAugment`.
+
+    Raises
+    ------
+    ValueError
+        If a value lies outside its limits.
+
+    References
+    ----------
+    ``torchvision.transforms.v2.TrivialAugmentWide`` on PIL images; Müller and Hutter, "TrivialAugment: Tuning-free yet
+    state-of-the-art data augmentation", 2021.
+    """
+
+    num_magnitude_bins: int = 31
+    interpolation: Interpolation = "nearest"
+    fill: Fill = None
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        checked_whole(self, "num_magnitude_bins", self.num_magnitude_bins, 2)
+        _reading(self)
+
+    @property
+    def num_uniform(self) -> int:
+        """The choice, the bin and the sign."""
+        return 3
+
+    def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+        """Return the steps that these numbers ask for; see `Augmentation.draw`."""
+        program = empty_program(len(uniform), 1)
+        chosen = choose(uniform[:, 0], len(_WIDE_SPACE))
+        bins, last = choose(uniform[:, 1], self.num_magnitude_bins), self.num_magnitude_bins - 1
+        for number, entry in enumerate(_WIDE_SPACE):
+            _write(program[:, 0], entry, chosen == number, bins, last, uniform[:, 2], image_size, _reading(self))
+        return program
+
+
+_LEARNED = {
+    "imagenet": """
+        Posterize .4 8, Rotate .6 9 | Solarize .6 5, AutoContrast .6 | Equalize .8, Equalize .6
+        Posterize .6 7, Posterize .6 6 | Equalize .4, Solarize .2 4 | Equalize .4, Rotate .8 8
+        Solarize .6 3, Equalize .6 | Posterize .8 5, Equalize 1 | Rotate .2 3, Solarize .6 8
+        Equalize .6, Posterize .4 6 | Rotate .8 8, Color .4 0 | Rotate .4 9, Equalize .6
+        Equalize 0, Equalize .8 | Invert .6, Equalize 1 | Color .6 4, Contrast 1 8
+        Rotate .8 8, Color 1 2 | Color .8 8, Solarize .8 7 | Sharpness .4 7, Invert .6
+        ShearX .6 5, Equalize 1 | Color .4 0, Equalize .6 | Equalize .4, Solarize .2 4
+        Solarize .6 5, AutoContrast .6 | Invert .6, Equalize 1 | Color .6 4, Contrast 1 8
+        Equalize .8, Equalize .6
+    """,
+    "cifar10": """
+        Invert .1, Contrast .2 6 | Rotate .7 2, TranslateX .3 9 | Sharpness .8 1, Sharpness .9 3
+        ShearY .5 8, TranslateY .7 9 | AutoContrast .5, Equalize .9 | ShearY .2 7, Posterize .3 7
+        Color .4 3, Brightness .6 7 | Sharpness .3 9, Brightness .7 9 | Equalize .6, Equalize .5
+        Contrast .6 7, Sharpness .6 5 | Color .7 7, TranslateX .5 8 | Equalize .3, AutoContrast .4
+        TranslateY .4 3, Sharpness .2 6 | Brightness .9 6, Color .2 8 | Solarize .5 2, Invert 0
+        Equalize .2, AutoContrast .6 | Equalize .2, Equalize .6 | Color .9 9, Equalize .6
+        AutoContrast .8, Solarize .2 8 | Brightness .1 3, Color .7 0 | Solarize .4 5, AutoContrast .9
+        TranslateY .9 9, TranslateY .7 9 | AutoContrast .9, Solarize .8 3 | Equalize .8, Invert .1
+        TranslateY .7 9, AutoContrast .9
+    """,
+    "svhn": """
+        ShearX .9 4, Invert .2 | ShearY .9 8, Invert .7 | Equalize .6, Solarize .6 6
+        Invert .9, Equalize .6 | Equalize .6, Rotate .9 3 | ShearX .9 4, AutoContrast .8
+        ShearY .9 8, Invert .4 | ShearY .9 5, Solarize .2 6 | Invert .9, AutoContrast .8
+        Equalize .6, Rotate .9 3 | ShearX .9 4, Solarize .3 3 | ShearY .8 8, Invert .7
+        Equalize .9, TranslateY .6 6 | Invert .9, Equalize .6 | Contrast .3 3, Rotate .8 4
+        Invert .8, TranslateY 0 2 | ShearY .7 6, Solarize .4 8 | Invert .6, Rotate .8 4
+        ShearY .3 7, TranslateX .9 3 | ShearX .1 6, Invert .6 | Solarize .7 2, TranslateY .6 7
+        ShearY .8 4, Invert .8 | ShearX .7 9, TranslateY .8 3 | ShearY .8 5, AutoContrast .7
+        ShearX .7 2, Invert .1
+    """,
+}
+"""The pairs that were found: step, probability, bin of 10. Two steps make a pair, and a bar or a line's end ends it."""
+
+_LEARNED_BINS = 10
+
+
+def learned_pairs(policy: str) -> list[list[tuple[str, float, int | None]]]:
+    """Return the 25 pairs of a learned policy, each step with its probability and its bin, None without one."""
+    pairs = []
+    for text in _LEARNED[policy].replace("\n", "|").split("|"):
+        steps = [step.split() for step in text.split(",") if step.strip()]
+        if steps:
+            pairs.append([(step[0], float(step[1]), int(step[2]) if len(step) > 2 else None) for step in steps])
+    return pairs
+
+
+@checked_call
+@dataclass(frozen=True, repr=False)
+class AutoAugment(Augmentation):
+    """One of 25 learned pairs of steps for each sample.
+
+    Attributes
+    ----------
+    policy : {"imagenet", "cifar10", "svhn"}
+        On which data the pairs were found.
+    interpolation, fill
+        As in `RandAugment`.
+
+    Raises
+    ------
+    ValueError
+        If a value is none of these.
+
+    References
+    ----------
+    ``torchvision.transforms.v2.AutoAugment`` on PIL images; Cubuk et al., "AutoAugment: Learning augmentation policies
+    from data", 2018.
+    """
+
+    policy: str = "imagenet"
+    interpolation: Interpolation = "nearest"
+    fill: Fill = None
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        object.__setattr__(self, "policy", getattr(self.policy, "value", self.policy))
+        if self.policy not in _LEARNED:
+            raise ValueError(
+                f"AutoAugment: policy must be one of {', '.join(map(repr, _LEARNED))}; got {self.policy!r}"
+                f"{did_you_mean(self.policy, _LEARNED)}"
+            )
+        _reading(self)
+
+    @property
+    def num_steps(self) -> int:
+        """A pair."""
+        return 2
+
+    @property
+    def num_uniform(self) -> int:
+        """The pair, and a coin and a sign for each step."""
+        return 5
+
+    def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+        """Return the steps that these numbers ask for; see `Augmentation.draw`."""
+        program = empty_program(len(uniform), 2)
+        pairs = learned_pairs(self.policy)
+        chosen = choose(uniform[:, 0], len(pairs))
+        for number in np.unique(chosen).tolist():
+            for slot, (step, probability, magnitude) in enumerate(pairs[number]):
+                coin, sign = uniform[:, 1 + slot], uniform[:, 3 + slot]
+                where = (chosen == number) & (coin < probability)
+                bins, last = np.full(len(uniform), magnitude or 0), _LEARNED_BINS - 1
+                _write(program[:, slot], _LEARNED_SPACE[step], where, bins, last, sign, image_size, _reading(self))
+        return program

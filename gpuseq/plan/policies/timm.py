@@ -1,0 +1,395 @@
+"""timm's RandAugment and AugMix, whose steps are Pillow's, and the strings that it spells them with."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from gpuseq.base.arguments import did_you_mean
+from gpuseq.plan.program import empty_program
+
+from .augmentation import (
+    Augmentation,
+    Fill,
+    Interpolation,
+    checked_call,
+    checked_fill,
+    checked_interpolation,
+    checked_probability,
+    checked_whole,
+    choose,
+    put,
+)
+from .spaces import AutoAugment, TrivialAugmentWide
+
+__all__ = ["AugMix", "TimmRandAugment", "parse_policy"]
+
+Level: TypeAlias = Callable[[np.ndarray, np.ndarray, tuple[int, int]], np.ndarray | None]
+"""Of levels (magnitude / 10), signs and the image size: what the step takes, None for nothing."""
+
+_UNIT = 10.0
+"""Magnitude at which a level is 1."""
+
+
+def _nothing(level: np.ndarray, sign: np.ndarray, size: tuple[int, int]) -> None:
+    return None
+
+
+def _increasing(level: np.ndarray, sign: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    factor: np.ndarray = np.maximum(0.1, 1.0 + sign * (level * 0.9))
+    return factor
+
+
+def _enhancing(level: np.ndarray, sign: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    return level * 1.8 + 0.1
+
+
+def _bits(level: np.ndarray) -> np.ndarray:
+    bits: np.ndarray = np.floor(level * 4)
+    return bits
+
+
+def _threshold(level: np.ndarray) -> np.ndarray:
+    threshold: np.ndarray = np.minimum(256, np.floor(level * 256))
+    return threshold
+
+
+# timm moves the picture left where a shift is positive; TranslateX moves it right. The sign is a coin's in both.
+_SHARED: dict[str, Level] = {
+    "AutoContrast": _nothing,
+    "Equalize": _nothing,
+    "Invert": _nothing,
+    "Rotate": lambda level, sign, size: sign * (level * 30.0),
+    "ShearX": lambda level, sign, size: sign * (level * 0.3),
+    "ShearY": lambda level, sign, size: sign * (level * 0.3),
+    "TranslateX": lambda level, sign, size: -sign * (level * 0.45) * size[1],
+    "TranslateY": lambda level, sign, size: -sign * (level * 0.45) * size[0],
+    "SolarizeAdd": lambda level, sign, size: np.minimum(128, np.floor(level * 110)),
+}
+_ENHANCE = ("Color", "Contrast", "Brightness", "Sharpness")
+_RISING: dict[str, Level] = {
+    **_SHARED,
+    "Posterize": lambda level, sign, size: np.maximum(0, 4 - _bits(level)),
+    "Solarize": lambda level, sign, size: 256 - _threshold(level),
+    **dict.fromkeys(_ENHANCE, _increasing),
+}
+_PLAIN: dict[str, Level] = {
+    **_SHARED,
+    "Posterize": lambda level, sign, size: np.minimum(8, _bits(level)),
+    "Solarize": lambda level, sign, size: _threshold(level),
+    **dict.fromkeys(_ENHANCE, _enhancing),
+}
+_RAND_STEPS = (
+    *("AutoContrast", "Equalize", "Invert", "Rotate", "Posterize", "Solarize", "SolarizeAdd"),
+    *_ENHANCE,
+    *("ShearX", "ShearY", "TranslateX", "TranslateY"),
+)
+_MIX_STEPS = tuple(step for step in _RAND_STEPS if step not in ("Invert", "SolarizeAdd"))
+_WEIGHTS = {
+    "Rotate": 3.0,
+    "ShearX": 2.0,
+    "ShearY": 2.0,
+    "TranslateX": 1.0,
+    "TranslateY": 1.0,
+    "Color": 0.25,
+    "Sharpness": 0.25,
+    "AutoContrast": 0.25,
+}
+_WEIGHT_OF_OTHERS = 0.05
+
+
+def _write(
+    column: np.ndarray,
+    steps: tuple[str, ...],
+    levels: dict[str, Level],
+    chosen: np.ndarray,
+    magnitude: np.ndarray,
+    sign: np.ndarray,
+    image_size: tuple[int, int],
+    owner: Any,
+) -> None:
+    """Write the chosen steps, of samples whose number is not negative, into a column."""
+    reading: dict[str, Any] = {
+        "bilinear": checked_interpolation(owner, owner.interpolation) == "bilinear",
+        "fill": checked_fill(owner, owner.fill),
+    }
+    for number, step in enumerate(steps):
+        where = chosen == number
+        if not where.any():
+            continue
+        value = levels[step](magnitude[where] / _UNIT, np.where(sign[where] > 0.5, -1.0, 1.0), image_size)
+        args = [] if value is None else [value]
+        if step == "SolarizeAdd":
+            args.append(np.full(len(args[0]), 128.0))
+        put(column, step, *args, where=where, **reading)
+
+
+def _magnitudes(uniform: np.ndarray, middle: float, std: float, most: float) -> np.ndarray:
+    """Return magnitudes around `middle`: fixed, normal with deviation `std`, or uniform from 0 where that is inf."""
+    if std == 0:
+        drawn = np.full(len(uniform), float(middle))
+    elif math.isinf(std):
+        drawn = uniform * middle
+    else:
+        # The generator's least number stands for 0, which is at minus infinity.
+        quantile = NormalDist(middle, std).inv_cdf
+        drawn = np.array([quantile(max(number, 2.0**-54)) for number in uniform.tolist()])
+    magnitudes: np.ndarray = np.clip(drawn, 0.0, most)
+    return magnitudes
+
+
+@checked_call
+@dataclass(frozen=True, repr=False)
+class TimmRandAugment(Augmentation):
+    """timm's RandAugment, for ``"rand-m9-mstd0.5-inc1"``: each step with its own coin and a magnitude that varies.
+
+    Attributes
+    ----------
+    magnitude : float
+        0 to 10, or to `magnitude_max`.
+    num_layers : int
+        Steps per sample, drawn from 15 with replacement.
+    p : float
+        Of each step, within 0 and 1.
+    magnitude_std : float
+        Standard deviation of the magnitude; inf draws it uniformly from 0 to `magnitude`.
+    magnitude_max : float or None
+        The magnitude's upper end. None: 10.
+    increasing : bool
+        Steps that all grow stronger with the magnitude.
+    weighted : bool
+        Draw by timm's weights and without replacement; takes the increasing steps.
+    interpolation, fill
+        As in `~gpuseq.RandAugment`. timm draws between bilinear and bicubic; this is bilinear.
+
+    Raises
+    ------
+    ValueError
+        If a value lies outside its limits.
+
+    References
+    ----------
+    ``timm.data.auto_augment.rand_augment_transform``; Efraimidis and Spirakis, "Weighted random sampling with a
+    reservoir", 2006, for the weighted choice.
+    """
+
+    magnitude: float = 10
+    num_layers: int = 2
+    p: float = 0.5
+    magnitude_std: float = 0.0
+    magnitude_max: float | None = None
+    increasing: bool = False
+    weighted: bool = False
+    interpolation: Interpolation = "bilinear"
+    fill: Fill = 128
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        most = _checked_most(self)
+        _checked_magnitude(self, "magnitude", self.magnitude, most)
+        _checked_magnitude(self, "magnitude_std", self.magnitude_std, math.inf)
+        checked_whole(self, "num_layers", self.num_layers, 1, len(_RAND_STEPS) if self.weighted else None)
+        checked_probability(self, self.p)
+        checked_interpolation(self, self.interpolation)
+        checked_fill(self, self.fill)
+
+    @property
+    def num_steps(self) -> int:
+        """One for each layer."""
+        return self.num_layers
+
+    @property
+    def num_uniform(self) -> int:
+        """For each layer a choice, a coin, a magnitude and a sign; weighted, a number for each step too."""
+        return 4 * self.num_layers + (len(_RAND_STEPS) if self.weighted else 0)
+
+    def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+        """Return the steps that these numbers ask for; see `Augmentation.draw`."""
+        program = empty_program(len(uniform), self.num_layers)
+        levels = _RISING if self.increasing or self.weighted else _PLAIN
+        layers = uniform[:, : 4 * self.num_layers].reshape(len(uniform), self.num_layers, 4)
+        chosen = choose(layers[:, :, 0], len(_RAND_STEPS))
+        if self.weighted:
+            weights = np.array([_WEIGHTS.get(step, _WEIGHT_OF_OTHERS) for step in _RAND_STEPS])
+            waiting = -np.log1p(-uniform[:, 4 * self.num_layers :]) / weights
+            chosen = np.argsort(waiting, axis=1)[:, : self.num_layers]
+        for layer in range(self.num_layers):
+            _, coin, number, sign = layers[:, layer].T
+            magnitude = _magnitudes(number, self.magnitude, self.magnitude_std, _checked_most(self))
+            done = np.where(coin < self.p, chosen[:, layer], -1)
+            _write(program[:, layer], _RAND_STEPS, levels, done, magnitude, sign, image_size, self)
+        return program
+
+
+_MOST_CHAINS = 5
+_MOST_DEPTH = 3
+
+
+@checked_call
+@dataclass(frozen=True, repr=False)
+class AugMix(Augmentation):
+    """Several chains of steps of the same image, blended with each other and with the image.
+
+    Attributes
+    ----------
+    severity : float
+        Largest magnitude, 0 to 10.
+    mixture_width : int
+        Chains, 1 to 5.
+    chain_depth : int
+        Steps of a chain, 1 to 3; -1 draws it for each.
+    alpha : float
+        Of the Dirichlet and Beta distributions of the weights: 1.0, for which both are uniform.
+    magnitude_std : float
+        inf draws magnitudes uniformly from 0 to `severity`, another number normally around it.
+    interpolation, fill
+        As in `TimmRandAugment`.
+
+    Raises
+    ------
+    ValueError
+        If a value lies outside its limits.
+
+    References
+    ----------
+    ``timm.data.auto_augment.AugMixAugment``, unblended; Hendrycks et al., "AugMix: A simple data processing method to
+    improve robustness and uncertainty", 2020.
+    """
+
+    severity: float = 3
+    mixture_width: int = 3
+    chain_depth: int = -1
+    alpha: float = 1.0
+    magnitude_std: float = math.inf
+    interpolation: Interpolation = "bilinear"
+    fill: Fill = 128
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        _checked_magnitude(self, "severity", self.severity, _UNIT)
+        _checked_magnitude(self, "magnitude_std", self.magnitude_std, math.inf)
+        checked_whole(self, "mixture_width", self.mixture_width, 1, _MOST_CHAINS)
+        if self.chain_depth != -1:
+            checked_whole(self, "chain_depth", self.chain_depth, 1, _MOST_DEPTH)
+        if self.alpha != 1:
+            raise ValueError(f"AugMix: alpha must be 1.0, for which the weights are uniform; got {self.alpha!r}")
+        checked_interpolation(self, self.interpolation)
+        checked_fill(self, self.fill)
+
+    @property
+    def _depth(self) -> int:
+        return _MOST_DEPTH if self.chain_depth == -1 else self.chain_depth
+
+    @property
+    def num_steps(self) -> int:
+        """The blend, and the chains."""
+        return 1 + self.mixture_width * self._depth
+
+    @property
+    def num_uniform(self) -> int:
+        """The blend; for each chain a weight and a depth; for each step a choice, a magnitude and a sign."""
+        return 1 + 2 * self.mixture_width + 3 * self.mixture_width * self._depth
+
+    def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+        """Return the steps that these numbers ask for; see `Augmentation.draw`."""
+        width, depth = self.mixture_width, self._depth
+        program = empty_program(len(uniform), self.num_steps)
+        # Exponential numbers divided by their sum are Dirichlet's with alpha 1.
+        weights = -np.log1p(-uniform[:, 1 : 1 + width])
+        weights /= np.maximum(weights.sum(axis=1, keepdims=True), 2.0**-1000)
+        single = weights.astype(np.float32)
+        put(program[:, 0], "AugMix", uniform[:, 0].astype(np.float32), width, *single.T)
+        depths = choose(uniform[:, 1 + width : 1 + 2 * width], depth) + 1
+        numbers = uniform[:, 1 + 2 * width :].reshape(len(uniform), width, depth, 3)
+        for chain in range(width):
+            for position in range(depth):
+                choice, number, sign = numbers[:, chain, position].T
+                is_there = (self.chain_depth != -1) | (position < depths[:, chain])
+                chosen = np.where(is_there, choose(choice, len(_MIX_STEPS)), -1)
+                magnitude = _magnitudes(number, self.severity, self.magnitude_std, _UNIT)
+                column = program[:, 1 + chain * depth + position]
+                _write(column, _MIX_STEPS, _RISING, chosen, magnitude, sign, image_size, self)
+                column["chain"][chosen >= 0] = chain + 1
+        return program
+
+
+def _checked_magnitude(owner: object, name: str, value: Any, most: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 <= value <= most:
+        raise ValueError(f"{type(owner).__name__}: {name} must be a number of 0 to {most:g}; got {value!r}")
+
+
+def _checked_most(owner: TimmRandAugment) -> float:
+    if owner.magnitude_max is None:
+        return _UNIT
+    _checked_magnitude(owner, "magnitude_max", owner.magnitude_max, math.inf)
+    return float(owner.magnitude_max)
+
+
+_KEYS = {"m": "magnitude", "n": "num_layers", "p": "p", "mstd": "magnitude_std", "mmax": "magnitude_max"}
+_MIX_KEYS = {"m": "severity", "w": "mixture_width", "d": "chain_depth", "a": "alpha", "mstd": "magnitude_std"}
+_WHOLE = ("num_layers", "mixture_width", "chain_depth")
+
+
+def parse_policy(text: str) -> Augmentation:
+    """Return what a string spells: timm's ``rand-...`` and ``augmix-...``, ``trivial``, or a learned policy's name.
+
+    Parameters
+    ----------
+    text : str
+        ``"rand-m9-mstd0.5-inc1"`` (keys m, n, p, mstd, mmax, inc, and tweights), ``"augmix-m3-w3"`` (keys m, w, d, a,
+        mstd), ``"trivial"``, ``"imagenet"``, ``"cifar10"`` or ``"svhn"``.
+
+    Returns
+    -------
+    Augmentation
+        Its ``repr`` is the call that makes it.
+
+    Raises
+    ------
+    ValueError
+        If a word or a key is unknown, or its value lies outside its limits.
+
+    References
+    ----------
+    ``timm.data.auto_augment.rand_augment_transform`` and ``augment_and_mix_transform``.
+    """
+    word, *sections = text.strip().split("-")
+    if word == "trivial" and not sections:
+        return TrivialAugmentWide()
+    if word in ("imagenet", "cifar10", "svhn") and not sections:
+        return AutoAugment(word)
+    if word not in ("rand", "augmix"):
+        known = ("rand-m9-mstd0.5-inc1", "augmix-m3-w3", "trivial", "imagenet", "cifar10", "svhn")
+        near = did_you_mean(word, ("rand", "augmix", *known[2:]))
+        raise ValueError(f"augmentations={text!r} is no policy; known are {', '.join(map(repr, known))}{near}")
+    is_rand = word == "rand"
+    keys = _KEYS if is_rand else _MIX_KEYS
+    values: dict[str, Any] = {}
+    for section in sections:
+        if is_rand and section == "tweights":
+            values["weighted"] = True
+            continue
+        match = re.fullmatch(r"([a-z]+)(-?\d+(?:\.\d+)?|inf)", section)
+        key, number = match.groups() if match else (section, "")
+        if is_rand and key == "inc" and number in ("0", "1"):
+            values["increasing"] = number == "1"
+            continue
+        if key not in keys or not number:
+            listed = ", ".join((*keys, *(("inc", "tweights") if is_rand else ())))
+            raise ValueError(
+                f"augmentations={text!r}: {section!r} is no section that can be taken; known keys are {listed}"
+                f"{did_you_mean(key, keys)}"
+            )
+        name = keys[key]
+        value = float(number)
+        # timm takes any deviation above 100 for a uniform magnitude.
+        if name == "magnitude_std" and value > 100:
+            value = math.inf
+        values[name] = int(value) if value.is_integer() or name in _WHOLE else value
+    return TimmRandAugment(**values) if is_rand else AugMix(**values)

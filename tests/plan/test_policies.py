@@ -1,0 +1,382 @@
+"""Modern augmentations as values: what they accept and refuse, what they draw, and how often."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import gpuseq
+from gpuseq.plan.draw import philox_rows, philox_uniform
+from gpuseq.plan.policies.augmentation import Augmentation
+from gpuseq.plan.policies.recipe import Recipe
+from gpuseq.plan.policies.timm import TimmRandAugment, parse_policy
+from gpuseq.plan.program import (
+    STEPS,
+    as_text,
+    code_of,
+    describe,
+    dicts_to_program,
+    only_geometry,
+    program_to_dicts,
+)
+
+SIZE = (100, 80)
+
+VALUES: list[Augmentation] = [
+    gpuseq.RandAugment(),
+    gpuseq.RandAugment(3, 15, 31, "bilinear", (1, 2, 3)),
+    gpuseq.TrivialAugmentWide(),
+    gpuseq.AutoAugment("svhn"),
+    gpuseq.AugMix(5, 4, 2),
+    TimmRandAugment(9, magnitude_std=0.5, increasing=True),
+    TimmRandAugment(9, 3, weighted=True),
+    gpuseq.ColorJitter(0.4, (0.5, 1.5), 0.4, 0.1),
+    gpuseq.RandomPhotometricDistort(),
+    gpuseq.RandomGrayscale(),
+    gpuseq.RandomPosterize(3),
+    gpuseq.RandomSolarize(128.5, 0.3),
+    gpuseq.RandomInvert(),
+    gpuseq.RandomEqualize(),
+    gpuseq.RandomAutocontrast(),
+    gpuseq.RandomAdjustSharpness(2.0),
+    gpuseq.RandomGamma(),
+    gpuseq.GaussianBlur((3, 5), (0.1, 1.0)),
+    gpuseq.RandomAffine(10, (0.1, 0.2), (0.9, 1.1), 5, fill=128),
+    gpuseq.RandomRotation((-10, 20)),
+    gpuseq.RandomPerspective(),
+    gpuseq.RandomHorizontalFlip(),
+    gpuseq.RandomVerticalFlip(0.2),
+    gpuseq.RandomResizedCrop((50, 60)),
+    gpuseq.RandomErasing(value=(0.1, 0.2, 0.3)),
+    gpuseq.RandomErasing(value="random"),
+    gpuseq.RandomApply([gpuseq.RandomInvert(1.0), gpuseq.ColorJitter(0.1)], 0.3),
+    gpuseq.RandomChoice([gpuseq.RandAugment(), gpuseq.RandomInvert()], [3, 1]),
+    gpuseq.RandomOrder([gpuseq.RandAugment(), gpuseq.RandomInvert(), gpuseq.RandomEqualize()]),
+]
+
+
+def _drawn(augmentations: Any, count: int = 4000, **key: int) -> np.ndarray:
+    recipe = Recipe.parse("augmentations", augmentations)
+    assert recipe is not None
+    return recipe.draw(np.arange(count), SIZE, **{"seed": 7, "epoch": 0, **key})
+
+
+@pytest.mark.parametrize("value", VALUES, ids=str)
+def test_repr_is_the_call(value: Augmentation) -> None:
+    """What is printed makes the value again; equal values are equal and hashable."""
+    again = eval(repr(value), {**vars(gpuseq), "TimmRandAugment": TimmRandAugment, "inf": math.inf})
+    assert again == value
+    assert hash(again) == hash(value)
+
+
+@pytest.mark.parametrize("value", VALUES, ids=str)
+def test_drawing_takes_what_it_says(value: Augmentation) -> None:
+    """A program has the promised shape, changes most samples over an epoch, and goes through JSON and back."""
+    program = _drawn(value, 500)
+    assert program.shape == (500, value.num_steps)
+    assert (program["op"] != 0).any(axis=1).mean() > 0.05
+    rows = json.loads(json.dumps(program_to_dicts(program)))
+    again = dicts_to_program(rows)
+    assert [describe(row) for row in again] == [describe(row) for row in program]
+    assert program_to_dicts(again) == rows
+    assert all(as_text(row).count(",") == max(0, len(describe(row)) - 1) for row in program)
+
+
+@pytest.mark.parametrize("value", VALUES, ids=str)
+def test_a_sample_is_its_own(value: Augmentation) -> None:
+    """Each sample's steps depend on seed, epoch and its number: not on the batch around it, nor on what follows."""
+    program = _drawn([value], 64)
+    recipe = Recipe((value,))
+    order = np.random.default_rng(0).permutation(64)
+    parts = [recipe.draw(part, SIZE, seed=7, epoch=0) for part in np.split(order, 8)]
+    assert (np.concatenate(parts) == program[order]).all()
+    if not isinstance(value, gpuseq.RandomErasing):
+        longer = Recipe((value, gpuseq.RandomInvert())).draw(np.arange(64), SIZE, seed=7, epoch=0)
+        assert (longer[:, : value.num_steps] == program).all()
+    assert (_drawn([value], 64, epoch=1) != program).any() or isinstance(value, gpuseq.RandomHorizontalFlip)
+    assert (_drawn([value], 64, seed=8) != program).any()
+
+
+def test_numbers_are_philoxs_and_not_keras_ranges() -> None:
+    """Rows come from NumPy's own Philox at the counter (id, block, 1 + place, 0), which the keyed ranges never use."""
+    ids = np.array([0, 5, 2**40])
+    for place in (0, 3):
+        rows = philox_rows(ids, 10, seed=11, epoch=2, place=place)
+        for row, sample in zip(rows, ids.tolist(), strict=True):
+            blocks = []
+            for block in range(3):
+                # The generator steps its counter before each block.
+                counter = [sample, block, 1 + place, 0]
+                before = sum(word << 64 * position for position, word in enumerate(counter)) - 1
+                words = [(before >> 64 * position) & (2**64 - 1) for position in range(4)]
+                bits = np.random.Philox(key=np.array([11, 2], np.uint64), counter=np.array(words, np.uint64))
+                blocks.append(np.random.Generator(bits).random(4))
+            assert (row == np.concatenate(blocks)[:10]).all()
+    old = philox_uniform(np.arange(4), 10, seed=11, epoch=2)
+    assert not np.isin(philox_rows(np.arange(4), 10, seed=11, epoch=2, place=0), old).any()
+
+
+@pytest.mark.parametrize(
+    ("value", "steps"),
+    [
+        (gpuseq.RandAugment(), 14),
+        (gpuseq.TrivialAugmentWide(), 14),
+        (TimmRandAugment(9, p=1.0, increasing=True), 15),
+    ],
+    ids=str,
+)
+def test_every_step_of_a_space_is_as_likely(value: Augmentation, steps: int) -> None:
+    """Within a batch of 256 all of the space occur; over many samples each as often as the others."""
+    assert len(np.unique(_drawn(value, 256)["op"])) == steps
+    counts = Counter(_drawn(value, 40_000)["op"].ravel().tolist())
+    share = np.array(list(counts.values())) / sum(counts.values())
+    np.testing.assert_allclose(share, 1 / steps, atol=0.006)
+
+
+def test_magnitudes_are_the_tables() -> None:
+    """RandAugment(2, 9): the table of the paper's bins as torchvision reads them, both signs alike."""
+    program = _drawn(gpuseq.RandAugment(2, 9), 20_000)
+    expected = {
+        "ShearX": {0.09, -0.09},
+        "ShearY": {0.09, -0.09},
+        "TranslateX": {10.0, -10.0},
+        "TranslateY": {13.0, -13.0},
+        "Rotate": {9.0, -9.0},
+        "Brightness": {0.73, 1.27},
+        "Color": {0.73, 1.27},
+        "Contrast": {0.73, 1.27},
+        "Sharpness": {0.73, 1.27},
+        "Posterize": {7.0},
+        "Solarize": {178.5},
+    }
+    for name, values in expected.items():
+        drawn = program["arg"][program["op"] == code_of(name)][:, 0]
+        assert {round(value, 12) for value in drawn.tolist()} == values, name
+        if len(values) == 2:
+            assert (drawn > np.mean(list(values))).mean() == pytest.approx(0.5, abs=0.04)
+
+
+def test_trivial_draws_every_bin() -> None:
+    """TrivialAugmentWide: 31 turns up to 135 degrees, each with both signs."""
+    program = _drawn(gpuseq.TrivialAugmentWide(), 60_000)
+    turns = program["arg"][program["op"] == code_of("Rotate")][:, 0]
+    assert {round(value, 9) for value in np.abs(turns).tolist()} == {round(135 * step / 30, 9) for step in range(31)}
+    assert len(np.unique(np.round(turns, 9))) == 61
+
+
+def test_coins_fall_as_often_as_they_should() -> None:
+    """p of single steps, of timm's layers, of the learned pairs and of erasing."""
+    assert (_drawn(gpuseq.RandomSolarize(10, 0.3), 20_000)["op"] != 0).mean() == pytest.approx(0.3, abs=0.012)
+    timm = _drawn("rand-m9-n3-p0.7-inc1", 20_000)["op"] != 0
+    assert timm.mean() == pytest.approx(0.7, abs=0.01)
+    assert (_drawn(gpuseq.RandomErasing(0.25), 20_000)["op"] != 0).mean() == pytest.approx(0.25, abs=0.012)
+    chosen = _drawn(gpuseq.RandomChoice([gpuseq.RandomInvert(1.0), gpuseq.RandomEqualize(1.0)], [3, 1]), 20_000)
+    assert (chosen["op"] == code_of("Invert")).mean() == pytest.approx(0.75, abs=0.012)
+    either = _drawn(gpuseq.RandomApply([gpuseq.RandomInvert(1.0), gpuseq.RandomEqualize(1.0)], 0.4), 20_000)["op"] != 0
+    assert (either[:, 0] == either[:, 1]).all()
+    assert either[:, 0].mean() == pytest.approx(0.4, abs=0.012)
+
+
+def test_jitter_orders_its_steps_at_random() -> None:
+    """All 24 orders occur alike, with factors over their ranges."""
+    program = _drawn(gpuseq.ColorJitter(0.4, 0.4, 0.4, 0.1), 24_000)
+    orders = Counter(map(tuple, program["op"].tolist()))
+    assert len(orders) == 24
+    assert min(orders.values()) > 850
+    bright = program["arg"][program["op"] == code_of("Brightness")][:, 0]
+    assert 0.6 <= bright.min() < 0.61
+    assert 1.39 < bright.max() <= 1.4
+    assert bright.mean() == pytest.approx(1.0, abs=0.01)
+    some = _drawn(gpuseq.ColorJitter(contrast=0.3), 200)
+    assert ((some["op"] == code_of("Contrast")).sum(axis=1) == 1).all()
+
+
+def test_random_order_orders() -> None:
+    """Three single steps come in all six orders."""
+    three = [gpuseq.RandomInvert(1.0), gpuseq.RandomEqualize(1.0), gpuseq.RandomAutocontrast(1.0)]
+    orders = Counter(map(tuple, _drawn(gpuseq.RandomOrder(three), 6000)["op"].tolist()))
+    assert len(orders) == 6
+    assert min(orders.values()) > 880
+
+
+def test_normal_magnitudes() -> None:
+    """timm's mstd: a normal magnitude cut off at 0 and 10; above 100 a uniform one up to m."""
+    turns = _drawn("rand-m5-mstd1-inc1-p1", 60_000)
+    level = np.abs(turns["arg"][turns["op"] == code_of("Rotate")][:, 0]) / 3
+    assert level.mean() == pytest.approx(5, abs=0.05)
+    assert level.std() == pytest.approx(1, abs=0.05)
+    flat = _drawn("rand-m8-mstd101-inc1-p1", 60_000)
+    level = np.abs(flat["arg"][flat["op"] == code_of("Rotate")][:, 0]) / 3
+    assert level.max() <= 8
+    assert level.mean() == pytest.approx(4, abs=0.1)
+    most = _drawn("rand-m15-mmax20-mstd1-inc1-p1", 4000)
+    assert np.abs(most["arg"][most["op"] == code_of("Rotate")][:, 0]).max() > 45
+
+
+def test_mixing_weights() -> None:
+    """AugMix: weights add up to 1 and are Dirichlet's of alpha 1, the blend is uniform, depths are 1 to 3."""
+    program = _drawn(gpuseq.AugMix(), 20_000)
+    head = program[:, 0]["arg"]
+    weights = head[:, 2:5]
+    np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(weights.mean(axis=0), 1 / 3, atol=0.01)
+    np.testing.assert_allclose(weights.var(axis=0), 1 / 18, atol=0.003)
+    assert head[:, 0].mean() == pytest.approx(0.5, abs=0.01)
+    depths = Counter((program["chain"] == 2).sum(axis=1).tolist())
+    assert sorted(depths) == [1, 2, 3]
+    assert min(depths.values()) > 6200
+
+
+def test_erased_rectangles() -> None:
+    """Areas and ratios over their ranges, always inside; where none fits nothing is erased."""
+    program = _drawn(gpuseq.RandomErasing(1.0, scale=(0.1, 0.2), ratio=(0.5, 2.0)), 5000)[:, 0]
+    top, left, height, width = program["arg"][:, :4].T
+    assert ((top >= 0) & (top + height <= SIZE[0]) & (left >= 0) & (left + width <= SIZE[1])).all()
+    share = height * width / (SIZE[0] * SIZE[1])
+    assert 0.095 < share.min() < 0.105
+    assert 0.195 < share.max() < 0.205
+    assert 0.47 < (height / width).min() < 0.55
+    assert 1.85 < (height / width).max() < 2.1
+    assert (top == 0).any()
+    assert (top + height == SIZE[0]).any()
+    impossible = Recipe((gpuseq.RandomErasing(1.0),)).draw(np.arange(50), (1, 1), seed=0, epoch=0)
+    assert (impossible["op"] == 0).all()
+
+
+def test_cropped_boxes() -> None:
+    """Always inside, over the ranges; where no try fits, the largest box in the middle that the ratio allows."""
+    program = _drawn(gpuseq.RandomResizedCrop(32, scale=(0.2, 0.5)), 5000)[:, 0]
+    top, left, height, width, *target = program["arg"][:, :6].T
+    assert ((top >= 0) & (top + height <= SIZE[0]) & (left >= 0) & (left + width <= SIZE[1])).all()
+    assert ((height > 0) & (width > 0)).all()
+    assert all((side == 32).all() for side in target)
+    narrow = Recipe((gpuseq.RandomResizedCrop(8, scale=(1.0, 1.0), ratio=(1.0, 1.0)),))
+    box = narrow.draw(np.arange(3), (10, 40), seed=0, epoch=0)["arg"][:, 0, :4]
+    assert (box == (0, 15, 10, 10)).all()
+
+
+@given(st.integers(0, 2**62), st.integers(0, 2**63), st.integers(0, 1000))
+def test_any_key_draws(sample: int, seed: int, epoch: int) -> None:
+    """Any sample number, seed and epoch gives a program of known steps with finite arguments."""
+    recipe = Recipe(tuple(VALUES[:1] + VALUES[6:9]))
+    program = recipe.draw(np.array([sample]), SIZE, seed=seed, epoch=epoch)
+    assert np.isfinite(program["arg"]).all()
+    assert (program["op"] < len(STEPS)).all()
+
+
+def test_masks_take_geometry_alone() -> None:
+    """A mask's program moves and flips with nearest pixels; colours are left out, mixtures refused."""
+    program = _drawn([gpuseq.RandAugment(4, interpolation="bilinear", fill=9), gpuseq.RandomErasing()], 200)
+    mask = only_geometry(program, fill=255)
+    kinds = {STEPS[code].kind for code in np.unique(mask["op"]).tolist()}
+    assert kinds == {"none", "geometry"}
+    moving = np.isin(program["op"], [code_of(name) for name in ("Rotate", "ShearX", "TranslateY")])
+    assert (mask["op"][moving] == program["op"][moving]).all()
+    assert (mask["bilinear"] == 0).all()
+    assert (mask["fill"] == 255).all()
+    with pytest.raises(ValueError, match="AugMix blends several pictures"):
+        only_geometry(_drawn("augmix-m3", 2))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("rand-m9-mstd0.5-inc1", TimmRandAugment(magnitude=9, magnitude_std=0.5, increasing=True)),
+        ("rand-m7-n3-p0.8-mstd101-mmax12", TimmRandAugment(7, 3, 0.8, math.inf, 12)),
+        ("rand-m9-tweights", TimmRandAugment(9, weighted=True)),
+        ("rand", TimmRandAugment()),
+        ("augmix-m5-w4-d2", gpuseq.AugMix(5, 4, 2)),
+        ("augmix-mstd1", gpuseq.AugMix(magnitude_std=1)),
+        ("trivial", gpuseq.TrivialAugmentWide()),
+        ("cifar10", gpuseq.AutoAugment("cifar10")),
+    ],
+)
+def test_strings_spell_values(text: str, value: Augmentation) -> None:
+    """timm's strings and the names of policies are the values that their ``repr`` prints."""
+    assert parse_policy(text) == value
+
+
+WRONG: list[tuple[str, type[Exception], str]] = [
+    ("RandAugment(magnitude=31)", ValueError, "RandAugment: magnitude must be a whole number from 0 to 30; got 31"),
+    ("RandAugment(magnitud=3)", TypeError, "did you mean 'magnitude'"),
+    ("RandAugment(num_ops=0)", ValueError, "num_ops must be a whole number from 1 on"),
+    ("RandAugment(interpolation='bicubic')", ValueError, "'nearest' or 'bilinear'; got 'bicubic'"),
+    ("RandAugment(fill=300)", ValueError, "fill must be None, a level of 0 to 255"),
+    ("TrivialAugmentWide(1)", ValueError, "num_magnitude_bins must be a whole number from 2 on"),
+    ("AutoAugment('imagnet')", ValueError, "did you mean 'imagenet'"),
+    ("AugMix(mixture_width=6)", ValueError, "mixture_width must be a whole number from 1 to 5; got 6"),
+    ("AugMix(alpha=0.5)", ValueError, "alpha must be 1.0"),
+    ("ColorJitter(-0.1)", ValueError, "brightness as one number must not be negative"),
+    ("ColorJitter(hue=0.6)", ValueError, "hue must be a pair"),
+    ("RandomPosterize(9)", ValueError, "bits must be a whole number from 0 to 8; got 9"),
+    ("RandomSolarize(257)", ValueError, "threshold must be a pair|threshold"),
+    ("RandomInvert(1.5)", ValueError, "p must be a number within 0 and 1; got 1.5"),
+    ("RandomInvert(p=True)", ValueError, "p must be a number within 0 and 1"),
+    ("GaussianBlur(4)", ValueError, "kernel_size must be odd; got 4"),
+    ("GaussianBlur(3, 0)", ValueError, "sigma"),
+    ("RandomAffine(10, translate=0.1)", ValueError, "translate must be a pair"),
+    ("RandomAffine(10, scale=(0, 1))", ValueError, "scale must be a pair"),
+    ("RandomResizedCrop(0)", ValueError, "size must be a whole number from 1 on; got 0"),
+    ("RandomErasing(scale=(0.5, 0.1))", ValueError, "scale must be a pair"),
+    ("RandomErasing(value='rand')", ValueError, "value must be numbers or 'random'; got 'rand'"),
+    ("RandomErasing(value=(1, 2))", ValueError, "one number, or 3 or 4 of them"),
+    ("RandomApply([])", ValueError, "RandomApply got an empty list"),
+    ("RandomApply(RandomInvert())", TypeError, "takes a list of augmentations"),
+    ("RandomOrder([RandomInvert])", TypeError, r"write RandomInvert\(...\)"),
+    ("RandomChoice([RandomInvert()], p=[1, 2])", ValueError, "a weight for each of the 1 transforms"),
+    ("RandomApply([RandomErasing()])", ValueError, "put it last in the list"),
+    ("RandomApply([RandomResizedCrop(3)])", ValueError, "gives the batch its size"),
+]
+
+
+@pytest.mark.parametrize(("call", "kind", "message"), WRONG, ids=[call for call, _, _ in WRONG])
+def test_wrong_values_are_named(call: str, kind: type[Exception], message: str) -> None:
+    """At construction, with the value and what there is instead."""
+    with pytest.raises(kind, match=message):
+        eval(call, vars(gpuseq))
+
+
+class Foreign:
+    """Another library's transform."""
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "message"),
+    [
+        ([], ValueError, "augmentations got an empty list"),
+        ([Foreign()], TypeError, "takes gpuseq's own augmentations"),
+        (3, TypeError, "takes a list of augmentations; got 3"),
+        ("rnd-m9", ValueError, "is no policy.*did you mean 'rand'"),
+        ("rand-q9", ValueError, "'q9' is no section.*known keys are m, n, p, mstd"),
+        ("rand-m", ValueError, "'m' is no section"),
+        ("rand-m30", ValueError, "magnitude must be a number of 0 to 10; got 30"),
+        ("augmix-b1", ValueError, "'b1' is no section"),
+        ([gpuseq.RandomErasing(), gpuseq.RandAugment()], ValueError, "RandomErasing must come last"),
+        ([gpuseq.RandAugment(), gpuseq.RandomResizedCrop(9)], ValueError, "RandomResizedCrop must come first"),
+    ],
+)
+def test_wrong_lists_are_named(given: Any, kind: type[Exception], message: str) -> None:
+    """What `augmentations` cannot be is said at construction."""
+    with pytest.raises(kind, match=message):
+        Recipe.parse("augmentations", given)
+
+
+def test_kernels_that_do_not_fit_are_named() -> None:
+    """An image smaller than half of a blur's kernel is known at the first batch."""
+    with pytest.raises(ValueError, match="kernel_size=9 does not fit images of 4 rows and 80 columns"):
+        Recipe((gpuseq.GaussianBlur(9),)).draw(np.arange(2), (4, 80), seed=0, epoch=0)
+
+
+def test_unknown_steps_of_a_program_are_named() -> None:
+    """A program that somebody wrote by hand is read with care."""
+    with pytest.raises(ValueError, match="no step 'Rotat'; did you mean 'Rotate'"):
+        dicts_to_program([[{"op": "Rotat"}]])
+    with pytest.raises(ValueError, match="the step Rotate has no 'degres'; did you mean 'degrees'"):
+        dicts_to_program([[{"op": "Rotate", "degres": 3}]])
