@@ -10,7 +10,7 @@ from gpuseq.base.machine import cpu_count
 from gpuseq.base.threads import for_each
 from gpuseq.ops.resample import PRECISION_BITS, line_table, nearest_indices, vertical_first
 
-__all__ = ["resize"]
+__all__ = ["premultiply", "resize", "resize_one", "unpremultiply"]
 
 HALF = 1 << (PRECISION_BITS - 1)
 
@@ -31,18 +31,22 @@ def resize(
         image = images[sample]
         height, width, _ = image.shape
         box = (0.0, 0.0, float(width), float(height)) if boxes is None else tuple(map(float, boxes[sample]))
-        out[sample] = _resize_one(image, target_size, interpolation, box)
+        out[sample] = resize_one(image, target_size, interpolation, box)
 
     for_each(work_on, len(images), cpu_count())
     return out
 
 
-def _resize_one(
-    image_hwc: np.ndarray, target_size: tuple[int, int], interpolation: str, box: tuple[float, ...]
+def resize_one(
+    image_hwc: np.ndarray,
+    target_size: tuple[int, int],
+    interpolation: str,
+    box: tuple[float, ...] | None = None,
 ) -> np.ndarray:
+    """Resize one image, or the part of it within `box` (left, upper, right, lower), which is read beyond its rim."""
     (height, width, channels), (target_height, target_width) = image_hwc.shape, target_size
-    left, upper, right, lower = box
-    whole = box == (0.0, 0.0, float(width), float(height))
+    left, upper, right, lower = box or (0.0, 0.0, float(width), float(height))
+    whole = (left, upper, right, lower) == (0.0, 0.0, float(width), float(height))
     if whole and (height, width) == target_size:
         return image_hwc
     if interpolation == "nearest":
@@ -58,10 +62,10 @@ def _resize_one(
     if vertical_first(height, width, target_size):
         passes.reverse()
     has_alpha = channels in (2, 4)
-    pixels = _premultiply(image_hwc) if has_alpha else image_hwc
+    pixels = premultiply(image_hwc) if has_alpha else image_hwc
     for axis, key in passes:
         pixels = _resample(pixels, axis, key)
-    return _unpremultiply(pixels) if has_alpha else pixels
+    return unpremultiply(pixels) if has_alpha else pixels
 
 
 def _resample(pixels_hwc: np.ndarray, axis: int, key: tuple[int, int, str, float, float]) -> np.ndarray:
@@ -79,7 +83,7 @@ def _resample(pixels_hwc: np.ndarray, axis: int, key: tuple[int, int, str, float
     return np.clip(total, 0, 255, out=total).astype(np.uint8)
 
 
-def _premultiply(pixels_hwc: np.ndarray) -> np.ndarray:
+def premultiply(pixels_hwc: np.ndarray) -> np.ndarray:
     """Multiply the colours by alpha, which is the last channel, as Pillow's 8-bit ``MULDIV255`` does."""
     premultiplied = pixels_hwc.copy()
     product = pixels_hwc[..., :-1].astype(np.int32) * pixels_hwc[..., -1:] + 128
@@ -87,7 +91,7 @@ def _premultiply(pixels_hwc: np.ndarray) -> np.ndarray:
     return premultiplied
 
 
-def _unpremultiply(pixels_hwc: np.ndarray) -> np.ndarray:
+def unpremultiply(pixels_hwc: np.ndarray) -> np.ndarray:
     """Divide the colours by alpha, saturating; where alpha is 0 or 255 they stay."""
     straight = pixels_hwc.copy()
     alpha = pixels_hwc[..., -1:].astype(np.int32)

@@ -1,0 +1,107 @@
+"""Where an output pixel of a geometric step comes from: coefficients in double, made on the host for every engine.
+
+Pillow's order: ``X = a (x + .5) + b (y + .5) + c`` and ``Y = d (x + .5) + e (y + .5) + f`` for output column x and row
+y; in perspective both are divided by ``g (x + .5) + h (y + .5) + 1``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from gpuseq.plan.program import STEPS
+
+__all__ = ["FIXED_LIMIT", "coefficients", "fits_fixed_point", "is_projective"]
+
+FIXED_LIMIT = 32768.0
+"""Source positions below this in size fit Pillow's numbers of 16 bits before and 16 after the point."""
+
+
+def coefficients(name: str, args: Sequence[float], height: int, width: int) -> tuple[float, ...]:
+    """Return the map of a geometric step: six coefficients, or eight of a projective one.
+
+    Parameters
+    ----------
+    name : str
+        Of the step.
+    args : sequence of float
+        Its arguments.
+    height, width : int
+        Rows and columns of the image.
+
+    References
+    ----------
+    Pillow's ``Image.rotate`` and ``Image.transform``; ``torchvision.transforms.v2.functional.affine`` and
+    ``perspective``; Wolberg, "Digital image warping", 1990, for the projective map of four corners.
+    """
+    return _MAPS[name](args, height, width)
+
+
+def is_projective(name: str) -> bool:
+    """Tell whether a step's map has eight coefficients."""
+    return name == "Perspective"
+
+
+def fits_fixed_point(matrix: Sequence[float], height: int, width: int) -> bool:
+    """Tell whether the map of an image's corners stays within what Pillow's fixed-point loop can hold."""
+    a, b, c, d, e, f = matrix
+    return all(
+        abs(x * a + y * b + c) < FIXED_LIMIT and abs(x * d + y * e + f) < FIXED_LIMIT
+        for x in (0, width)
+        for y in (0, height)
+    )
+
+
+def _rotate(args: Sequence[float], height: int, width: int) -> tuple[float, ...]:
+    angle = -math.radians(args[0] % 360.0)
+    # Rounded as Pillow does, so that a quarter turn moves whole pixels.
+    cos, sin = round(math.cos(angle), 15), round(math.sin(angle), 15)
+    minus_sin = round(-math.sin(angle), 15)
+    middle_x, middle_y = width / 2, height / 2
+    c = cos * -middle_x + sin * -middle_y + 0.0 + middle_x
+    f = minus_sin * -middle_x + cos * -middle_y + 0.0 + middle_y
+    return cos, sin, c, minus_sin, cos, f
+
+
+def _affine(args: Sequence[float], height: int, width: int) -> tuple[float, ...]:
+    degrees, shift_x, shift_y, scale, *shears = args[:6]
+    turn, shear_x, shear_y = math.radians(degrees), math.radians(shears[0]), math.radians(shears[1])
+    # The forward map is a turn after two shears; its determinant is 1, so the inverse swaps and negates.
+    cos, sin = math.cos(turn - shear_y), math.sin(turn - shear_y)
+    upright = math.cos(shear_y)
+    first = cos / upright
+    second = -cos * math.tan(shear_x) / upright - math.sin(turn)
+    third = sin / upright
+    fourth = -sin * math.tan(shear_x) / upright + math.cos(turn)
+    a, b, d, e = fourth / scale, -second / scale, -third / scale, first / scale
+    middle_x, middle_y = width * 0.5, height * 0.5
+    c = 0.0 + (a * (-middle_x - shift_x) + b * (-middle_y - shift_y)) + middle_x
+    f = 0.0 + (d * (-middle_x - shift_x) + e * (-middle_y - shift_y)) + middle_y
+    return a, b, c, d, e, f
+
+
+def _perspective(args: Sequence[float], height: int, width: int) -> tuple[float, ...]:
+    corners = ((0, 0), (width - 1, 0), (width - 1, height - 1), (0, height - 1))
+    ends = list(zip(args[0::2], args[1::2], strict=True))
+    equations = []
+    for (to_x, to_y), (from_x, from_y) in zip(ends, corners, strict=True):
+        equations.append([to_x, to_y, 1, 0, 0, 0, -from_x * to_x, -from_x * to_y])
+        equations.append([0, 0, 0, to_x, to_y, 1, -from_y * to_x, -from_y * to_y])
+    wanted = np.array(corners, np.float64).reshape(8)
+    # Least squares: corners on one line, which an image one pixel wide has, are no error.
+    solution = np.linalg.lstsq(np.array(equations, np.float64), wanted, rcond=None)[0]
+    return tuple(solution.astype(np.float32).astype(np.float64).tolist())
+
+
+_MAPS: dict[str, Callable[[Sequence[float], int, int], tuple[float, ...]]] = {
+    "ShearX": lambda args, height, width: (1.0, args[0], 0.0, 0.0, 1.0, 0.0),
+    "ShearY": lambda args, height, width: (1.0, 0.0, 0.0, args[0], 1.0, 0.0),
+    "TranslateX": lambda args, height, width: (1.0, 0.0, -args[0], 0.0, 1.0, 0.0),
+    "TranslateY": lambda args, height, width: (1.0, 0.0, 0.0, 0.0, 1.0, -args[0]),
+    "Rotate": _rotate,
+    "Affine": _affine,
+    "Perspective": _perspective,
+}
+assert {step.name for step in STEPS if step.kind == "geometry"} == {*_MAPS, "HorizontalFlip", "VerticalFlip"}

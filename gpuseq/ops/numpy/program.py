@@ -1,0 +1,249 @@
+"""Programs on the NumPy engine: step after step on uint8, sample by sample. The oracle of the other engines.
+
+Pillow, torchvision on PIL images and timm are the oracle of this one. Runs of steps that are tables become one table,
+which is exact; everything else is done as it is written.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gpuseq.base.machine import cpu_count
+from gpuseq.base.threads import for_each
+from gpuseq.ops.levels import autocontrast_table, blend, contrast_table, equalize_table, luminance, table
+from gpuseq.plan.program import STEPS, Kind, has_kind, of_kind
+
+from .moves import move
+from .pixels import gaussian_blur, permute, recolour, rotate_hue, sharpen
+from .resize import resize_one
+
+__all__ = ["check_program", "run_program", "run_steps", "size_after"]
+
+_COLOURED: tuple[Kind, ...] = ("table", "measured", "pixel")
+
+
+def check_program(program: np.ndarray, dtype: np.dtype, num_channels: int) -> None:
+    """Refuse images that a program's steps are not defined for.
+
+    Parameters
+    ----------
+    program : numpy.ndarray
+        Shape ``(N, S)``, dtype `~gpuseq.plan.program.STEP_DTYPE`.
+    dtype : numpy.dtype
+        Of the images.
+    num_channels : int
+        Of the images.
+
+    Raises
+    ------
+    TypeError
+        If they are not uint8.
+    ValueError
+        If a step of colour meets other than 1, 3 or 4 channels.
+    """
+    working = ~of_kind(program, "none", "erase")
+    if dtype != np.uint8 and working.any():
+        name = STEPS[int(program["op"][working][0])].name
+        raise TypeError(
+            f"{name} is defined on uint8 images, levels 0 to 255, as Pillow has them; got {dtype}. Hand in uint8"
+        )
+    coloured = of_kind(program, *_COLOURED)
+    if num_channels not in (1, 3, 4) and coloured.any():
+        name = STEPS[int(program["op"][coloured][0])].name
+        raise ValueError(f"{name} takes images of 1, 3 or 4 channels (grey, RGB, RGBA); got {num_channels}")
+
+
+def size_after(program: np.ndarray, image_size: tuple[int, int]) -> tuple[int, int]:
+    """Return rows and columns of the images after a program.
+
+    Parameters
+    ----------
+    program : numpy.ndarray
+        Shape ``(N, S)``, dtype `~gpuseq.plan.program.STEP_DTYPE`.
+    image_size : (int, int)
+        Before it.
+
+    Raises
+    ------
+    ValueError
+        If the samples end with different sizes.
+    """
+    crops = of_kind(program, "crop")
+    if not crops.any():
+        return image_size
+    sizes = np.unique(program["arg"][crops][:, 4:6], axis=0)
+    if len(sizes) > 1 or not crops.any(axis=1).all():
+        raise ValueError("a program crops its samples to different sizes, which make no batch")
+    return int(sizes[0, 0]), int(sizes[0, 1])
+
+
+def run_program(
+    images_nhwc: np.ndarray, program: np.ndarray, *, rows: np.ndarray | None = None, out: np.ndarray | None = None
+) -> np.ndarray:
+    """Do the steps of a program, apart from erasing.
+
+    Parameters
+    ----------
+    images_nhwc : numpy.ndarray
+        Shape ``(M, H, W, C)``, uint8. Not written to.
+    program : numpy.ndarray
+        Shape ``(N, S)``, dtype `~gpuseq.plan.program.STEP_DTYPE`.
+    rows : numpy.ndarray or None
+        Shape ``(N,)``, int64: the image of each sample. None: in order.
+    out : numpy.ndarray or None
+        Written to where given: shape ``(N, H, W, C)``, uint8.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape ``(N, H, W, C)``, uint8.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `check_program`.
+    """
+    channels = images_nhwc.shape[3]
+    check_program(program, images_nhwc.dtype, channels)
+    if out is None:
+        out = np.empty((len(program), *size_after(program, images_nhwc.shape[1:3]), channels), np.uint8)
+
+    def work_on(sample: int) -> None:
+        out[sample] = run_steps(images_nhwc[sample if rows is None else rows[sample]], program[sample])
+
+    for_each(work_on, len(program), cpu_count())
+    return out
+
+
+def run_steps(image_hwc: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """Do the steps of one sample, apart from erasing.
+
+    Parameters
+    ----------
+    image_hwc : numpy.ndarray
+        Shape ``(H, W, C)``, uint8. Not written to.
+    steps : numpy.ndarray
+        Shape ``(S,)``, dtype `~gpuseq.plan.program.STEP_DTYPE`.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape ``(H, W, C)``, uint8; `image_hwc` itself where nothing is done.
+    """
+    pending: np.ndarray | None = None  # a table for each channel, of the steps before that have not been done yet
+    chains = has_kind(steps, "mix")
+    for position, values in enumerate(steps):
+        step, args = STEPS[values["op"]], values["arg"].tolist()
+        if step.kind in ("none", "erase") or (chains and values["chain"]):
+            continue
+        if step.kind == "table":
+            pending = _after(pending, table(step.name, args)[None])
+            continue
+        if pending is not None:
+            image_hwc, pending = _look_up(image_hwc, pending), None
+        if step.kind == "measured":
+            pending = _measured(image_hwc, step.name, args)
+        elif step.kind == "pixel":
+            image_hwc = _coloured(image_hwc, step.name, args)
+        elif step.name == "Sharpness":
+            image_hwc = _beside_alpha(image_hwc, sharpen(_colours(image_hwc), args[0]))
+        elif step.name == "GaussianBlur":
+            image_hwc = gaussian_blur(image_hwc, int(args[0]), int(args[1]), args[2])
+        elif step.kind == "geometry":
+            image_hwc = move(image_hwc, step.name, args, bool(values["bilinear"]), values["fill"])
+        elif step.kind == "crop":
+            top, left, height, width, *target = (int(value) for value in args[:6])
+            box = image_hwc[top : top + height, left : left + width]
+            interpolation = "bilinear" if values["bilinear"] else "nearest"
+            image_hwc = resize_one(box, (target[0], target[1]), interpolation)
+        else:
+            image_hwc = _mixed(image_hwc, args, _chains(steps[position + 1 :]))
+    return image_hwc if pending is None else _look_up(image_hwc, pending)
+
+
+def _after(pending: np.ndarray | None, tables: np.ndarray) -> np.ndarray:
+    """Return tables that do the pending ones and then these; each has one row, or one per channel."""
+    if pending is None:
+        return tables
+    if len(tables) == 1:
+        composed: np.ndarray = tables[0][pending]
+        return composed
+    if len(pending) == 1:
+        return tables[:, pending[0]]
+    return np.take_along_axis(tables, pending.astype(np.intp), axis=1)
+
+
+def _colours(image_hwc: np.ndarray) -> np.ndarray:
+    """Return the channels that have a colour: alpha stays as it is."""
+    return image_hwc[..., :3] if image_hwc.shape[2] == 4 else image_hwc
+
+
+def _beside_alpha(image_hwc: np.ndarray, colours_hwc: np.ndarray) -> np.ndarray:
+    if colours_hwc.shape[2] == image_hwc.shape[2]:
+        return colours_hwc
+    return np.concatenate([colours_hwc, image_hwc[..., 3:]], axis=2)
+
+
+def _look_up(image_hwc: np.ndarray, tables: np.ndarray) -> np.ndarray:
+    colours = _colours(image_hwc)
+    if len(tables) == 1:
+        looked_up = tables[0].take(colours)
+    else:
+        looked_up = np.empty(colours.shape, np.uint8)
+        for channel, levels in enumerate(tables):
+            looked_up[..., channel] = levels.take(colours[..., channel])
+    return _beside_alpha(image_hwc, looked_up)
+
+
+def _measured(image_hwc: np.ndarray, name: str, args: list[float]) -> np.ndarray:
+    """Return the tables of a step that needs a look at the image."""
+    colours = _colours(image_hwc)
+    height, width, channels = colours.shape
+    if name == "Contrast":
+        light = luminance(colours) if channels == 3 else colours
+        return contrast_table(int(light.sum(dtype=np.int64)), height * width, args[0])[None]
+    make = autocontrast_table if name == "AutoContrast" else equalize_table
+    return np.stack(
+        [make(np.bincount(colours[..., channel].reshape(-1), minlength=256)) for channel in range(channels)]
+    )
+
+
+def _coloured(image_hwc: np.ndarray, name: str, args: list[float]) -> np.ndarray:
+    """Do a step on each pixel's colours; grey has none to change."""
+    colours = _colours(image_hwc)
+    if colours.shape[2] == 1:
+        return image_hwc
+    if name == "Color" or name == "Grayscale":
+        changed = recolour(colours, args[0] if name == "Color" else 0.0)
+    elif name == "Hue":
+        changed = rotate_hue(colours, args[0])
+    else:
+        changed = permute(colours, tuple(int(value) for value in args[:3]))
+    return _beside_alpha(image_hwc, changed)
+
+
+def _chains(steps: np.ndarray) -> list[np.ndarray]:
+    """Return the steps of each chain up to the next step that belongs to none."""
+    ends = np.flatnonzero((steps["chain"] == 0) & (steps["op"] != 0))
+    own = steps[: ends[0]] if len(ends) else steps
+    chains = []
+    for number in range(1, 6):
+        chain = own[own["chain"] == number].copy()
+        chain["chain"] = 0
+        chains.append(chain)
+    return chains
+
+
+def _mixed(image_hwc: np.ndarray, args: list[float], chains: list[np.ndarray]) -> np.ndarray:
+    """Blend what the chains make of an image, weighted, and blend that with the image.
+
+    References
+    ----------
+    timm's ``AugMixAugment``.
+    """
+    share, width, *weights = args
+    total = np.zeros(image_hwc.shape, np.float32)
+    for weight, chain in zip(weights[: int(width)], chains, strict=False):
+        total += np.float32(weight) * run_steps(image_hwc, chain).astype(np.float32)
+    np.clip(total, 0, 255, out=total)
+    return blend(image_hwc.astype(np.int32), total.astype(np.uint8).astype(np.int32), share)

@@ -1,0 +1,267 @@
+"""Programs on the NumPy engine equal torchvision v2 on PIL images and timm, with the plan's own parameters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpuseq
+from gpuseq.ops.maps import coefficients
+from gpuseq.ops.numpy.program import run_program, run_steps
+from gpuseq.plan.policies.recipe import Recipe
+from gpuseq.plan.policies.timm import TimmRandAugment
+from gpuseq.plan.program import STEPS, as_text, code_of
+from tests.compare import assert_same
+from tests.ops.peer_steps import by_timm, by_torchvision, on_tensor
+from tests.ops.pillow_steps import pictures, step
+
+pytestmark = pytest.mark.frameworks("torchvision", "timm")
+
+SMALL = 48, 37
+
+
+def _images(count: int, size: tuple[int, int] = SMALL) -> np.ndarray:
+    rng = np.random.default_rng(5)
+    noise = rng.integers(0, 256, (count, *size, 3), np.uint8)
+    ramp = np.linspace(0, 255, size[1])[None, :, None] * np.linspace(0.2, 1, size[0])[:, None, None]
+    noise[1::2] = (ramp * rng.uniform(0.3, 1, (count // 2, 1, 1, 3))).astype(np.uint8)
+    return noise
+
+
+def _compare(augmentations: Any, oracle: Callable[[np.ndarray, np.ndarray], np.ndarray], count: int = 300) -> None:
+    recipe = Recipe.parse("augmentations", augmentations)
+    assert recipe is not None
+    images = _images(count)
+    program = recipe.draw(np.arange(count), SMALL, seed=3, epoch=1)
+    batch = run_program(images, program)
+    changed = 0
+    for image, steps, done in zip(images, program, batch, strict=True):
+        assert_same(done, oracle(image, steps), message=as_text(steps))
+        changed += done.shape != image.shape or bool((done != image).any())
+    assert changed > count // 4
+
+
+@pytest.mark.parametrize(
+    "augmentation",
+    [
+        gpuseq.RandAugment(),
+        gpuseq.RandAugment(3, 15, interpolation="bilinear", fill=(1, 2, 3)),
+        gpuseq.RandAugment(4, 30),
+        gpuseq.TrivialAugmentWide(),
+        gpuseq.TrivialAugmentWide(interpolation="bilinear"),
+        gpuseq.AutoAugment("imagenet"),
+        gpuseq.AutoAugment("cifar10", interpolation="bilinear", fill=128),
+        gpuseq.AutoAugment("svhn"),
+        gpuseq.ColorJitter(0.4, 0.4, 0.4),
+        gpuseq.RandomPhotometricDistort(hue=(0.0, 0.0)),
+        gpuseq.RandomGrayscale(0.5),
+        gpuseq.RandomAffine(30, (0.2, 0.1), (0.7, 1.4), (-10, 10, -5, 5), fill=(9, 8, 7)),
+        gpuseq.RandomAffine(30, (0.2, 0.1), (0.7, 1.4), 20, interpolation="bilinear"),
+        gpuseq.RandomAffine(0, scale=(0.5, 2.0)),
+        gpuseq.RandomRotation(180),
+        gpuseq.RandomPerspective(0.5, p=0.9, fill=77),
+        gpuseq.RandomPerspective(0.9, p=0.9, interpolation="nearest"),
+        gpuseq.RandomResizedCrop((24, 31)),
+        gpuseq.RandomResizedCrop(40, interpolation="nearest"),
+        gpuseq.RandomOrder([gpuseq.RandomSolarize(100), gpuseq.RandomHorizontalFlip(), gpuseq.RandomPosterize(3)]),
+        gpuseq.RandomChoice([gpuseq.RandomInvert(1.0), gpuseq.RandomVerticalFlip(1.0), gpuseq.RandomEqualize(1.0)]),
+        gpuseq.RandomApply([gpuseq.RandomAutocontrast(1.0), gpuseq.RandomAdjustSharpness(2.0, 1.0)], p=0.7),
+    ],
+    ids=str,
+)
+def test_torchvision(augmentation: Any) -> None:
+    """With what was drawn, torchvision on PIL images makes the same batch: no value differs."""
+    # Hue is torchvision's of tensors; a range of nothing leaves its 8-bit detour through Pillow's HSV out.
+    oracle = by_torchvision
+    if isinstance(augmentation, gpuseq.RandomPhotometricDistort):
+
+        def oracle(image: np.ndarray, steps: np.ndarray) -> np.ndarray:
+            kept = steps.copy()
+            kept[steps["op"] == code_of("Hue")] = 0
+            return by_torchvision(image, kept)
+
+    _compare([augmentation], oracle)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        "rand-m9-mstd0.5-inc1",
+        "rand-m7-n4",
+        "rand-m10-mstd101-inc1-p1",
+        "rand-m15-mmax20-mstd1-inc1-p0.9",
+        "rand-m9-tweights-p1",
+    ],
+)
+def test_timm(policy: str) -> None:
+    """With what was drawn, timm's functions make the same batch: no value differs."""
+    _compare(policy, by_timm)
+
+
+def test_timm_augmix(monkeypatch: pytest.MonkeyPatch) -> None:
+    """timm's AugMix, handed our weights and our chains, makes the same batch: no value differs."""
+    from timm.data import auto_augment
+
+    recipe = Recipe.parse("augmentations", "augmix-m8-w3")
+    assert recipe is not None
+    images = _images(60)
+    program = recipe.draw(np.arange(60), SMALL, seed=0, epoch=0)
+    for image, steps in zip(images, program, strict=True):
+        blend, width, *weights = steps["arg"][0].tolist()
+        chains = [steps[steps["chain"] == number].copy() for number in (1, 2, 3)]
+
+        class Chained(auto_augment.AugMixAugment):
+            pass
+
+        mix = Chained(ops=[0], width=int(width), depth=1)
+        chains_left = iter(chains)
+        monkeypatch.setattr(auto_augment.np.random, "choice", lambda *_, left=chains_left, **__: [_Chain(next(left))])
+        from PIL import Image
+
+        expected = mix._apply_basic(Image.fromarray(image), np.float32(weights[: int(width)]), np.float32(blend))
+        monkeypatch.undo()
+        assert_same(run_steps(image, steps), np.asarray(expected), message=as_text(steps))
+
+
+class _Chain:
+    def __init__(self, steps: np.ndarray) -> None:
+        self.steps = steps
+
+    def __call__(self, image: Any) -> Any:
+        from PIL import Image
+
+        return Image.fromarray(by_timm(np.asarray(image), self.steps))
+
+
+@pytest.mark.parametrize("shift", [-0.5, -0.31, -0.05, 0.0, 0.02, 0.1, 0.37, 0.5])
+def test_hue_of_tensors(shift: float) -> None:
+    """Hue is torchvision's of tensors: no value differs."""
+    for image in pictures("RGB"):
+        assert_same(run_steps(image, step("Hue", shift)), on_tensor("adjust_hue", image, shift))
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 0.8, 1.0, 1.2, 2.2])
+@pytest.mark.parametrize("gain", [1.0, 0.8, 1.3])
+def test_gamma_of_tensors(gamma: float, gain: float) -> None:
+    """Gamma is torchvision's of tensors, within one level where float32 powers differ: at most 3 of the 256 levels."""
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
+    done = run_steps(levels, step("Gamma", gamma, gain))
+    assert_same(done, on_tensor("adjust_gamma", levels, gamma, gain), atol=1)
+    assert_same(done, on_tensor("adjust_gamma", levels, gamma, gain), may_differ=3)
+
+
+@pytest.mark.parametrize("sigma", [0.1, 0.5, 1.3, 2.0])
+@pytest.mark.parametrize("kernel", [(3, 3), (5, 3), (1, 7), (9, 9)])
+def test_gaussian_blur_of_tensors(sigma: float, kernel: tuple[int, int]) -> None:
+    """Blur in double lies within one level of torchvision's in float32, and nearly always on it."""
+    differing = total = 0
+    for image in pictures("RGB"):
+        if min(image.shape[:2]) <= 4:
+            continue
+        expected = on_tensor("gaussian_blur", image, list(kernel), [sigma, sigma])
+        done = run_steps(image, step("GaussianBlur", *kernel, sigma))
+        assert_same(done, expected, atol=1)
+        differing, total = differing + int((done != expected).sum()), total + done.size
+    assert differing <= total * 1e-4
+
+
+@pytest.mark.parametrize("shear", [0.0, 0.09, 0.15, -0.297, 0.3, 0.99])
+def test_shear_is_torchvisions(shear: float) -> None:
+    """torchvision turns a shear into an angle and back, which moves the last bit; ours is Pillow's and timm's."""
+    from torchvision.transforms.functional import _get_inverse_affine_matrix
+
+    degrees = math.degrees(math.atan(shear))
+    for name, angles in (("ShearX", [degrees, 0.0]), ("ShearY", [0.0, degrees])):
+        theirs = _get_inverse_affine_matrix([0, 0], 0.0, [0, 0], 1.0, angles)
+        np.testing.assert_allclose(coefficients(name, [shear], 48, 37), theirs, rtol=0, atol=2.3e-16)
+
+
+@pytest.mark.parametrize("policy", ["imagenet", "cifar10", "svhn"])
+def test_learned_pairs(policy: str) -> None:
+    """The learned pairs are torchvision's."""
+    from torchvision.transforms.autoaugment import AutoAugmentPolicy
+    from torchvision.transforms.v2 import AutoAugment
+
+    from gpuseq.plan.policies.spaces import learned_pairs
+
+    theirs = AutoAugment(AutoAugmentPolicy(policy))._policies
+    assert [[tuple(one) for one in pair] for pair in learned_pairs(policy)] == [list(pair) for pair in theirs]
+
+
+@pytest.mark.parametrize("kind", ["RandAugment", "TrivialAugmentWide"])
+def test_spaces(kind: str) -> None:
+    """Each bin's magnitude is torchvision's, to float32, in which it holds them."""
+    from torchvision.transforms import v2
+
+    from gpuseq.plan.policies import spaces
+
+    space = spaces._RAND_SPACE if kind == "RandAugment" else spaces._WIDE_SPACE
+    theirs = getattr(v2, kind)._AUGMENTATION_SPACE
+    assert [entry.step for entry in space] == list(theirs)
+    size = (100, 331)
+    for entry in space:
+        magnitudes, signed = theirs[entry.step]
+        expected = magnitudes(31, *size)
+        assert (expected is None) == (entry.strength is None)
+        assert signed == entry.signed
+        if entry.strength is None:
+            continue
+        ours = entry.strength(np.arange(31), 30, size)
+        wanted = expected.numpy().astype(np.float64) * (255 if entry.step == "Solarize" else 1)
+        if entry.step.startswith("Translate"):
+            wanted = np.trunc(wanted)
+        np.testing.assert_allclose(ours, wanted, rtol=1e-6, atol=1e-5)
+
+
+def test_timm_levels() -> None:
+    """Every argument at every level, sign and image size is timm's."""
+    from timm.data import auto_augment
+
+    from gpuseq.plan.policies import timm as ours
+
+    names = {"Posterize": "PosterizeIncreasing", "Solarize": "SolarizeIncreasing"}
+    names |= {name: f"{name}Increasing" for name in ours._ENHANCE}
+    for table, spelled in ((ours._RISING, names), (ours._PLAIN, {})):
+        assert list(auto_augment._RAND_TRANSFORMS if not spelled else auto_augment._RAND_INCREASING_TRANSFORMS) == [
+            {"TranslateX": "TranslateXRel", "TranslateY": "TranslateYRel"}.get(name, spelled.get(name, name))
+            for name in ours._RAND_STEPS
+        ]
+        for name in ours._RAND_STEPS:
+            key = {"TranslateX": "TranslateXRel", "TranslateY": "TranslateYRel"}.get(name, spelled.get(name, name))
+            for magnitude in np.linspace(0, 10, 41).tolist():
+                level = auto_augment.LEVEL_TO_ARG[key]
+                value = table[name](np.array([magnitude / 10]), np.array([1.0]), (60, 80))
+                if level is None:
+                    assert value is None
+                    continue
+                assert value is not None
+                try:
+                    auto_augment._randomly_negate, kept = (lambda number: number), auto_augment._randomly_negate
+                    (expected,) = level(magnitude, {})
+                finally:
+                    auto_augment._randomly_negate = kept
+                if name.startswith("Translate"):
+                    expected = -expected * (80 if name[-1] == "X" else 60)
+                assert float(value[0]) == pytest.approx(expected, rel=1e-15), (name, magnitude)
+
+
+def test_timm_weights() -> None:
+    """The weighted choice has timm's weights, and draws by them without replacement."""
+    from timm.data import auto_augment
+
+    from gpuseq.plan.policies import timm as ours
+
+    for name, weight in auto_augment._RAND_WEIGHTED_0.items():
+        plain = name.replace("Increasing", "").replace("Rel", "")
+        assert ours._WEIGHTS.get(plain, ours._WEIGHT_OF_OTHERS) == weight
+    recipe = Recipe((TimmRandAugment(9, 2, p=1.0, weighted=True),))
+    program = recipe.draw(np.arange(20000), (32, 32), seed=1, epoch=0)
+    assert (program["op"][:, 0] != program["op"][:, 1]).all()
+    total = sum(auto_augment._RAND_WEIGHTED_0.values())
+    share = (program["op"][:, 0] == code_of("Rotate")).mean()
+    assert share == pytest.approx(auto_augment._RAND_WEIGHTED_0["Rotate"] / total, abs=0.012)
+    assert {STEPS[code].name for code in np.unique(program["op"])} >= {"Rotate", "ShearX", "TranslateX", "Invert"}
