@@ -1,6 +1,6 @@
 """Threads for work that releases the GIL: one kept pool per size, the caller works too, Ctrl-C stops all.
 
-And what becomes of threads and locks in a forked child: see `renew_in_child`.
+And what becomes of locks and threads in a pickle, a copy and a forked child: see `PerProcess`.
 """
 
 from __future__ import annotations
@@ -11,13 +11,16 @@ import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
-__all__ = ["close_pools", "for_each", "renew_in_child"]
+__all__ = ["PerProcess", "close_pools", "for_each"]
+
+T = TypeVar("T", bound="PerProcess")
 
 _pools: dict[int, ThreadPoolExecutor] = {}
 _lock = threading.Lock()
-_renewed: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+# By identity: an object of ours may be compared by value, or not be hashable.
+_per_process: weakref.WeakValueDictionary[int, PerProcess] = weakref.WeakValueDictionary()
 
 
 def for_each(work: Callable[[int], None], count: int, num_threads: int) -> None:
@@ -80,25 +83,50 @@ def _pool(size: int) -> ThreadPoolExecutor:
         return pool
 
 
-def renew_in_child(thing: Any) -> None:
-    """Let ``thing._renew()`` be called in every forked child.
+class PerProcess:
+    """An object with attributes that belong to one process: locks, threads, and what those are at.
 
-    A child inherits the objects without their threads: what was being made ahead never comes, and a lock that another
-    thread held stays shut. PyTorch's ``DataLoader`` forks.
-
-    Parameters
-    ----------
-    thing : object
-        Not kept alive by this.
+    A subclass makes them in `_renew`, and nowhere else. They are then there before ``__init__`` runs, are left out of
+    pickles and copies, and are made anew wherever they would be those of somebody else: in an unpickled object, in a
+    copy, and in a forked child (PyTorch's ``DataLoader`` forks). A child inherits objects without their threads: what
+    was being made ahead never comes, and a lock that another thread held stays shut.
     """
-    _renewed[id(thing)] = thing
+
+    _renewed_names: ClassVar[frozenset[str]] = frozenset()
+
+    def __new__(cls: type[T], *args: Any, **kwargs: Any) -> T:
+        """Make the attributes of this process; the arguments are for ``__init__``."""
+        instance = super().__new__(cls)
+        instance._begin()
+        return instance
+
+    def _begin(self) -> None:
+        self._renew()
+        type(self)._renewed_names = frozenset(self.__dict__)  # empty but for what `_renew` has just set
+        _per_process[id(self)] = self  # which does not keep it alive
+
+    def _renew(self) -> None:
+        """Set the attributes of this process.
+
+        Called on an object that is still empty, and on a whole one in a forked child, where it must not wait for
+        anything: locks that it finds may be held for ever, futures never done, and no other thread is there.
+        """
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key not in self._renewed_names}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if _per_process.get(id(self)) is not self:  # pickle's protocols 0 and 1 do not call `__new__`
+            self._begin()
+        self.__dict__.update(state)
 
 
 def _renew_all() -> None:
     global _lock
     _lock = threading.Lock()
     _pools.clear()
-    for thing in list(_renewed.values()):
+    for thing in list(_per_process.values()):
         thing._renew()
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from gpuseq.base.devices import is_cupy, place, resolve_device
 from gpuseq.base.errors import EmptyBatchError
-from gpuseq.base.threads import renew_in_child
+from gpuseq.base.threads import PerProcess
 from gpuseq.base.types import Array
 from gpuseq.iterators.iterator import Iterator
 from gpuseq.iterators.sequence import Sequence
@@ -71,7 +71,7 @@ def to_device(sequence: Any, prefetch: int = 2, workers: int = 4, *, device: str
     return DeviceSequence(sequence, prefetch, workers, device)
 
 
-class DeviceSequence(Sequence):
+class DeviceSequence(PerProcess, Sequence):
     """What `to_device` returns. Each pass over it is one epoch and calls the user's ``on_epoch_end`` at its end.
 
     An exception in a batch comes up where that batch is due, after the batches before it; a batch of which nothing is
@@ -84,6 +84,8 @@ class DeviceSequence(Sequence):
         See `to_device`.
     """
 
+    _ahead: _Ahead | None
+
     def __init__(self, sequence: Any, prefetch: int, workers: int, device: str) -> None:
         check_batches(sequence, "to_device()")
         for name, value in (("prefetch", prefetch), ("workers", workers)):
@@ -93,8 +95,6 @@ class DeviceSequence(Sequence):
         self.sequence = sequence
         self.prefetch = int(prefetch)
         self.device = resolve_device(device)
-        self._ahead: _Ahead | None = None
-        self._renew()
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
@@ -139,18 +139,10 @@ class DeviceSequence(Sequence):
         if ahead is not None:
             ahead.close()
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key not in ("_lock", "_ahead")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._ahead = None
-        self._renew()
-
     def _renew(self) -> None:
-        """Begin with a lock that nobody holds: new, out of a pickle, or in a forked child."""
+        """Begin with nothing made ahead."""
         self._lock = threading.Lock()
-        renew_in_child(self)
+        self._ahead = None
 
     def _fetch(self) -> Callable[[int], Any]:
         """Return a function that makes a batch, without a reference to this object."""
@@ -161,30 +153,30 @@ class DeviceSequence(Sequence):
         return lambda index: _settled(sequence[index])
 
 
-class _Ahead:
+class _Ahead(PerProcess):
     """Batches being made by threads for indices that follow each other."""
+
+    _stop: Any = None
 
     def __init__(self, owner: DeviceSequence) -> None:
         self._make = owner._fetch()
         self._device = owner.device
         self._num_ahead = owner.prefetch + owner.workers if owner.prefetch and owner.workers else 0
-        self._pending: deque[tuple[int, Future[Any]]] = deque()
-        self._executor: ThreadPoolExecutor | None = None
         self._num_workers = owner.workers
-        self._start()
-        renew_in_child(self)
-
-    def _start(self) -> None:
-        if self._num_ahead:
-            self._executor = ThreadPoolExecutor(self._num_workers, thread_name_prefix="gpuseq-batch")
-            self._stop = weakref.finalize(self, self._executor.shutdown, wait=False, cancel_futures=True)
 
     def _renew(self) -> None:
-        """Begin anew in a forked child, where no thread makes what was asked for."""
-        if self._executor is not None:
-            self._stop.detach()
-            self._pending.clear()
-            self._start()
+        """Begin with nothing asked for, and no thread."""
+        if self._stop is not None:
+            self._stop.detach()  # it would shut down the parent's pool, whose lock may be held for ever
+        self._pending: deque[tuple[int, Future[Any]]] = deque()
+        self._executor: ThreadPoolExecutor | None = None
+        self._stop = None
+
+    def _started(self) -> ThreadPoolExecutor:
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(self._num_workers, thread_name_prefix="gpuseq-batch")
+            self._stop = weakref.finalize(self, self._executor.shutdown, wait=False, cancel_futures=True)
+        return self._executor
 
     def take(self, index: int, length: int) -> Any:
         """Return a batch on the device, and let the next ones be made."""
@@ -192,10 +184,8 @@ class _Ahead:
             while self._pending and self._pending[0][0] != index:
                 self._pending.popleft()[1].cancel()
             following = self._pending[-1][0] + 1 if self._pending else index
-            stop = min(index + self._num_ahead, length)
-            if self._executor is not None:
-                for ahead in range(following, stop):
-                    self._pending.append((ahead, self._executor.submit(self._make, ahead)))
+            for ahead in range(following, min(index + self._num_ahead, length)):
+                self._pending.append((ahead, self._started().submit(self._make, ahead)))
             batch, makers = self._pending.popleft()[1].result() if self._pending else self._make(index)
         except EmptyBatchError:  # the next ones are wanted all the same
             raise
@@ -206,13 +196,14 @@ class _Ahead:
         return map_arrays(lambda array: place(_taken_over(array, makers), self._device), batch)
 
     def close(self) -> None:
-        """Cancel what is not begun; what is begun ends on its own."""
+        """Cancel what is not begun, and make nothing ahead from now on; what is begun ends on its own."""
+        self._num_ahead = 0
         for _, future in self._pending:
             future.cancel()
         self._pending.clear()
-        if self._executor is not None:
+        if self._stop is not None:
             self._stop()
-            self._executor = None
+            self._executor = self._stop = None
 
 
 class _Pass:

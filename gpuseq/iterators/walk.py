@@ -15,7 +15,7 @@ import numpy as np
 
 from gpuseq.base.arguments import check_count, checked_arguments
 from gpuseq.base.errors import BatchIndexError, GpuseqError
-from gpuseq.base.threads import renew_in_child
+from gpuseq.base.threads import PerProcess
 from gpuseq.base.types import identity_params
 from gpuseq.plan.draw import draw_keyed, draw_params
 from gpuseq.plan.order import KerasStream, epoch_permutation, num_batches, position_of, shard_indices, shard_size
@@ -29,7 +29,7 @@ from .sequence import Sequence
 __all__ = ["Walk"]
 
 
-class Walk(Sequence):
+class Walk(PerProcess, Sequence):
     """The part of `~gpuseq.Iterator` that counts, orders and draws; what its arguments mean is written there."""
 
     @checked_arguments("workers", "use_multiprocessing", "max_queue_size")
@@ -56,7 +56,6 @@ class Walk(Sequence):
         self.shuffle = shuffle
         self.batch_index = 0
         self.total_batches_seen = 0
-        self._renew()
         self.index_array: np.ndarray | None = None
         self._weights: np.ndarray | None = None
         self._by_epoch = self.walk.rng == "keyed" or self.walk.world > 1
@@ -374,18 +373,9 @@ class Walk(Sequence):
             self._order_position = found.order
             self.index_array, self._weights = order, weights
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "lock"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._renew()
-
     def _renew(self) -> None:
-        """Begin with a lock that nobody holds: new, out of a pickle, or in a forked child."""
         # Taken again within itself by who does two things at once: see `gpuseq.feed.lookahead.plan_at`.
         self.lock = threading.RLock()
-        renew_in_child(self)
 
 
 class _IndexGenerator:

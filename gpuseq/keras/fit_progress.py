@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 from collections import deque
 
-from gpuseq.base.threads import renew_in_child
+from gpuseq.base.threads import PerProcess
 
 __all__ = ["FitWalk"]
 
 
-class FitWalk:
+class FitWalk(PerProcess):
     """Answers Keras' requests, whatever their numbers, with the next batch of a walk through epochs.
 
     Keras 3 asks a ``PyDataset`` for its batches one by one, in an order that ``fit(shuffle=True)``, the default, has
@@ -44,7 +44,6 @@ class FitWalk:
         self._num_served = 0
         self._pass_length = 1
         self._start = (0, 0)
-        self._renew()
 
     def opened(self) -> None:
         """Note that ``num_batches`` was read."""
@@ -160,15 +159,3 @@ class FitWalk:
             self._start = (epoch, position)
             self._num_served = 0
             self.used = True
-
-    def __getstate__(self) -> dict[str, object]:
-        return {key: value for key, value in self.__dict__.items() if key != "_lock"}
-
-    def __setstate__(self, state: dict[str, object]) -> None:
-        self.__dict__.update(state)
-        self._renew()
-
-    def _renew(self) -> None:
-        """Begin with a lock that nobody holds: new, out of a pickle, or in a forked child."""
-        self._lock = threading.Lock()
-        renew_in_child(self)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -11,7 +10,7 @@ import numpy as np
 
 from gpuseq.base.devices import on_device
 from gpuseq.base.errors import ImageFileError
-from gpuseq.base.threads import renew_in_child
+from gpuseq.base.threads import PerProcess
 from gpuseq.base.types import Array
 from gpuseq.files.reading import is_url, stat_token
 from gpuseq.ops import dispatch as ops
@@ -24,7 +23,7 @@ Token: TypeAlias = "tuple[int, int] | None"
 """Size and time of change of a file, by `gpuseq.files.reading.stat_token`; None where nobody asked, or could."""
 
 
-class ImageCache:
+class ImageCache(PerProcess):
     """A block of uint8 images: one slot per sample as far as memory goes, filled at the first visit, never evicted.
 
     Parameters
@@ -75,7 +74,6 @@ class ImageCache:
         self._slots = np.full(len(self._paths), -1, np.int64)
         self._tokens: list[Token] = [None] * self.capacity
         self._is_silent = False
-        self._renew()
 
     @property
     def block(self) -> Array:
@@ -188,16 +186,12 @@ class ImageCache:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the images behind: they may be gigabytes, and can be decoded again."""
-        left_out = ("_lock", "resident", "used", "_slots", "_tokens", "_is_silent")
-        return {key: value for key, value in self.__dict__.items() if key not in left_out}
+        left_out = ("resident", "used", "_slots", "_tokens", "_is_silent")
+        return {key: value for key, value in super().__getstate__().items() if key not in left_out}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+        super().__setstate__(state)
         self._open()
-
-    def _renew(self) -> None:
-        self._lock = threading.Lock()
-        renew_in_child(self)
 
 
 def _token(path: str) -> Token:

@@ -20,7 +20,7 @@ import numpy as np
 
 from gpuseq.base.devices import is_cupy
 from gpuseq.base.errors import EmptyBatchError, ImageFileError
-from gpuseq.base.threads import renew_in_child
+from gpuseq.base.threads import PerProcess
 from gpuseq.base.types import COLOR_CHANNELS, Array
 from gpuseq.decode.gpu import DeviceBatch, DeviceDecoder
 from gpuseq.decode.host import common_dtype, decode_files, decode_into
@@ -118,7 +118,7 @@ class ArraySource:
         """Do nothing."""
 
 
-class FileSource:
+class FileSource(PerProcess):
     """Images of a list of files, each read, decoded and resized when asked for.
 
     Parameters
@@ -172,7 +172,6 @@ class FileSource:
         self.prefetch = prefetch
         self.bad_files: dict[str, str] = {}
         self.image_shape = (*options.target_size, COLOR_CHANNELS[options.color_mode])
-        self._renew()
         self.device = device
         self.decodes_on_device = device != "cpu" and options.decoder in ("dali", "nvimgcodec")
         self.cache: ImageCache | None = None
@@ -350,23 +349,13 @@ class FileSource:
             )
         return exact
 
-    def __getstate__(self) -> dict[str, Any]:
-        left_out = ("_lock", "_pending", "_claimed", "_executor", "_finalizer", "_device_decoder")
-        return {key: value for key, value in self.__dict__.items() if key not in left_out}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._finalizer = None
-        self._renew()
-
     def _renew(self) -> None:
-        """Begin without threads: new, out of a pickle, or in a forked child, where what was begun never comes."""
+        """Begin without threads and without what they were at."""
         if self._finalizer is not None:
-            self._finalizer.detach()
+            self._finalizer.detach()  # it would shut down the parent's pool, whose lock may be held for ever
         self._lock = threading.Lock()
         self._pending, self._claimed = {}, deque(maxlen=MAX_CLAIMED)
         self._executor = self._finalizer = self._device_decoder = None
-        renew_in_child(self)
 
 
 @dataclass(frozen=True)

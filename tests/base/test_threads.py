@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import gc
 import os
+import pickle
 import threading
 import time
+import weakref
 from collections import Counter
 
 import pytest
@@ -106,3 +110,63 @@ def test_works_in_a_forked_child() -> None:
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
     workers.close_pools()
+
+
+class Tally(workers.PerProcess):
+    """What a subclass looks like: `_renew` makes what belongs to the process, ``__init__`` the rest."""
+
+    def __init__(self, start: int) -> None:
+        self.count = start
+
+    def _renew(self) -> None:
+        super()._renew()
+        self.ahead: list[int] = []
+
+    def add(self) -> None:
+        with self._lock:
+            self.count += 1
+            self.ahead.append(self.count)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_pickle_holds_no_lock_and_nothing_made_ahead(protocol: int) -> None:
+    counter = Tally(5)
+    counter.add()
+    counter._lock.acquire()
+    loaded = pickle.loads(pickle.dumps(counter, protocol))
+    loaded.add()  # with a lock of its own: it would hang
+    assert (loaded.count, loaded.ahead) == (7, [7])
+    assert (counter.count, counter.ahead) == (6, [6])
+
+
+def test_a_copy_has_a_lock_of_its_own() -> None:
+    counter = Tally(5)
+    with counter._lock:
+        twin = copy.copy(counter)
+        twin.add()
+    assert (twin.count, counter.count) == (6, 5)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:os.fork.* was called:RuntimeWarning")
+def test_in_a_forked_child_no_lock_is_held_and_nothing_is_on_its_way() -> None:
+    counters = [Tally(5), pickle.loads(pickle.dumps(Tally(5))), pickle.loads(pickle.dumps(Tally(5), 0))]
+    for counter in counters:
+        counter.add()
+        counter._lock.acquire()  # as another thread of the parent may have
+    child = os.fork()
+    if child == 0:
+        free = all(counter._lock.acquire(timeout=5) for counter in counters)
+        kept = all((counter.count, counter.ahead) == (6, []) for counter in counters)
+        os._exit(0 if free and kept else 1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+def test_is_not_kept_alive() -> None:
+    counter = Tally(5)
+    gone = weakref.ref(counter)
+    del counter
+    gc.collect()
+    assert gone() is None
