@@ -21,6 +21,7 @@ from hypothesis import settings
 from gpuseq.base import devices as compat
 from tests.photos import write_photo, write_tree
 from tests.standin import host_runner, rehearsal
+from tests.standin.ptx import machine as ptx_machine
 
 # The same examples on every machine and in every run: a suite that passes today passes tomorrow.
 settings.register_profile("gpuseq", deadline=None, derandomize=True)
@@ -33,6 +34,11 @@ ROOT = Path(__file__).resolve().parents[1]
 REQUIRE_GPU = "GPUSEQ_REQUIRE_GPU"
 REQUIRE_FRAMEWORKS = "GPUSEQ_REQUIRE_FRAMEWORKS"
 _skipped_for_want_of_a_gpu: list[str] = []
+
+_COUNTERS = {
+    "kernel_launches": (host_runner.num_launches, "kernels run on the CPU"),
+    "ptx_launches": (ptx_machine.num_launches, "kernels run as interpreted PTX"),
+}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -75,9 +81,10 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         )
     reports = [report for several in terminalreporter.stats.values() for report in several]
     torn_down = [report for report in reports if getattr(report, "when", None) == "teardown"]
-    launches = [value for report in torn_down for name, value in report.user_properties if name == "kernel_launches"]
-    if launches:
-        terminalreporter.write_line(f"{sum(launches)} kernels run on the CPU, in {len(launches)} tests")
+    properties = [item for report in torn_down for item in report.user_properties]
+    for name, (_, what) in _COUNTERS.items():
+        if launches := [value for key, value in properties if key == name]:
+            terminalreporter.write_line(f"{sum(launches)} {what}, in {len(launches)} tests")
 
 
 @pytest.fixture(autouse=True)
@@ -102,10 +109,11 @@ def untouched_global_stream() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _counted(record_property: Callable[[str, object], None]) -> Iterator[None]:
-    before = host_runner.num_launches()
+    before = {name: count() for name, (count, _) in _COUNTERS.items()}
     yield
-    if host_runner.num_launches() > before:
-        record_property("kernel_launches", host_runner.num_launches() - before)
+    for name, (count, _) in _COUNTERS.items():
+        if count() > before[name]:
+            record_property(name, count() - before[name])
 
 
 # Folders of small pictures, written once a session and never changed by a test.

@@ -1,0 +1,1 @@
+"""What stands in for a GPU and its libraries on the host."""

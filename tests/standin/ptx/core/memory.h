@@ -1,0 +1,161 @@
+// Device memory as a kernel may use it: bounds, alignment, and a watch over who read and wrote each byte.
+//
+// Two accesses to a byte, one of them a write, are in order if one thread makes both, if all threads of their block meet at
+// a barrier between them, or if all lanes of their warp do. Anything else is a race, whatever order this machine took.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace ptx {
+
+struct Fault : std::runtime_error {
+    explicit Fault(const std::string &what, int lane = -1) : std::runtime_error(what), lane(lane) {}
+    int lane;                    // of the warp that is at work; -1: all
+};
+
+struct Moment {                  // a thread, and how many barriers it has passed
+    std::uint32_t thread, warp, block;       // counted over the whole grid
+    std::uint32_t epoch, warp_epoch;         // barriers of its block, of its warp
+};
+
+class Cell {                     // one byte
+public:
+    static constexpr std::uint32_t NOBODY = ~0u, SEVERAL = ~1u;
+
+    bool is_written() const { return writer.thread != NOBODY; }
+
+    void read(const Moment &now)
+    {
+        if (is_written() && !is_before(writer, now)) throw Fault(race("reads", writer.thread, "wrote"));
+        if (reader.thread == NOBODY || (reader.block == now.block && reader.epoch < now.epoch)) {
+            reader = now;        // what was read before a barrier is in order with all that its block does after it
+        } else if (reader.block != now.block) {
+            reader.thread = reader.warp = reader.block = SEVERAL;
+        } else if (reader.warp != now.warp) {
+            reader.thread = reader.warp = SEVERAL;
+        } else if (reader.warp_epoch < now.warp_epoch) {
+            reader = now;
+        } else if (reader.thread != now.thread) {
+            reader.thread = SEVERAL;
+        }
+    }
+
+    void write(const Moment &now)
+    {
+        if (is_written() && !is_before(writer, now)) throw Fault(race("writes", writer.thread, "wrote"));
+        if (reader.thread != NOBODY && !is_before(reader, now)) throw Fault(race("writes", reader.thread, "read"));
+        writer = now;
+        reader.thread = NOBODY;
+    }
+
+private:
+    static bool is_before(const Moment &then, const Moment &now)
+    {
+        return then.thread == now.thread || (then.block == now.block && then.epoch < now.epoch)
+               || (then.warp == now.warp && then.warp_epoch < now.warp_epoch);
+    }
+
+    static std::string race(const char *does, std::uint32_t other, const char *did)
+    {
+        const std::string who = other == SEVERAL ? "several others" : "thread " + std::to_string(other) + " of the grid";
+        return std::string("a race: it ") + does + " a byte that " + who + " " + did + ", with no barrier between";
+    }
+
+    Moment writer = {NOBODY, NOBODY, NOBODY, 0, 0};
+    Moment reader = {NOBODY, NOBODY, NOBODY, 0, 0};
+};
+
+struct Range {                   // an array that the kernel may touch; the launcher fills it in
+    std::uint64_t begin, size;
+    std::int32_t is_writable, reserved;
+};
+
+// Where generic addresses of shared memory begin: no array of the host lies up there.
+constexpr std::uint64_t SHARED_WINDOW = 1ull << 60;
+
+class GlobalMemory {
+public:
+    explicit GlobalMemory(std::vector<Range> given, bool watches) : ranges(std::move(given)), cells(ranges.size())
+    {
+        std::sort(ranges.begin(), ranges.end(), [](const Range &a, const Range &b) { return a.begin < b.begin; });
+        for (std::size_t at = 0; at < ranges.size(); ++at) {
+            if (at && ranges[at].begin < ranges[at - 1].begin + ranges[at - 1].size) throw Fault("two arrays overlap");
+            if (watches && ranges[at].is_writable) cells[at].resize(ranges[at].size);
+        }
+    }
+
+    // Return where `width` bytes lie; `used` has a bit for each byte that counts.
+    unsigned char *access(std::uint64_t address, unsigned width, std::uint32_t used, bool writes, bool is_constant, const Moment &now)
+    {
+        if (last >= ranges.size() || address - ranges[last].begin >= ranges[last].size) last = find(address);
+        const Range &range = ranges[last];
+        const std::uint64_t first = address - range.begin;
+        if (first + width > range.size) {
+            throw Fault("bytes " + std::to_string(first) + " to " + std::to_string(first + width - 1) + " of an array of "
+                        + std::to_string(range.size));
+        }
+        if (writes && !range.is_writable) throw Fault("it writes to an array that the launch only reads");
+        if (is_constant && range.is_writable) throw Fault("it reads what the launch may write as if that never changed (ld.global.nc)");
+        if (!cells[last].empty()) {
+            for (unsigned byte = 0; byte < width; ++byte) {
+                if (!(used >> byte & 1)) continue;
+                Cell &cell = cells[last][first + byte];
+                writes ? cell.write(now) : cell.read(now);
+            }
+        }
+        return reinterpret_cast<unsigned char *>(address);
+    }
+
+private:
+    std::size_t find(std::uint64_t address) const
+    {
+        auto after = std::upper_bound(ranges.begin(), ranges.end(), address,
+                                      [](std::uint64_t value, const Range &range) { return value < range.begin; });
+        if (after == ranges.begin() || address - (after - 1)->begin >= (after - 1)->size) {
+            throw Fault("address " + std::to_string(address) + " lies in no array of the launch");
+        }
+        return (std::size_t)(after - ranges.begin() - 1);
+    }
+
+    std::vector<Range> ranges;
+    std::vector<std::vector<Cell>> cells;    // of the writable ones
+    std::size_t last = 0;
+};
+
+class SharedMemory {             // of one block
+public:
+    SharedMemory(std::size_t size, bool watches) : bytes(size, 0xA5), cells(watches ? size : 0), watches(watches) {}
+
+    unsigned char *access(std::uint64_t address, unsigned width, std::uint32_t used, bool writes, const Moment &now)
+    {
+        if (address > bytes.size() || address + width > bytes.size()) {
+            throw Fault("bytes " + std::to_string(address) + " to " + std::to_string(address + width - 1) + " of "
+                        + std::to_string(bytes.size()) + " of shared memory");
+        }
+        for (unsigned byte = 0; watches && byte < width; ++byte) {
+            if (!(used >> byte & 1)) continue;
+            Cell &cell = cells[address + byte];
+            writes ? cell.write(now) : cell.read(now);
+        }
+        return &bytes[address];
+    }
+
+    // Whether somebody wrote all of it. A compiler may load what it uses on some paths only, so that is no fault yet.
+    bool is_written(const unsigned char *first, unsigned width) const
+    {
+        if (!watches || first < bytes.data() || first >= bytes.data() + bytes.size()) return true;
+        const auto cell = cells.begin() + (first - bytes.data());
+        return std::all_of(cell, cell + width, [](const Cell &one) { return one.is_written(); });
+    }
+
+private:
+    std::vector<unsigned char> bytes;
+    std::vector<Cell> cells;
+    const bool watches;
+};
+
+}  // namespace ptx
