@@ -135,10 +135,10 @@ def experimental_adapter(iterator: Iterator) -> Any:
 
 def _first(batches: Loader) -> Any:
     """Return the first batch, or the first of which anything is left."""
-    epoch, first = batches._start
-    for index in range(first, len(batches)):
+    place = batches._next
+    for index in range(place.index, len(batches)):
         try:
-            return batches._make(epoch, index)
+            return batches._make(place.epoch, index)
         except EmptyBatchError as error:
             problem = error
     raise problem

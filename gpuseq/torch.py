@@ -58,8 +58,11 @@ class TorchLoader(Loader, torch.utils.data.IterableDataset):  # type: ignore[mis
 
     Use it as it is, in Lightning, or where a ``DataLoader`` is demanded as ``DataLoader(loader, batch_size=None)`` or
     torchdata's ``StatefulDataLoader(loader, batch_size=None)``. No worker processes are needed: files are decoded ahead
-    on threads. With ``num_workers=n`` on the CPU each process makes every n-th batch, in order, each once; call
-    ``sampler.set_epoch`` before each epoch then, as the processes are made anew.
+    on threads. With ``num_workers=n`` on the CPU each process makes every n-th batch, in order, each once. Processes
+    that are made anew for each pass begin where this loader stands: call ``sampler.set_epoch`` before each epoch. With
+    ``persistent_workers=True`` they begin there once and count on: each pass, be it left early or not, is followed by
+    the next epoch, and no later ``set_epoch`` reaches them. A state that StatefulDataLoader saved after the last batch
+    gives an empty pass, the rest of its epoch, and then the next one.
 
     Parameters
     ----------
@@ -87,10 +90,10 @@ class TorchLoader(Loader, torch.utils.data.IterableDataset):  # type: ignore[mis
             )
         return super().__iter__()
 
-    def _part(self) -> tuple[int, int]:
+    def _worker(self) -> tuple[int, int] | None:
         worker = torch.utils.data.get_worker_info()
         if worker is None:
-            return 0, 1
+            return None
         if getattr(self.iterator, "device", "cpu") != "cpu":
             raise GpuseqError(
                 "batches are made on a GPU, and a CUDA context does not survive in a worker process. Use "

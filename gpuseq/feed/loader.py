@@ -1,21 +1,46 @@
 """`Loader`: an iterator of this package as a training loop wants it: one pass per epoch, and a state to resume from.
 
 What the loaders of the frameworks share. A loader walks by epoch: batch i of epoch e is always the same batch, whoever
-asks, so a pass can be left and begun again, and a state is two numbers.
+asks, so a pass can be left and begun again, and a state is two numbers: see `Place`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator as IteratorABC
+from dataclasses import dataclass
 from typing import Any
 
 from gpuseq.base.devices import synchronize
 from gpuseq.base.errors import EmptyBatchError
 from gpuseq.iterators.iterator import Iterator
+from gpuseq.plan.state import WalkState
 
 from .lookahead import pass_over, plan_at
 
-__all__ = ["Loader"]
+__all__ = ["Loader", "Place"]
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Where a pass stands: its epoch, and the number there of the batch that this process makes next.
+
+    A process makes every `step`-th batch of a pass: all of them without worker processes, every n-th with n.
+
+    An index below the number of batches means that this batch and those `step`, 2 `step` ... after it are still to be
+    made. An index beyond means that this process has made all of its batches, and nothing more: other processes may
+    have some left, so the place is not yet the next epoch's start. Whatever the index is, the pass after this one is
+    that of epoch + 1, from 0, in every process.
+
+    Compared by identity: two passes that begin at the same numbers were not therefore begun by the same call.
+
+    Attributes
+    ----------
+    epoch, index : int
+        From 0.
+    """
+
+    epoch: int
+    index: int
 
 
 class Loader:
@@ -47,10 +72,10 @@ class Loader:
         # What the iterator has put on the device so far is there, whichever stream the batches will be asked for on.
         synchronize(getattr(iterator, "device", "cpu"))
         self.iterator = iterator
-        start = iterator.epoch, iterator.batch_index
+        start = Place(iterator.epoch, iterator.batch_index)
         plan_at_start(iterator)
-        self._start = start
-        self._pass: _Pass | None = None
+        self._next = start  # of the pass after the current one
+        self._pass: _Pass | None = None  # the one that was asked last
         self._resumed = True  # stands where somebody put it, and no batch was asked for since
 
     def __len__(self) -> int:
@@ -59,7 +84,17 @@ class Loader:
 
     def __iter__(self) -> IteratorABC[Any]:
         """Begin a pass over the current epoch."""
-        return _Pass(self, *self._part())
+        worker = self._worker()
+        if worker is None:
+            return _Pass(self, 1)
+        first, step = worker
+        begun = _Pass(self, step)
+        # A worker process makes batches ahead, so it cannot know how far the main process got before it left a pass, or
+        # whether it did. What all of them know is how many passes were begun: each is the next epoch.
+        begun.stand_at(Place(self._next.epoch, self._next.index + first))
+        self._next = Place(self._next.epoch + 1, 0)
+        self._pass = begun
+        return begun
 
     @property
     def batch_size(self) -> int:
@@ -74,7 +109,7 @@ class Loader:
     @property
     def epoch(self) -> int:
         """The epoch that the next pass walks, or goes on with."""
-        return self._position()[0]
+        return self._place().epoch
 
     def set_epoch(self, epoch: int) -> None:
         """Let the next pass walk this epoch, from its start.
@@ -89,10 +124,10 @@ class Loader:
         ValueError
             If `epoch` is not a non-negative integer.
         """
-        if self._resumed and self._start[0] == epoch:
+        if self._resumed and self._next.epoch == epoch:
             return  # a loop that resumes in mid-epoch says which epoch it is in, too
         self.iterator.set_epoch(epoch)
-        self._start = (int(epoch), 0)
+        self._next = Place(int(epoch), 0)
         self._pass = None
         self._resumed = True
 
@@ -104,7 +139,7 @@ class Loader:
         dict
             Integers and strings.
         """
-        return self._state(*self._position())
+        return self._state(self._place())
 
     def load_state_dict(self, state: dict[str, int | str]) -> None:
         """Go on where `state_dict` was taken, at once: a pass that is under way jumps there.
@@ -120,10 +155,10 @@ class Loader:
             If the state was taken from other data or in another random mode.
         """
         self.iterator.load_state_dict(state)
-        self._start = (self.iterator.epoch, self.iterator.batch_index)
+        self._next = Place(self.iterator.epoch, self.iterator.batch_index)
         self._resumed = True
         if self._pass is not None:
-            self._pass.jump(*self._start)
+            self._pass.stand_at(self._next, origin=self._next)
 
     get_state = state_dict
     set_state = load_state_dict
@@ -139,9 +174,9 @@ class Loader:
 
     # What the frameworks' loaders say themselves.
 
-    def _part(self) -> tuple[int, int]:
-        """Return (first, step): which batches of an epoch this process makes."""
-        return 0, 1
+    def _worker(self) -> tuple[int, int] | None:
+        """Return, in a worker process of a framework's loader, its number and how many there are."""
+        return None
 
     def _make(self, epoch: int, index: int) -> Any:
         """Return a batch as the framework's own arrays."""
@@ -149,16 +184,16 @@ class Loader:
 
     # Where the walk stands.
 
-    def _position(self) -> tuple[int, int]:
-        epoch, index = self._start if self._pass is None else self._pass.position
-        return (epoch, index) if index < len(self) or not len(self) else (epoch + 1, 0)
+    def _place(self) -> Place:
+        place = self._next if self._pass is None else self._pass.place
+        return place if place.index < len(self) or not len(self) else Place(place.epoch + 1, 0)
 
-    def _state(self, epoch: int, index: int) -> dict[str, int | str]:
+    def _state(self, place: Place) -> dict[str, int | str]:
         return self.iterator.state_dict() | {
             "by_epoch": 1,
-            "epoch": epoch,
-            "batch_index": index,
-            "served": int(index > 0),
+            "epoch": place.epoch,
+            "batch_index": place.index,
+            "served": int(place.index > 0),
             "order": "",
         }
 
@@ -190,14 +225,17 @@ class Sampler:
 
 
 class _Pass:
-    """One pass: an iterator with a state of its own, which begins where the loader stands at the first batch."""
+    """One pass: an iterator with a state of its own.
 
-    def __init__(self, loader: Loader, first: int, step: int) -> None:
+    In the main process it begins where the loader stands when its first batch is asked for, because frameworks call
+    ``iter`` without asking. In a worker process `Loader.__iter__` says where.
+    """
+
+    def __init__(self, loader: Loader, step: int) -> None:
         self._loader = loader
-        self._first = first
         self._step = step
-        self._epoch = -1
-        self._index = 0
+        self._place: Place | None = None
+        self._origin: Place | None = None
         self._is_empty = False
 
     def __iter__(self) -> _Pass:
@@ -208,19 +246,18 @@ class _Pass:
 
     def __next__(self) -> Any:
         loader = self._loader
-        if self._epoch < 0:
-            self.jump(*loader._start)
-            self._index += self._first
-            self._is_empty = self._index == 0 and self._step == 1
+        if self._place is None:
+            self.stand_at(loader._next, origin=loader._next)
+            self._is_empty = self.place.index == 0
         loader._pass = self
         loader._resumed = False
         loader.iterator._stride = self._step
         problem: EmptyBatchError | None = None
-        while self._index < len(loader):
-            index = self._index
-            self.jump(self._epoch, index + self._step)
+        while self.place.index < len(loader):
+            epoch, index = self.place.epoch, self.place.index
+            self.stand_at(Place(epoch, index + self._step), origin=self._origin)
             try:
-                batch = loader._make(self._epoch, index)
+                batch = loader._make(epoch, index)
             except EmptyBatchError as error:
                 pass_over(loader.iterator, error)
                 problem = error
@@ -232,27 +269,47 @@ class _Pass:
         raise StopIteration
 
     @property
-    def position(self) -> tuple[int, int]:
-        """Epoch and number of the next batch."""
-        return self._epoch, self._index
+    def place(self) -> Place:
+        """Where the pass stands, or would begin."""
+        return self._loader._next if self._place is None else self._place
 
-    def jump(self, epoch: int, index: int) -> None:
-        """Go on there."""
-        self._epoch, self._index = epoch, index
-        if index >= len(self._loader):
+    def stand_at(self, place: Place, *, origin: Place | None = None) -> None:
+        """Go on there.
+
+        Parameters
+        ----------
+        place : Place
+            Where.
+        origin : Place or None
+            Where the pass began, if its end is to move the loader on; not where somebody put the loader elsewhere in
+            the meantime.
+        """
+        self._place, self._origin = place, origin
+        if origin is not None and origin is self._loader._next and place.index >= len(self._loader):
             # Over with the last batch: who counts batches never asks for one more.
-            self._loader._start = (epoch + 1, 0)
+            self._loader._next = Place(place.epoch + 1, 0)
 
     def state_dict(self) -> dict[str, int | str]:
         """Return where this pass stands; see `Loader.state_dict`."""
-        epoch, index = self._loader._start
-        return self._loader._state(*((epoch, index + self._first) if self._epoch < 0 else self.position))
+        return self._loader._state(self.place)
 
     def load_state_dict(self, state: dict[str, int | str]) -> None:
-        """Go on there; see `Loader.load_state_dict`."""
-        self._loader.iterator.load_state_dict(state)
-        self.jump(self._loader.iterator.epoch, self._loader.iterator.batch_index)
-        self._loader._pass = self
+        """Go on there; see `Loader.load_state_dict`.
+
+        A state from after the last batch is that of a pass that is over, here: the next pass is the next epoch.
+        """
+        loader = self._loader
+        found = WalkState.parse(state)
+        loader.iterator.load_state_dict(state)
+        place = Place(found.epoch, found.global_position // (loader.batch_size * loader.iterator.walk.world))
+        if loader._worker() is None:
+            loader._next = place
+            self.stand_at(place, origin=place)
+        else:
+            loader._next = Place(place.epoch + 1, 0)
+            self.stand_at(place)
+        loader._resumed = True
+        loader._pass = self
 
     get_state = state_dict
     set_state = load_state_dict

@@ -358,7 +358,7 @@ def test_a_worker_process_decodes_ahead_what_it_will_make(folder: Path) -> None:
     made = [alone.plan_batch(index).indices.tolist() for index in range(len(alone))]
 
     class Part(Loader):
-        def _part(self) -> tuple[int, int]:
+        def _worker(self) -> tuple[int, int]:
             return 1, 2
 
     assert len(list(Part(iterator))) == 3
