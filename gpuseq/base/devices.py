@@ -24,6 +24,7 @@ __all__ = [
     "keep_kernels_in_memory",
     "kernel_cache_problem",
     "on_device",
+    "ordinal_of",
     "place",
     "resolve_device",
     "synchronize",
@@ -147,6 +148,25 @@ def resolve_device(device: str | None) -> str:
     return f"cuda:{int(ordinal)}"
 
 
+def ordinal_of(device: str) -> int:
+    """Return the number of a GPU, as CUDA counts those that this process sees.
+
+    Parameters
+    ----------
+    device : str
+        ``"cuda:N"``; ``"cuda"`` is the first one.
+
+    Raises
+    ------
+    ValueError
+        If it is no GPU: nothing but a name that `resolve_device` has returned may come this far.
+    """
+    name, _, ordinal = device.partition(":")
+    if name != "cuda":
+        raise ValueError(f'a GPU is named "cuda:N"; got {device!r}')
+    return int(ordinal or 0)
+
+
 def is_cupy(array: Any) -> bool:
     """Return whether `array` is a CuPy array, without importing CuPy."""
     cupy = sys.modules.get("cupy")
@@ -175,7 +195,7 @@ def on_device(where: Any) -> AbstractContextManager[Any]:
             return nullcontext()
         import cupy
 
-        device: AbstractContextManager[Any] = cupy.cuda.Device(int(where.partition(":")[2]))
+        device: AbstractContextManager[Any] = cupy.cuda.Device(ordinal_of(where))
         return device
     return where.device if is_cupy(where) else nullcontext()
 
@@ -198,7 +218,7 @@ def place(array: Any, device: str) -> Any:
         return array
     import cupy
 
-    target = cupy.cuda.Device(int(device.partition(":")[2]))
+    target = cupy.cuda.Device(ordinal_of(device))
     if not is_cupy(array) or array.device == target:
         with target:
             return cupy.asarray(array)
@@ -227,4 +247,4 @@ def synchronize(device: str) -> None:
     if device.startswith("cuda"):
         import cupy
 
-        cupy.cuda.Device(int(device.partition(":")[2] or 0)).synchronize()
+        cupy.cuda.Device(ordinal_of(device)).synchronize()

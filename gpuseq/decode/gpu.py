@@ -1,7 +1,7 @@
 """Files to a batch of images on one GPU: JPEG decoded there by DALI or nvImageCodec, the rest on the host.
 
-What can be tried without one (routing, colour, orientation, crop and resize, the life of the buffers) is tried with the
-same class on the decoders' CPU side. No GPU has run it yet.
+What can be tried without one (routing, colour, orientation, crop and resize, the life of the buffers) the tests try on
+the decoders' CPU side. No GPU has run it yet.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from gpuseq.ops import dispatch as ops
 
 from . import host as decode
 from . import nvimgcodec as decode_nvimgcodec
-from .gpu_backend import Block, Ring, open_engine
+from .gpu_backend import Block, GpuEngine, Ring
 from .headers import is_complete, read_header
 from .options import DecodeOptions
 from .pillow import center_crop_box, check_size, orientation_of, pixel_limit
@@ -92,7 +92,9 @@ class DeviceDecoder:
         How; needs a `target_size`. Its `decoder` ("dali", else nvImageCodec), `hw_decoder_load` and `deterministic`
         choose among the GPU's decoders.
     device : str
-        ``"cuda:N"``; ``"cpu"`` runs the same code on the decoder's CPU side, for tests.
+        ``"cuda:N"``.
+    engine : GpuEngine or None
+        What decodes. None: a `GpuEngine`.
 
     Raises
     ------
@@ -104,11 +106,11 @@ class DeviceDecoder:
     pytorch/vision pull request 9606 and meta-pytorch/torchcodec pull request 1634, on the hardware decoder's writes.
     """
 
-    def __init__(self, options: DecodeOptions, device: str = "cuda:0") -> None:
+    def __init__(self, options: DecodeOptions, device: str = "cuda:0", engine: GpuEngine | None = None) -> None:
         self.options = options
         self.device = device
         self.num_threads = options.num_threads or cpu_count()
-        self._engine = open_engine(device, options)
+        self._engine = GpuEngine(device, options) if engine is None else engine
         self._ring = Ring(self._engine)
         # Beyond this many bytes of decoded images at their own size, the rest of a batch is decoded on the host.
         self._max_bytes = ops.free_memory(device) // 8

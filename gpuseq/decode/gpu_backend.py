@@ -1,14 +1,13 @@
-"""What `gpuseq.decode.gpu` runs on: a decoder and a stream on a GPU (for tests, the CPU), and memory for batches."""
+"""What `gpuseq.decode.gpu` runs on: a decoder and a stream on a GPU, and memory for batches."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
-import numpy as np
-
+from gpuseq.base.devices import ordinal_of
 from gpuseq.base.machine import cpu_count
 from gpuseq.base.types import Array
 from gpuseq.ops import dispatch as ops
@@ -17,7 +16,7 @@ from . import dali as decode_dali
 from . import nvimgcodec as decode_nvimgcodec
 from .options import DecodeOptions
 
-__all__ = ["Block", "CpuEngine", "Engine", "GpuEngine", "Ring", "open_engine"]
+__all__ = ["Block", "GpuEngine", "Ring", "decoder_of"]
 
 
 class GpuEngine:
@@ -41,12 +40,12 @@ class GpuEngine:
 
         self.device = device
         self._cupy = cupy
-        self._ordinal = int(device.partition(":")[2])
+        self._ordinal = ordinal_of(device)
         with cupy.cuda.Device(self._ordinal):
             self._stream = cupy.cuda.Stream(non_blocking=True)
         load = 0.0 if options.deterministic else options.hw_decoder_load
         threads = options.num_threads or cpu_count()
-        self._images: Images = _decoder_of(options)(self._ordinal, self._stream.ptr, threads, load)
+        self._images: Images = decoder_of(options)(self._ordinal, self._stream.ptr, threads, load)
 
     @contextmanager
     def here(self) -> Iterator[None]:
@@ -88,69 +87,12 @@ class GpuEngine:
             event.synchronize()
 
 
-class CpuEngine:
-    """The same on the CPU, where everything has happened when a call returns. For tests.
-
-    Parameters
-    ----------
-    options : DecodeOptions
-        Its `decoder` and `num_threads`.
-
-    Raises
-    ------
-    MissingDependencyError
-        If the decoder is not installed.
-    """
-
-    device = "cpu"
-
-    def __init__(self, options: DecodeOptions) -> None:
-        self._images: Images = _decoder_of(options)(None, 0, options.num_threads or cpu_count(), 0.0)
-
-    def here(self) -> AbstractContextManager[None]:
-        """Do nothing."""
-        return nullcontext()
-
-    def decode(self, encoded: list[bytes]) -> list[Any]:
-        """As `GpuEngine.decode`."""
-        return self._images.decode(encoded)
-
-    def array(self, image: Any) -> Array:
-        """Return a view of an image, ``(H, W, 3)``, uint8, on the host."""
-        return np.asarray(image.cpu())
-
-    def synchronize(self) -> None:
-        """Do nothing."""
-
-    def copy_out(self, images: Array) -> tuple[Array, Any]:
-        """Return a copy, and nothing to wait for."""
-        return images.copy(), None
-
-    def wait(self, event: Any) -> None:
-        """Do nothing."""
-
-
 Images: TypeAlias = decode_dali.DeviceImages | decode_nvimgcodec.DeviceImages
 
 
-def _decoder_of(options: DecodeOptions) -> type[Images]:
+def decoder_of(options: DecodeOptions) -> type[Images]:
+    """Return what decodes: DALI where it is asked for, else nvImageCodec."""
     return decode_dali.DeviceImages if options.decoder == "dali" else decode_nvimgcodec.DeviceImages
-
-
-Engine: TypeAlias = GpuEngine | CpuEngine
-
-
-def open_engine(device: str, options: DecodeOptions) -> Engine:
-    """Return the engine of a device.
-
-    Parameters
-    ----------
-    device : str
-        ``"cpu"`` or ``"cuda:N"``.
-    options : DecodeOptions
-        How to decode.
-    """
-    return CpuEngine(options) if device == "cpu" else GpuEngine(device, options)
 
 
 class Block:
@@ -174,11 +116,11 @@ class Ring:
 
     Parameters
     ----------
-    engine : GpuEngine or CpuEngine
+    engine : GpuEngine
         Where the blocks are.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: GpuEngine) -> None:
         self.engine = engine
         self._blocks: deque[Block] = deque()
 

@@ -35,7 +35,7 @@ from typing import Any
 
 import numpy as np
 
-from gpuseq.base.devices import is_cupy, on_device
+from gpuseq.base.devices import is_cupy, on_device, ordinal_of
 from gpuseq.base.errors import DeviceError
 from gpuseq.base.types import ALIGNMENT, Array
 
@@ -86,7 +86,7 @@ def torch_memory(device: str) -> Iterator[MutableMapping[int, Any]]:
             f"batches are made on {device!r}, but this torch {torch.__version__} cannot use CUDA. Install a CUDA build "
             'of torch, or make the batches on the host: ImageDataGenerator(..., device="cpu")'
         )
-    ordinal = int(device.partition(":")[2])
+    ordinal = ordinal_of(device)
 
     def allocate(num_bytes: int) -> Any:
         block = torch.empty(max(num_bytes, 1), dtype=torch.uint8, device=f"cuda:{ordinal}")

@@ -16,6 +16,7 @@ from gpuseq.decode import host as decode
 from gpuseq.decode import nvimgcodec as decode_nvimgcodec
 from gpuseq.decode.options import DecodeOptions
 from tests.compare import assert_same
+from tests.decode.hostengine import HostEngine
 from tests.decode.imagefiles import broken, matrix
 
 pytest.importorskip("nvidia.nvimgcodec")
@@ -33,7 +34,8 @@ DEFAULTS: dict[str, Any] = {"target_size": (20, 30), "interpolation": "bilinear"
 
 
 def decoder(**options: Any) -> decode_device.DeviceDecoder:
-    return decode_device.DeviceDecoder(DecodeOptions(**{**DEFAULTS, **options}), "cpu")
+    asked = DecodeOptions(**{**DEFAULTS, **options})
+    return decode_device.DeviceDecoder(asked, "cpu", HostEngine(asked))
 
 
 def in_order(batch: decode_device.DeviceBatch) -> tuple[list[Any], list[str]]:

@@ -42,7 +42,7 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[StandInEngine]]:
         return made[-1]
 
     standin.install(monkeypatch)
-    monkeypatch.setattr(decode_device, "open_engine", open_engine)
+    monkeypatch.setattr(decode_device, "GpuEngine", open_engine)
     yield made
     assert len(made) == 1
     assert made[0].num_decoded

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import os
 from pathlib import Path
 from typing import Any
@@ -106,18 +105,16 @@ def test_an_unknown_protocol_is_named() -> None:
         readers.read_bytes("nonsense://a.png")
 
 
-@pytest.mark.parametrize("function", [readers.read_bytes, readers.stat_token])
-def test_without_fsspec_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, function: Any) -> None:
+def test_without_fsspec_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(name: str) -> Any:
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
     monkeypatch.setattr("importlib.import_module", absent)
     with pytest.raises(MissingDependencyError, match=r"gpuseq\[fsspec\]"):
-        function("s3://bucket/a.png")
+        readers.read_bytes("s3://bucket/a.png")
 
 
-@pytest.mark.parametrize("function", [readers.read_bytes, readers.stat_token])
-def test_without_the_protocols_package_it_is_named(monkeypatch: pytest.MonkeyPatch, function: Any) -> None:
+def test_without_the_protocols_package_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     fsspec = pytest.importorskip("fsspec")
 
     def absent(path: str) -> Any:
@@ -125,7 +122,7 @@ def test_without_the_protocols_package_it_is_named(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(fsspec.core, "url_to_fs", absent)
     with pytest.raises(MissingDependencyError, match="s3fs"):
-        function("s3://bucket/a.png")
+        readers.read_bytes("s3://bucket/a.png")
     with pytest.raises(MissingDependencyError, match="s3fs"):  # a whole data set of them is no bad file
         decode.decode_files(["s3://bucket/a.png"], DecodeOptions())
 
@@ -142,37 +139,3 @@ def test_tokens_change_with_the_file(tmp_path: Path) -> None:
     assert readers.stat_token(str(path)) == (6, 1_000_000_007)
     with pytest.raises(ImageFileError, match="no such file or directory"):
         readers.stat_token(str(tmp_path / "missing"))
-
-
-def test_tokens_of_urls(memory: Any) -> None:
-    memory.pipe("/a.png", b"one")
-    first = readers.stat_token("memory://a.png")
-    assert first is not None
-    assert first[0] == 3
-    assert readers.stat_token("memory://a.png") == first
-    memory.pipe("/a.png", b"two")
-    assert readers.stat_token("memory://a.png") != first
-    with pytest.raises(ImageFileError, match="no such file"):
-        readers.stat_token("memory://b.png")
-
-
-def test_tokens_from_what_stores_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("fsspec")
-    info: dict[str, Any] = {}
-
-    class Store:
-        def info(self, key: str) -> dict[str, Any]:
-            return info
-
-    monkeypatch.setattr(readers, "open_filesystem", lambda path: (Store(), path))
-
-    def token(**found: Any) -> Any:
-        info.clear()
-        info.update(found)
-        return readers.stat_token("s3://bucket/a.png")
-
-    when = datetime.datetime(2024, 2, 29, tzinfo=datetime.timezone.utc)
-    assert token(size=3, LastModified=when) == (3, int(when.timestamp()) * 10**9)
-    assert token(size=3, mtime=1.5) == (3, 1_500_000_000)
-    assert token(size=3, ETag="abc") == token(size=3, ETag="abc") != token(size=3, ETag="abd")
-    assert token(size=3) is None

@@ -49,7 +49,7 @@ _TYPES = ("bool_", "float16", "float32", "float64", "int8", "int32", "int64", "u
 
 
 _one_at_a_time = threading.Lock()
-_decoder_of = decode_engine._decoder_of  # taken once, however often the stand-in is put in place
+_decoder_of = decode_engine.decoder_of  # taken once, however often the stand-in is put in place
 
 
 class RawKernel:
@@ -274,7 +274,7 @@ def install(patch: pytest.MonkeyPatch) -> host_runner.HostRun:
     patch.setattr(device, "_rings", {})
     patch.setattr(ops_cuda, "_constants_of", WeakKeyDictionary())
     patch.setattr(ops_cuda_resize, "_kept", OrderedDict())
-    patch.setattr(decode_engine, "_decoder_of", lambda options: partial(_DecoderOnHost, _decoder_of(options)))
+    patch.setattr(decode_engine, "decoder_of", lambda options: partial(_DecoderOnHost, _decoder_of(options)))
     compat.gpu_problem.cache_clear()
     problem: Callable[[], str | None] = lambda: None  # noqa: E731
     patch.setattr(compat, "gpu_problem", problem)

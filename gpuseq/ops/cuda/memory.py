@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from gpuseq.base.devices import ordinal_of
 from gpuseq.base.errors import DeviceError
 from gpuseq.base.types import Array
 
@@ -176,7 +177,7 @@ def free_bytes(device: str) -> int:
     """
     import cupy
 
-    with cupy.cuda.Device(int(device.partition(":")[2])):
+    with cupy.cuda.Device(ordinal_of(device)):
         return int(cupy.cuda.runtime.memGetInfo()[0] + cupy.get_default_memory_pool().free_bytes())
 
 
@@ -192,7 +193,7 @@ def upload_rows(images: np.ndarray, device: str, rows: np.ndarray | None) -> Arr
     array = empty_on(shape, images.dtype.name, device)
     row_bytes = math.prod(shape[1:]) * images.itemsize
     step = max(1, CHUNK_BYTES // max(1, row_bytes))
-    with cupy.cuda.Device(int(device.partition(":")[2])):
+    with cupy.cuda.Device(ordinal_of(device)):
         for start in range(0, num_rows, step):
             stop = min(start + step, num_rows)
 
@@ -210,7 +211,7 @@ def empty_on(shape: tuple[int, ...], dtype: str, device: str) -> Array:
     """Allocate on a device; the contract is `gpuseq.ops.dispatch.empty`'s."""
     import cupy
 
-    with cupy.cuda.Device(int(device.partition(":")[2])):
+    with cupy.cuda.Device(ordinal_of(device)):
         try:
             return cupy.empty(shape, dtype)
         except cupy.cuda.memory.OutOfMemoryError:

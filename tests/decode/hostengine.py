@@ -1,0 +1,39 @@
+"""A decoder's CPU side in the place of a GPU: everything has happened when a call returns."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+
+from gpuseq.base.machine import cpu_count
+from gpuseq.base.types import Array
+from gpuseq.decode.gpu_backend import GpuEngine, decoder_of
+from gpuseq.decode.options import DecodeOptions
+
+
+class HostEngine(GpuEngine):
+    """All of `GpuEngine` on the host."""
+
+    def __init__(self, options: DecodeOptions) -> None:
+        self.device = "cpu"
+        self._images = decoder_of(options)(None, 0, options.num_threads or cpu_count(), 0.0)
+
+    def here(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def decode(self, encoded: list[bytes]) -> list[Any]:
+        return self._images.decode(encoded)
+
+    def array(self, image: Any) -> Array:
+        return np.asarray(image.cpu())
+
+    def synchronize(self) -> None:
+        """Nothing is under way."""
+
+    def copy_out(self, images: Array) -> tuple[Array, Any]:
+        return images.copy(), None
+
+    def wait(self, event: Any) -> None:
+        assert event is None
