@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,7 +22,6 @@ from gpuseq.ops import dispatch as ops
 from gpuseq.ops.options import AugmentOptions
 from gpuseq.sources.options import READ_ARGUMENTS
 from gpuseq.transforms.batch import ImageTransforms
-from gpuseq.transforms.functions import without_affine
 from gpuseq.transforms.statistics import ChannelMoments, whitening_matrix
 
 __all__ = ["FittedTransforms"]
@@ -301,7 +299,7 @@ def _chunks(generator: ImageTransforms, x: Array, augment: bool, rounds: int, se
         dtype=dtype.name,
         fill_mode=cast(FillMode, generator.fill_mode),
         cval=float(generator.cval),
-        order=min(generator.interpolation_order, 1),
+        order=generator.interpolation_order,
         conventions=cast(Any, generator.conventions),
     )
     stream: Any = np.random if seed is None else np.random.RandomState(seed)
@@ -314,9 +312,5 @@ def _chunks(generator: ImageTransforms, x: Array, augment: bool, rounds: int, se
         if generator.rescale:
             chunk *= generator.rescale
         if params is not None:
-            part = params[start:stop]
-            if generator.interpolation_order > 1:
-                chunk = ops.warp_spline(chunk, part, replace(options, order=1), generator.interpolation_order)
-                part = without_affine(part)
-            chunk = ops.augment(chunk, part, options)
+            chunk = ops.augment(chunk, params[start:stop], options)
         yield chunk

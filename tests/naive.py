@@ -100,10 +100,8 @@ def augment(
     *,
     indices: np.ndarray | None = None,
     statistics: Statistics | None = None,
-    order: int | None = None,
 ) -> np.ndarray:
     """Do to a batch what `gpuseq.ops.dispatch.augment` does, one sample after another."""
-    order = options.order if order is None else order
     batch = []
     for number, row in enumerate(params):
         image = images[number if indices is None else indices[number]]
@@ -111,7 +109,7 @@ def augment(
         height, width, _ = image_hwc.shape
         x = image_hwc if options.round_affine else image_hwc.astype(options.compute_dtype)
         if options.has_affine:
-            x = affine_image(x, affine_matrix(row, height, width, options.conventions), options, order)
+            x = affine_image(x, affine_matrix(row, height, width, options.conventions), options, options.order)
         x = x.astype(options.compute_dtype)
         if options.has_channel_shift and not np.isnan(row["channel_shift_intensity"]):
             x = np.clip(x + options.compute_dtype.type(row["channel_shift_intensity"]), x.min(), x.max())

@@ -6,6 +6,7 @@ The engine follows from the arrays: NumPy arrays run on the host, CuPy arrays on
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from types import ModuleType
 
 import numpy as np
@@ -27,7 +28,6 @@ __all__ = [
     "resize",
     "standardize",
     "upload",
-    "warp_spline",
     "whiten",
 ]
 
@@ -90,20 +90,29 @@ def augment(
     ------
     IndexError
         If there is no such row.
+    MissingDependencyError
+        On the host, if `options.order` is above 1 and SciPy is not installed.
     ValueError
         On a GPU, if one image holds 2**31 values or more.
 
     References
     ----------
     ``ImageDataGenerator.apply_transform`` and ``standardize`` of Keras 3.15; ``scipy.ndimage.affine_transform`` of
-    SciPy 1.16 and later for the warp.
+    SciPy 1.16 and later for the warp; ``cupyx.scipy.ndimage.affine_transform`` for splines on a GPU.
     """
     if indices is not None:
         indices = _rows(indices, len(images))
     elif len(params) > len(images):
         raise IndexError(f"parameters of {len(params)} samples, and {len(images)} images")
     with on_device(images):
-        return _engine(images).augment(images, params, options, indices=indices, statistics=statistics, out=out)
+        engine = _engine(images)
+        if options.order > 1:
+            # Splines are rare: SciPy (or cupyx) warps each plane in a pass of its own, and the fused one does the rest.
+            if options.has_affine:
+                gathered = images[: len(params)] if indices is None else images[indices]
+                images, indices = engine.warp_spline(gathered, params, options), None
+            options = replace(options, order=1, has_affine=False)
+        return engine.augment(images, params, options, indices=indices, statistics=statistics, out=out)
 
 
 def standardize(
@@ -148,38 +157,6 @@ def whiten(batch: Array, matrix: Array) -> Array:
     """
     with on_device(batch):
         return _engine(batch).whiten(batch, matrix)
-
-
-def warp_spline(images: Array, params: np.ndarray, options: AugmentOptions, order: int) -> Array:
-    """Warp by splines of order 2 to 5: the rare, slow path, one SciPy (or cupyx) call per plane.
-
-    Parameters
-    ----------
-    images : array
-        Shape ``(N, H, W, C)`` or ``(N, C, H, W)`` as `options.source_format` says.
-    params : numpy.ndarray
-        Shape ``(N,)``, dtype `~gpuseq.base.types.PARAMS_DTYPE`. Only the affine fields are used.
-    options : AugmentOptions
-        Fill mode, `cval`, conventions and dtype are used.
-    order : int
-        Spline order, 2 to 5.
-
-    Returns
-    -------
-    array
-        Same shape and axis order as `images`, in the compute dtype.
-
-    Raises
-    ------
-    MissingDependencyError
-        On the host, if SciPy is not installed.
-
-    References
-    ----------
-    ``scipy.ndimage.affine_transform``, ``cupyx.scipy.ndimage.affine_transform``.
-    """
-    with on_device(images):
-        return _engine(images).warp_spline(images, params, options, order)
 
 
 def resize(

@@ -42,8 +42,9 @@ class AugmentOptions:
         Axis order of the images handed in, and of the batch handed out.
     dtype : str
         Name of the output dtype. ``float64`` computes in double, everything else in float32.
-    order : {0, 1}
-        Spline order of the affine map; 2 to 5 never reach this value.
+    order : int
+        Spline order of the affine map, 0 to 5. What is above 1 is warped by `~gpuseq.ops.dispatch.augment` in a pass of
+        its own: the fused passes of the engines know 0 and 1.
     conventions : {"keras", "corrected"}
         Which axis Keras' ``tx`` moves and where non-square images turn.
     has_affine, has_flip, has_channel_shift, has_brightness : bool

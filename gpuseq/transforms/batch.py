@@ -16,7 +16,7 @@ from gpuseq.ops.affine import is_identity
 from gpuseq.ops.options import AugmentOptions
 from gpuseq.plan.draw import dicts_to_params, draw_params, params_to_dicts
 
-from .functions import transform_image, without_affine
+from .functions import transform_image
 from .settings import GeneratorSettings
 
 __all__ = ["ImageTransforms"]
@@ -85,11 +85,6 @@ class ImageTransforms(GeneratorSettings):
             self._check_statistics(images.shape[1:], source_format)
         if statistics is None or self.is_customised:
             return self._process_each(images, params, rows, options)
-        if self.interpolation_order > 1:
-            images = ops.warp_spline(
-                images if rows is None else images[rows], params, options, self.interpolation_order
-            )
-            rows, params = None, without_affine(params)
         whitens = bool(self.zca_whitening) and statistics.whitening is not None
         if not whitens and not callable(self.preprocessing_function):
             return ops.augment(images, params, options, indices=rows, statistics=statistics)
@@ -325,12 +320,15 @@ class ImageTransforms(GeneratorSettings):
             if transform_parameters.get(name) is not None:
                 params[name] = transform_parameters[name]
         options = AugmentOptions(
-            fill_mode=cast(FillMode, self.fill_mode), cval=float(self.cval), conventions=cast(Any, self.conventions)
+            fill_mode=cast(FillMode, self.fill_mode),
+            cval=float(self.cval),
+            conventions=cast(Any, self.conventions),
+            order=self.interpolation_order,
         )
         x = _image(x)
         axes = (self.row_axis - 1, self.col_axis - 1, self.channel_axis - 1)
         with on_device(x):
-            moved = transform_image(x.transpose(axes), params, options, self.interpolation_order)
+            moved = transform_image(x.transpose(axes), params, options)
             return moved.transpose(np.argsort(axes))
 
     def random_transform(self, x: Array, seed: int | None = None) -> Array:

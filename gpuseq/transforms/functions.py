@@ -74,7 +74,7 @@ def transform_matrix_offset_center(matrix: np.ndarray, x: float, y: float) -> np
     return centred
 
 
-def transform_image(image_hwc: Array, params: np.ndarray, options: AugmentOptions, order: int) -> Array:
+def transform_image(image_hwc: Array, params: np.ndarray, options: AugmentOptions) -> Array:
     """Warp, shift channels, flip and brighten one image, and return it in the dtype that Keras would.
 
     Parameters
@@ -85,8 +85,6 @@ def transform_image(image_hwc: Array, params: np.ndarray, options: AugmentOption
         Shape ``(1,)``, dtype `~gpuseq.base.types.PARAMS_DTYPE`.
     options : AugmentOptions
         Its dtype fields are replaced by what follows from the image.
-    order : int
-        Spline order, 0 to 5.
 
     Returns
     -------
@@ -105,10 +103,6 @@ def transform_image(image_hwc: Array, params: np.ndarray, options: AugmentOption
     batch = image_hwc[None]
     if own not in (np.uint8, np.uint16, np.float32, np.float64):
         batch = batch.astype(compute)
-    if order > 1:
-        batch = ops.warp_spline(batch, params, options, order)
-        params = without_affine(params)
-    options = replace(options, order=min(order, 1))
     if brightened and compute == "float64":
         # Keras' result is float64 only where the values had to be stretched to 0..255 and back.
         factor, params = params["brightness"][0], params.copy()
@@ -125,14 +119,6 @@ def transform_image(image_hwc: Array, params: np.ndarray, options: AugmentOption
         return result.astype(own)
     bounds = np.iinfo(own)
     return xp.clip(xp.floor(result + 0.5), bounds.min, bounds.max).astype(own)
-
-
-def without_affine(params: np.ndarray) -> np.ndarray:
-    """Return a copy of parameters with their affine fields at rest."""
-    rest = identity_params(len(params))
-    for name in ("flip_horizontal", "flip_vertical", "channel_shift_intensity", "brightness"):
-        rest[name] = params[name]
-    return rest
 
 
 @checked_arguments()
@@ -205,9 +191,9 @@ def apply_affine_transform(
     for name, value in {"theta": theta, "tx": tx, "ty": ty, "shear": shear, "zx": zx, "zy": zy}.items():
         params[name] = value
     axes = (row_axis, col_axis, channel_axis)
-    options = AugmentOptions(fill_mode=fill_mode, cval=float(cval))  # type: ignore[arg-type]
+    options = AugmentOptions(fill_mode=fill_mode, cval=float(cval), order=order)  # type: ignore[arg-type]
     with on_device(x):
-        return transform_image(x.transpose(axes), params, options, order).transpose(np.argsort(axes))
+        return transform_image(x.transpose(axes), params, options).transpose(np.argsort(axes))
 
 
 def _affine(x: Array, rest: tuple[Any, ...], **drawn: Any) -> Array:

@@ -184,7 +184,7 @@ class GeneratorSettings:
                 dtype=dtype,
                 fill_mode=cast(FillMode, self.fill_mode),
                 cval=float(self.cval),
-                order=min(self.interpolation_order, 1),
+                order=self.interpolation_order,
                 conventions=cast(Any, self.conventions),
                 has_affine=asked[0],
                 has_flip=asked[1],

@@ -106,8 +106,8 @@ def whiten(batch: Array, matrix: Array) -> Array:
     return (batch.reshape(len(batch), -1) @ matrix).reshape(batch.shape)
 
 
-def warp_spline(images: Array, params: np.ndarray, options: AugmentOptions, order: int) -> Array:
-    """CUDA twin of `gpuseq.ops.dispatch.warp_spline`, by ``cupyx.scipy.ndimage``; the contract is written there.
+def warp_spline(images: Array, params: np.ndarray, options: AugmentOptions) -> Array:
+    """CUDA twin of `gpuseq.ops.numpy.affine.warp_spline`, by ``cupyx.scipy.ndimage``; the contract is written there.
 
     One chain of launches per plane, in double as SciPy's. CuPy adds the offset last where SciPy adds it first, so the
     two agree to rounding but not to the bit. Integers are rounded here: cupyx lets what overshoots wrap around, where
@@ -130,7 +130,7 @@ def warp_spline(images: Array, params: np.ndarray, options: AugmentOptions, orde
                 out_nchw[sample, channel].astype(np.float64),
                 device_maps[sample, :, :2],
                 tuple(maps_n23[sample, :, 2]),
-                order=order,
+                order=options.order,
                 mode=options.fill_mode,
                 cval=options.cval,
             )

@@ -39,11 +39,35 @@ class _Scratch(threading.local):
 scratch = _Scratch()
 
 
-def warp_spline(images: np.ndarray, params: np.ndarray, options: AugmentOptions, order: int) -> np.ndarray:
-    """NumPy twin of `gpuseq.ops.dispatch.warp_spline`, by SciPy; the contract is written there."""
+def warp_spline(images: np.ndarray, params: np.ndarray, options: AugmentOptions) -> np.ndarray:
+    """Warp by splines of order 2 to 5, one SciPy call per plane, and nothing else: the first pass of two.
+
+    Parameters
+    ----------
+    images : numpy.ndarray
+        Shape ``(N, H, W, C)`` or ``(N, C, H, W)`` as `options.source_format` says. Not written to.
+    params : numpy.ndarray
+        Shape ``(N,)``, dtype `~gpuseq.base.types.PARAMS_DTYPE`. Only the affine fields are used.
+    options : AugmentOptions
+        Order, fill mode, `cval`, conventions and dtype are used.
+
+    Returns
+    -------
+    numpy.ndarray
+        Same shape and axis order as `images`, in the compute dtype; uint8 with `options.round_affine`.
+
+    Raises
+    ------
+    MissingDependencyError
+        If SciPy is not installed.
+
+    References
+    ----------
+    ``scipy.ndimage.affine_transform``.
+    """
     from gpuseq.base.errors import require
 
-    ndimage = require("scipy.ndimage", extra="splines", purpose=f"interpolation_order={order}")
+    ndimage = require("scipy.ndimage", extra="splines", purpose=f"interpolation_order={options.order}")
     channel_axis = 3 if options.source_format == "channels_last" else 1
     planes_nchw = np.moveaxis(images, channel_axis, 1)
     out = images.astype(np.uint8 if options.round_affine else options.compute_dtype)
@@ -60,7 +84,7 @@ def warp_spline(images: np.ndarray, params: np.ndarray, options: AugmentOptions,
             maps[sample, :, :2],
             maps[sample, :, 2],
             output=out_nchw[sample, channel],
-            order=order,
+            order=options.order,
             mode=options.fill_mode,
             cval=options.cval,
         )
