@@ -5,6 +5,7 @@ And what becomes of locks and threads in a pickle, a copy and a forked child: se
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import threading
@@ -13,9 +14,10 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, ClassVar, TypeVar
 
-__all__ = ["PerProcess", "close_pools", "for_each"]
+__all__ = ["PerProcess", "close_pools", "for_each", "per_thread"]
 
 T = TypeVar("T", bound="PerProcess")
+Made = TypeVar("Made")
 
 _pools: dict[int, ThreadPoolExecutor] = {}
 _lock = threading.Lock()
@@ -81,6 +83,28 @@ def _pool(size: int) -> ThreadPoolExecutor:
         if pool is None:
             pool = _pools[size] = ThreadPoolExecutor(size, thread_name_prefix="gpuseq-worker")
         return pool
+
+
+def per_thread(make: Callable[..., Made]) -> Callable[..., Made]:
+    """Let each thread keep what a function returns, once for each set of arguments: as ``functools.cache``, by thread.
+
+    For what is dear to make and must not be used by two threads at once.
+
+    Parameters
+    ----------
+    make : callable
+        Takes hashable positional arguments.
+    """
+    local = threading.local()
+
+    @functools.wraps(make)
+    def kept(*arguments: Any) -> Made:
+        made: dict[tuple[Any, ...], Made] = local.__dict__.setdefault("made", {})
+        if arguments not in made:
+            made[arguments] = make(*arguments)
+        return made[arguments]
+
+    return kept
 
 
 class PerProcess:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from gpuseq.base.errors import require
+from gpuseq.base.threads import per_thread
 
 from . import nvimgcodec as decode_nvimgcodec
 from .routes import Layout
@@ -17,8 +17,6 @@ __all__ = ["DeviceImages", "check", "decode_host"]
 
 Decode: TypeAlias = Callable[[Any], Sequence[Any]]
 """A batch of encoded buffers to one image for each; RuntimeError if any of them is bad."""
-
-_local = threading.local()
 
 
 def check() -> tuple[Any, Any]:
@@ -67,12 +65,14 @@ def decode_host(encoded: Sequence[bytes], layout: Layout, num_threads: int) -> l
         images = dynamic.decoders.image(batch, device="cpu", output_type=types.RGB, **_AS_PILLOW)
         return [np.asarray(tensor) for tensor in images.tensors]
 
-    # One per thread, for life: a context cannot be active in two threads, and each keeps its decoder instances.
-    contexts = _local.__dict__.setdefault("contexts", {})
-    if num_threads not in contexts:
-        contexts[num_threads] = dynamic.EvalContext(num_threads=num_threads)
-    with contexts[num_threads]:
+    with _host_context(num_threads):
         return _decode_sound(dynamic, decode, encoded)
+
+
+@per_thread
+def _host_context(num_threads: int) -> Any:
+    """Return a context: it cannot be active in two threads, and each keeps its decoder instances."""
+    return check()[0].EvalContext(num_threads=num_threads)
 
 
 class DeviceImages:
@@ -98,8 +98,7 @@ class DeviceImages:
     def __init__(self, device_id: int | None, stream: int, num_threads: int, hw_decoder_load: float) -> None:
         self._dynamic, types = check()
         place = {} if device_id is None else {"device_id": device_id, "cuda_stream": stream}
-        self._context_options = {"num_threads": num_threads, **place}
-        self._contexts = threading.local()
+        self._context = per_thread(lambda: self._dynamic.EvalContext(num_threads=num_threads, **place))
         self._decode_options = {
             "device": "cpu" if device_id is None else "gpu",
             "output_type": types.RGB,
@@ -121,9 +120,7 @@ class DeviceImages:
         def decode(batch: Any) -> list[Any]:
             return list(self._dynamic.decoders.image(batch, **self._decode_options).evaluate().tensors)
 
-        if not hasattr(self._contexts, "mine"):
-            self._contexts.mine = self._dynamic.EvalContext(**self._context_options)
-        with self._contexts.mine:
+        with self._context():
             return _decode_sound(self._dynamic, decode, encoded)
 
 

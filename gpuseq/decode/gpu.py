@@ -15,7 +15,6 @@ import numpy as np
 from gpuseq.base.devices import array_module
 from gpuseq.base.errors import ImageFileError
 from gpuseq.base.machine import cpu_count
-from gpuseq.base.threads import for_each
 from gpuseq.base.types import COLOR_CHANNELS, Array
 from gpuseq.files.reading import read_bytes
 from gpuseq.ops import dispatch as ops
@@ -130,19 +129,14 @@ class DeviceDecoder:
             Local paths or fsspec URLs.
         """
         encoded: list[bytes | None] = [None] * len(paths)
-        errors: dict[int, ImageFileError] = {}
 
         def read(index: int) -> None:
-            try:
-                encoded[index] = read_bytes(paths[index])
-            except ImageFileError as error:
-                error.__cause__ = error.__context__ = None
-                errors[index] = error.with_traceback(None)
+            encoded[index] = read_bytes(paths[index])
 
-        for_each(read, len(paths), self.num_threads)
+        unread = decode.guarded_each(read, len(paths), self.num_threads)
         batch = self.decode(encoded, paths)
         batch.errors = [
-            errors.get(position, error) for position, error in zip(batch.positions.tolist(), batch.errors, strict=True)
+            unread[position] or error for position, error in zip(batch.positions.tolist(), batch.errors, strict=True)
         ]
         return batch
 

@@ -23,9 +23,18 @@ from .options import DecodeOptions
 from .pillow import check_size, convert, finish, load_encoded, orientation_of, pixel_limit, to_array, transpose
 from .routes import Decoder, Layout, route
 
-__all__ = ["check_decoder", "check_files", "common_dtype", "decode", "decode_files", "decode_into", "load_image"]
+__all__ = [
+    "check_decoder",
+    "check_files",
+    "common_dtype",
+    "decode",
+    "decode_files",
+    "decode_into",
+    "guarded_each",
+    "load_image",
+]
 
-_EXTERNAL: dict[str, Any] = {"dali": decode_dali, "nvimgcodec": decode_nvimgcodec}
+_CODECS: dict[str, Any] = {"dali": decode_dali, "nvimgcodec": decode_nvimgcodec}
 
 
 def check_decoder(decoder: str) -> Decoder:
@@ -45,8 +54,8 @@ def check_decoder(decoder: str) -> Decoder:
     """
     if decoder in ("auto", "pillow"):
         return "pillow"
-    if decoder in _EXTERNAL:
-        _EXTERNAL[decoder].check()
+    if decoder in _CODECS:
+        _CODECS[decoder].check()
         return cast(Decoder, decoder)
     raise ValueError(f"decoder must be 'auto', 'dali', 'nvimgcodec' or 'pillow'; got {decoder!r}")
 
@@ -265,6 +274,37 @@ def _collect(
     return results
 
 
+def guarded_each(work: Callable[[int], None], count: int, num_threads: int) -> list[ImageFileError | None]:
+    """Call ``work(i)`` for every i in ``range(count)``, on several threads, and collect what is wrong with files.
+
+    Parameters
+    ----------
+    work : callable
+        Takes an index. An `ImageFileError` of one call stops no other; whatever else it raises is raised here.
+    count : int
+        Number of indices.
+    num_threads : int
+        Threads in all, the caller included.
+
+    Returns
+    -------
+    list
+        Item i is None where ``work(i)`` returned, else its error, which holds on to nothing: a traceback, and the
+        causes' own, would keep the file's bytes alive for as long as somebody keeps the error.
+    """
+    errors: list[ImageFileError | None] = [None] * count
+
+    def run(index: int) -> None:
+        try:
+            work(index)
+        except ImageFileError as error:
+            error.__cause__ = error.__context__ = None
+            errors[index] = error.with_traceback(None)
+
+    for_each(run, count, num_threads)
+    return errors
+
+
 def _decode_each(
     count: int,
     fetch: Callable[[int], bytes],
@@ -274,56 +314,57 @@ def _decode_each(
 ) -> list[ImageFileError | None]:
     """Fetch, decode and store each image, in any order, on several threads; return what went wrong with which."""
     decoder = check_decoder(options.decoder)
-    threads = options.num_threads or cpu_count()
-    errors: list[ImageFileError | None] = [None] * count
-
-    def guarded(work: Callable[[int], None]) -> Callable[[int], None]:
-        def run(index: int) -> None:
-            try:
-                work(index)
-            except ImageFileError as error:
-                # The traceback, and the causes' own, would keep the file's bytes alive as long as the error.
-                error.__cause__ = error.__context__ = None
-                errors[index] = error.with_traceback(None)
-
-        return run
-
     if decoder == "pillow":
-        for_each(guarded(lambda index: store(index, load_encoded(fetch(index), options, names[index]))), count, threads)
-        return errors
+        threads = options.num_threads or cpu_count()
+        # A file's bytes live for one call: nothing of the batch is held but the images.
+        return guarded_each(
+            lambda index: store(index, load_encoded(fetch(index), options, names[index])), count, threads
+        )
+    return _decode_with_codec(_Codec(decoder, options), count, fetch, names, store)
 
-    external = _External(decoder, options, threads)
+
+def _decode_with_codec(
+    codec: _Codec,
+    count: int,
+    fetch: Callable[[int], bytes],
+    names: Sequence[str],
+    store: Callable[[int, Image.Image], None],
+) -> list[ImageFileError | None]:
+    """As `_decode_each`, in three steps: all are read, the codec gets its part in one call, each is finished.
+
+    A file that the codec is not to see, or that it fails on, is decoded by Pillow, which may know better, and else says
+    what is wrong: what is decoded, and what is refused, is what Pillow decodes and refuses.
+    """
     encoded: list[bytes] = [b""] * count
     layouts: list[Layout | None] = [None] * count
 
     def read(index: int) -> None:
         encoded[index] = fetch(index)
-        layouts[index] = external.layout(encoded[index], names[index])
+        layouts[index] = codec.layout(encoded[index], names[index])
 
-    for_each(guarded(read), count, threads)
-    pixels = external.decode(encoded, layouts)
+    unread = guarded_each(read, count, codec.num_threads)
+    pixels = codec.decode(encoded, layouts)
 
     def complete(index: int) -> None:
-        if errors[index] is not None:
-            return
+        if (error := unread[index]) is not None:
+            raise error
         decoded = pixels[index]
-        if decoded is None:  # not for this decoder, or it failed: Pillow decodes it, or knows why not
-            image = load_encoded(encoded[index], options, names[index])
+        if decoded is None:
+            image = load_encoded(encoded[index], codec.options, names[index])
         else:
-            image = external.finish(decoded, encoded[index], names[index])
+            image = codec.finish(decoded, encoded[index], names[index])
         store(index, image)
 
-    for_each(guarded(complete), count, threads)
-    return errors
+    return guarded_each(complete, count, codec.num_threads)
 
 
-class _External:
+class _Codec:
     """A decoder other than Pillow, for one call."""
 
-    def __init__(self, decoder: Decoder, options: DecodeOptions, num_threads: int) -> None:
+    def __init__(self, decoder: Decoder, options: DecodeOptions) -> None:
         self.decoder = decoder
         self.options = options
-        self.num_threads = num_threads
+        self.num_threads = options.num_threads or cpu_count()
         self.limit = pixel_limit(options)
 
     def layout(self, encoded: bytes, name: str) -> Layout | None:
@@ -343,7 +384,7 @@ class _External:
             chosen = [index for index, wanted in enumerate(layouts) if wanted == layout]
             if not chosen:
                 continue
-            found = _EXTERNAL[self.decoder].decode_host([encoded[index] for index in chosen], layout, self.num_threads)
+            found = _CODECS[self.decoder].decode_host([encoded[index] for index in chosen], layout, self.num_threads)
             for index, image in zip(chosen, found, strict=True):
                 pixels[index] = image
         return pixels

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from gpuseq.base.errors import require
+from gpuseq.base.threads import per_thread
 
 from .routes import Layout
 
 __all__ = ["DeviceImages", "check", "decode_host", "parses"]
-
-_local = threading.local()
 
 
 def check() -> Any:
@@ -53,7 +51,7 @@ def decode_host(encoded: Sequence[bytes], layout: Layout, num_threads: int) -> l
     if not encoded:
         return []
     codec = check()
-    images = _decoder(codec, num_threads).decode(list(encoded), params=_params(codec, layout))
+    images = _host_decoder(num_threads).decode(list(encoded), params=_params(codec, layout))
     return [_to_host(image) for image in images]
 
 
@@ -149,16 +147,15 @@ def _to_host(image: Any) -> np.ndarray | None:
     return pixels if pixels.dtype == np.uint8 and pixels.ndim == 3 else None
 
 
-def _decoder(codec: Any, num_threads: int) -> Any:
-    decoders = _local.__dict__.setdefault("decoders", {})
-    if num_threads not in decoders:
-        # Both are needed: without the backend list the constructor still looks for a driver.
-        decoders[num_threads] = codec.Decoder(
-            device_id=codec.NVIMGCODEC_DEVICE_CPU_ONLY,
-            max_num_cpu_threads=num_threads,
-            backends=[codec.Backend(codec.BackendKind.CPU_ONLY)],
-        )
-    return decoders[num_threads]
+@per_thread
+def _host_decoder(num_threads: int) -> Any:
+    codec = check()
+    # Both are needed: without the backend list the constructor still looks for a driver.
+    return codec.Decoder(
+        device_id=codec.NVIMGCODEC_DEVICE_CPU_ONLY,
+        max_num_cpu_threads=num_threads,
+        backends=_backends(codec, None, 0.0),
+    )
 
 
 def _params(codec: Any, layout: Layout) -> Any:

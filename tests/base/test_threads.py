@@ -170,3 +170,22 @@ def test_is_not_kept_alive() -> None:
     del counter
     gc.collect()
     assert gone() is None
+
+
+def test_what_is_made_per_thread_is_made_once_in_each() -> None:
+    made: list[int] = []
+
+    @workers.per_thread
+    def make(number: int) -> list[int]:
+        made.append(number)
+        return [number]
+
+    mine = make(1)
+    assert make(1) is mine
+    assert make(2) == [2]
+    others: list[list[int]] = []
+    thread = threading.Thread(target=lambda: others.extend([make(1), make(1)]))
+    thread.start()
+    thread.join(20)
+    assert others[0] is others[1] is not mine
+    assert made == [1, 2, 1]
