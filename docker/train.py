@@ -2,7 +2,8 @@
 
 ::
 
-    torchrun --standalone --nproc-per-node 2 docker/train.py --data photos/train --epochs 5
+    export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
+    torchrun --standalone --nproc-per-node 2 --max-restarts 3 docker/train.py --data photos/train --epochs 5
 
 One process per GPU (or per CPU worker: then the processes talk through gloo). Every process walks its own part of each
 epoch, ``shard=(rank, world)``. A checkpoint holds the model, the optimizer, the schedule and the *place in the data*, a
@@ -11,6 +12,9 @@ come next, and ends with the weights that the uninterrupted run ends with.
 
 ``--kill-at-step N`` kills the last rank with SIGKILL right after step N, as a machine that fails would; start the same
 command again without it, or let ``torchrun --max-restarts`` do that, and the run goes on from the last checkpoint.
+
+The variable is for ``--max-restarts``: without it the processes that are started again may read from torchrun's store
+what those before them left there, and wait for ports that nobody listens on (pytorch/pytorch#135712).
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -228,6 +232,18 @@ def train(options: argparse.Namespace) -> None:
     dist.barrier()
 
 
+def restart_problem(environment: Mapping[str, str]) -> str | None:
+    """Return why processes that torchrun starts again would not find each other, from the environment it gave them."""
+    if environment.get("TORCHELASTIC_MAX_RESTARTS", "0") == "0":
+        return None
+    if environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return None
+    return (
+        "torchrun --max-restarts may not bring this run back: processes that are started again find the addresses of "
+        "those before them (pytorch/pytorch#135712). Set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 where torchrun is started"
+    )
+
+
 def is_first_start() -> bool:
     """Return whether torchrun has not restarted this process yet: who is killed once is not killed again."""
     return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
@@ -258,6 +274,9 @@ def main() -> None:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     if "RANK" not in os.environ:  # started as `python docker/train.py`: a group of one
         os.environ.update(RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
+    problem = restart_problem(os.environ)
+    if problem is not None:
+        say(int(os.environ["RANK"]), problem)
     dist.init_process_group("nccl" if on_gpu else "gloo")
     try:
         train(options)

@@ -68,6 +68,22 @@ def test_the_arguments_are_those_of_the_training_job(who: str, train: ModuleType
     assert options.checkpoint == Path("/out/checkpoint.pt")
 
 
+def test_restarts_get_the_environment_that_they_need(train: ModuleType) -> None:
+    """Those who ask torchrun for restarts, and the image that all of them start."""
+    variable = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
+    assert any(word.startswith("--max-restarts") for word in job_container()["args"])
+    assert {"name": variable, "value": "1"} in job_container()["env"]
+    assert "--max-restarts=3" in sbatch_words()
+    script = SBATCH.read_text()
+    assert script.index(f"export {variable}=1\n") < script.index("exec srun")
+    assert f"ENV {variable}=1\n" in (DOCKER / "Dockerfile").read_text()
+    restarts = {"TORCHELASTIC_MAX_RESTARTS": "3", "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    assert variable in train.restart_problem(restarts)
+    assert train.restart_problem(restarts | {"TORCHELASTIC_USE_AGENT_STORE": "False"}) is None
+    assert train.restart_problem(restarts | {"TORCHELASTIC_MAX_RESTARTS": "0"}) is None
+    assert train.restart_problem({}) is None
+
+
 def test_compose_services_build_targets_that_exist() -> None:
     assert set(services()) == {"demo", "test", "train"}
     stages = read_stages(DOCKER / "Dockerfile")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -35,8 +36,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def start(folder: Path, out: Path, *more: str, num_processes: int = 2) -> subprocess.Popen[str]:
+def start(
+    folder: Path, out: Path, *more: str, num_processes: int = 2, restarts: int = 0, **environment: str
+) -> subprocess.Popen[str]:
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num_processes)]
+    launcher += ["--max-restarts", str(restarts)]
     arguments = ["--device", "cpu", "--epochs", "2", "--batch-size", str(4 // num_processes), "--image-size", "16"]
     arguments += ["--width", "4", "--save-every", "4", "--deterministic", "--data", str(folder)]
     arguments += ["--checkpoint", str(out / "checkpoint.pt"), "--log-file", str(out / "log.jsonl"), *more]
@@ -45,7 +49,7 @@ def start(folder: Path, out: Path, *more: str, num_processes: int = 2) -> subpro
     }
     return subprocess.Popen(
         [sys.executable, *(launcher if num_processes > 1 else []), str(JOB), *arguments],
-        env=clean | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GPUSEQ_NUM_THREADS": "1"},
+        env=clean | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GPUSEQ_NUM_THREADS": "1"} | environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -88,14 +92,31 @@ def checkpoint(out: Path) -> dict[str, Any]:
     return dict(flat(torch.load(out / "checkpoint.pt", weights_only=True)))
 
 
-def test_killed_and_resumed_equals_uninterrupted(folder: Path, tmp_path: Path) -> None:
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    whole.mkdir()
-    broken.mkdir()
-    code, output = finish(start(folder, whole))
+@pytest.fixture(scope="module")
+def whole(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return what a run that nobody disturbs leaves behind."""
+    out = tmp_path_factory.mktemp("whole")
+    code, output = finish(start(folder, out))
     assert code == 0, output
-    assert [line["step"] for line in steps(whole)] == list(range(1, NUM_STEPS + 1))
+    assert [line["step"] for line in steps(out)] == list(range(1, NUM_STEPS + 1))
+    return out
 
+
+def test_a_rank_that_is_killed_is_started_again_by_torchrun(folder: Path, whole: Path, tmp_path: Path) -> None:
+    """One restart is enough, with the environment that the Slurm script sets."""
+    exported = re.findall(r"^export (\w+)=(\w+)$", (ROOT / "docker" / "slurm" / "train.sbatch").read_text(), re.M)
+    code, output = finish(start(folder, tmp_path, "--kill-at-step", "7", restarts=1, **dict(exported)))
+    assert code == 0, output
+    assert "exitcode: -9" in output, output
+    assert "may not bring this run back" not in output
+    assert "at step 4 of 12" in output
+    assert steps(tmp_path)[-8:] == steps(whole)[4:]
+    expected, found = checkpoint(whole), checkpoint(tmp_path)
+    assert [name for name in expected if expected[name] != found[name]] == []
+
+
+def test_killed_and_resumed_equals_uninterrupted(folder: Path, whole: Path, tmp_path: Path) -> None:
+    broken = tmp_path
     # Killed in the second epoch, three steps after the checkpoint of step 4: those three are done anew.
     code, output = finish(start(folder, broken, "--kill-at-step", "7"))
     assert code != 0
