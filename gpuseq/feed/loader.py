@@ -17,7 +17,7 @@ from gpuseq.plan.state import WalkState
 
 from .lookahead import pass_over, plan_at
 
-__all__ = ["Loader", "Place"]
+__all__ = ["Loader"]
 
 
 @dataclass(frozen=True, eq=False)
