@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache
-from statistics import NormalDist
 
 import numpy as np
 
@@ -58,6 +57,8 @@ def _as_levels(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
 @cache
 def normal_quantiles() -> np.ndarray:
     """Return 65,536 values that cut the normal distribution into equal shares, float32: a number for 16 random bits."""
+    from statistics import NormalDist  # here, because it takes longer to import than all of this
+
     inverse = NormalDist().inv_cdf
     table = np.array([inverse((number + 0.5) / 65536) for number in range(65536)], np.float32)
     table.setflags(write=False)

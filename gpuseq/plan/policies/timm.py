@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -137,6 +136,8 @@ def _magnitudes(uniform: np.ndarray, middle: float, std: float, most: float) -> 
     elif math.isinf(std):
         drawn = uniform * middle
     else:
+        from statistics import NormalDist  # here, because it takes longer to import than all of this
+
         # The generator's least number stands for 0, which is at minus infinity.
         quantile = NormalDist(middle, std).inv_cdf
         drawn = np.array([quantile(max(number, 2.0**-54)) for number in uniform.tolist()])
