@@ -20,6 +20,8 @@ from gpuseq.iterators.directory import DirectoryIterator
 from gpuseq.iterators.iterator import Iterator
 from gpuseq.ops import dispatch as ops
 from gpuseq.ops.options import AugmentOptions
+from gpuseq.plan.order import KerasStream
+from gpuseq.plan.program import without_erasing
 from gpuseq.sources.options import READ_ARGUMENTS
 from gpuseq.transforms.batch import ImageTransforms
 from gpuseq.transforms.statistics import ChannelMoments, whitening_matrix
@@ -51,7 +53,7 @@ class FittedTransforms(ImageTransforms):
         x : array
             Rank 4, in the generator's axis order; on the host or a device. Not written to.
         augment : bool
-            Fit on randomly transformed images.
+            Fit on randomly transformed images, with the generator's augmentations but for erasing.
         rounds : int
             How many transformed copies of `x` to fit on.
         seed : int or None
@@ -302,12 +304,27 @@ def _chunks(generator: ImageTransforms, x: Array, augment: bool, rounds: int, se
         order=generator.interpolation_order,
         conventions=cast(Any, generator.conventions),
     )
+    if augment and generator.recipe is not None and x.dtype != np.uint8:
+        raise TypeError(f"fit(augment=True) with augmentations takes uint8 images, levels 0 to 255; got {x.dtype}")
+    keys = KerasStream(seed)
+    keys.reseed(0)
     stream: Any = np.random if seed is None else np.random.RandomState(seed)
     total = len(x) * rounds if augment else len(x)
     params = generator.draw_batch(stream, total, x.shape[1:]) if augment else None
+    program = None
+    if augment and generator.recipe is not None:
+        key, number = keys.key
+        size = x.shape[generator.row_axis], x.shape[generator.col_axis]
+        program = without_erasing(generator.recipe.draw(np.arange(total), size, seed=key, epoch=number))
     step = max(1, CHUNK_VALUES // max(1, int(np.prod(x.shape[1:]))))
     for start in range(0, total, step):
         stop = min(start + step, total)
+        if program is not None and params is not None:
+            rows = np.arange(start, stop) % len(x)
+            levels, levels_rows = generator.warp_to_levels(x, params[start:stop], rows, generator.data_format)
+            rescaled = replace(options, rescale=float(generator.rescale or 1.0))
+            yield ops.run_program(levels, program[start:stop], rescaled, indices=levels_rows)
+            continue
         chunk = x[np.arange(start, stop) % len(x)].astype(dtype)
         if generator.rescale:
             chunk *= generator.rescale

@@ -81,6 +81,11 @@ class ImageDataGenerator(FittedTransforms):  # numpydoc ignore=PR02
     conventions : {"keras", "corrected"}
         "keras" lets the height shift move columns and turns non-square images about a wrong centre, as Keras 3 does
         (keras#17398). "corrected" does what the names say.
+    augmentations : Augmentation, str, list of them, or None
+        Drawn for each sample, after the ranges above and before everything from `preprocessing_function` on, on uint8
+        and as Pillow does them: ``[gpuseq.RandAugment(), gpuseq.RandomErasing(0.25)]``, ``"rand-m9-mstd0.5-inc1"``.
+        What the ranges above make is rounded to uint8 for them. Their numbers are drawn apart from all others, which
+        stay the same. Erasing comes last, on the normalised batch.
 
     Raises
     ------

@@ -12,6 +12,7 @@ from gpuseq.base.devices import is_cupy, on_device, place
 from gpuseq.base.errors import require
 from gpuseq.base.types import Array
 from gpuseq.files.folders import split_bounds
+from gpuseq.plan.plan import BatchPlan
 from gpuseq.sources.files import ArraySource
 from gpuseq.sources.masks import masks_of_arrays
 
@@ -139,9 +140,15 @@ class NumpyArrayIterator(ImageIterator):
         super().__init__(len(x), batch_size, shuffle, seed, rng=rng, shard=shard, remainder=remainder, **kwargs)
         self._check_generator()
 
-    def _make_images(self, images: Array, params: np.ndarray, rows: np.ndarray | None) -> Array:
+    def _make_images(self, images: Array, plan: BatchPlan, rows: np.ndarray | None) -> Array:
         return self.image_data_generator.process(
-            images, params, rows, source_format=self.data_format, dtype=self.dtype, round_affine=self.dtype == "uint8"
+            images,
+            plan.params,
+            rows,
+            program=plan.program,
+            source_format=self.data_format,
+            dtype=self.dtype,
+            round_affine=self.dtype == "uint8",
         )
 
     def _with_labels(self, batch_x: Array, sample_indices: np.ndarray) -> Any:

@@ -206,7 +206,7 @@ class BatchFromFilesMixin(ImageIterator):
             listed = "".join(f"\n  {path!r}: {reason}" for path, reason in new.items())
             logger.warning("%d bad image file(s) were passed over:%s", len(new), listed)
 
-    def _make_images(self, images: Array, params: np.ndarray, rows: np.ndarray | None) -> Array:
+    def _make_images(self, images: Array, plan: BatchPlan, rows: np.ndarray | None) -> Array:
         # Keras makes float32 images of files whatever the batch's dtype, and casts at the end.
         dtype = "float32" if self.dtype == "float64" else self.dtype
         if self.image_data_generator is None:
@@ -214,7 +214,13 @@ class BatchFromFilesMixin(ImageIterator):
             batch = batch if self.data_format == "channels_last" else batch.transpose(0, 3, 1, 2)
         else:
             batch = self.image_data_generator.process(
-                images, params, rows, source_format="channels_last", dtype=dtype, data_format=self.data_format
+                images,
+                plan.params,
+                rows,
+                program=plan.program,
+                source_format="channels_last",
+                dtype=dtype,
+                data_format=self.data_format,
             )
         return batch.astype(self.dtype, order="C", copy=False)
 

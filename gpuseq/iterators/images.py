@@ -11,10 +11,13 @@ from PIL import Image
 
 from gpuseq.base.arguments import check_choice, did_you_mean
 from gpuseq.base.devices import is_cupy, on_device, place
+from gpuseq.base.errors import DeviceError
 from gpuseq.base.types import Array
 from gpuseq.decode.images import array_to_img
 from gpuseq.ops.options import AugmentOptions
 from gpuseq.plan.plan import BatchPlan
+from gpuseq.plan.policies.geometry import RandomResizedCrop
+from gpuseq.plan.policies.recipe import Recipe
 from gpuseq.plan.ranges import TransformRanges
 from gpuseq.sources.files import ArraySource, FileSource
 from gpuseq.sources.masks import PairedMasks
@@ -60,6 +63,11 @@ class ImageIterator(Iterator):
         generator = self.image_data_generator
         return None if generator is None else generator.transform_ranges
 
+    @property
+    def _recipe(self) -> Recipe | None:  # type: ignore[override]
+        generator = self.image_data_generator
+        return None if generator is None else generator.recipe
+
     def _draw_params(self, stream: Any, num_samples: int) -> np.ndarray:
         generator = self.image_data_generator
         if generator is None:
@@ -79,6 +87,33 @@ class ImageIterator(Iterator):
                 'get_random_transform that it overrides: use rng="keras"'
             )
         generator.check_conventions(self._image_size)
+        if generator.recipe is not None:
+            self._check_augmentations(generator)
+
+    def _check_augmentations(self, generator: Any) -> None:
+        """Refuse at construction what the augmentations cannot be done to."""
+        source_dtype = self._source.images.dtype if isinstance(self._source, ArraySource) else np.dtype(np.uint8)
+        if source_dtype != np.uint8:
+            raise TypeError(
+                f"augmentations={generator.augmentations!r} work on uint8 images, levels 0 to 255, as Pillow's do; x "
+                f"holds {source_dtype}: hand in x.astype('uint8') of images in 0 to 255"
+            )
+        if generator.is_customised:
+            raise ValueError(
+                f"{type(generator).__name__} overrides apply_transform or standardize, which Keras calls with one "
+                "image before it is normalised: augmentations have no place between the two. Leave out one of them"
+            )
+        first = generator.recipe.augmentations[0]
+        if isinstance(first, RandomResizedCrop) and isinstance(self._source, FileSource):
+            raise ValueError(
+                f"{first!r} on files would crop what target_size={self._image_size} has already made small: use it on "
+                "arrays, or with gpuseq.Compose"
+            )
+        if self.device != "cpu":
+            raise DeviceError(
+                f"augmentations={generator.augmentations!r} do not run on a GPU yet, and batches are made on "
+                f"{self.device}: pass device='cpu' to the generator"
+            )
 
     @property
     def _file_number_limit(self) -> int:  # type: ignore[override]
@@ -97,7 +132,7 @@ class ImageIterator(Iterator):
         if self._paired is not None:
             fetched, plan, masks = self._paired.fetch(fetched, plan, self._geometry())
         with fetched.reading() as images:
-            batch_x = self._make_images(images, plan.params, fetched.rows)
+            batch_x = self._make_images(images, plan, fetched.rows)
         if self.save_to_dir:
             self._save(batch_x, plan)
         batch = self._with_labels(batch_x, fetched.sample_indices)
@@ -119,7 +154,7 @@ class ImageIterator(Iterator):
             fill_mode=generator.fill_mode, cval=float(generator.cval), conventions=generator.conventions
         )
 
-    def _make_images(self, images: Array, params: np.ndarray, rows: np.ndarray | None) -> Array:
+    def _make_images(self, images: Array, plan: BatchPlan, rows: np.ndarray | None) -> Array:
         raise NotImplementedError
 
     def _with_labels(self, batch_x: Array, sample_indices: np.ndarray) -> Any:

@@ -85,7 +85,7 @@ class Iterator(Walk):  # numpydoc ignore=PR02
         plan : BatchPlan
             From `plan_batch`. Give the plan of the images to the iterator of the masks, and the two cannot drift apart:
             geometry follows the plan; channel shift and brightness are done only where this iterator's generator has
-            ranges for them.
+            ranges for them, and what else is in the plan's program only where it has augmentations.
 
         Returns
         -------

@@ -20,6 +20,7 @@ from gpuseq.base.types import identity_params
 from gpuseq.plan.draw import draw_keyed, draw_params
 from gpuseq.plan.order import KerasStream, epoch_permutation, num_batches, position_of, shard_indices, shard_size
 from gpuseq.plan.plan import BatchPlan
+from gpuseq.plan.policies.recipe import Recipe
 from gpuseq.plan.ranges import TransformRanges
 from gpuseq.plan.sharding import checked_walk
 from gpuseq.plan.state import WalkState
@@ -69,6 +70,7 @@ class Walk(PerProcess, Sequence):
         self.index_generator = _IndexGenerator(self)
 
     _ranges: TransformRanges | None = None
+    _recipe: Recipe | None = None
     _image_size = (1, 1)
     _is_over = False  # the epoch's last sample numbers were handed out, and may yet be drawn for
     _stride = 1  # to the next batch that this process makes
@@ -204,6 +206,7 @@ class Walk(PerProcess, Sequence):
             params = draw_keyed(ranges, indices, height, width, seed=self._seed, epoch=self._epoch)
         else:
             params = self._stream.params(self._draw_params, len(indices))
+        program = self._draw_program(indices)
         file_numbers = None
         if self._file_number_limit:
             file_numbers = self._stream.file_numbers(len(indices), self._file_number_limit)
@@ -222,7 +225,18 @@ class Walk(PerProcess, Sequence):
             epoch=self._epoch if self._by_epoch else -1,
             batch_index=position or 0,
             image_size=(height, width),
+            program=program,
         )
+
+    def _draw_program(self, indices: np.ndarray) -> np.ndarray | None:
+        """Draw the steps of the augmentations from numbers of their own: those of the ranges stay as they are."""
+        recipe = self._recipe
+        if recipe is None:
+            return None
+        if self.walk.rng == "keyed":
+            return recipe.draw(indices, self._image_size, seed=self._seed, epoch=self._epoch)
+        seed, number = self._stream.key
+        return recipe.draw(np.arange(len(indices)), self._image_size, seed=seed, epoch=number)
 
     @property
     def epoch(self) -> int:

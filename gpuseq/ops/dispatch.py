@@ -12,20 +12,28 @@ from types import ModuleType
 import numpy as np
 
 from gpuseq.base.devices import is_cupy, on_device, place
+from gpuseq.base.errors import DeviceError
 from gpuseq.base.machine import available_memory
 from gpuseq.base.types import Array
 from gpuseq.ops.cuda.resident import DeviceResident, Resident
+from gpuseq.plan.program import IDENTITY, STEPS
 
 from .numpy import augment as ops_numpy
+from .numpy import erase as numpy_erase
+from .numpy import program as numpy_program
+from .numpy.program import check_program
 from .options import AugmentOptions, Statistics
 
 __all__ = [
     "Resident",
     "augment",
     "empty",
+    "erase",
     "free_memory",
     "resident",
     "resize",
+    "run_geometry",
+    "run_program",
     "standardize",
     "upload",
     "whiten",
@@ -138,6 +146,125 @@ def standardize(
     """
     with on_device(batch):
         return _engine(batch).standardize(batch, options, statistics, out=out)
+
+
+def run_program(
+    images: Array,
+    program: np.ndarray,
+    options: AugmentOptions,
+    *,
+    indices: np.ndarray | None = None,
+    statistics: Statistics | None = None,
+    out: Array | None = None,
+) -> Array:
+    """Gather, do each sample's program on uint8, standardise, lay out, cast and erase.
+
+    Parameters
+    ----------
+    images : array
+        Shape ``(M, H, W, C)`` or ``(M, C, H, W)`` as `options.source_format` says, uint8; where it lives decides the
+        engine. Not written to.
+    program : numpy.ndarray
+        Shape ``(N, S)``, dtype `~gpuseq.plan.program.STEP_DTYPE`, on the host. Step after step is done on uint8, as
+        Pillow does it; erasing comes last of all, on the finished batch.
+    options : AugmentOptions
+        What follows the program, from the preprocessing mode on; the fields of geometry and colour are ignored.
+    indices : numpy.ndarray or None
+        As in `augment`.
+    statistics : Statistics or None
+        Per-channel mean and std where `options` asks for featurewise steps.
+    out : array or None
+        As in `augment`.
+
+    Returns
+    -------
+    array
+        Shape ``(N, H, W, C)`` or ``(N, C, H, W)`` as `options.data_format` says, dtype `options.dtype`, where `images`
+        lives. H and W are the images', or those that the program crops to.
+
+    Raises
+    ------
+    TypeError
+        If the images are not uint8.
+    ValueError
+        If a step of colour meets other than 1, 3 or 4 channels.
+    DeviceError
+        On a GPU, which these steps do not run on yet.
+
+    References
+    ----------
+    Pillow's ``ImageEnhance``, ``ImageOps`` and ``Image.transform``, torchvision's v2 transforms on PIL images, timm's
+    ``auto_augment``. Of tensors: torchvision's hue and gamma.
+    """
+    channels = images.shape[3 if options.source_format == "channels_last" else 1]
+    check_program(program, images.dtype, channels)
+    if indices is not None:
+        indices = _rows(indices, len(images))
+    _check_engine(images, program)
+    return numpy_program.run_program(images, program, options, indices=indices, statistics=statistics, out=out)
+
+
+def run_geometry(images: Array, program: np.ndarray, source_format: str, *, indices: np.ndarray | None = None) -> Array:
+    """Do what a program does to masks: its geometry with nearest pixels, of any dtype.
+
+    Parameters
+    ----------
+    images : array
+        Shape ``(M, H, W, C)`` or ``(M, C, H, W)`` as `source_format` says, any dtype. Not written to.
+    program : numpy.ndarray
+        Shape ``(N, S)``, dtype `~gpuseq.plan.program.STEP_DTYPE`, from `~gpuseq.plan.program.only_geometry`.
+    source_format : {"channels_last", "channels_first"}
+        Axis order of `images` and of the result.
+    indices : numpy.ndarray or None
+        As in `augment`.
+
+    Returns
+    -------
+    array
+        One image per row of the program, in the axis order, the dtype and the place of `images`.
+
+    Raises
+    ------
+    DeviceError
+        As `run_program`.
+    """
+    if indices is not None:
+        indices = _rows(indices, len(images))
+    _check_engine(images, program)
+    return numpy_program.run_geometry(images, program, source_format, indices=indices)
+
+
+def erase(batch: Array, program: np.ndarray, data_format: str) -> None:
+    """Overwrite the rectangles of a program's erasing steps, in place.
+
+    Parameters
+    ----------
+    batch : array
+        Shape ``(N, H, W, C)`` or ``(N, C, H, W)`` as `data_format` says. Written to.
+    program : numpy.ndarray
+        Shape ``(N, S)``, dtype `~gpuseq.plan.program.STEP_DTYPE`; its other steps are ignored.
+    data_format : {"channels_last", "channels_first"}
+        Axis order of `batch`.
+
+    Raises
+    ------
+    DeviceError
+        As `run_program`.
+    """
+    _check_engine(batch, program)
+    numpy_erase.erase(batch if data_format == "channels_last" else batch.transpose(0, 2, 3, 1), program)
+
+
+def _check_engine(images: Array, program: np.ndarray) -> None:
+    """Refuse what the engine of these images cannot do yet, by the name of the first step."""
+    if not is_cupy(images):
+        return
+    working = program["op"][program["op"] != IDENTITY]
+    if working.size:
+        raise DeviceError(
+            f"{STEPS[int(working[0])].name} does not run on a GPU yet: the modern augmentations need device='cpu' for "
+            "now, and Keras' own ranges run on both"
+        )
 
 
 def whiten(batch: Array, matrix: Array) -> Array:

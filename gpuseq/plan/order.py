@@ -7,6 +7,7 @@ integers brings it back. The functions below it are the algebra of epochs and sh
 from __future__ import annotations
 
 from collections.abc import Callable
+from hashlib import blake2b
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -73,6 +74,19 @@ class KerasStream:
         """Take the number in the name of each saved file: shape ``(num_files,)``, int64, below `high`."""
         self._record.append(f"S{num_files}:{high}")
         return np.array([self._stream.randint(high) for _ in range(num_files)], np.int64)
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """Two words, below 2**64, for numbers that are drawn beside this stream: other ones after each draw from it.
+
+        Nothing is taken for them, of the global stream neither, whose state they then follow from.
+        """
+        num_draws = sum(entry[0] == "D" for entry in self._record)
+        if self.seed is not None:
+            return self.seed % 2**64, self._number + (num_draws << 40)
+        _, words, place, *_ = np.random.get_state()
+        digest = blake2b(np.asarray(words).tobytes() + bytes(str(place), "ascii"), digest_size=16).digest()
+        return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
 
     @property
     def position(self) -> str:

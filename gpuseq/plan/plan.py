@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from gpuseq.base.types import PARAM_FIELDS
 
-from .draw import params_to_dicts
+from .draw import dicts_to_params, params_to_dicts
+from .program import as_text, describe, dicts_to_program, program_to_dicts
 
 __all__ = ["BatchPlan"]
 
@@ -34,6 +37,9 @@ class BatchPlan:
         Where in the walk the batch stands; `epoch` is -1 while Keras' counting is in force, which knows none.
     image_size : (int, int)
         Rows and columns for which fractional shifts were turned into pixels.
+    program : numpy.ndarray or None
+        Shape ``(N, S)``, dtype `~gpuseq.plan.program.STEP_DTYPE`, on the host: the steps of the generator's
+        ``augmentations``, with the parameters drawn for each sample. None without them. Read-only.
     """
 
     indices: np.ndarray
@@ -43,9 +49,10 @@ class BatchPlan:
     epoch: int = -1
     batch_index: int = 0
     image_size: tuple[int, int] = (0, 0)
+    program: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        for array in (self.indices, self.params, self.file_numbers, self.weights):
+        for array in (self.indices, self.params, self.file_numbers, self.weights, self.program):
             if array is not None:
                 array.setflags(write=False)
 
@@ -61,6 +68,7 @@ class BatchPlan:
             and self.params.tobytes() == other.params.tobytes()
             and _same(self.weights, other.weights)
             and self.image_size == other.image_size
+            and _same(self.program, other.program)
         )
 
     __hash__ = None  # type: ignore[assignment]
@@ -72,7 +80,75 @@ class BatchPlan:
         for index, row in zip(self.indices.tolist(), self.to_dicts(), strict=True):
             cells = ("-" if value is None else f"{float(value):.4g}" for value in row.values())
             lines.append(f"{index:>6} " + " ".join(f"{cell:>10}" for cell in cells))
+        if self.program is not None:
+            lines[0] += "  augmentations"
+            lines[1:] = [
+                f"{line}  {as_text(steps) or '-'}" for line, steps in zip(lines[1:], self.program, strict=True)
+            ]
         return "\n".join(lines)
+
+    def describe(self, position: int) -> list[tuple[Any, ...]]:
+        """Return what the augmentations do to one sample, as ``[("Rotate", 9.0), ("Color", 1.27)]``.
+
+        Parameters
+        ----------
+        position : int
+            In the batch.
+
+        Raises
+        ------
+        IndexError
+            If the batch has no such position.
+        """
+        if not -len(self) <= position < len(self):
+            raise IndexError(f"position {position} is outside the batch of {len(self)} samples")
+        return [] if self.program is None else describe(self.program[position])
+
+    def to_json(self) -> str:
+        """Return the plan as JSON text: numbers and names alone, for `from_json`."""
+        parts: dict[str, Any] = {
+            "indices": self.indices.tolist(),
+            "params": self.to_dicts(),
+            "program": None if self.program is None else program_to_dicts(self.program),
+            "num_steps": None if self.program is None else self.program.shape[1],
+            "epoch": self.epoch,
+            "batch_index": self.batch_index,
+            "image_size": list(self.image_size),
+        }
+        for name in ("file_numbers", "weights"):
+            values = getattr(self, name)
+            parts[name] = None if values is None else values.tolist()
+        return json.dumps(parts)
+
+    @classmethod
+    def from_json(cls, text: str) -> BatchPlan:
+        """Return the plan that `to_json` wrote; its batch is the same, bit for bit.
+
+        Parameters
+        ----------
+        text : str
+            JSON, as it was written or edited since.
+
+        Raises
+        ------
+        ValueError
+            If it is no plan, or names a parameter or a step that there is not.
+        """
+        try:
+            parts = json.loads(text)
+            program, weights, numbers = parts["program"], parts["weights"], parts["file_numbers"]
+            return cls(
+                indices=np.array(parts["indices"], np.int64),
+                params=dicts_to_params(parts["params"]),
+                file_numbers=None if numbers is None else np.array(numbers, np.int64),
+                weights=None if weights is None else np.array(weights, np.float32),
+                epoch=parts["epoch"],
+                batch_index=parts["batch_index"],
+                image_size=tuple(parts["image_size"]),
+                program=None if program is None else dicts_to_program(program, parts["num_steps"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"this is no plan that to_json() wrote: {type(error).__name__}: {error}") from None
 
     def to_dicts(self) -> list[dict[str, float | None]]:
         """Return one dictionary per sample, as Keras' ``get_random_transform`` gives it."""
@@ -92,6 +168,7 @@ class BatchPlan:
             params=self.params[keep],
             file_numbers=None if self.file_numbers is None else self.file_numbers[keep],
             weights=None if self.weights is None else self.weights[keep],
+            program=None if self.program is None else self.program[keep],
         )
 
 

@@ -30,6 +30,7 @@ __all__ = [
     "of_kind",
     "only_geometry",
     "program_to_dicts",
+    "without_erasing",
 ]
 
 Kind: TypeAlias = Literal["none", "table", "measured", "pixel", "neighbourhood", "geometry", "crop", "erase", "mix"]
@@ -206,6 +207,13 @@ def only_geometry(program: np.ndarray, fill: int = 0) -> np.ndarray:
     kept[~of_kind(program, "geometry", "crop")] = np.zeros((), STEP_DTYPE)
     kept["bilinear"] = 0
     kept["fill"] = fill
+    return kept
+
+
+def without_erasing(program: np.ndarray) -> np.ndarray:
+    """Return a program that ends before its erasing steps."""
+    kept = program.copy()
+    kept[of_kind(program, "erase")] = np.zeros((), STEP_DTYPE)
     return kept
 
 

@@ -16,6 +16,7 @@ from gpuseq.files.folders import list_images
 from gpuseq.ops import dispatch as ops
 from gpuseq.ops.options import AugmentOptions
 from gpuseq.plan.plan import BatchPlan
+from gpuseq.plan.program import only_geometry
 
 from .files import ArraySource, Fetched, FileSource
 
@@ -82,10 +83,10 @@ class PairedMasks:
                 fetched, plan = _keep(fetched, found.positions), plan.take(found.positions)
                 for earlier, masks in enumerate(batches[:place_in_list]):
                     batches[earlier] = masks[found.positions]
-            batches.append(self._make(found, plan.params, options, self.dtypes[place_in_list]))
+            batches.append(self._make(found, plan, options, self.dtypes[place_in_list]))
         return fetched, plan, batches if self.as_list else batches[0]
 
-    def _make(self, found: Fetched, params: np.ndarray, options: AugmentOptions, dtype: Any) -> Array:
+    def _make(self, found: Fetched, plan: BatchPlan, options: AugmentOptions, dtype: Any) -> Array:
         own = found.images.dtype
         options = AugmentOptions(
             source_format=self.source_format,  # type: ignore[arg-type]
@@ -99,8 +100,11 @@ class PairedMasks:
             dtype="uint8" if own == np.uint8 else "float64" if own == np.float64 else "float32",
         )
         with found.reading() as images:
-            masks = ops.augment(place(images, self.device), geometry_of(params), options, indices=found.rows)
-        return masks.astype(own if dtype is None else dtype, copy=False)
+            masks = ops.augment(place(images, self.device), geometry_of(plan.params), options, indices=found.rows)
+        masks = masks.astype(own if dtype is None else dtype, copy=False)
+        if plan.program is None:
+            return masks
+        return ops.run_geometry(masks, only_geometry(plan.program), self.data_format)
 
     def expect(self, upcoming: Sequence[np.ndarray], current: np.ndarray | None = None) -> None:
         """Announce the next batches, as `FileSource.expect` has it."""

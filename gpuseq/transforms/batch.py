@@ -15,6 +15,7 @@ from gpuseq.ops import dispatch as ops
 from gpuseq.ops.affine import is_identity
 from gpuseq.ops.options import AugmentOptions
 from gpuseq.plan.draw import dicts_to_params, draw_params, params_to_dicts
+from gpuseq.plan.program import IDENTITY, only_geometry, without_erasing
 
 from .functions import transform_image
 from .settings import GeneratorSettings
@@ -37,6 +38,7 @@ class ImageTransforms(GeneratorSettings):
         params: np.ndarray,
         rows: np.ndarray | None = None,
         *,
+        program: np.ndarray | None = None,
         source_format: str | None = None,
         data_format: str | None = None,
         dtype: str | None = None,
@@ -52,6 +54,10 @@ class ImageTransforms(GeneratorSettings):
             Shape ``(N,)``, dtype `~gpuseq.base.types.PARAMS_DTYPE`, on the host.
         rows : numpy.ndarray or None
             Shape ``(N,)``, int64: the row of `images` for each sample. None: in order.
+        program : numpy.ndarray or None
+            Shape ``(N, S)``, dtype `~gpuseq.plan.program.STEP_DTYPE`, on the host: done to uint8, after what `params`
+            ask for and before everything else but erasing, which comes last. A generator without augmentations, whose
+            images may be masks, does the geometry alone, with nearest pixels. None: nothing.
         source_format, data_format : {"channels_last", "channels_first"} or None
             Axis order of `images` and of the result. None: the generator's.
         dtype : str or None
@@ -66,7 +72,77 @@ class ImageTransforms(GeneratorSettings):
         """
         with on_device(images):
             formats = source_format or self.data_format, data_format or self.data_format
-            return self._process(images, params, rows, *formats, dtype or self.dtype, round_affine)
+            if program is None or self.recipe is None or not (program["op"] != IDENTITY).any():
+                batch = self._process(images, params, rows, *formats, dtype or self.dtype, round_affine)
+                if program is None or self.recipe is not None:
+                    return batch
+                return ops.run_geometry(batch, only_geometry(program), formats[1])
+            return self._process_program(images, params, rows, program, *formats, dtype or self.dtype)
+
+    def _process_program(
+        self,
+        images: Array,
+        params: np.ndarray,
+        rows: np.ndarray | None,
+        program: np.ndarray,
+        source_format: str,
+        data_format: str,
+        dtype: str,
+    ) -> Array:
+        """Do Keras' geometry and colours, rounded to uint8, then the program, then what Keras does from there on."""
+        images, rows = self.warp_to_levels(images, params, rows, source_format)
+        at_rest = identity_params(len(program))
+        options = self._options(source_format, data_format, dtype, False, (False, False, False, False))
+        self._warn_unfitted()
+        statistics = self._statistics(images.shape[3 if source_format == "channels_last" else 1], data_format)
+        is_fused = not self.zca_whitening and not callable(self.preprocessing_function)
+        if statistics is not None and is_fused and not self.is_customised:
+            return ops.run_program(images, program, options, indices=rows, statistics=statistics)
+        levels = ops.run_program(images, without_erasing(program), _bare(options, "uint8"), indices=rows)
+        batch = self._process(levels, at_rest, None, data_format, data_format, dtype, False)
+        ops.erase(batch, program, data_format)
+        return batch
+
+    def warp_to_levels(
+        self, images: Array, params: np.ndarray, rows: np.ndarray | None, source_format: str
+    ) -> tuple[Array, np.ndarray | None]:
+        """Do Keras' geometry and colours as uint8: rounded half up after the map, truncated after colours.
+
+        Parameters
+        ----------
+        images : array
+            Shape ``(M, H, W, C)`` or ``(M, C, H, W)``, uint8. Not written to.
+        params : numpy.ndarray
+            Shape ``(N,)``, dtype `~gpuseq.base.types.PARAMS_DTYPE`.
+        rows : numpy.ndarray or None
+            Shape ``(N,)``, int64: the row of `images` for each sample.
+        source_format : {"channels_last", "channels_first"}
+            Axis order of `images` and of the result.
+
+        Returns
+        -------
+        array, numpy.ndarray or None
+            Images and the row of each sample; those that came in where there is nothing to do.
+
+        Raises
+        ------
+        TypeError
+            If `images` are not uint8.
+        """
+        if images.dtype != np.uint8:
+            raise TypeError(f"augmentations work on uint8 images, levels 0 to 255; got {images.dtype}")
+        has_affine, _, has_shift, has_brightness = self._asked(params)
+        has_flip = bool(params["flip_horizontal"].any() or params["flip_vertical"].any())
+        if not (has_affine or has_flip or has_shift or has_brightness):
+            return images, rows
+        asked = has_affine, has_flip, has_shift, has_brightness
+        options = _bare(self._options(source_format, source_format, "uint8", True, asked), "uint8")
+        if self.interpolation_order > 1:
+            images = ops.warp_spline(
+                images if rows is None else images[rows], params, options, self.interpolation_order
+            )
+            rows, params = None, without_affine(params)
+        return ops.augment(images, params, options, indices=rows), None
 
     def _process(
         self,
@@ -90,15 +166,7 @@ class ImageTransforms(GeneratorSettings):
             return ops.augment(images, params, options, indices=rows, statistics=statistics)
         compute = options.compute_dtype.name
         if callable(self.preprocessing_function):
-            bare = replace(
-                options,
-                dtype=compute,
-                rescale=1.0,
-                samplewise_center=False,
-                samplewise_std=False,
-                featurewise_center=False,
-                featurewise_std=False,
-            )
+            bare = _bare(options, compute)
             batch = self._preprocessed(ops.augment(images, params, bare, indices=rows))
             after = replace(options, source_format=options.data_format, dtype=compute if whitens else dtype)
             batch = ops.standardize(batch, after, statistics)
@@ -343,6 +411,20 @@ class ImageTransforms(GeneratorSettings):
         """
         x = _image(x)
         return self.apply_transform(x, self.get_random_transform(x.shape, seed))
+
+
+def _bare(options: AugmentOptions, dtype: str) -> AugmentOptions:
+    """Return options that end before the normalisation, and before a fused preprocessing mode."""
+    return replace(
+        options,
+        dtype=dtype,
+        preprocessing=None,
+        rescale=1.0,
+        samplewise_center=False,
+        samplewise_std=False,
+        featurewise_center=False,
+        featurewise_std=False,
+    )
 
 
 def _image(x: Any) -> Array:

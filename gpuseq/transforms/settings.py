@@ -13,6 +13,7 @@ from gpuseq.base.arguments import check_choice, check_flag, checked_arguments, c
 from gpuseq.base.devices import is_cupy, resolve_device
 from gpuseq.base.types import DataFormat, FillMode, literals
 from gpuseq.ops.options import AugmentOptions, Statistics
+from gpuseq.plan.policies.recipe import Recipe
 from gpuseq.plan.ranges import ShiftRange, TransformRanges
 
 __all__ = ["GeneratorSettings"]
@@ -68,6 +69,7 @@ class GeneratorSettings:
         device: str = "auto",
         rng: str = "keras",
         conventions: str = "keras",
+        augmentations: Any = None,
     ) -> None:
         self.device = resolve_device(device)
         logger.info("device=%r: batches are made on %s", device, self.device)
@@ -82,6 +84,8 @@ class GeneratorSettings:
                 "preprocessing_function must be callable or one of 'tf', 'caffe', 'torch'; "
                 f"got {preprocessing_function!r}"
             )
+        self.augmentations = augmentations
+        _ = self.recipe  # what they cannot be fails here
         self.rng = rng
         self.conventions = conventions
         self.featurewise_center = featurewise_center
@@ -172,6 +176,14 @@ class GeneratorSettings:
             channel_shift=float(self.channel_shift_range),
             brightness=self.brightness_range and tuple(float(end) for end in self.brightness_range),
         )
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """The augmentations that programs are drawn from, None without any."""
+        recipe: Recipe | None = self._derive(
+            "recipe", lambda: Recipe.parse("augmentations", self.augmentations), _content(self.augmentations)
+        )
+        return recipe
 
     def _options(
         self, source_format: str, data_format: str, dtype: str, round_affine: bool, asked: tuple[bool, bool, bool, bool]

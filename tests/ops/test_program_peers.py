@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 import gpuseq
+from gpuseq.ops.dispatch import run_program
 from gpuseq.ops.maps import coefficients
-from gpuseq.ops.numpy.program import run_program, run_steps
+from gpuseq.ops.numpy.program import run_steps
+from gpuseq.ops.options import AugmentOptions
 from gpuseq.plan.policies.recipe import Recipe
 from gpuseq.plan.policies.timm import TimmRandAugment
 from gpuseq.plan.program import STEPS, as_text, code_of
@@ -37,7 +39,7 @@ def _compare(augmentations: Any, oracle: Callable[[np.ndarray, np.ndarray], np.n
     assert recipe is not None
     images = _images(count)
     program = recipe.draw(np.arange(count), SMALL, seed=3, epoch=1)
-    batch = run_program(images, program)
+    batch = run_program(images, program, AugmentOptions(dtype="uint8"))
     changed = 0
     for image, steps, done in zip(images, program, batch, strict=True):
         assert_same(done, oracle(image, steps), message=as_text(steps))

@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gpuseq.ops import dispatch
 from gpuseq.ops.numpy import erase, program
+from gpuseq.ops.options import AugmentOptions
 from gpuseq.plan.program import empty_program
 from tests.compare import assert_same, read_only
 from tests.ops.pillow_steps import CASES, Case, as_array, as_image, pictures, step
+
+UINT8 = AugmentOptions(dtype="uint8")
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
@@ -87,7 +91,7 @@ def test_a_program_is_done_sample_by_sample() -> None:
     rows = rng.integers(0, 5, 9)
     for row in range(9):
         steps[row] = _stacked([cases[int(choice)] for choice in rng.integers(len(cases), size=2)])
-    done = program.run_program(images, steps, rows=rows)
+    done = dispatch.run_program(images, steps, UINT8, indices=rows)
     for sample, image in enumerate(done):
         assert_same(image, program.run_steps(images[rows[sample]], steps[sample]))
     assert (done != images[rows]).any()
@@ -97,11 +101,11 @@ def test_what_no_step_is_defined_for_is_refused() -> None:
     """Other dtypes, and numbers of channels that have no luminance, are named with the step."""
     steps = step("Color", 1.27)[None]
     with pytest.raises(TypeError, match="Color is defined on uint8 images.*float32"):
-        program.run_program(np.zeros((1, 4, 4, 3), np.float32), steps)
+        dispatch.run_program(np.zeros((1, 4, 4, 3), np.float32), steps, UINT8)
     for channels in (2, 5):
         with pytest.raises(ValueError, match=f"Color takes images of 1, 3 or 4 channels.*got {channels}"):
-            program.run_program(np.zeros((1, 4, 4, channels), np.uint8), steps)
-    moved = program.run_program(np.ones((1, 4, 4, 5), np.uint8), step("Rotate", 9.0)[None])
+            dispatch.run_program(np.zeros((1, 4, 4, channels), np.uint8), steps, UINT8)
+    moved = dispatch.run_program(np.ones((1, 4, 4, 5), np.uint8), step("Rotate", 9.0)[None], UINT8)
     assert moved.shape == (1, 4, 4, 5)
 
 

@@ -19,7 +19,16 @@ from gpuseq.ops.options import AugmentOptions, Statistics
 from .affine import scratch, warp, warp_spline
 from .resize import resize
 
-__all__ = ["GROUP_PIXELS", "SOLO_GROUP_PIXELS", "augment", "resize", "standardize", "warp_spline", "whiten"]
+__all__ = [
+    "GROUP_PIXELS",
+    "SOLO_GROUP_PIXELS",
+    "augment",
+    "resize",
+    "standardize",
+    "standardize_into",
+    "warp_spline",
+    "whiten",
+]
 
 GROUP_PIXELS = 1 << 16
 """With several threads."""
@@ -70,7 +79,7 @@ def augment(
             moving = np.flatnonzero(~at_rest)
             warp(source_nchw, work_nchw, moving, maps[part], params[part], options, group_pixels)
         _recolour(work_nchw, params[part], options)
-        _standardize(work_nchw, options, statistics, out_nchw[part])
+        standardize_into(work_nchw, options, statistics, out_nchw[part])
 
     for_each(work_on, -(-num_samples // group), num_threads)
     return out
@@ -88,7 +97,7 @@ def standardize(
         out = aligned_empty((n, h, w, c) if last else (n, c, h, w), options.dtype)
     out_nchw = out.transpose(0, 3, 1, 2) if last else out
     work_nchw = source_nchw.astype(options.compute_dtype)
-    _standardize(work_nchw, options, statistics, out_nchw)
+    standardize_into(work_nchw, options, statistics, out_nchw)
     return out
 
 
@@ -158,7 +167,7 @@ def _brighten(image_chw: np.ndarray, factor: float) -> None:
         image_chw += low
 
 
-def _standardize(
+def standardize_into(
     work_nchw: np.ndarray, options: AugmentOptions, statistics: Statistics | None, out_nchw: np.ndarray
 ) -> None:
     """Take the steps from the preprocessing mode on, in Keras' order, and store. `work_nchw` is spent."""

@@ -10,14 +10,18 @@ import numpy as np
 
 from gpuseq.base.machine import cpu_count
 from gpuseq.base.threads import for_each
+from gpuseq.base.types import aligned_empty
 from gpuseq.ops.levels import autocontrast_table, blend, contrast_table, equalize_table, luminance, table
+from gpuseq.ops.options import AugmentOptions, Statistics
 from gpuseq.plan.program import STEPS, Kind, has_kind, of_kind
 
+from .augment import standardize_into
+from .erase import erase
 from .moves import move
 from .pixels import gaussian_blur, permute, recolour, rotate_hue, sharpen
 from .resize import resize_one
 
-__all__ = ["check_program", "run_program", "run_steps", "size_after"]
+__all__ = ["check_program", "run_geometry", "run_program", "run_steps", "size_after"]
 
 _COLOURED: tuple[Kind, ...] = ("table", "measured", "pixel")
 
@@ -78,38 +82,47 @@ def size_after(program: np.ndarray, image_size: tuple[int, int]) -> tuple[int, i
 
 
 def run_program(
-    images_nhwc: np.ndarray, program: np.ndarray, *, rows: np.ndarray | None = None, out: np.ndarray | None = None
+    images: np.ndarray,
+    program: np.ndarray,
+    options: AugmentOptions,
+    *,
+    indices: np.ndarray | None = None,
+    statistics: Statistics | None = None,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Do the steps of a program, apart from erasing.
-
-    Parameters
-    ----------
-    images_nhwc : numpy.ndarray
-        Shape ``(M, H, W, C)``, uint8. Not written to.
-    program : numpy.ndarray
-        Shape ``(N, S)``, dtype `~gpuseq.plan.program.STEP_DTYPE`.
-    rows : numpy.ndarray or None
-        Shape ``(N,)``, int64: the image of each sample. None: in order.
-    out : numpy.ndarray or None
-        Written to where given: shape ``(N, H, W, C)``, uint8.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape ``(N, H, W, C)``, uint8.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `check_program`.
-    """
-    channels = images_nhwc.shape[3]
-    check_program(program, images_nhwc.dtype, channels)
+    """NumPy twin of `gpuseq.ops.dispatch.run_program`; the contract is written there."""
+    images_nhwc = images if options.source_format == "channels_last" else images.transpose(0, 2, 3, 1)
+    height, width = size_after(program, images_nhwc.shape[1:3])
+    num_samples, num_channels = len(program), images_nhwc.shape[3]
+    last = options.data_format == "channels_last"
     if out is None:
-        out = np.empty((len(program), *size_after(program, images_nhwc.shape[1:3]), channels), np.uint8)
+        shape = (num_samples, height, width, num_channels) if last else (num_samples, num_channels, height, width)
+        out = aligned_empty(shape, options.dtype)
+    out_nchw = out.transpose(0, 3, 1, 2) if last else out
 
     def work_on(sample: int) -> None:
-        out[sample] = run_steps(images_nhwc[sample if rows is None else rows[sample]], program[sample])
+        image = run_steps(images_nhwc[sample if indices is None else indices[sample]], program[sample])
+        levels_nchw = image.transpose(2, 0, 1)[None].astype(options.compute_dtype)
+        standardize_into(levels_nchw, options, statistics, out_nchw[sample : sample + 1])
+
+    for_each(work_on, num_samples, cpu_count())
+    erase(out_nchw.transpose(0, 2, 3, 1), program)
+    return out
+
+
+def run_geometry(
+    images: np.ndarray, program: np.ndarray, source_format: str, *, indices: np.ndarray | None = None
+) -> np.ndarray:
+    """NumPy twin of `gpuseq.ops.dispatch.run_geometry`; the contract is written there."""
+    last = source_format == "channels_last"
+    images_nhwc = images if last else images.transpose(0, 2, 3, 1)
+    num_channels = images_nhwc.shape[3]
+    size = size_after(program, images_nhwc.shape[1:3])
+    out = np.empty((len(program), *size, num_channels) if last else (len(program), num_channels, *size), images.dtype)
+    out_nhwc = out if last else out.transpose(0, 2, 3, 1)
+
+    def work_on(sample: int) -> None:
+        out_nhwc[sample] = run_steps(images_nhwc[sample if indices is None else indices[sample]], program[sample])
 
     for_each(work_on, len(program), cpu_count())
     return out

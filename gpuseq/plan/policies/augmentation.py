@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 import numpy as np
 
 from gpuseq.base.arguments import checked_arguments, did_you_mean
-from gpuseq.plan.program import code_of, empty_program
+from gpuseq.plan.program import STEPS, code_of, empty_program
 
 __all__ = [
     "Augmentation",
@@ -141,8 +141,9 @@ def put(
     """
     steps = np.zeros(program[where].shape, program.dtype)
     steps["op"] = code_of(name)
-    steps["bilinear"] = bilinear
-    steps["fill"] = fill
+    if STEPS[code_of(name)].kind in ("geometry", "crop"):
+        steps["bilinear"] = bilinear
+        steps["fill"] = fill
     for position, values in enumerate(args):
         steps["arg"][:, position] = values
     program[where] = steps

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpuseq.plan.draw import philox_rows
-from gpuseq.plan.program import empty_program
+from gpuseq.plan.program import IDENTITY
 
 from .augmentation import Augmentation
 from .combine import checked_augmentations
@@ -94,8 +94,8 @@ class Recipe:
         Returns
         -------
         numpy.ndarray
-            Shape ``(N, num_steps)``, dtype `~gpuseq.plan.program.STEP_DTYPE`. An augmentation's numbers depend on its
-            place in the list and on nothing behind it.
+            Shape ``(N, num_steps)``, dtype `~gpuseq.plan.program.STEP_DTYPE`, steps that do nothing last. An
+            augmentation's numbers depend on its place in the list and on nothing behind it.
         """
         parts = []
         size = image_size
@@ -103,4 +103,7 @@ class Recipe:
             uniform = philox_rows(sample_ids, item.num_uniform, seed=seed, epoch=epoch, place=place)
             parts.append(item.draw(uniform, size))
             size = self.image_size(image_size)
-        return np.concatenate([empty_program(len(sample_ids), 0), *parts], axis=1)
+        program = np.concatenate(parts, axis=1)
+        order = np.argsort(program["op"] == IDENTITY, axis=1, kind="stable")
+        drawn: np.ndarray = np.take_along_axis(program, order, axis=1)
+        return drawn
