@@ -137,11 +137,6 @@ class ImageTransforms(GeneratorSettings):
             return images, rows
         asked = has_affine, has_flip, has_shift, has_brightness
         options = _bare(self._options(source_format, source_format, "uint8", True, asked), "uint8")
-        if self.interpolation_order > 1:
-            images = ops.warp_spline(
-                images if rows is None else images[rows], params, options, self.interpolation_order
-            )
-            rows, params = None, without_affine(params)
         return ops.augment(images, params, options, indices=rows), None
 
     def _process(
