@@ -2,6 +2,7 @@
 
 from gpuseq.base.errors import DeviceError, GpuseqError, ImageFileError, MissingDependencyError
 from gpuseq.base.version import __version__  # noqa: F401
+from gpuseq.compose import Compose
 from gpuseq.decode.images import array_to_img, img_to_array, list_pictures, load_img, save_img
 from gpuseq.feed.lookahead import to_device
 from gpuseq.files.folders import validate_filename
@@ -58,6 +59,7 @@ __all__ = [
     "BatchFromFilesMixin",
     "BatchPlan",
     "ColorJitter",
+    "Compose",
     "DataFrameIterator",
     "DeviceError",
     "DirectoryIterator",

@@ -1,0 +1,293 @@
+"""`Compose`: the modern augmentations as a callable on batches, drawn per sample."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, cast
+
+import numpy as np
+
+from gpuseq.base.arguments import check_choice, check_count, checked_arguments, checked_data_format, checked_dtype
+from gpuseq.base.devices import is_cupy, on_device, place, resolve_device
+from gpuseq.base.types import Array, DataFormat, identity_params
+from gpuseq.ops import dispatch as ops
+from gpuseq.ops.options import AugmentOptions
+from gpuseq.plan.plan import BatchPlan
+from gpuseq.plan.policies.augmentation import Augmentation
+from gpuseq.plan.policies.geometry import RandomResizedCrop
+from gpuseq.plan.policies.recipe import Recipe
+from gpuseq.plan.program import only_geometry
+
+__all__ = ["Compose"]
+
+_UNKEYED = 1 << 63
+"""Added to the number of a call, where there is no epoch: the two count apart."""
+
+
+class Compose:
+    """Augmentations one after another on batches of uint8 images, each sample with numbers of its own.
+
+    Takes NumPy, CuPy, PyTorch and JAX arrays and returns what it got. Without `sample_ids` and `epoch` every call draws
+    anew; with both, the picture of a sample depends on (seed, epoch, sample id) alone.
+
+    Parameters
+    ----------
+    augmentations : Augmentation, str or list of them
+        As `~gpuseq.ImageDataGenerator` takes them.
+    seed : int or None
+        None takes one from NumPy's global stream, now.
+    dtype : str or None
+        Of the result, in levels 0 to 255; None keeps uint8.
+    data_format : {"channels_last", "channels_first"} or None
+        Axis order of what comes in and goes out. None: "channels_last".
+    device : {"cpu", "cuda", "cuda:N"} or None
+        Where to work; the result stays there. None: where the images are.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not one of the accepted values.
+    DeviceError
+        If there is no such device.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import gpuseq
+    >>> augment = gpuseq.Compose([gpuseq.RandAugment(), gpuseq.RandomHorizontalFlip()], seed=1)
+    >>> images = np.zeros((4, 32, 32, 3), np.uint8)
+    >>> augment(images, epoch=3, sample_ids=[10, 11, 12, 13]).shape
+    (4, 32, 32, 3)
+    """
+
+    @checked_arguments()
+    def __init__(
+        self,
+        augmentations: Any,
+        *,
+        seed: int | None = None,
+        dtype: str | None = None,
+        data_format: str | None = None,
+        device: str | None = None,
+    ) -> None:
+        recipe = Recipe.parse("Compose", augmentations)
+        if recipe is None:
+            raise ValueError("Compose got no augmentations: there is nothing to do")
+        check_count("seed", seed, least=0)
+        self.recipe = recipe
+        self.seed = int(np.random.randint(2**31)) if seed is None else int(seed)
+        self.device = None if device is None else resolve_device(device)
+        self.dtype = "uint8" if dtype is None else checked_dtype(dtype, self.device or "cpu")
+        self.data_format = checked_data_format(data_format)
+        self._num_calls = 0
+
+    def __repr__(self) -> str:
+        dtype = "" if self.dtype == "uint8" else f", dtype={self.dtype!r}"
+        order = "" if self.data_format == "channels_last" else f", data_format={self.data_format!r}"
+        return f"Compose({self.recipe!r}, seed={self.seed}{dtype}{order})"
+
+    @checked_arguments()
+    def __call__(self, images: Any, *, epoch: int | None = None, sample_ids: Any = None) -> Any:
+        """Return the augmented batch.
+
+        Parameters
+        ----------
+        images : array
+            Shape ``(N, H, W, C)`` or ``(N, C, H, W)``, uint8; or with a time axis after N, of frames that share a
+            sample's steps. Not written to.
+        epoch : int or None
+            Another epoch, other numbers. None: another call, other numbers; each worker process of a DataLoader has its
+            own.
+        sample_ids : sequence of int or None
+            Shape ``(N,)``. None: the position in the batch.
+
+        Returns
+        -------
+        array
+            Of the library of `images`, and where they are, or on `device`.
+
+        Raises
+        ------
+        TypeError
+            If the images are not uint8, or no array.
+        ValueError
+            If their rank, their channels or the number of ids do not fit.
+        """
+        array, back = _taken(images)
+        self._check(array)
+        size = self._size(array.shape)
+        plan = self.plan(len(array), size, epoch=epoch, sample_ids=sample_ids)
+        return back(self._made(array, plan))
+
+    @checked_arguments()
+    def plan(
+        self, n: int, image_size: tuple[int, int], *, epoch: int | None = None, sample_ids: Any = None
+    ) -> BatchPlan:
+        """Draw the plan of a batch without making it.
+
+        Parameters
+        ----------
+        n : int
+            Samples.
+        image_size : (int, int)
+            Rows and columns.
+        epoch, sample_ids
+            As in a call.
+
+        Returns
+        -------
+        BatchPlan
+            For `apply`: to images, and to their masks.
+
+        Raises
+        ------
+        ValueError
+            If the number of ids is not `n`, or one is negative.
+        """
+        check_count("epoch", epoch, least=0)
+        check_count("n", n, least=0, or_none=False)
+        ids = np.arange(n) if sample_ids is None else np.asarray(sample_ids, np.int64)
+        if ids.shape != (n,) or (ids < 0).any():
+            raise ValueError(f"sample_ids must be {n} non-negative integers; got {sample_ids!r}")
+        seed, number = self.seed, epoch
+        if number is None:
+            number, self._num_calls = _UNKEYED + self._num_calls, self._num_calls + 1
+            seed = (seed ^ _worker_seed()) % 2**64
+        rows, cols = image_size
+        program = self.recipe.draw(ids, (int(rows), int(cols)), seed=seed, epoch=number)
+        return BatchPlan(
+            indices=ids,
+            params=identity_params(n),
+            epoch=-1 if epoch is None else epoch,
+            image_size=(int(rows), int(cols)),
+            program=program,
+        )
+
+    @checked_arguments()
+    def apply(self, plan: BatchPlan, images: Any, interpolation: str | None = None, fill: int = 0) -> Any:
+        """Make the batch of a plan.
+
+        Parameters
+        ----------
+        plan : BatchPlan
+            From `plan`.
+        images : array
+            As in a call; masks may have any dtype.
+        interpolation : {"nearest", None}
+            "nearest" is for masks: they get the geometry, with nearest pixels, and nothing else. None does all of it.
+        fill : int
+            For masks: 0 to 255, where no pixel comes from.
+
+        Returns
+        -------
+        array
+            As from a call; masks keep their dtype.
+
+        Raises
+        ------
+        ValueError
+            If the plan is of another number of samples or another image size.
+        """
+        check_choice("interpolation", interpolation, (None, "nearest"))
+        array, back = _taken(images)
+        if plan.program is None:
+            raise ValueError("the plan holds no program: it was drawn by something else than Compose.plan")
+        if interpolation is None:
+            self._check(array)
+        if len(array) != len(plan) or self._size(array.shape) != plan.image_size:
+            raise ValueError(
+                f"the plan was drawn for {len(plan)} images of {plan.image_size}; got {len(array)} of "
+                f"{self._size(array.shape)}"
+            )
+        if interpolation is None:
+            return back(self._made(array, plan))
+        if self.device is not None:
+            array = place(array, self.device)
+        frames, program = _flat(array, only_geometry(plan.program, fill))
+        moved = ops.run_geometry(frames, program, self.data_format)
+        return back(moved.reshape(*array.shape[: array.ndim - 3], *moved.shape[1:]))
+
+    def _check(self, array: Array) -> None:
+        if array.ndim not in (4, 5):
+            more = ": one image is a batch of one, images[None]" if array.ndim == 3 else ""
+            raise ValueError(f"a batch has rank 4, or 5 with time; got shape {tuple(array.shape)}{more}")
+        if array.dtype != np.uint8:
+            raise TypeError(
+                f"{self.recipe!r} work on uint8 images, levels 0 to 255, as Pillow's do; got {array.dtype}. Augment "
+                "before scaling to floats"
+            )
+
+    def _size(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        rows, cols = shape[-3:-1] if self.data_format == "channels_last" else shape[-2:]
+        return int(rows), int(cols)
+
+    def _made(self, array: Array, plan: BatchPlan) -> Array:
+        if self.device is not None:
+            array = place(array, self.device)
+        assert plan.program is not None
+        frames, program = _flat(array, plan.program)
+        order = cast(DataFormat, self.data_format)
+        options = AugmentOptions(source_format=order, data_format=order, dtype=self.dtype)
+        with on_device(frames):
+            batch = ops.run_program(frames, program, options)
+        return batch.reshape(*array.shape[: array.ndim - 3], *batch.shape[1:])
+
+    @property
+    def output_size(self) -> tuple[int, int] | None:
+        """Rows and columns of the result; None where they are those that come in."""
+        first = self.recipe.augmentations[0]
+        return first.target_size if isinstance(first, RandomResizedCrop) else None
+
+
+def _flat(array: Array, program: np.ndarray) -> tuple[Array, np.ndarray]:
+    """Return the frames of a batch as a batch, each with its sample's steps."""
+    if array.ndim == 4:
+        return array, program
+    return array.reshape(-1, *array.shape[2:]), np.repeat(program, array.shape[1], axis=0)
+
+
+def _taken(images: Any) -> tuple[Array, Callable[[Array], Any]]:
+    """Return images as a NumPy or CuPy array, without a copy where there is a way, and how a result goes back."""
+    if isinstance(images, np.ndarray) or is_cupy(images):
+        return images, lambda batch: batch
+    library = type(images).__module__.partition(".")[0]
+    module = sys.modules.get("jax" if library in ("jax", "jaxlib") else library)
+    if library == "torch" and module is not None:
+        return _by_dlpack(images.detach()), module.from_dlpack
+    if library in ("jax", "jaxlib") and module is not None:
+        return _by_dlpack(images), module.numpy.from_dlpack
+    if isinstance(images, list | tuple):
+        raise TypeError(
+            f"a batch is one array; got a {type(images).__name__} of {len(images)}: np.stack(images), of images of one "
+            "size"
+        )
+    raise TypeError(
+        f"a batch is an array of NumPy, CuPy, PyTorch or JAX; got {type(images).__name__}. Pillow's image: "
+        "np.asarray(image)[None]"
+    )
+
+
+def _by_dlpack(images: Any) -> Array:
+    kind, _ = images.__dlpack_device__()
+    if int(kind) == 1:
+        return np.from_dlpack(images)
+    import cupy
+
+    return cupy.from_dlpack(images)
+
+
+def _worker_seed() -> int:
+    """Return what tells the worker processes of a DataLoader apart, and their epochs; 0 outside of one."""
+    worker = sys.modules.get("torch.utils.data._utils.worker")
+    info = None if worker is None else worker._worker_info
+    return 0 if info is None else int(info.seed)
+
+
+def _apply_one(augmentation: Augmentation, images: Any, **options: Any) -> Any:
+    """Call a single augmentation on a batch: a `Compose` of it alone, whose numbers are drawn anew at every call."""
+    given = {name: options.pop(name) for name in ("epoch", "sample_ids") if name in options}
+    return Compose([augmentation], **options)(images, **given)
+
+
+Augmentation.call = _apply_one

@@ -1,0 +1,174 @@
+"""`Compose` and single augmentations as callables: per sample, keyed, for arrays of four libraries."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpuseq
+from gpuseq.ops.numpy.program import run_steps
+from gpuseq.plan.program import only_geometry
+from tests.compare import assert_same, read_only
+
+MODERN = [gpuseq.RandAugment(), gpuseq.ColorJitter(0.4, 0.4, 0.4), gpuseq.RandomHorizontalFlip()]
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    return read_only(np.random.default_rng(3).integers(0, 256, (12, 20, 17, 3), np.uint8))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "float16"])
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_each_sample_has_its_own(images: np.ndarray, data_format: str, dtype: str) -> None:
+    augment = gpuseq.Compose(MODERN, seed=1, dtype=dtype, data_format=data_format)
+    x = images if data_format == "channels_last" else np.moveaxis(images, 3, 1)
+    batch = augment(x, epoch=2, sample_ids=range(5, 17))
+    plan = augment.plan(12, (20, 17), epoch=2, sample_ids=range(5, 17))
+    assert batch.dtype == dtype
+    assert len({str(plan.describe(sample)) for sample in range(12)}) == 12
+    for sample, steps in enumerate(plan.program):
+        done = run_steps(images[sample], steps).astype(dtype)
+        wanted = done if data_format == "channels_last" else np.moveaxis(done, 2, 0)
+        assert_same(np.ascontiguousarray(batch[sample]), np.ascontiguousarray(wanted))
+    assert_same(augment.apply(plan, x), batch)
+
+
+def test_keyed_calls_depend_on_nothing_else(images: np.ndarray) -> None:
+    """The same (seed, epoch, sample id) gives the same picture in any batch; without them each call draws anew."""
+    augment = gpuseq.Compose(MODERN, seed=4)
+    whole = augment(images, epoch=1, sample_ids=np.arange(12))
+    for part in (slice(0, 5), slice(5, 12), slice(None, None, -1)):
+        assert_same(augment(images[part], epoch=1, sample_ids=np.arange(12)[part]), np.ascontiguousarray(whole[part]))
+    assert (augment(images, epoch=2, sample_ids=np.arange(12)) != whole).any()
+    assert (gpuseq.Compose(MODERN, seed=5)(images, epoch=1, sample_ids=np.arange(12)) != whole).any()
+    first, second = augment(images), augment(images)
+    assert (first != second).any()
+    again = gpuseq.Compose(MODERN, seed=4)
+    assert_same(again(images), first)
+    assert_same(again(images), second)
+
+
+def test_a_generator_and_a_callable_agree(images: np.ndarray) -> None:
+    """Keyed: what flow() makes of a sample is what the callable makes of it with the same seed, epoch and id."""
+    iterator = gpuseq.ImageDataGenerator(augmentations=MODERN, rng="keyed", dtype="uint8", device="cpu").flow(
+        images, seed=9
+    )
+    plan = iterator.plan_batch()
+    wanted = gpuseq.Compose(MODERN, seed=9)(images[plan.indices], epoch=0, sample_ids=plan.indices)
+    assert_same(iterator.replay(plan), wanted)
+
+
+def test_masks(images: np.ndarray) -> None:
+    masks = np.random.default_rng(0).integers(0, 9, (12, 20, 17, 1)).astype(np.int64)
+    augment = gpuseq.Compose([gpuseq.RandomAffine(30, (0.1, 0.1), interpolation="bilinear"), *MODERN], seed=1)
+    plan = augment.plan(12, (20, 17), epoch=0)
+    done = augment.apply(plan, read_only(masks), interpolation="nearest", fill=255)
+    geometry = only_geometry(plan.program, 255)
+    for sample in range(12):
+        assert_same(done[sample], np.ascontiguousarray(run_steps(masks[sample], geometry[sample])))
+    assert (done == 255).any()
+
+
+def test_video_shares_a_samples_steps(images: np.ndarray) -> None:
+    """Frames of a clip go through one program: (N, T, H, W, C)."""
+    clips = np.ascontiguousarray(images.reshape(4, 3, 20, 17, 3))
+    augment = gpuseq.Compose(MODERN, seed=1)
+    done = augment(clips, epoch=0)
+    assert done.shape == clips.shape
+    plan = augment.plan(4, (20, 17), epoch=0)
+    for sample, steps in enumerate(plan.program):
+        for frame in range(3):
+            assert_same(done[sample, frame], np.ascontiguousarray(run_steps(clips[sample, frame], steps)))
+    masks = augment.apply(plan, clips[..., :1], interpolation="nearest")
+    assert masks.shape == (4, 3, 20, 17, 1)
+
+
+def test_crops(images: np.ndarray) -> None:
+    augment = gpuseq.Compose([gpuseq.RandomResizedCrop((8, 9)), *MODERN], seed=1)
+    assert augment.output_size == (8, 9)
+    assert augment(images).shape == (12, 8, 9, 3)
+    assert gpuseq.Compose(MODERN).output_size is None
+
+
+@pytest.mark.parametrize("dtype", [None, "float32"])
+def test_torch(images: np.ndarray, dtype: str | None) -> None:
+    torch = pytest.importorskip("torch")
+    augment = gpuseq.Compose(MODERN, seed=1, dtype=dtype)
+    wanted = augment(images, epoch=0)
+    done = augment(torch.from_numpy(images.copy()), epoch=0)
+    assert isinstance(done, torch.Tensor)
+    assert_same(done.numpy(), wanted)
+    views = torch.from_numpy(images.copy()).permute(0, 3, 1, 2)
+    first = gpuseq.Compose(MODERN, seed=1, dtype=dtype, data_format="channels_first")
+    assert_same(first(views, epoch=0).permute(0, 2, 3, 1).contiguous().numpy(), wanted)
+
+
+def test_jax(images: np.ndarray) -> None:
+    jax = pytest.importorskip("jax")
+    augment = gpuseq.Compose(MODERN, seed=1)
+    done = augment(jax.numpy.asarray(images), epoch=0)
+    assert isinstance(done, jax.Array)
+    assert_same(np.asarray(done), augment(images, epoch=0))
+
+
+class Collate:
+    """As people write it: a step after stacking."""
+
+    def __init__(self) -> None:
+        self.augment = gpuseq.Compose(MODERN, seed=1)
+
+    def __call__(self, samples: list[Any]) -> Any:
+        import torch
+
+        return self.augment(torch.stack(samples))
+
+
+def test_workers_of_a_dataloader_draw_apart(images: np.ndarray) -> None:
+    """In a collate function without keys each worker process and each epoch has its own numbers."""
+    torch = pytest.importorskip("torch")
+    same = torch.from_numpy(np.repeat(images[:1], 8, axis=0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        loader = torch.utils.data.DataLoader(list(same), batch_size=2, num_workers=2, collate_fn=Collate())
+        pictures = {batch.numpy().tobytes() for _ in range(2) for batch in loader}
+    assert len(pictures) == 8
+
+
+def test_single_augmentations_are_callable(images: np.ndarray) -> None:
+    assert_same(gpuseq.RandomInvert(1.0)(images), 255 - images)
+    flipped = gpuseq.RandomHorizontalFlip(1.0)(images, epoch=0, sample_ids=range(12), seed=3)
+    assert_same(flipped, np.ascontiguousarray(images[:, :, ::-1]))
+
+
+def test_repr_is_the_call() -> None:
+    augment = gpuseq.Compose(["rand-m9-mstd0.5-inc1", gpuseq.RandomErasing()], seed=7, dtype="float32")
+    again = eval(repr(augment), vars(gpuseq))
+    assert repr(again) == repr(augment)
+    assert again.recipe == augment.recipe
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "message"),
+    [
+        (lambda x: gpuseq.Compose([])(x), ValueError, "Compose got an empty list"),
+        (lambda x: gpuseq.Compose(None)(x), ValueError, "Compose got no augmentations"),
+        (lambda x: gpuseq.Compose(MODERN, sed=1), TypeError, "did you mean 'seed'"),
+        (lambda x: gpuseq.Compose(MODERN, seed=-1), ValueError, "seed must be"),
+        (lambda x: gpuseq.Compose(MODERN)(x.astype(np.float32)), TypeError, "work on uint8 images.*got float32"),
+        (lambda x: gpuseq.Compose(MODERN)(x[0]), ValueError, r"one image is a batch of one, images\[None\]"),
+        (lambda x: gpuseq.Compose(MODERN)(list(x)), TypeError, r"np.stack\(images\)"),
+        (lambda x: gpuseq.Compose(MODERN)("x"), TypeError, "got str"),
+        (lambda x: gpuseq.Compose(MODERN)(x, epoch=-1), ValueError, "epoch must be"),
+        (lambda x: gpuseq.Compose(MODERN)(x, sample_ids=[1]), ValueError, "sample_ids must be 12"),
+        (lambda x: gpuseq.Compose(MODERN).apply(gpuseq.Compose(MODERN).plan(3, (20, 17)), x), ValueError, "3 images"),
+        (lambda x: gpuseq.Compose(MODERN).apply(gpuseq.Compose(MODERN).plan(12, (9, 9)), x), ValueError, "(9, 9)"),
+        (lambda x: gpuseq.Compose(MODERN)(x[..., :2]), ValueError, "1, 3 or 4 channels.*got 2"),
+    ],
+)
+def test_what_cannot_be_is_refused(images: np.ndarray, make: Any, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        make(images)
