@@ -8,11 +8,8 @@ from gpuseq.feed.lookahead import to_device
 from gpuseq.files.folders import validate_filename
 from gpuseq.generator import ImageDataGenerator
 from gpuseq.iterators.arrays import NumpyArrayIterator
-from gpuseq.iterators.directory import DirectoryIterator
-from gpuseq.iterators.files import BatchFromFilesMixin
-from gpuseq.iterators.frame import DataFrameIterator
-from gpuseq.iterators.iterator import Iterator
-from gpuseq.iterators.sequence import Sequence
+from gpuseq.iterators.files import BatchFromFilesMixin, DataFrameIterator, DirectoryIterator
+from gpuseq.iterators.iterator import Iterator, Sequence
 from gpuseq.plan.plan import BatchPlan
 from gpuseq.plan.policies.colour import (
     ColorJitter,

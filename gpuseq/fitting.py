@@ -17,7 +17,7 @@ from gpuseq.base.devices import is_cupy, on_device
 from gpuseq.base.errors import EmptyBatchError
 from gpuseq.base.types import Array, DataFormat, FillMode
 from gpuseq.iterators.arrays import as_array
-from gpuseq.iterators.directory import DirectoryIterator
+from gpuseq.iterators.files import DirectoryIterator
 from gpuseq.iterators.iterator import Iterator
 from gpuseq.ops import dispatch as ops
 from gpuseq.ops.options import AugmentOptions

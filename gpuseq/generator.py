@@ -9,9 +9,8 @@ from typing import Any, ClassVar, TypeVar
 from gpuseq.base.arguments import checked_arguments, warn
 from gpuseq.fitting import FittedTransforms
 from gpuseq.iterators.arrays import NumpyArrayIterator
-from gpuseq.iterators.directory import DirectoryIterator
 from gpuseq.iterators.explain import generator_html
-from gpuseq.iterators.frame import DataFrameIterator
+from gpuseq.iterators.files import DataFrameIterator, DirectoryIterator
 from gpuseq.sources.options import OnError
 
 __all__ = ["ImageDataGenerator"]

@@ -6,7 +6,7 @@ from typing import Any
 
 from gpuseq.base.errors import require
 from gpuseq.feed.loader import Loader
-from gpuseq.feed.lookahead import map_arrays, plan_at
+from gpuseq.feed.lookahead import map_arrays
 from gpuseq.feed.tensors import host_array, jax_array
 from gpuseq.iterators.iterator import Iterator
 
@@ -64,7 +64,7 @@ class JaxLoader(Loader):
         self.sharding = sharding
 
     def _make(self, epoch: int, index: int) -> Any:
-        batch = self.iterator.replay(plan_at(self.iterator, epoch, index))
+        batch = self.iterator.replay(self.iterator.plan_batch(index, epoch=epoch))
         if self.sharding is None:
             return map_arrays(jax_array, batch)
         return map_arrays(lambda array: self._spread(array, index), batch)

@@ -6,7 +6,7 @@ from typing import Any
 
 from gpuseq.base.errors import EmptyBatchError, GpuseqError, require
 from gpuseq.feed.loader import Loader
-from gpuseq.feed.lookahead import map_arrays, plan_at
+from gpuseq.feed.lookahead import map_arrays
 from gpuseq.feed.tensors import host_array, tensorflow_tensor
 from gpuseq.iterators.iterator import Iterator
 
@@ -46,7 +46,7 @@ class TensorflowLoader(Loader):  # numpydoc ignore=PR02
     """
 
     def _make(self, epoch: int, index: int) -> Any:
-        batch = self.iterator.replay(plan_at(self.iterator, epoch, index))
+        batch = self.iterator.replay(self.iterator.plan_batch(index, epoch=epoch))
         return map_arrays(tensorflow_tensor, _listless(batch))
 
 
@@ -77,7 +77,7 @@ def as_dataset(iterator: Iterator) -> Any:
     example = _first(batches)
     signature = tf.nest.map_structure(lambda array: tf.TensorSpec((None, *array.shape[1:]), array.dtype), example)
     dataset = tf.data.Dataset.from_generator(lambda: iter(batches), output_signature=signature)
-    if not iterator._may_pass_over:
+    if not iterator.may_pass_over:
         dataset = dataset.apply(tf.data.experimental.assert_cardinality(len(batches)))
     return dataset.prefetch(1)
 
@@ -116,7 +116,7 @@ def experimental_adapter(iterator: Iterator) -> Any:
 
         @property
         def num_batches(self) -> int | None:
-            return None if iterator._may_pass_over else len(batches)
+            return None if iterator.may_pass_over else len(batches)
 
         @property
         def batch_size(self) -> int:
@@ -148,7 +148,7 @@ class _HostLoader(Loader):
     """NumPy batches, in tuples."""
 
     def _make(self, epoch: int, index: int) -> Any:
-        return map_arrays(host_array, _listless(self.iterator.replay(plan_at(self.iterator, epoch, index))))
+        return map_arrays(host_array, _listless(self.iterator.replay(self.iterator.plan_batch(index, epoch=epoch))))
 
 
 class _Tuples:

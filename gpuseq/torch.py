@@ -10,7 +10,7 @@ import numpy as np
 
 from gpuseq.base.errors import GpuseqError, require
 from gpuseq.feed.loader import Loader
-from gpuseq.feed.lookahead import map_arrays, plan_at
+from gpuseq.feed.lookahead import map_arrays
 from gpuseq.feed.tensors import cupy_view, torch_memory, torch_tensor
 from gpuseq.generator import ImageDataGenerator
 from gpuseq.iterators.iterator import Iterator
@@ -103,7 +103,7 @@ class TorchLoader(Loader, torch.utils.data.IterableDataset):  # type: ignore[mis
 
     def _make(self, epoch: int, index: int) -> Any:
         with torch_memory(getattr(self.iterator, "device", "cpu")) as blocks:
-            batch = self.iterator.replay(plan_at(self.iterator, epoch, index))
+            batch = self.iterator.replay(self.iterator.plan_batch(index, epoch=epoch))
             return map_arrays(lambda array: torch_tensor(array, blocks), batch)
 
 

@@ -13,9 +13,9 @@ from typing import Any
 from gpuseq.base.devices import synchronize
 from gpuseq.base.errors import EmptyBatchError
 from gpuseq.iterators.iterator import Iterator
-from gpuseq.plan.state import WalkState
+from gpuseq.plan.state import PlannerState, at_batch
 
-from .lookahead import pass_over, plan_at
+from .lookahead import pass_over
 
 __all__ = ["Loader"]
 
@@ -73,7 +73,7 @@ class Loader:
         synchronize(getattr(iterator, "device", "cpu"))
         self.iterator = iterator
         start = Place(iterator.epoch, iterator.batch_index)
-        plan_at_start(iterator)
+        count_by_epoch(iterator)
         self._next = start  # of the pass after the current one
         self._pass: _Pass | None = None  # the one that was asked last
         self._resumed = True  # stands where somebody put it, and no batch was asked for since
@@ -180,7 +180,7 @@ class Loader:
 
     def _make(self, epoch: int, index: int) -> Any:
         """Return a batch as the framework's own arrays."""
-        return self.iterator.replay(plan_at(self.iterator, epoch, index))
+        return self.iterator.replay(self.iterator.plan_batch(index, epoch=epoch))
 
     # Where the walk stands.
 
@@ -189,13 +189,7 @@ class Loader:
         return place if place.index < len(self) or not len(self) else Place(place.epoch + 1, 0)
 
     def _state(self, place: Place) -> dict[str, int | str]:
-        return self.iterator.state_dict() | {
-            "by_epoch": 1,
-            "epoch": place.epoch,
-            "batch_index": place.index,
-            "served": int(place.index > 0),
-            "order": "",
-        }
+        return at_batch(self.iterator.state_dict(), place.epoch, place.index)
 
 
 class Sampler:
@@ -251,7 +245,7 @@ class _Pass:
             self._is_empty = self.place.index == 0
         loader._pass = self
         loader._resumed = False
-        loader.iterator._stride = self._step
+        loader.iterator.planner.stride = self._step
         problem: EmptyBatchError | None = None
         while self.place.index < len(loader):
             epoch, index = self.place.epoch, self.place.index
@@ -299,9 +293,9 @@ class _Pass:
         A state from after the last batch is that of a pass that is over, here: the next pass is the next epoch.
         """
         loader = self._loader
-        found = WalkState.parse(state)
+        found = PlannerState.parse(state)
         loader.iterator.load_state_dict(state)
-        place = Place(found.epoch, found.global_position // (loader.batch_size * loader.iterator.walk.world))
+        place = Place(found.epoch, found.global_position // (loader.batch_size * loader.iterator.planner.options.world))
         if loader._worker() is None:
             loader._next = place
             self.stand_at(place, origin=place)
@@ -315,8 +309,8 @@ class _Pass:
     set_state = load_state_dict
 
 
-def plan_at_start(iterator: Iterator) -> None:
+def count_by_epoch(iterator: Iterator) -> None:
     """Let an iterator count by epoch, where it stands, with a seed: without one it has no state."""
     if not iterator.counts_by_epoch:
         iterator.set_epoch(iterator.epoch)
-    _ = iterator._seed
+    iterator.planner.drawn_seed()

@@ -18,11 +18,9 @@ from gpuseq.base.devices import is_cupy, place, resolve_device
 from gpuseq.base.errors import EmptyBatchError
 from gpuseq.base.threads import PerProcess
 from gpuseq.base.types import Array
-from gpuseq.iterators.iterator import Iterator
-from gpuseq.iterators.sequence import Sequence
-from gpuseq.plan.plan import BatchPlan
+from gpuseq.iterators.iterator import Iterator, Sequence
 
-__all__ = ["DeviceSequence", "check_batches", "map_arrays", "pass_over", "plan_at", "to_device"]
+__all__ = ["DeviceSequence", "check_batches", "map_arrays", "pass_over", "to_device"]
 
 logger = logging.getLogger("gpuseq")
 
@@ -149,7 +147,7 @@ class DeviceSequence(PerProcess, Sequence):
         sequence = self.sequence
         if isinstance(sequence, Iterator):
             epoch = sequence.epoch
-            return lambda index: _settled(sequence.replay(plan_at(sequence, epoch, index)))
+            return lambda index: _settled(sequence.replay(sequence.plan_batch(index, epoch=epoch)))
         return lambda index: _settled(sequence[index])
 
 
@@ -304,12 +302,12 @@ def pass_over(source: Any, error: EmptyBatchError) -> None:
     EmptyBatchError
         If the source is one of several shards.
     """
-    walk = getattr(source, "walk", None)
-    if walk is not None and walk.world > 1:
+    options = source.planner.options if isinstance(source, Iterator) else None
+    if options is not None and options.world > 1:
         raise EmptyBatchError(
             error.path,
-            f"{error.reason}. With shard=({walk.rank}, {walk.world}) no batch can be passed over: every rank needs as "
-            "many. Leave out the files that `gpuseq check` lists, or let on_error return an image",
+            f"{error.reason}. With shard=({options.rank}, {options.world}) no batch can be passed over: every rank "
+            "needs as many. Leave out the files that `gpuseq check` lists, or let on_error return an image",
         ) from error
 
 
@@ -330,22 +328,6 @@ def map_arrays(function: Callable[[Any], Any], batch: Any) -> Any:
     if isinstance(batch, (tuple, list)):
         return type(batch)(map_arrays(function, item) for item in batch)
     return function(batch) if isinstance(batch, np.ndarray) or is_cupy(batch) else batch
-
-
-def plan_at(iterator: Iterator, epoch: int, index: int) -> BatchPlan:
-    """Return the plan of batch `index` of an epoch: the same one in any order of asking, from any thread.
-
-    Parameters
-    ----------
-    iterator : Iterator
-        Counts by epoch from now on.
-    epoch, index : int
-        Which batch.
-    """
-    with iterator.lock:
-        if not iterator.counts_by_epoch or iterator.epoch != epoch:
-            Iterator.set_epoch(iterator, epoch)  # not what a framework's subclass makes of it
-        return iterator.plan_batch(index)
 
 
 def _settled(batch: Any) -> tuple[Any, dict[int, Any]]:

@@ -16,17 +16,31 @@ from gpuseq.plan.plan import BatchPlan
 from gpuseq.sources.files import ArraySource
 from gpuseq.sources.masks import masks_of_arrays
 
-from .images import FURTHER_ARGUMENTS, ImageIterator, check_save_to_dir, checked_split
+from .images import (
+    FURTHER_ARGUMENTS,
+    GeneratorDrawing,
+    Layout,
+    check_generator,
+    check_save_to_dir,
+    checked_split,
+    make_images,
+    save_images,
+)
+from .iterator import Iterator
+from .labels import assemble, gathered
 
 __all__ = ["NumpyArrayIterator", "as_array", "as_images"]
 
 SOURCE_DTYPES = (np.uint8, np.uint16, np.float32, np.float64)
 
+FILE_NUMBERS = 10_000
+"""The numbers in the names of saved files are below it, as in Keras."""
+
 DLPACK_CUDA = 2
 """``kDLCUDA`` of DLPack's ``DLDeviceType``."""
 
 
-class NumpyArrayIterator(ImageIterator):
+class NumpyArrayIterator(Iterator):
     """Batches of an array in memory, kept in its own dtype and gathered by index.
 
     Parameters
@@ -73,7 +87,7 @@ class NumpyArrayIterator(ImageIterator):
     ``keras.src.legacy.preprocessing.image.NumpyArrayIterator`` (Keras 3.15).
     """
 
-    _hash_limit = 10_000
+    _source: ArraySource
 
     @checked_arguments(*FURTHER_ARGUMENTS)
     def __init__(
@@ -100,11 +114,14 @@ class NumpyArrayIterator(ImageIterator):
         memory_limit: int | None = None,
         **kwargs: Any,
     ) -> None:
+        self.image_data_generator = image_data_generator
         self.data_format = checked_data_format(data_format)
-        self.dtype = checked_dtype(dtype, image_data_generator.device)
-        self.device = image_data_generator.device
+        self.device: str = image_data_generator.device
+        self.dtype = checked_dtype(dtype, self.device)
         split = checked_split(subset, image_data_generator)
         self.save_to_dir = check_save_to_dir(save_to_dir, save_format)
+        self.save_prefix = save_prefix
+        self.save_format = save_format
         x, x_misc = _with_further_inputs(x)
         x = as_images(x, self.dtype)
         _check_shape(x, self.data_format)
@@ -126,40 +143,40 @@ class NumpyArrayIterator(ImageIterator):
         self.x_misc = x_misc
         self.y = y
         self.sample_weight = weight
-        self.image_data_generator = image_data_generator
-        self.save_prefix = save_prefix
-        self.save_format = save_format
         self._source = ArraySource(x, self.device, memory_limit)
         self.x = self._source.images
+        self._masks = None
         if masks is not None:
-            self._paired = masks_of_arrays(masks, whole, self.data_format, self.device, part)
-        first = 1 if self.data_format == "channels_last" else 2
-        self._image_size = (x.shape[first], x.shape[first + 1])
-        self._num_channels = x.shape[_channel_axis(self.data_format)]
+            self._masks = masks_of_arrays(masks, whole, self.data_format, self.device, part)
         rng = image_data_generator.rng if rng is None else rng
         super().__init__(len(x), batch_size, shuffle, seed, rng=rng, shard=shard, remainder=remainder, **kwargs)
-        self._check_generator()
+        check_generator(image_data_generator, rng, self._image_size, self._source)
 
-    def _make_images(self, images: Array, plan: BatchPlan, rows: np.ndarray | None) -> Array:
-        return self.image_data_generator.process(
-            images,
-            plan.params,
-            rows,
-            program=plan.program,
-            source_format=self.data_format,
-            dtype=self.dtype,
-            round_affine=self.dtype == "uint8",
-        )
+    def _make(self, plan: BatchPlan) -> Any:
+        with on_device(self.device):  # whichever is current in this thread
+            layout = Layout(self.data_format, self.data_format, self.dtype, self.dtype, self.dtype == "uint8")
+            made = make_images(plan, self._source, self._masks, self.image_data_generator, layout)
+            if self.save_to_dir is not None:
+                save_images(made, self.save_to_dir, self.save_prefix, self.save_format, self.data_format)
+            samples, weights = made.sample_indices, made.plan.weights
+            return assemble(
+                made.images,
+                None if self.y is None else gathered(self.y, samples, self.device),
+                None if self.sample_weight is None else gathered(self.sample_weight, samples, self.device),
+                further_inputs=[gathered(item, samples, self.device) for item in self.x_misc],
+                masks=made.masks,
+                shard_weights=None if weights is None else place(weights, self.device),
+            )
 
-    def _with_labels(self, batch_x: Array, sample_indices: np.ndarray) -> Any:
-        extras = [place(item[sample_indices], self.device) for item in self.x_misc]
-        first = [batch_x, *extras] if extras else batch_x
-        if self.y is None and (self._paired is None or self.sample_weight is None):
-            return first
-        labels = None if self.y is None else place(self.y[sample_indices], self.device)
-        if self.sample_weight is None:
-            return first, labels
-        return first, labels, place(self.sample_weight[sample_indices], self.device)
+    @property
+    def _image_size(self) -> tuple[int, int]:
+        rows = 1 if self.data_format == "channels_last" else 2
+        return self.x.shape[rows], self.x.shape[rows + 1]
+
+    @property
+    def _drawing(self) -> GeneratorDrawing:
+        limit = FILE_NUMBERS if self.save_to_dir else 0
+        return GeneratorDrawing(self.image_data_generator, self.x.shape[1:], self._image_size, limit)
 
 
 def _with_further_inputs(x: Any) -> tuple[Any, list[np.ndarray]]:

@@ -155,9 +155,7 @@ def _unseeded(iterator: Any, index: int | None) -> Any:
 def _ghost(iterator: Any) -> Any:
     """Return a copy that walks on its own, shares the images, and neither decodes ahead nor writes files."""
     ghost = copy.copy(iterator)
-    ghost._stream = copy.deepcopy(iterator._stream)
-    ghost.index_generator = type(iterator.index_generator)(ghost)
-    ghost._announce = lambda *arguments, **options: None
+    ghost._expect = lambda *arguments, **options: None
     return ghost
 
 
@@ -221,7 +219,7 @@ def _path(iterator: Any, plan: BatchPlan) -> list[tuple[str, str]]:
     else:
         path += _file_stations(source, plan)
         num_values, itemsize = math.prod(source.image_shape), 1
-    if getattr(iterator, "_paired", None) is not None:
+    if iterator._masks is not None:
         path.append(("masks", "the same plan: the same maps and flips, nearest neighbour, no colours"))
     path += _engine(iterator, generator, itemsize)
     out_itemsize = {"bfloat16": 2}.get(iterator.dtype) or np.dtype(iterator.dtype).itemsize
@@ -236,9 +234,9 @@ def _path(iterator: Any, plan: BatchPlan) -> list[tuple[str, str]]:
 
 
 def _random_mode(iterator: Any) -> str:
-    rng, seed, world = iterator.walk.rng, iterator.seed, iterator.walk.world
-    text = f'rng="{rng}", ' + ("NumPy's global stream" if seed is None else f"seed {seed}")
-    return text if world == 1 else f"{text}, rank {iterator.walk.rank} of {world}"
+    options, seed = iterator.planner.options, iterator.seed
+    text = f'rng="{options.rng}", ' + ("NumPy's global stream" if seed is None else f"seed {seed}")
+    return text if options.world == 1 else f"{text}, rank {options.rank} of {options.world}"
 
 
 def _file_stations(source: FileSource, plan: BatchPlan) -> list[tuple[str, str]]:

@@ -1,38 +1,54 @@
-"""Batches of image files: what the two iterators over files share."""
+"""`DirectoryIterator` and `DataFrameIterator`: batches of image files, in class folders or named by a data frame."""
 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar, cast
 
 import numpy as np
 
-from gpuseq.base.arguments import check_choice, checked_data_format
-from gpuseq.base.devices import place
+from gpuseq.base.arguments import check_choice, checked_arguments, checked_data_format, checked_dtype
+from gpuseq.base.devices import on_device, place
 from gpuseq.base.errors import EmptyBatchError
 from gpuseq.base.types import COLOR_CHANNELS, Array, ColorMode, Interpolation, literals
 from gpuseq.decode.host import check_decoder
 from gpuseq.decode.images import checked_size
 from gpuseq.decode.options import DecodeOptions
+from gpuseq.files.folders import find_classes, scan_classes, split_bounds
+from gpuseq.files.frames import check_frame, filter_classes, filter_filenames
 from gpuseq.plan.plan import BatchPlan
-from gpuseq.plan.sharding import checked_walk
+from gpuseq.plan.sharding import checked_options
 from gpuseq.sources.files import FileSource
 from gpuseq.sources.masks import find_masks, masks_of_files
 from gpuseq.sources.options import READ_ARGUMENTS, ReadOptions
 
-from .images import ImageIterator, check_save_to_dir, checked_split
+from .images import (
+    FURTHER_ARGUMENTS,
+    GeneratorDrawing,
+    Layout,
+    check_generator,
+    check_save_to_dir,
+    checked_split,
+    make_images,
+    save_images,
+)
+from .iterator import Iterator
+from .labels import assemble, class_labels, gathered
 
-__all__ = ["BatchFromFilesMixin"]
+__all__ = ["BatchFromFilesMixin", "DataFrameIterator", "DirectoryIterator"]
 
 logger = logging.getLogger("gpuseq")
 
+FILE_NUMBERS = 10_000_000
+"""The numbers in the names of saved files are below it, as in Keras."""
 
-class BatchFromFilesMixin(ImageIterator):
+
+class BatchFromFilesMixin(Iterator):
     """What `DirectoryIterator` and `DataFrameIterator` share: from file paths to batches. Not made directly."""
 
-    _hash_limit = 10_000_000
     allowed_class_modes: ClassVar[set[str | None]] = {
         "binary",
         "categorical",
@@ -43,6 +59,8 @@ class BatchFromFilesMixin(ImageIterator):
         None,
     }
     class_mode: str | None
+    dtype: str
+    _source: FileSource  # narrower than the base's: there is one, and it is of files
     filenames: list[str]
     samples: int
     directory: str
@@ -103,8 +121,6 @@ class BatchFromFilesMixin(ImageIterator):
         self.interpolation = interpolation
         self.split = checked_split(subset, image_data_generator)
         self.subset = subset
-        self._image_size = self.target_size
-        self._num_channels = channels
 
     def _check_class_mode(self, class_mode: str | None) -> None:
         check_choice("class_mode", class_mode, tuple(sorted(self.allowed_class_modes, key=str)))
@@ -138,33 +154,34 @@ class BatchFromFilesMixin(ImageIterator):
             device=self.device,
         )
 
-    def _walker(self, rng: str | None, **arguments: Any) -> dict[str, Any]:
-        """Check how the files are to be walked, before it is known which there are; return what `Iterator` takes."""
+    def _planning(self, rng: str | None, **arguments: Any) -> dict[str, Any]:
+        """Check how batches are planned, before it is known which files there are; return what `Iterator` takes."""
         default = "keras" if self.image_data_generator is None else self.image_data_generator.rng
         arguments["rng"] = default if rng is None else rng
-        checked_walk(**arguments)
+        checked_options(**arguments)
         return arguments
 
-    def _open(self, source: FileSource, walk: dict[str, Any], mask_directory: Any = None) -> None:
-        """Start the walk over the files of a source."""
+    def _open(self, source: FileSource, planning: dict[str, Any], mask_directory: Any = None) -> None:
+        """Begin to hand out the files of a source."""
         self._source = source
+        self._masks = None
         self._reported: set[str] = set()
         if mask_directory is not None:
             self.class_mode = None
             masks = find_masks(mask_directory, self.filenames, self.white_list_formats)
-            self._paired = masks_of_files(masks, source.options, source, self.data_format, self.device)
-        super().__init__(self.samples, **walk)
-        self._check_generator()
+            self._masks = masks_of_files(masks, source.options, source, self.data_format, self.device)
+        super().__init__(self.samples, **planning)
+        check_generator(self.image_data_generator, planning["rng"], self.target_size, source)
 
     @property
-    def _may_pass_over(self) -> bool:
+    def may_pass_over(self) -> bool:
         """Whether bad files may leave nothing of a batch, so that a pass can have fewer batches than ``len(self)``."""
-        return cast(FileSource, self._source).on_error != "raise"
+        return self._source.on_error != "raise"
 
     @property
     def bad_files(self) -> dict[str, str]:
         """Path and reason of each file, of an image or a mask, that failed so far and was skipped or substituted."""
-        masks = () if self._paired is None else self._paired.sources
+        masks = () if self._masks is None else self._masks.sources
         sources = [source for source in (self._source, *masks) if isinstance(source, FileSource)]
         return {path: reason for source in sources for path, reason in source.bad_files.items()}
 
@@ -206,56 +223,40 @@ class BatchFromFilesMixin(ImageIterator):
             listed = "".join(f"\n  {path!r}: {reason}" for path, reason in new.items())
             logger.warning("%d bad image file(s) were passed over:%s", len(new), listed)
 
-    def _make_images(self, images: Array, plan: BatchPlan, rows: np.ndarray | None) -> Array:
-        # Keras makes float32 images of files whatever the batch's dtype, and casts at the end.
-        dtype = "float32" if self.dtype == "float64" else self.dtype
-        if self.image_data_generator is None:
-            batch = images if rows is None else images[rows]
-            batch = batch if self.data_format == "channels_last" else batch.transpose(0, 3, 1, 2)
-        else:
-            batch = self.image_data_generator.process(
-                images,
-                plan.params,
-                rows,
-                program=plan.program,
-                source_format="channels_last",
-                dtype=dtype,
-                data_format=self.data_format,
+    def _make(self, plan: BatchPlan) -> Any:
+        with on_device(self.device):  # whichever is current in this thread
+            # Keras makes float32 images of files whatever the batch's dtype, and casts at the end.
+            image_dtype = "float32" if self.dtype == "float64" else self.dtype
+            layout = Layout("channels_last", self.data_format, image_dtype, self.dtype)
+            made = make_images(plan, self._source, self._masks, self.image_data_generator, layout)
+            if self.save_to_dir is not None:
+                save_images(made, self.save_to_dir, self.save_prefix, self.save_format, self.data_format)
+            samples, weights = made.sample_indices, made.plan.weights
+            return assemble(
+                made.images,
+                self._labels_of(made.images, samples),
+                None if self.sample_weight is None else gathered(self.sample_weight, samples, self.device),
+                masks=made.masks,
+                shard_weights=None if weights is None else place(weights, self.device),
             )
-        return batch.astype(self.dtype, order="C", copy=False)
 
-    def _with_labels(self, batch_x: Array, sample_indices: np.ndarray) -> Any:
+    def _labels_of(self, images: Array, sample_indices: np.ndarray) -> Any:
         if self.class_mode is None:
-            weight = self.sample_weight
-            if self._paired is None or weight is None:
-                return batch_x
-            return batch_x, None, place(weight[sample_indices], self.device)
-        batch_y = self._batch_labels(batch_x, sample_indices)
-        if self.sample_weight is None:
-            return batch_x, batch_y
-        return batch_x, batch_y, place(self.sample_weight[sample_indices], self.device)
-
-    def _batch_labels(self, batch_x: Array, sample_indices: np.ndarray) -> Any:
+            return None
         if self.class_mode == "input":
-            return batch_x.copy()
+            return images.copy()
         if self.class_mode == "multi_output":
-            return [place(output[sample_indices], self.device) for output in self.labels]
+            return [gathered(output, sample_indices, self.device) for output in self.labels]
         if self.class_mode == "raw":
-            return place(self.labels[sample_indices], self.device)
+            return gathered(self.labels, sample_indices, self.device)
         dtype = "float32" if self.dtype == "bfloat16" else self.dtype
-        if isinstance(self.classes, np.ndarray):
-            classes: Any = self.classes[sample_indices]
-        else:  # a list, as Keras keeps those of a data frame; a sample may have several
-            classes = [self.classes[index] for index in sample_indices.tolist()]
-        if self.class_mode in ("binary", "sparse"):
-            return place(np.asarray(classes, dtype), self.device)
-        one_hot = np.zeros((len(sample_indices), len(self.class_indices)), dtype)
-        if isinstance(classes, list) and any(isinstance(item, (list, tuple)) for item in classes):
-            for row, columns in enumerate(classes):
-                one_hot[row, columns] = 1
-        else:
-            one_hot[np.arange(len(classes)), classes] = 1
-        return place(one_hot, self.device)
+        found = class_labels(self.classes, self.class_indices, self.class_mode, sample_indices, dtype)
+        return place(found, self.device)
+
+    @property
+    def _drawing(self) -> GeneratorDrawing:
+        limit = FILE_NUMBERS if self.save_to_dir else 0
+        return GeneratorDrawing(self.image_data_generator, self.image_shape, self.target_size, limit)
 
     classes: Any
     class_indices: dict[str, int]
@@ -265,3 +266,262 @@ class BatchFromFilesMixin(ImageIterator):
         logger.info(message)
         if verbose:
             print(message)
+
+
+class DirectoryIterator(BatchFromFilesMixin):
+    """Batches of the image files in a folder with one subfolder per class.
+
+    Parameters
+    ----------
+    directory : str or os.PathLike
+        The folder.
+    image_data_generator : ImageDataGenerator or None
+        What is done to the images.
+    target_size, color_mode, classes, class_mode, batch_size, shuffle, seed, data_format, save_to_dir, save_prefix, \
+save_format, follow_links, subset, interpolation, keep_aspect_ratio
+        See `~gpuseq.ImageDataGenerator.flow_from_directory`.
+    dtype : str or None
+        Of the batches: float32 (default), float16, float64, uint8; bfloat16 on a device.
+    rng, verbose
+        See `~gpuseq.ImageDataGenerator.flow_from_directory`.
+    mask_directory : str, os.PathLike or None
+        See `~gpuseq.ImageDataGenerator.flow_from_directory`.
+    **kwargs
+        What `~gpuseq.ImageDataGenerator.flow_from_directory` takes beyond Keras' arguments, `on_error` to
+        `deterministic`; ``shard``, ``remainder`` and the arguments of `Sequence`.
+
+    Attributes
+    ----------
+    samples, num_classes : int
+        How many files and classes were found.
+    classes : numpy.ndarray
+        Shape ``(samples,)``, int32: class index of each file.
+    class_indices : dict
+        Class name to index.
+    filenames, filepaths : list of str
+        Relative to `directory`, and with it.
+
+    Raises
+    ------
+    FileNotFoundError, NotADirectoryError
+        If there is no such folder.
+    ValueError
+        If there are no images, or an argument is not one of the accepted values.
+
+    References
+    ----------
+    ``keras.src.legacy.preprocessing.image.DirectoryIterator`` (Keras 3.15).
+    """
+
+    allowed_class_modes: ClassVar[set[str | None]] = {"categorical", "binary", "sparse", "input", None}
+
+    @checked_arguments(*READ_ARGUMENTS, *FURTHER_ARGUMENTS)
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        image_data_generator: Any,
+        target_size: tuple[int, int] = (256, 256),
+        color_mode: str = "rgb",
+        classes: Sequence[str] | None = None,
+        class_mode: str | None = "categorical",
+        batch_size: int = 32,
+        shuffle: bool = True,
+        seed: int | None = None,
+        data_format: str | None = None,
+        save_to_dir: str | None = None,
+        save_prefix: str = "",
+        save_format: str = "png",
+        follow_links: bool = False,
+        subset: str | None = None,
+        interpolation: str = "nearest",
+        keep_aspect_ratio: bool = False,
+        dtype: str | None = None,
+        *,
+        rng: str | None = None,
+        verbose: bool = True,
+        mask_directory: str | os.PathLike[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.set_processing_attrs(
+            image_data_generator,
+            target_size,
+            color_mode,
+            data_format,
+            save_to_dir,
+            save_prefix,
+            save_format,
+            subset,
+            interpolation,
+            keep_aspect_ratio,
+        )
+        self._check_class_mode(class_mode)
+        self.dtype = checked_dtype(dtype, self.device)
+        reader = self._reader(kwargs)
+        planning = self._planning(rng, batch_size=batch_size, shuffle=shuffle, seed=seed, **kwargs)
+        names = find_classes(directory, classes)
+        self.directory = os.fspath(directory)
+        self.num_classes = len(names)
+        self.class_indices = {name: index for index, name in enumerate(names)}
+        self.filenames, self.classes = scan_classes(
+            self.directory, names, self.white_list_formats, self.split, follow_links
+        )
+        self.samples = len(self.filenames)
+        if not self.samples:
+            raise ValueError(
+                f"no images in subset={subset!r}: validation_split={image_data_generator._validation_split} of the few "
+                f"files per class in {self.directory!r} is less than one file. Use a larger split, or more files"
+            )
+        self._filepaths = [os.path.join(self.directory, name) for name in self.filenames]
+        self._open(reader(self._filepaths), planning, mask_directory)
+        self._say(f"Found {self.samples} images belonging to {self.num_classes} classes.", verbose)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Class index of each file, shape ``(samples,)``, int32."""
+        return cast(np.ndarray, self.classes)
+
+    @property
+    def sample_weight(self) -> None:
+        """None: folders carry no weights."""
+        return None
+
+
+class DataFrameIterator(BatchFromFilesMixin):
+    """Batches of the image files that a data frame names and labels.
+
+    Parameters
+    ----------
+    dataframe : pandas.DataFrame
+        One row per file. Not changed.
+    directory : str, os.PathLike or None
+        The folder that names are relative to; None where they are paths already.
+    image_data_generator : ImageDataGenerator or None
+        What is done to the images.
+    x_col, y_col, weight_col, target_size, color_mode, classes, class_mode, batch_size, shuffle, seed, data_format, \
+save_to_dir, save_prefix, save_format, subset, interpolation, keep_aspect_ratio, validate_filenames
+        See `~gpuseq.ImageDataGenerator.flow_from_dataframe`.
+    dtype : str
+        Of the batches: float32, float16, float64, uint8; bfloat16 on a device.
+    rng, verbose
+        See `~gpuseq.ImageDataGenerator.flow_from_directory`.
+    **kwargs
+        What `~gpuseq.ImageDataGenerator.flow_from_directory` takes beyond Keras' arguments, `on_error` to
+        `deterministic`; ``shard``, ``remainder`` and the arguments of `Sequence`.
+
+    Raises
+    ------
+    ValueError
+        If a column is missing, labels are missing, or an argument is not one of the accepted values.
+    TypeError
+        If a column holds values of the wrong type.
+
+    References
+    ----------
+    ``keras.src.legacy.preprocessing.image.DataFrameIterator`` (Keras 3.15).
+    """
+
+    @checked_arguments(*READ_ARGUMENTS, *FURTHER_ARGUMENTS)
+    def __init__(
+        self,
+        dataframe: Any,
+        directory: str | os.PathLike[str] | None = None,
+        image_data_generator: Any = None,
+        x_col: str = "filename",
+        y_col: Any = "class",
+        weight_col: str | None = None,
+        target_size: tuple[int, int] = (256, 256),
+        color_mode: str = "rgb",
+        classes: Sequence[str] | None = None,
+        class_mode: str | None = "categorical",
+        batch_size: int = 32,
+        shuffle: bool = True,
+        seed: int | None = None,
+        data_format: str | None = "channels_last",
+        save_to_dir: str | None = None,
+        save_prefix: str = "",
+        save_format: str = "png",
+        subset: str | None = None,
+        interpolation: str = "nearest",
+        keep_aspect_ratio: bool = False,
+        dtype: str | None = "float32",
+        validate_filenames: bool = True,
+        *,
+        rng: str | None = None,
+        verbose: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        self.set_processing_attrs(
+            image_data_generator,
+            target_size,
+            color_mode,
+            data_format,
+            save_to_dir,
+            save_prefix,
+            save_format,
+            subset,
+            interpolation,
+            keep_aspect_ratio,
+        )
+        self._check_class_mode(class_mode)
+        self.dtype = checked_dtype(dtype, self.device)
+        reader = self._reader(kwargs)
+        planning = self._planning(rng, batch_size=batch_size, shuffle=shuffle, seed=seed, **kwargs)
+        check_frame(dataframe, x_col, y_col, weight_col, classes, class_mode)
+        self.directory = "" if directory is None else os.fspath(directory)
+        frame = dataframe
+        if validate_filenames:
+            frame = filter_filenames(frame, x_col, self.directory, self.white_list_formats)
+        labelled = class_mode in ("binary", "categorical", "sparse")
+        if labelled:
+            frame, names = filter_classes(frame, y_col, classes)
+            self.class_indices = {name: index for index, name in enumerate(names)}
+        frame = frame.iloc[split_bounds(self.split, len(frame)), :]
+        if labelled:
+            self.classes = self.get_classes(frame, y_col)
+        self.filenames = frame[x_col].tolist()
+        self._sample_weight = np.asarray(frame[weight_col].values) if weight_col else None
+        self._targets: Any = None
+        if class_mode == "multi_output":
+            self._targets = [np.array(frame[name].tolist()) for name in y_col]
+        elif class_mode == "raw":
+            targets = np.asarray(frame[y_col].values)
+            is_rows = targets.dtype == object and all(isinstance(row, (list, tuple, np.ndarray)) for row in targets)
+            self._targets = np.array(targets.tolist()) if is_rows else targets
+        self.samples = len(self.filenames)
+        if not self.samples:
+            raise ValueError(
+                f"no usable rows: {len(dataframe)} in the data frame, none left after the checks of file names, "
+                f"classes and subset. Names in {x_col!r} are looked up in directory={self.directory!r}"
+            )
+        self._filepaths = [os.path.join(self.directory, name) for name in self.filenames]
+        self._open(reader(self._filepaths), planning)
+        validated = "validated" if validate_filenames else "non-validated"
+        belonging = f" belonging to {len(self.class_indices)} classes" if labelled else ""
+        self._say(f"Found {self.samples} {validated} image filenames{belonging}.", verbose)
+
+    def get_classes(self, df: Any, y_col: str) -> list[Any]:
+        """Return the class index of each row, or the list of indices where a row has several labels.
+
+        Parameters
+        ----------
+        df : pandas.DataFrame
+            The rows.
+        y_col : str
+            The column of labels.
+        """
+        return [
+            [self.class_indices[name] for name in label]
+            if isinstance(label, (list, tuple))
+            else self.class_indices[label]
+            for label in df[y_col]
+        ]
+
+    @property
+    def labels(self) -> Any:
+        """Targets for "raw" and "multi_output", class indices otherwise."""
+        return self._targets if self.class_mode in ("multi_output", "raw") else self.classes
+
+    @property
+    def sample_weight(self) -> np.ndarray | None:
+        """Weights of the samples, shape ``(samples,)``, or None."""
+        return self._sample_weight

@@ -1,20 +1,21 @@
-"""What all image iterators share: from a plan to the batch in the caller's hands."""
+"""From a plan to the images of a batch: fetched, transformed, saved where asked. `labels` adds what stands beside."""
 
 from __future__ import annotations
 
-import logging
 import os
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from gpuseq.base.arguments import check_choice, did_you_mean
-from gpuseq.base.devices import is_cupy, on_device, place
+from gpuseq.base.devices import is_cupy
 from gpuseq.base.errors import DeviceError
 from gpuseq.base.types import Array
 from gpuseq.decode.images import array_to_img
 from gpuseq.ops.options import AugmentOptions
+from gpuseq.plan.draw import draw_params
 from gpuseq.plan.plan import BatchPlan
 from gpuseq.plan.policies.geometry import RandomResizedCrop
 from gpuseq.plan.policies.recipe import Recipe
@@ -22,196 +23,269 @@ from gpuseq.plan.ranges import TransformRanges
 from gpuseq.sources.files import ArraySource, FileSource
 from gpuseq.sources.masks import PairedMasks
 
-from .explain import Explanation, explain, iterator_html
 from .iterator import Iterator
 
-__all__ = ["ImageIterator", "check_save_to_dir", "checked_split"]
-
-logger = logging.getLogger("gpuseq")
+__all__ = [
+    "FURTHER_ARGUMENTS",
+    "GeneratorDrawing",
+    "Layout",
+    "MadeImages",
+    "check_generator",
+    "check_save_to_dir",
+    "checked_split",
+    "make_images",
+    "save_images",
+]
 
 FURTHER_ARGUMENTS = ("shard", "remainder", "workers", "use_multiprocessing", "max_queue_size")
 """What every iterator takes by its ``**kwargs``."""
 
 
-class ImageIterator(Iterator):
-    """An iterator whose batches come from a source of images through a generator. Not made directly.
+@dataclass(frozen=True)
+class Layout:
+    """What the images of a source, and those of the batches, look like.
 
     Attributes
     ----------
-    image_data_generator : ImageDataGenerator or None
-        Whose ranges are drawn from and whose options are applied, as they are when the batch is made.
-    device : str
-        ``"cpu"`` or ``"cuda:N"``: where batches are born.
-    dtype : str
-        Of the images of a batch.
+    source_format, data_format : {"channels_last", "channels_first"}
+        Axis order of the source's images, and of the batches.
+    image_dtype, dtype : str
+        What the generator makes, and what the batches are cast to.
+    round_affine : bool
+        See `~gpuseq.ops.options.AugmentOptions`.
     """
 
-    image_data_generator: Any
+    source_format: str
     data_format: str
+    image_dtype: str
     dtype: str
-    device: str
-    save_to_dir: str | None
-    save_prefix: str
-    save_format: str
-    _source: ArraySource | FileSource
-    _hash_limit: int
-    _num_channels: int
-    _paired: PairedMasks | None = None
+    round_affine: bool = False
+
+
+@dataclass(frozen=True)
+class GeneratorDrawing:
+    """What a generator draws for images of one size: the `~gpuseq.plan.planner.Drawing` of the image iterators.
+
+    Attributes
+    ----------
+    generator : ImageDataGenerator or None
+        None draws nothing.
+    image_shape : (int, int, int)
+        Of one image, in the generator's axis order.
+    image_size : (int, int)
+        Its rows and columns.
+    file_number_limit : int
+        See `~gpuseq.plan.planner.Drawing`.
+    """
+
+    generator: Any
+    image_shape: tuple[int, ...]
+    image_size: tuple[int, int]
+    file_number_limit: int
 
     @property
-    def _ranges(self) -> TransformRanges | None:  # type: ignore[override]
-        generator = self.image_data_generator
-        return None if generator is None else generator.transform_ranges
+    def ranges(self) -> TransformRanges | None:
+        """The generator's, as they stand now."""
+        return None if self.generator is None else self.generator.transform_ranges
 
     @property
-    def _recipe(self) -> Recipe | None:  # type: ignore[override]
-        generator = self.image_data_generator
-        return None if generator is None else generator.recipe
+    def recipe(self) -> Recipe | None:
+        """The generator's augmentations."""
+        return None if self.generator is None else self.generator.recipe
 
-    def _draw_params(self, stream: Any, num_samples: int) -> np.ndarray:
-        generator = self.image_data_generator
-        if generator is None:
-            return super()._draw_params(stream, num_samples)
-        last, size, channels = self.data_format == "channels_last", self._image_size, self._num_channels
-        shape = (*size, channels) if last else (channels, *size)
-        params: np.ndarray = generator.draw_batch(stream, num_samples, shape)
+    def params(self, stream: Any, num_samples: int) -> np.ndarray:
+        """Draw the parameters of a batch in Keras' random mode."""
+        if self.generator is None:
+            return draw_params(stream, TransformRanges(), num_samples, *self.image_size)
+        params: np.ndarray = self.generator.draw_batch(stream, num_samples, self.image_shape)
         return params
 
-    def _check_generator(self) -> None:
-        """Look at the generator together with the images and the random mode, once both are known."""
-        if (generator := self.image_data_generator) is None:
-            return
-        if generator.draws_its_own and self.walk.rng == "keyed":
-            raise ValueError(
-                f'rng="keyed" draws the numbers of {type(generator).__name__} by key, and cannot ask the '
-                'get_random_transform that it overrides: use rng="keras"'
-            )
-        generator.check_conventions(self._image_size)
-        if generator.recipe is not None:
-            self._check_augmentations(generator)
 
-    def _check_augmentations(self, generator: Any) -> None:
-        """Refuse at construction what the augmentations cannot be done to."""
-        source_dtype = self._source.images.dtype if isinstance(self._source, ArraySource) else np.dtype(np.uint8)
-        if source_dtype != np.uint8:
-            raise TypeError(
-                f"augmentations={generator.augmentations!r} work on uint8 images, levels 0 to 255, as Pillow's do; x "
-                f"holds {source_dtype}: hand in x.astype('uint8') of images in 0 to 255"
-            )
-        if generator.is_customised:
-            raise ValueError(
-                f"{type(generator).__name__} overrides apply_transform or standardize, which Keras calls with one "
-                "image before it is normalised: augmentations have no place between the two. Leave out one of them"
-            )
-        first = generator.recipe.augmentations[0]
-        if isinstance(first, RandomResizedCrop) and isinstance(self._source, FileSource):
-            raise ValueError(
-                f"{first!r} on files would crop what target_size={self._image_size} has already made small: use it on "
-                "arrays, or with gpuseq.Compose"
-            )
-        if self.device != "cpu":
-            raise DeviceError(
-                f"augmentations={generator.augmentations!r} do not run on a GPU yet, and batches are made on "
-                f"{self.device}: pass device='cpu' to the generator"
-            )
+@dataclass(frozen=True)
+class MadeImages:
+    """The images of a batch, and what its labels need.
 
-    @property
-    def _file_number_limit(self) -> int:  # type: ignore[override]
-        return self._hash_limit if self.save_to_dir else 0
+    Attributes
+    ----------
+    images : array
+        Shape ``(N, H, W, C)`` or ``(N, C, H, W)``, where the batch is made.
+    sample_indices : numpy.ndarray
+        Shape ``(N,)``, int64: whose image each is.
+    masks : array, list of array or None
+        Beside `images`.
+    plan : BatchPlan
+        Of these samples: without those that were passed over.
+    """
 
-    def _get_batches_of_transformed_samples(self, index_array: np.ndarray) -> Any:
-        plan = self._plan_of(index_array)
-        with on_device(self.device):  # whichever is current in this thread
-            return self._make_batch(plan)
+    images: Array
+    sample_indices: np.ndarray
+    masks: Any
+    plan: BatchPlan
 
-    def _make_batch(self, plan: BatchPlan) -> Any:
-        fetched = self._source.fetch(plan.indices)
-        if fetched.positions is not None:
-            plan = plan.take(fetched.positions)
-        masks = None
-        if self._paired is not None:
-            fetched, plan, masks = self._paired.fetch(fetched, plan, self._geometry())
-        with fetched.reading() as images:
-            batch_x = self._make_images(images, plan, fetched.rows)
-        if self.save_to_dir:
-            self._save(batch_x, plan)
-        batch = self._with_labels(batch_x, fetched.sample_indices)
-        if masks is not None:
-            batch = (batch[0], masks, *batch[2:]) if isinstance(batch, tuple) else (batch, masks)
-        return batch if plan.weights is None else _weighted(batch, place(plan.weights, self.device))
 
-    def _geometry(self) -> AugmentOptions:
-        """Return what masks share with their images."""
-        generator = self.image_data_generator
+def make_images(
+    plan: BatchPlan,
+    source: ArraySource | FileSource,
+    masks: PairedMasks | None,
+    generator: Any,
+    layout: Layout,
+) -> MadeImages:
+    """Fetch the images of a plan and transform them.
+
+    Parameters
+    ----------
+    plan : BatchPlan
+        What to make.
+    source : ArraySource or FileSource
+        Where the images are kept.
+    masks : PairedMasks or None
+        Their masks.
+    generator : ImageDataGenerator or None
+        What is done to them; None lays them out and casts.
+    layout : Layout
+        What they look like before and after.
+
+    Raises
+    ------
+    ImageFileError
+        If a file fails and ``on_error`` says so.
+    """
+    fetched = source.fetch(plan.indices)
+    if fetched.positions is not None:
+        plan = plan.take(fetched.positions)
+    made_masks = None
+    if masks is not None:
+        fetched, plan, made_masks = masks.fetch(fetched, plan, _geometry(generator))
+    with fetched.reading() as images:
         if generator is None:
-            return AugmentOptions()
-        if generator.is_customised:
-            raise ValueError(
-                f"{type(generator).__name__} overrides apply_transform or standardize, and what it does there to an "
-                "image cannot be done to its mask: use preprocessing_function, or plan_batch() and replay()"
+            batch = images if fetched.rows is None else images[fetched.rows]
+            if layout.source_format != layout.data_format:
+                batch = batch.transpose(0, 3, 1, 2)
+        else:
+            batch = generator.process(
+                images,
+                plan.params,
+                fetched.rows,
+                program=plan.program,
+                source_format=layout.source_format,
+                data_format=layout.data_format,
+                dtype=layout.image_dtype,
+                round_affine=layout.round_affine,
             )
-        return AugmentOptions(
-            fill_mode=generator.fill_mode, cval=float(generator.cval), conventions=generator.conventions
+        if generator is None or layout.image_dtype != layout.dtype:
+            batch = batch.astype(layout.dtype, order="C", copy=False)
+    return MadeImages(batch, fetched.sample_indices, made_masks, plan)
+
+
+def check_save_to_dir(save_to_dir: str | None, save_format: str) -> str | None:
+    """Return `save_to_dir` if it is None or an existing folder for files of a format that Pillow writes.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder. (Keras finds out at the first batch.)
+    ValueError
+        If there is no such format. (And so of this.)
+    """
+    if save_to_dir and not os.path.isdir(save_to_dir):
+        raise FileNotFoundError(f"save_to_dir={save_to_dir!r} is not an existing folder: create it first")
+    if save_to_dir:
+        formats = [suffix[1:] for suffix in Image.registered_extensions()]
+        if str(save_format).lower() not in formats:
+            meant = did_you_mean(save_format, Iterator.white_list_formats)
+            raise ValueError(f"save_format must be an extension that Pillow knows; got {save_format!r}{meant}")
+    return save_to_dir or None
+
+
+def save_images(made: MadeImages, folder: str, prefix: str, extension: str, data_format: str) -> None:
+    """Write each image of a batch to ``folder/prefix_index_number.extension``.
+
+    Parameters
+    ----------
+    made : MadeImages
+        The images; their plan holds the numbers.
+    folder, prefix, extension : str
+        As `check_save_to_dir` has seen them.
+    data_format : {"channels_last", "channels_first"}
+        Axis order of the images.
+    """
+    host = made.images.get() if is_cupy(made.images) else made.images
+    plan = made.plan
+    numbers = np.zeros(len(plan), np.int64) if plan.file_numbers is None else plan.file_numbers
+    for image, index, number in zip(host, plan.indices, numbers, strict=True):
+        name = f"{prefix}_{index}_{number}.{extension}"
+        array_to_img(image, data_format, scale=True).save(os.path.join(folder, name))
+
+
+def _geometry(generator: Any) -> AugmentOptions:
+    """Return what masks share with their images."""
+    if generator is None:
+        return AugmentOptions()
+    if generator.is_customised:
+        raise ValueError(
+            f"{type(generator).__name__} overrides apply_transform or standardize, and what it does there to an "
+            "image cannot be done to its mask: use preprocessing_function, or plan_batch() and replay()"
         )
-
-    def _make_images(self, images: Array, plan: BatchPlan, rows: np.ndarray | None) -> Array:
-        raise NotImplementedError
-
-    def _with_labels(self, batch_x: Array, sample_indices: np.ndarray) -> Any:
-        raise NotImplementedError
-
-    def _save(self, batch_x: Array, plan: BatchPlan) -> None:
-        assert self.save_to_dir is not None
-        host = batch_x.get() if is_cupy(batch_x) else batch_x
-        numbers = np.zeros(len(plan), np.int64) if plan.file_numbers is None else plan.file_numbers
-        for image, index, number in zip(host, plan.indices, numbers, strict=True):
-            name = f"{self.save_prefix}_{index}_{number}.{self.save_format}"
-            array_to_img(image, self.data_format, scale=True).save(os.path.join(self.save_to_dir, name))
-
-    def _announce(self, current: np.ndarray, batch_index: int, *, walking: bool) -> None:
-        if isinstance(self._source, FileSource) and self._source.prefetch:
-            upcoming = self._upcoming(batch_index, self._source.prefetch, walking=walking)
-            self._source.expect(upcoming, current)
-            if self._paired is not None:
-                self._paired.expect(upcoming, current)
-
-    def explain(self, index: int | None = None) -> Explanation:
-        """Say what a batch is going to be and how it is going to be made, and leave the iterator where it stands.
-
-        Parameters
-        ----------
-        index : int or None
-            Which batch of the current epoch. None: the one that ``next()`` would return.
-
-        Returns
-        -------
-        Explanation
-            Print it: the plan as a table, one line per sample, and the path: source, decoder, cache, engine, bytes.
-
-        Raises
-        ------
-        IndexError
-            If `index` is outside the epoch.
-        """
-        return explain(self, index)
-
-    def _repr_html_(self) -> str:
-        return iterator_html(self)
-
-    def close(self) -> None:
-        """Stop decoding ahead and wait for the worker thread. The iterator stays usable."""
-        self._source.close()
-        if self._paired is not None:
-            self._paired.close()
+    return AugmentOptions(fill_mode=generator.fill_mode, cval=float(generator.cval), conventions=generator.conventions)
 
 
-def _weighted(batch: Any, weights: Array) -> tuple[Any, ...]:
-    """Add weights to a batch, or multiply those it has."""
-    if not isinstance(batch, tuple):
-        return batch, None, weights
-    if len(batch) == 2:
-        return (*batch, weights)
-    return (*batch[:2], batch[2] * weights)
+def check_generator(generator: Any, rng: str, image_size: tuple[int, int], source: ArraySource | FileSource) -> None:
+    """Look at a generator together with the images and the random mode, once all are known.
+
+    Parameters
+    ----------
+    generator : ImageDataGenerator or None
+        What is done to the images.
+    rng : {"keras", "keyed"}
+        Whose numbers are drawn.
+    image_size : (int, int)
+        Rows and columns of the images.
+    source : ArraySource or FileSource
+        Where they are kept.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the numbers of a subclass cannot be drawn in this mode, or augmentations cannot be done to these images.
+    DeviceError
+        If augmentations cannot be done there.
+    """
+    if generator is None:
+        return
+    if generator.draws_its_own and rng == "keyed":
+        raise ValueError(
+            f'rng="keyed" draws the numbers of {type(generator).__name__} by key, and cannot ask the '
+            'get_random_transform that it overrides: use rng="keras"'
+        )
+    generator.check_conventions(image_size)
+    if generator.recipe is not None:
+        _check_augmentations(generator, image_size, source)
+
+
+def _check_augmentations(generator: Any, image_size: tuple[int, int], source: ArraySource | FileSource) -> None:
+    """Refuse at construction what the augmentations cannot be done to."""
+    source_dtype = source.images.dtype if isinstance(source, ArraySource) else np.dtype(np.uint8)
+    if source_dtype != np.uint8:
+        raise TypeError(
+            f"augmentations={generator.augmentations!r} work on uint8 images, levels 0 to 255, as Pillow's do; x "
+            f"holds {source_dtype}: hand in x.astype('uint8') of images in 0 to 255"
+        )
+    if generator.is_customised:
+        raise ValueError(
+            f"{type(generator).__name__} overrides apply_transform or standardize, which Keras calls with one "
+            "image before it is normalised: augmentations have no place between the two. Leave out one of them"
+        )
+    first = generator.recipe.augmentations[0]
+    if isinstance(first, RandomResizedCrop) and isinstance(source, FileSource):
+        raise ValueError(
+            f"{first!r} on files would crop what target_size={image_size} has already made small: use it on "
+            "arrays, or with gpuseq.Compose"
+        )
+    if source.device != "cpu":
+        raise DeviceError(
+            f"augmentations={generator.augmentations!r} do not run on a GPU yet, and batches are made on "
+            f"{source.device}: pass device='cpu' to the generator"
+        )
 
 
 def checked_split(subset: str | None, generator: Any) -> tuple[float, float] | None:
@@ -233,23 +307,3 @@ def checked_split(subset: str | None, generator: Any) -> tuple[float, float] | N
             'subset="validation", but the generator sets nothing aside: ImageDataGenerator(validation_split=0.2)'
         )
     return 0.0, fraction
-
-
-def check_save_to_dir(save_to_dir: str | None, save_format: str) -> str | None:
-    """Return `save_to_dir` if it is None or an existing folder for files of a format that Pillow writes.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such folder. (Keras finds out at the first batch.)
-    ValueError
-        If there is no such format. (And so of this.)
-    """
-    if save_to_dir and not os.path.isdir(save_to_dir):
-        raise FileNotFoundError(f"save_to_dir={save_to_dir!r} is not an existing folder: create it first")
-    if save_to_dir:
-        formats = [suffix[1:] for suffix in Image.registered_extensions()]
-        if str(save_format).lower() not in formats:
-            meant = did_you_mean(save_format, Iterator.white_list_formats)
-            raise ValueError(f"save_format must be an extension that Pillow knows; got {save_format!r}{meant}")
-    return save_to_dir or None

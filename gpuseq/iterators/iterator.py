@@ -1,31 +1,42 @@
-"""`Iterator`: batches one after another or by index, each made from its plan."""
+"""`Sequence`, the batch-by-index contract of Keras, and `Iterator`, whose batches are made from plans."""
 
 from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Callable
 from collections.abc import Iterator as IteratorABC
 from contextvars import ContextVar
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import numpy as np
 
-from gpuseq.base.arguments import caller, warn
+from gpuseq.base.arguments import caller, checked_arguments, warn
 from gpuseq.plan.plan import BatchPlan
+from gpuseq.plan.planner import Drawing, NoDrawing, Planner
+from gpuseq.plan.sharding import checked_options
+from gpuseq.sources.files import ArraySource, FileSource
+from gpuseq.sources.masks import PairedMasks
 
-from .walk import Walk
+from .explain import Explanation, explain, iterator_html
 
-__all__ = ["Iterator"]
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["Iterator", "Sequence"]
+
+T = TypeVar("T")
 
 _REPLAYED: ContextVar[list[Any] | None] = ContextVar("gpuseq_replayed", default=None)
-"""The iterator and the plan of the batch that this thread is making."""
+"""The iterator and the plan of the batch that this thread makes through a method that only knows sample numbers."""
 
+_NOTHING_DRAWN = NoDrawing()
 
 _NO_END = (
     "tf_keras takes this iterator for a generator without an end, whose first epoch is never over. Write "
     "model.fit(iterator.to_keras()), or import ImageDataGenerator from gpuseq.keras, or pass steps_per_epoch"
 )
-
 
 _SAME_NUMBERS = (
     "each worker process of a DataLoader draws the same random numbers here, and in every epoch again. Write "
@@ -33,11 +44,129 @@ _SAME_NUMBERS = (
 )
 
 
-class Iterator(Walk):  # numpydoc ignore=PR02
-    """Walks `n` samples in batches, epoch after epoch, and knows at each moment which batch is next.
+class Sequence:
+    """A data set as batches by index: ``sequence[i]`` for i in ``range(len(sequence))``, each exactly once per epoch.
+
+    Subclass it as you would ``keras.utils.Sequence``: write ``__getitem__`` and ``__len__``, and `on_epoch_end` if the
+    data change between epochs. No Keras or TensorFlow is imported, whichever is installed.
+
+    Parameters
+    ----------
+    workers : int
+        How many threads may fetch batches at once.
+    use_multiprocessing : bool
+        Kept for code that passes it.
+    max_queue_size : int
+        How many batches may wait for their turn.
+
+    References
+    ----------
+    ``keras.utils.Sequence`` (Keras 2) and ``keras.utils.PyDataset`` (Keras 3).
+    """
+
+    @checked_arguments()
+    def __init__(self, workers: int = 1, use_multiprocessing: bool = False, max_queue_size: int = 10) -> None:
+        self.workers = workers
+        self.use_multiprocessing = use_multiprocessing
+        self.max_queue_size = max_queue_size
+
+    def __getitem__(self, index: int) -> Any:
+        """Return batch `index`.
+
+        Parameters
+        ----------
+        index : int
+            0 to ``len(self) - 1``.
+
+        Raises
+        ------
+        NotImplementedError
+            Always, here: subclasses write it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define __getitem__(index)")
+
+    def __len__(self) -> int:
+        """Return the number of batches in an epoch.
+
+        Raises
+        ------
+        NotImplementedError
+            Always, here: subclasses write it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define __len__()")
+
+    @property
+    def num_batches(self) -> int:
+        """The number of batches in an epoch, under the name that Keras 3 asks for."""
+        return len(self)
+
+    def on_epoch_end(self) -> None:
+        """Do what is due between epochs: nothing, unless a subclass says so."""
+
+    def to_keras(self, **options: Any) -> Any:
+        """Return this data set as a ``keras.utils.PyDataset`` for ``model.fit``. Imports Keras.
+
+        Parameters
+        ----------
+        **options
+            See `gpuseq.keras.to_keras`.
+
+        Raises
+        ------
+        MissingDependencyError
+            If Keras or its backend is not installed.
+        """
+        # The one way up from this room: by name and when called, so that no Keras is imported before somebody asks.
+        return import_module("gpuseq.keras").to_keras(self, **options)
+
+    def __repr__(self) -> str:
+        # Keras shows this line when somebody hands the object to fit as it is.
+        name = f"{type(self).__module__}.{type(self).__name__}"
+        return f"<{name}: for model.fit write model.fit(dataset.to_keras()), or subclass gpuseq.keras.Sequence>"
+
+    def __iter__(self) -> IteratorABC[Any]:
+        """Walk one epoch, batch by batch."""
+        for index in range(len(self)):
+            yield self[index]
+
+
+class _Planned(Generic[T]):
+    """An attribute of Keras' iterators that is the planner's here; it is read and set as before.
+
+    What a subclass sets before it calls ``Iterator.__init__`` is kept with the iterator, until there is a planner.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, iterator: None, owner: type) -> _Planned[T]: ...
+
+    @overload
+    def __get__(self, iterator: Iterator, owner: type) -> T: ...
+
+    def __get__(self, iterator: Iterator | None, owner: type) -> _Planned[T] | T:
+        if iterator is None:
+            return self
+        own = iterator.__dict__
+        if "planner" not in own and self._name not in own:
+            raise AttributeError(f"{owner.__name__} has no {self._name!r} before Iterator.__init__ is called")
+        value: T = getattr(own["planner"], self._name) if "planner" in own else own[self._name]
+        return value
+
+    def __set__(self, iterator: Iterator, value: T) -> None:
+        own = iterator.__dict__
+        if "planner" in own:
+            setattr(own["planner"], self._name, value)
+        else:
+            own[self._name] = value
+
+
+class Iterator(Sequence):  # numpydoc ignore=PR02
+    """Hands out `n` samples in batches, epoch after epoch, and knows at each moment which batch is next.
 
     Subclasses that only know how to make a batch from sample numbers define ``_get_batches_of_transformed_samples``,
-    as with Keras; the iterators of this package define ``replay``.
+    as with Keras; the iterators of this package define ``_make``, which gets the whole plan.
 
     Parameters
     ----------
@@ -52,7 +181,7 @@ class Iterator(Walk):  # numpydoc ignore=PR02
     rng : {"keras", "keyed"}
         See `~gpuseq.ImageDataGenerator`.
     shard : None, (int, int) or "auto"
-        ``(rank, world)``: walk only this rank's part of each epoch. "auto" asks the launcher.
+        ``(rank, world)``: take only this rank's part of each epoch. "auto" asks the launcher.
     remainder : {"pad", "drop", "exact"}
         What happens to samples that do not divide by the world size: all ranks have equally many batches.
     **kwargs
@@ -60,12 +189,20 @@ class Iterator(Walk):  # numpydoc ignore=PR02
 
     Attributes
     ----------
+    planner : Planner
+        What decides which samples come next and draws for them. The attributes below are its own.
     n : int
-        Samples that this iterator walks in an epoch: its shard's.
+        Samples in an epoch of this iterator: its shard's.
+    batch_size, shuffle, seed
+        As given.
     batch_index, total_batches_seen : int
         As in Keras.
     index_array : numpy.ndarray or None
         Shape ``(n,)``: the order of the current epoch, None before the first batch.
+    index_generator : iterator of numpy.ndarray
+        The sample numbers of the next batch, of the one after it, and so on.
+    lock : threading.RLock
+        Held while a batch is planned.
 
     Raises
     ------
@@ -76,6 +213,78 @@ class Iterator(Walk):  # numpydoc ignore=PR02
     """
 
     white_list_formats = ("png", "jpg", "jpeg", "bmp", "ppm", "tif", "tiff")
+
+    planner: Planner
+    _source: ArraySource | FileSource | None = None
+    _masks: PairedMasks | None = None
+    n = _Planned[int]("n")
+    batch_size = _Planned[int]("batch_size")
+    shuffle = _Planned[bool]("shuffle")
+    seed = _Planned["int | None"]("seed")
+    batch_index = _Planned[int]("batch_index")
+    total_batches_seen = _Planned[int]("total_batches_seen")
+    index_array = _Planned["np.ndarray | None"]("index_array")
+    index_generator = _Planned["IteratorABC[np.ndarray]"]("index_generator")
+    lock = _Planned[Any]("lock")
+
+    @checked_arguments("workers", "use_multiprocessing", "max_queue_size")
+    def __init__(
+        self,
+        n: int,
+        batch_size: int,
+        shuffle: bool,
+        seed: int | None,
+        *,
+        rng: str = "keras",
+        shard: tuple[int, int] | str | None = None,
+        remainder: str = "pad",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        options = checked_options(batch_size, shuffle, seed, rng=rng, shard=shard, remainder=remainder)
+        self.planner = Planner(n, batch_size, shuffle, seed, options, self._own_order())
+
+    def _own_order(self) -> Callable[[], None] | None:
+        """Return a subclass' own ``_set_index_array``, which the planner calls where an order is due."""
+        overridden = type(self)._set_index_array is not Iterator._set_index_array
+        return self._set_index_array if overridden else None
+
+    def __len__(self) -> int:
+        """Return the number of batches in an epoch: the same on every rank."""
+        return len(self.planner)
+
+    # From a plan to a batch.
+
+    def plan_batch(self, index: int | None = None, *, epoch: int | None = None) -> BatchPlan:
+        """Draw the plan of a batch without making the batch.
+
+        Parameters
+        ----------
+        index : int or None
+            Which batch of the epoch. None: the one that ``next()`` would return.
+        epoch : int or None
+            Which epoch; from then on the iterator counts by epoch, and the plan is the same one in any order of asking
+            and from any thread. None: the current one.
+
+        Returns
+        -------
+        BatchPlan
+            Counts as a batch seen: ``iterator[i]`` is ``iterator.replay(iterator.plan_batch(i))``.
+
+        Raises
+        ------
+        IndexError
+            If `index` is outside the epoch.
+        """
+        planner, drawing = self.planner, self._drawing
+        if index is not None:
+            index = planner.checked_index(index)
+        with planner.lock:
+            if epoch is not None and not (planner.position.by_epoch and planner.epoch == epoch):
+                planner.set_epoch(epoch, drawing)
+            plan = planner.plan(index, drawing)
+            self._expect(plan, planner.batch_index if index is None else index + planner.stride, onward=index is None)
+        return plan
 
     def replay(self, plan: BatchPlan) -> Any:
         """Make the batch of a plan, this iterator's or that of another one over the same samples.
@@ -101,17 +310,28 @@ class Iterator(Walk):  # numpydoc ignore=PR02
         """
         if not isinstance(plan, BatchPlan):
             raise TypeError(f"replay() takes a BatchPlan, from plan_batch(); got {type(plan).__name__}")
-        if len(plan) and plan.indices.max() >= self.dataset_size:
+        if len(plan) and plan.indices.max() >= self.planner.num_samples:
             raise ValueError(
                 f"the plan was drawn for other data: it asks for sample {plan.indices.max()}, and there are "
-                f"{self.dataset_size} here"
+                f"{self.planner.num_samples} here"
             )
-        # By way of the method that subclasses written for Keras override; `_plan_of` finds the plan again.
+        if type(self)._get_batches_of_transformed_samples is Iterator._get_batches_of_transformed_samples:
+            return self._make(plan)
+        # A subclass as written for Keras: it gets sample numbers alone, and `_plan_of` finds the plan again.
         token = _REPLAYED.set([self, plan])
         try:
             return self._get_batches_of_transformed_samples(plan.indices.copy())
         finally:
             _REPLAYED.reset(token)
+
+    def _make(self, plan: BatchPlan) -> Any:
+        """Return the batch of a plan that fits here."""
+        raise NotImplementedError(
+            f"{type(self).__name__} must define _get_batches_of_transformed_samples(index_array) to make a batch"
+        )
+
+    def _get_batches_of_transformed_samples(self, index_array: np.ndarray) -> Any:
+        return self._make(self._plan_of(index_array))
 
     def _plan_of(self, index_array: np.ndarray) -> BatchPlan:
         """Return the plan that is being replayed, once; for other samples, or a second view, draw one as Keras does."""
@@ -120,16 +340,30 @@ class Iterator(Walk):  # numpydoc ignore=PR02
             replayed[0] = None
             plan: BatchPlan = replayed[1]
             return plan
-        with self.lock:
-            return self._draw(np.asarray(index_array), None)
+        with self.planner.lock:
+            return self.planner.draw(np.asarray(index_array), None, self._drawing)
 
-    def _get_batches_of_transformed_samples(self, index_array: np.ndarray) -> Any:
-        raise NotImplementedError(
-            f"{type(self).__name__} must define _get_batches_of_transformed_samples(index_array) to make a batch"
-        )
+    @property
+    def _drawing(self) -> Drawing:
+        """What is drawn for each sample, as it stands now."""
+        return _NOTHING_DRAWN
+
+    def _expect(self, plan: BatchPlan, number: int, *, onward: bool) -> None:
+        """Let files be read ahead: `plan` is about to be made, and batch `number` after it.
+
+        Number 0 where ``next()`` goes `onward` is the first one of an epoch that has begun.
+        """
+        if self._source is None or not self._source.prefetch:
+            return
+        upcoming = self.planner.upcoming(number, self._source.prefetch, onward=onward)
+        self._source.expect(upcoming, plan.indices)
+        if self._masks is not None:
+            self._masks.expect(upcoming, plan.indices)
+
+    # Batches, one after another or by index.
 
     def __iter__(self) -> IteratorABC[Any]:
-        """Return the iterator itself: it walks on and on, epoch after epoch, as Keras' does."""
+        """Return the iterator itself: it goes on and on, epoch after epoch, as Keras' does."""
         return self
 
     def __next__(self) -> Any:
@@ -156,12 +390,103 @@ class Iterator(Walk):  # numpydoc ignore=PR02
             If `index` is outside; a ValueError too, as Keras raises.
         """
         worker = sys.modules.get("torch.utils.data._utils.worker")
-        if worker is not None and worker._worker_info is not None and not self._by_epoch:
+        if worker is not None and worker._worker_info is not None and not self.counts_by_epoch:
             warnings.warn(_SAME_NUMBERS, stacklevel=2)
         return self.replay(self.plan_batch(index))
 
-    def plan_batch(self, index: int | None = None) -> BatchPlan:
-        """Draw the plan of a batch without making the batch.
+    # Epochs and states.
+
+    @property
+    def epoch(self) -> int:
+        """The current epoch: as `set_epoch` has it, or the full epochs of batches seen so far."""
+        return self.planner.epoch
+
+    @property
+    def counts_by_epoch(self) -> bool:
+        """Whether batch i of an epoch is always the same batch, whatever was asked for before it."""
+        return self.planner.position.by_epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the start of an epoch, and from now on count by epoch: ``iterator[i]`` is batch i of that epoch.
+
+        Taken from the start without it, epoch e of ``next()`` is the same. Without a seed one is drawn now, from
+        NumPy's global stream.
+
+        Parameters
+        ----------
+        epoch : int
+            From 0.
+
+        Raises
+        ------
+        ValueError
+            If `epoch` is not a non-negative integer.
+        """
+        self.planner.set_epoch(epoch, self._drawing)
+
+    def on_epoch_end(self) -> None:
+        """Draw the order of the next epoch, from wherever the stream stands, as Keras does.
+
+        Counting by epoch, go to the next one if a batch of this one was asked for: frameworks also call this before the
+        first epoch.
+        """
+        self.planner.end_epoch()
+
+    def reset(self) -> None:
+        """Let ``next()`` start an epoch."""
+        self.batch_index = 0
+
+    def _set_index_array(self) -> None:
+        self.planner.set_order()
+
+    def state_dict(self) -> dict[str, int | str]:
+        """Return which batch is next, as a small dictionary of integers and strings that JSON can hold.
+
+        Returns
+        -------
+        dict
+            For `load_state_dict` of an iterator made with the same arguments.
+
+        Raises
+        ------
+        GpuseqError
+            Without a seed: the numbers then come from NumPy's global stream, which is not the iterator's to restore.
+        """
+        return self.planner.state_dict()
+
+    def load_state_dict(self, state: dict[str, int | str]) -> None:
+        """Go to where `state_dict` was taken: the next batch is the one that would have come next, bit for bit.
+
+        Parameters
+        ----------
+        state : dict
+            From `state_dict`.
+
+        Raises
+        ------
+        ValueError
+            If the state was taken from an iterator over other data or made otherwise, or is not whole. The iterator
+            then stands where it stood.
+        TypeError
+            If it is no dictionary.
+        """
+        self.planner.load_state_dict(state, self._drawing)
+
+    @property
+    def may_pass_over(self) -> bool:
+        """Whether bad files may leave nothing of a batch, so that a pass can have fewer batches than ``len(self)``."""
+        return False
+
+    def close(self) -> None:
+        """Stop reading ahead and wait for the worker thread. The iterator stays usable."""
+        for source in (self._source, self._masks):
+            if source is not None:
+                source.close()
+
+    # For people.
+
+    def explain(self, index: int | None = None) -> Explanation:
+        """Say what a batch is going to be and how it is going to be made, and leave the iterator where it stands.
 
         Parameters
         ----------
@@ -170,35 +495,25 @@ class Iterator(Walk):  # numpydoc ignore=PR02
 
         Returns
         -------
-        BatchPlan
-            Counts as a batch seen: ``iterator[i]`` is ``iterator.replay(iterator.plan_batch(i))``.
+        Explanation
+            Print it: the plan as a table, one line per sample, and the path: source, decoder, cache, engine, bytes.
 
         Raises
         ------
         IndexError
             If `index` is outside the epoch.
         """
-        if index is not None:
-            index = self._checked_index(index)
-        with self.lock:
-            if index is None:
-                indices, position = next(self.index_generator), self._last_position
-            else:
-                indices, position = self._item_indices(index), index
-            plan = self._draw(indices, position)
-            if index is None and self._by_epoch and self.batch_index == 0:
-                self._start_epoch(self._epoch + 1)
-            following = self.batch_index if index is None else position + self._stride
-            self._announce(plan.indices, following, walking=index is None)
-        return plan
+        return explain(self, index)
 
-    @property
-    def _may_pass_over(self) -> bool:
-        """Whether bad files may leave nothing of a batch, so that a pass can have fewer batches than ``len(self)``."""
-        return False
+    def _repr_html_(self) -> str:
+        return iterator_html(self)
 
-    def close(self) -> None:
-        """Stop what runs in the background. The iterator stays usable."""
+    def __copy__(self) -> Self:
+        """Return an iterator over the same data that stands here and goes on by itself."""
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        twin.planner = self.planner.copy(twin._own_order())
+        return twin
 
     def __repr__(self) -> str:
         # Keras shows this line when somebody hands the iterator to fit as it is.

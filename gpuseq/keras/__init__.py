@@ -23,8 +23,9 @@ from gpuseq import generator
 from gpuseq.base.devices import place
 from gpuseq.base.errors import GpuseqError
 from gpuseq.decode.images import array_to_img, img_to_array, load_img, save_img
-from gpuseq.feed.lookahead import DeviceSequence, check_batches, map_arrays, plan_at, to_device
-from gpuseq.iterators import arrays, directory, frame, iterator, sequence
+from gpuseq.feed.lookahead import DeviceSequence, check_batches, map_arrays, to_device
+from gpuseq.iterators import arrays, files, iterator
+from gpuseq.plan.state import at_batch
 from gpuseq.transforms.functions import (
     apply_affine_transform,
     apply_brightness_shift,
@@ -39,7 +40,7 @@ from gpuseq.transforms.functions import (
 )
 
 from .callbacks import SaveState, SetEpoch
-from .dataset import PY_DATASET, FitDataset, backend, join_tf_keras, state_at
+from .dataset import PY_DATASET, FitDataset, backend, join_tf_keras
 
 __all__ = [
     "DataFrameIterator",
@@ -73,11 +74,11 @@ class _WalkedIterator(FitDataset):
     """What the iterators' subclasses share. Before the first ``fit`` they count as Keras' do, from then on by epoch."""
 
     def _walked(self, epoch: int, position: int, index: int) -> Any:
-        return self.replay(plan_at(self, epoch, position))  # type: ignore[attr-defined, arg-type]
+        return self.replay(self.plan_batch(position, epoch=epoch))  # type: ignore[attr-defined]
 
     def _plain(self, index: int) -> Any:
         if self._fit_walk.used:
-            position = self._checked_index(index)  # type: ignore[attr-defined]
+            position = self.planner.checked_index(index)  # type: ignore[attr-defined]
             return self._walked(self._fit_walk.epoch, position, index)
         return self.replay(self.plan_batch(index))  # type: ignore[attr-defined]
 
@@ -123,7 +124,7 @@ class _WalkedIterator(FitDataset):
         """
         walk = self._fit_walk
         state: dict[str, int | str] = super().state_dict()  # type: ignore[misc]
-        return state_at(state, walk.epoch, walk.position) if walk.used else state
+        return at_batch(state, walk.epoch, walk.position) if walk.used else state
 
     def load_state_dict(self, state: dict[str, int | str]) -> None:
         """Go on where `state_dict` was taken.
@@ -154,11 +155,11 @@ class NumpyArrayIterator(_WalkedIterator, arrays.NumpyArrayIterator, PY_DATASET)
     """`gpuseq.NumpyArrayIterator` as a ``PyDataset``."""
 
 
-class DirectoryIterator(_WalkedIterator, directory.DirectoryIterator, PY_DATASET):  # type: ignore[misc]
+class DirectoryIterator(_WalkedIterator, files.DirectoryIterator, PY_DATASET):  # type: ignore[misc]
     """`gpuseq.DirectoryIterator` as a ``PyDataset``."""
 
 
-class DataFrameIterator(_WalkedIterator, frame.DataFrameIterator, PY_DATASET):  # type: ignore[misc]
+class DataFrameIterator(_WalkedIterator, files.DataFrameIterator, PY_DATASET):  # type: ignore[misc]
     """`gpuseq.DataFrameIterator` as a ``PyDataset``."""
 
 
@@ -170,7 +171,7 @@ class ImageDataGenerator(generator.ImageDataGenerator):
     _frame_iterator = DataFrameIterator
 
 
-class Sequence(sequence.Sequence, PY_DATASET):  # type: ignore[misc]
+class Sequence(iterator.Sequence, PY_DATASET):  # type: ignore[misc]
     """`gpuseq.Sequence` as a ``PyDataset``: subclass it, and ``model.fit`` takes it as it is.
 
     Keras' own workers make its batches. For a lookahead onto the device, and each batch once with any number of
@@ -216,7 +217,7 @@ class KerasDataset(FitDataset, PY_DATASET):  # type: ignore[misc]
 
     def _walked(self, epoch: int, position: int, index: int) -> Any:
         if self._ahead is None:
-            return self.source.replay(plan_at(self.source, epoch, position))
+            return self.source.replay(self.source.plan_batch(position, epoch=epoch))
         if position == 0:
             self._ahead.close()
             self._reordered.order = _batch_order(len(self), epoch, index)
@@ -224,9 +225,8 @@ class KerasDataset(FitDataset, PY_DATASET):  # type: ignore[misc]
 
     def _plain(self, index: int) -> Any:
         if self._ahead is None:
-            used = self._fit_walk.used
-            source = self.source
-            return source.replay(plan_at(source, self._fit_walk.epoch, index) if used else source.plan_batch(index))
+            walk = self._fit_walk
+            return self.source.replay(self.source.plan_batch(index, epoch=walk.epoch if walk.used else None))
         return map_arrays(lambda array: place(array, self.device), self.source[index])
 
     def _num_seen(self) -> int:
@@ -268,7 +268,7 @@ class KerasDataset(FitDataset, PY_DATASET):  # type: ignore[misc]
         self.check_state()
         walk = self._fit_walk
         state: dict[str, int | str] = self.source.state_dict()
-        return state_at(state, walk.epoch, walk.position) if walk.used else state
+        return at_batch(state, walk.epoch, walk.position) if walk.used else state
 
     def check_state(self) -> None:
         """Raise a GpuseqError if there is no state to save."""

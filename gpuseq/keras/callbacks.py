@@ -10,8 +10,9 @@ from typing import Any
 from gpuseq.base.atomic import replacing
 from gpuseq.base.errors import GpuseqError
 from gpuseq.iterators.iterator import Iterator
+from gpuseq.plan.state import at_batch
 
-from .dataset import FitDataset, keras, state_at
+from .dataset import FitDataset, keras
 
 __all__ = ["SaveState", "SetEpoch"]
 
@@ -150,7 +151,7 @@ class SaveState(_Callback):
         if self._last is not None:
             epoch, index = self._last
             following = (epoch, index + 1) if index + 1 < len(self.dataset) else (epoch + 1, 0)
-            state = state_at(state, *following)
+            state = at_batch(state, *following)
         with replacing(self.path) as path:
             path.write_text(json.dumps(state))
 

@@ -20,7 +20,7 @@ from gpuseq.iterators.iterator import Iterator
 
 from .fit_progress import FitWalk
 
-__all__ = ["PY_DATASET", "FitDataset", "backend", "class_weights", "join_tf_keras", "keras", "state_at"]
+__all__ = ["PY_DATASET", "FitDataset", "backend", "class_weights", "join_tf_keras", "keras"]
 
 logger = logging.getLogger("gpuseq")
 
@@ -276,7 +276,8 @@ class FitDataset:
         return (batch[0], labels, weights if len(batch) == 2 else batch[2] * weights)
 
     def _refuse_double_sharding(self) -> None:
-        walk = getattr(getattr(self, "source", self), "walk", None)
+        planner = getattr(getattr(self, "source", self), "planner", None)
+        walk = None if planner is None else planner.options
         if walk is None or walk.world == 1 or not hasattr(keras, "distribution"):
             return
         distribution = keras.distribution.distribution()
@@ -303,11 +304,6 @@ def _without_lists(batch: Any) -> Any:
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
         return type(batch)(*(_without_lists(item) for item in batch))
     return tuple(_without_lists(item) for item in batch) if isinstance(batch, (tuple, list)) else batch
-
-
-def state_at(state: dict[str, int | str], epoch: int, index: int) -> dict[str, int | str]:
-    """Return an iterator's state, moved to a batch of an epoch."""
-    return state | {"by_epoch": 1, "epoch": epoch, "batch_index": index, "served": int(index > 0), "order": ""}
 
 
 def class_weights(labels: Array, weights: Mapping[int, float]) -> Array:

@@ -13,7 +13,7 @@ import numpy as np
 
 from gpuseq.base.arguments import check_choice, check_count, check_flag
 
-__all__ = ["WalkOptions", "checked_walk", "detect_shard", "resolve_shard"]
+__all__ = ["PlanOptions", "checked_options", "detect_shard", "resolve_shard"]
 
 logger = logging.getLogger("gpuseq")
 
@@ -21,7 +21,7 @@ _told: list[str] = []
 
 
 @dataclass(frozen=True)
-class WalkOptions:
+class PlanOptions:
     """How an epoch is walked: the random mode, and this process' part of it.
 
     Attributes
@@ -40,7 +40,7 @@ class WalkOptions:
     remainder: Literal["pad", "drop", "exact"] = "pad"
 
     @classmethod
-    def parse(cls, rng: Any, rank: int, world: int, remainder: Any) -> WalkOptions:
+    def parse(cls, rng: Any, rank: int, world: int, remainder: Any) -> PlanOptions:
         """Check a user's values.
 
         Raises
@@ -53,7 +53,7 @@ class WalkOptions:
         return cls(rng, rank, world, remainder)
 
 
-def checked_walk(
+def checked_options(
     batch_size: object,
     shuffle: object,
     seed: object,
@@ -62,7 +62,7 @@ def checked_walk(
     shard: tuple[int, int] | str | None = None,
     remainder: object = "pad",
     **_: object,  # those of `Sequence`
-) -> WalkOptions:
+) -> PlanOptions:
     """Check what an iterator can be told about its walk before it is known how many samples there are."""
     check_count("batch_size", batch_size, or_none=False)
     check_flag("shuffle", shuffle)
@@ -70,7 +70,7 @@ def checked_walk(
     rank, world = resolve_shard(shard)
     if world > 1 and seed is None:
         raise ValueError(f"shard=({rank}, {world}) needs a seed: every rank must draw the same order. Pass seed=...")
-    return WalkOptions.parse(rng, rank, world, remainder)
+    return PlanOptions.parse(rng, rank, world, remainder)
 
 
 def _check_seed(seed: object) -> None:

@@ -1,4 +1,4 @@
-"""`WalkState`: where a walk stands, as a checked value. Written by `state_dict`, read by `load_state_dict`."""
+"""`PlannerState`: where a walk stands, as a checked value. Written by `state_dict`, read by `load_state_dict`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from numbers import Integral
 from typing import Any
 
-__all__ = ["WalkState"]
+__all__ = ["PlannerState", "at_batch"]
 
 VERSION = 2
 """Version 1 said neither `shuffle` nor `remainder`; a state of it is taken for one of an iterator made alike."""
@@ -20,7 +20,7 @@ _POSITION = re.compile(r"\d+( (P\d+|D\d+|S\d+:\d+))*")
 
 
 @dataclass(frozen=True)
-class WalkState:
+class PlannerState:
     """Where a walk stands, and how its iterator was made. Integers and strings only, for JSON.
 
     Attributes
@@ -60,7 +60,7 @@ class WalkState:
         return {"version": VERSION, **asdict(self)}
 
     @classmethod
-    def parse(cls, state: Mapping[str, Any]) -> WalkState:
+    def parse(cls, state: Mapping[str, Any]) -> PlannerState:
         """Read a dictionary from `as_dict`, of this version or an earlier one, perhaps by way of JSON.
 
         Raises
@@ -111,6 +111,19 @@ class WalkState:
                     f"this state was taken with {name}={was!r}, but the iterator has {name}={now!r}. Make the iterator "
                     f"{remedy}, or begin an epoch anew with set_epoch()"
                 )
+
+
+def at_batch(state: dict[str, int | str], epoch: int, index: int) -> dict[str, int | str]:
+    """Return a state that says the same of its iterator and stands at a batch of an epoch.
+
+    Parameters
+    ----------
+    state : dict
+        From `Planner.state_dict`.
+    epoch, index : int
+        Which batch is next, counted by epoch.
+    """
+    return state | {"by_epoch": 1, "epoch": epoch, "batch_index": index, "served": int(index > 0), "order": ""}
 
 
 def _checked(name: str, value: Any, is_text: bool) -> int | str:

@@ -83,6 +83,9 @@ class ArraySource:
         Bytes that the array may take there. None: 70 % of what is free.
     """
 
+    prefetch = 0
+    """Nothing is read ahead."""
+
     def __init__(self, images: Array, device: str = "cpu", memory_limit: int | None = None) -> None:
         self.device = device
         self.is_resident = True

@@ -19,7 +19,7 @@ from PIL import Image
 
 from gpuseq import DirectoryIterator
 from gpuseq.feed.loader import Loader
-from gpuseq.feed.lookahead import plan_at, to_device
+from gpuseq.feed.lookahead import to_device
 from tests.feed.samples import GEOMETRY, generator
 
 IMAGES = np.random.default_rng(1).uniform(0, 255, (37, 5, 5, 3)).astype(np.float32)
@@ -95,14 +95,14 @@ def test_bare_threads_on_one_iterator(rng: str) -> None:
 
     def ask(part: int) -> list[tuple[int, int, Any]]:
         barrier.wait()
-        return [(e, i, iterator.replay(plan_at(iterator, e, i))) for e, i in wanted[part::8]]
+        return [(e, i, iterator.replay(iterator.plan_batch(i, epoch=e))) for e, i in wanted[part::8]]
 
     with ThreadPoolExecutor(8) as pool:
         answers = [answer for part in pool.map(ask, range(8)) for answer in part]
     alone = flow(rng=rng, ranges=GEOMETRY)
     assert len(answers) == len(wanted)
     for epoch, index, (x, y) in answers:
-        wanted_x, wanted_y = alone.replay(plan_at(alone, epoch, index))
+        wanted_x, wanted_y = alone.replay(alone.plan_batch(index, epoch=epoch))
         assert np.array_equal(y, wanted_y)
         assert np.array_equal(x, wanted_x)
 

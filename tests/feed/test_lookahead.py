@@ -157,10 +157,10 @@ def test_iterators_do_not_wait_for_each_other() -> None:
 
     slow = Slow(rotation_range=5, device="cpu", conventions="corrected").flow(numbered(2), batch_size=1, seed=1)
     quick = generator().flow(numbered(2), batch_size=1, seed=1)
-    thread = threading.Thread(target=feeding.plan_at, args=(slow, 0, 0))
+    thread = threading.Thread(target=slow.plan_batch, args=(0,), kwargs={"epoch": 0})
     thread.start()
     assert entered.wait(10)
-    feeding.plan_at(quick, 0, 0)
+    quick.plan_batch(0, epoch=0)
     leave.set()
     thread.join()
     assert was_let == [True]
@@ -219,7 +219,7 @@ assert time.time() - start < 20
 
 def test_iterators_of_this_package_by_epoch() -> None:
     flow = generator(rotation_range=90, conventions="corrected").flow(numbered(11), np.arange(11), batch_size=3, seed=4)
-    expected = [flow.replay(feeding.plan_at(flow, 0, index)) for index in range(4)]
+    expected = [flow.replay(flow.plan_batch(index, epoch=0)) for index in range(4)]
     got = list(to_device(flow, 2, 3, device="cpu"))
     assert len(got) == 4
     for (x, y), (wanted_x, wanted_y) in zip(got, expected, strict=True):

@@ -14,7 +14,6 @@ from PIL import Image
 
 from gpuseq import ImageFileError, to_device
 from gpuseq.feed.loader import Loader
-from gpuseq.feed.lookahead import plan_at
 from gpuseq.keras.fit_progress import FitWalk
 from tests.feed.samples import generator
 
@@ -54,7 +53,7 @@ def numbers(batches: Any) -> list[int]:
 def wanted(folder: Path, epoch: int, **options: Any) -> list[int]:
     """Return the good files of an epoch in its order, as plans have it."""
     walk = flow(folder, **options)
-    plans = (plan_at(walk, epoch, index) for index in range(len(walk)))
+    plans = (walk.plan_batch(index, epoch=epoch) for index in range(len(walk)))
     return [number for plan in plans for number in plan.indices.tolist() if number not in BAD]
 
 

@@ -148,8 +148,9 @@ def walk(out, remainder):
                                                  remainder=remainder)
     loader = Loader(flow)
     epochs = [[batch[1].tolist() for batch in loader] for _ in range(2)]
-    result = {"launcher": detect_shard()[0], "rank": flow.walk.rank, "world": flow.walk.world, "epochs": epochs}
-    with open(f"{out}/{flow.walk.rank}.json", "w") as file:
+    options = flow.planner.options
+    result = {"launcher": detect_shard()[0], "rank": options.rank, "world": options.world, "epochs": epochs}
+    with open(f"{out}/{options.rank}.json", "w") as file:
         json.dump(result, file)
     return result
 """

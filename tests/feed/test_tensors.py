@@ -15,7 +15,7 @@ import pytest
 
 from gpuseq import DeviceError, ImageDataGenerator
 from gpuseq.feed import tensors as streams
-from gpuseq.feed.lookahead import plan_at, to_device
+from gpuseq.feed.lookahead import to_device
 from gpuseq.feed.tensors import cupy_view, host_array, torch_memory, torch_tensor
 from tests.standin.rehearsal import scaled
 
@@ -198,7 +198,8 @@ def test_several_threads_on_streams_of_their_own() -> None:
         with torch.cuda.stream(torch.cuda.Stream()):
             for step in range(scaled(40, 4)):
                 with torch_memory("cuda:0") as blocks:
-                    x, y = (torch_tensor(part, blocks) for part in flow.replay(plan_at(flow, 0, (step + thread) % 8)))
+                    batch = flow.replay(flow.plan_batch((step + thread) % 8, epoch=0))
+                    x, y = (torch_tensor(part, blocks) for part in batch)
                 if int(torn(x, y)):
                     problems.append(f"thread {thread}, step {step}")
         cupy.cuda.get_current_stream().synchronize()

@@ -188,7 +188,7 @@ def test_the_stream_that_it_was_made_on_pays_nothing(
             return whole(self, *arguments, **options)
 
         monkeypatch.setattr(kind, name, counted)
-    resident = (flow._source.resident, flow._paired.sources[0].resident, cached._source.cache.resident)
+    resident = (flow._source.resident, flow._masks.sources[0].resident, cached._source.cache.resident)
     for one in resident:
         for _ in range(3):
             with one.reading():

@@ -24,7 +24,6 @@ import numpy as np  # noqa: E402
 from PIL import Image  # noqa: E402
 
 import gpuseq  # noqa: E402
-from gpuseq.feed.lookahead import plan_at  # noqa: E402
 from gpuseq.keras import ImageDataGenerator, KerasDataset, SaveState, SetEpoch  # noqa: E402
 from tests.feed.samples import photos  # noqa: E402
 
@@ -53,7 +52,7 @@ def trained_by_hand(batches: tuple[tuple[int, int], ...], second_class: float = 
     network, source = model(True), flow(core=True, rng=rng)
     weight = None if second_class == 1 else np.array([1, second_class], np.float32)
     for epoch, index in batches:
-        x, y = source.replay(plan_at(source, epoch, index))
+        x, y = source.replay(source.plan_batch(index, epoch=epoch))
         network.train_on_batch(x, y, sample_weight=None if weight is None else weight[y.astype(int)])
     return list(network.get_weights())
 

@@ -256,6 +256,6 @@ def test_masks_of_files_are_cached_beside_their_images(tmp_path: Path) -> None:
         cached.set_epoch(0)
         for _ in range(2 * len(plain)):
             assert_same_structure(next(cached), next(plain))
-        assert cached._paired.sources[0].cache.used == num_masks
+        assert cached._masks.sources[0].cache.used == num_masks
         cached.close()
     plain.close()
