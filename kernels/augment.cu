@@ -2,9 +2,8 @@
 // preprocessing mode, rescale, normalisation, layout and cast, in Keras' order.
 //
 // Macros: those of common.cuh and the four below. Sizes are arguments.
-// Checked by gpuseq/ops.py: source indices. By the launcher (gpuseq/ops_cuda.py): H * W * C < 2^31, tile_cols a power of
-// two of at most 32, blockDim.x a multiple of tile_cols * groups_across and at most MAX_BLOCK, rows_per_band at most
-// MAX_BAND_ROWS.
+// Checked by gpuseq/ops.py: source indices. By the launcher (gpuseq/ops_cuda.py): H * W * C < 2^31, blockDim.x
+// a multiple of TILE_COLS * 2^across_bits and at most MAX_BLOCK, rows_per_band at most MAX_BAND_ROWS.
 
 #ifndef SAMPLEWISE_CENTER        // 1: subtract the sample's mean; `moments` is read for it
 #define SAMPLEWISE_CENTER 0
@@ -46,11 +45,10 @@ DEVICE OUT_T cast_out(COMPUTE_T value)
 #endif
 }
 
-// What becomes of channel `channel` of the batch after the affine map.
-DEVICE OUT_T finish(COMPUTE_T value, int channel, int channels, const Sample &sample, const COMPUTE_T *mean_c,
-                    const COMPUTE_T *divisor_c, double rescale)
+// What becomes of channel `channel` of the batch after its colours.
+DEVICE OUT_T finish(COMPUTE_T value, int channel, const Sample &sample, const COMPUTE_T *mean_c, const COMPUTE_T *divisor_c,
+                    double rescale)
 {
-    value = shift_and_brighten(value, sample, channels == 4 && source_channel(channel, channels) == 3);
     value = preprocess(value, channel, rescale);
 #if SAMPLEWISE_CENTER
     value -= sample.mean;
@@ -76,7 +74,7 @@ extern "C" __global__ void __launch_bounds__(MAX_BLOCK, MIN_BLOCKS) augment(
     const COMPUTE_T *__restrict__ divisor_c, // (C,); null without FEATUREWISE_STD
     OUT_T *__restrict__ out,                 // (N, H, W, C) or (N, C, H, W); does not overlap `images`
     int num_samples, int height, int width, int channels,
-    int rows_per_band, int num_bands, int tile_cols, int groups_across,
+    int rows_per_band, int num_bands, int across_bits,
     double cval, double rescale)
 {
     __shared__ BlockShared shared;
@@ -85,9 +83,7 @@ extern "C" __global__ void __launch_bounds__(MAX_BLOCK, MIN_BLOCKS) augment(
 #endif
     const Shape shape = {height, width, CHANNELS ? CHANNELS : channels};
     const int sample_size = height * width * shape.channels;
-    const long long num_units = (long long)num_samples * num_bands;
-    for (long long unit = blockIdx.x; unit < num_units; unit += gridDim.x) {
-        const Band band = band_of(unit, num_bands, rows_per_band, height);
+    for_each_band(num_samples, num_bands, rows_per_band, height, [&](const Band &band) {
         open_band(shared, band, shape, table, ranges, num_bands);
 #if SAMPLEWISE_CENTER || SAMPLEWISE_STD
         const double *partials = moments + (long long)band.sample * num_bands * 3;
@@ -101,36 +97,37 @@ extern "C" __global__ void __launch_bounds__(MAX_BLOCK, MIN_BLOCKS) augment(
         }
         __syncthreads();
 #endif
-        const SOURCE_T *source = images + shared.sample.source_index * sample_size;
-        OUT_T *batch = out + (long long)band.sample * sample_size;
-        visit_band(shared, band, shape, {tile_cols, groups_across}, [&](auto taps_of, int row, int tile, int col, bool is_inside) {
+        const SOURCE_T *source = kept(images + shared.sample.source_index * sample_size);
+        auto colour = [&](COMPUTE_T *values, int first) { shift_and_brighten(values, shared.sample, first, shape.channels); };
+        // Where the band's first row begins (in its first channel).
+        const int row_values = OUT_CHANNELS_LAST ? width * shape.channels : width;
+        OUT_T *rows = kept(out + (long long)band.sample * sample_size + band.first_row * row_values);
+        visit_band<IS_STAGED>(shared, band, shape, across_bits, [&](auto taps_of, int local, int tile, int col, bool is_inside) {
 #if IS_STAGED
-            OUT_T *group_stage = stage + (threadIdx.x - (col - tile)) * CHANNELS;
+            const int lane = col - tile;
+            OUT_T *group_stage = stage + (threadIdx.x - lane) * CHANNELS;
             if (is_inside) {
-                for_each_channel(source, taps_of(), shape, cval, [&](int channel, COMPUTE_T value) {
-                    group_stage[(col - tile) * CHANNELS + channel] =
-                        finish(value, channel, CHANNELS, shared.sample, mean_c, divisor_c, rescale);
+                for_each_channel(source, taps_of(), shape, cval, colour, [&](int channel, COMPUTE_T value) {
+                    group_stage[lane * CHANNELS + channel] = finish(value, channel, shared.sample, mean_c, divisor_c, rescale);
                 });
             }
             __syncwarp();
-            if (row < band.first_row + band.num_rows) {
-                const int num_values = (width - tile < tile_cols ? width - tile : tile_cols) * CHANNELS;
-                OUT_T *segment = batch + (row * width + tile) * CHANNELS;
+            OUT_T *segment = rows + ((local * width + tile) * CHANNELS + lane);
+            const OUT_T *staged = group_stage + lane;
+            const int num_values = local < band.num_rows ? (width - tile) * CHANNELS - lane : 0;
 #pragma unroll STEP
-                for (int step = 0; step < CHANNELS; ++step) {
-                    const int position = step * tile_cols + (col - tile);
-                    if (position < num_values) segment[position] = group_stage[position];
-                }
+            for (int at = 0; at < TILE_COLS * CHANNELS; at += TILE_COLS) {
+                if (at < num_values) segment[at] = staged[at];
             }
             __syncwarp();
 #else
-            if (!is_inside) return;
-            const int pixel = row * width + col;
-            for_each_channel(source, taps_of(), shape, cval, [&](int channel, COMPUTE_T value) {
-                const int position = OUT_CHANNELS_LAST ? pixel * shape.channels + channel : channel * height * width + pixel;
-                batch[position] = finish(value, channel, shape.channels, shared.sample, mean_c, divisor_c, rescale);
+            const int pixel = local * width + col;
+            OUT_T *target = rows + (OUT_CHANNELS_LAST ? pixel * shape.channels : pixel);
+            const int step = OUT_CHANNELS_LAST ? 1 : height * width;
+            for_each_channel(source, taps_of(), shape, cval, colour, [&](int channel, COMPUTE_T value) {
+                target[channel * step] = finish(value, channel, shared.sample, mean_c, divisor_c, rescale);
             });
 #endif
         });
-    }
+    });
 }

@@ -22,6 +22,9 @@
 #ifndef OUT_CHANNELS_LAST        // 1: batch (N, H, W, C), 0: (N, C, H, W)
 #define OUT_CHANNELS_LAST 1
 #endif
+#ifndef TILE_COLS                // threads that lie side by side in a row, a power of two and 32 at most
+#define TILE_COLS 8
+#endif
 #ifndef ORDER                    // spline order of the affine map: 0 or 1
 #define ORDER 1
 #endif
@@ -59,6 +62,8 @@
 #define HAS_RESCALE 0
 #endif
 
+static_assert(HAS_RANGE || !HAS_CHANNEL_SHIFT, "a channel shift clips to the sample's range");
+
 #define OUT_FLOAT32 0
 #define OUT_FLOAT64 1
 #define OUT_FLOAT16 2
@@ -88,6 +93,17 @@
 #ifndef DYNAMIC_SHARED           // the host shim brings its own
 #define DYNAMIC_SHARED(type, name) extern __shared__ type name[]
 #endif
+
+// What the threads of a block read and write lies in global memory, at a sum of 64 bits that changes once in a band. This is
+// the same pointer, of which the compiler no longer sees that it is a sum: it would add the parts anew for every pixel.
+template <class T> DEVICE T *kept(T *pointer)
+{
+#ifndef HOST_RUN
+    asm("" : "+l"(pointer));
+    __builtin_assume(__isGlobal(pointer));
+#endif
+    return pointer;
+}
 
 // An image of the source and of the batch: they have the same sides.
 struct Shape {

@@ -10,32 +10,31 @@ extern "C" __global__ void __launch_bounds__(MAX_BLOCK, MIN_BLOCKS) sample_range
     const double *__restrict__ table,        // (N, NUM_COLUMNS)
     double *__restrict__ ranges,             // (N, num_bands, 2): low, high
     int num_samples, int height, int width, int channels,
-    int rows_per_band, int num_bands, int tile_cols, int groups_across,
+    int rows_per_band, int num_bands, int across_bits,
     double cval)
 {
     __shared__ BlockShared shared;
     const Shape shape = {height, width, CHANNELS ? CHANNELS : channels};
-    const long long num_units = (long long)num_samples * num_bands;
-    for (long long unit = blockIdx.x; unit < num_units; unit += gridDim.x) {
-        const Band band = band_of(unit, num_bands, rows_per_band, height);
+    for_each_band(num_samples, num_bands, rows_per_band, height, [&](const Band &band) {
+        const long long unit = (long long)band.sample * num_bands + band.index;
         open_band(shared, band, shape, table, nullptr, num_bands);
-        const SOURCE_T *source = images + shared.sample.source_index * (height * width * shape.channels);
+        const SOURCE_T *source = kept(images + shared.sample.source_index * (height * width * shape.channels));
         const double infinity = __longlong_as_double(0x7ff0000000000000ll);
-        double low = infinity, high = -infinity;
-        visit_band(shared, band, shape, {tile_cols, groups_across}, [&](auto taps_of, int, int, int, bool is_inside) {
-            if (!is_inside) return;
-            for_each_channel(source, taps_of(), shape, cval, [&](int, COMPUTE_T value) {
-                low = value < low ? value : low;
-                high = value > high ? value : high;
+        COMPUTE_T low = (COMPUTE_T)infinity, high = (COMPUTE_T)-infinity;
+        visit_band<false>(shared, band, shape, across_bits, [&](auto taps_of, int, int, int, bool) {
+            auto unchanged = [](COMPUTE_T *, int) {};
+            for_each_channel(source, taps_of(), shape, cval, unchanged, [&](int, COMPUTE_T value) {
+                low = lesser(value, low);
+                high = greater(value, high);
             });
         });
-        low = block_reduce(low, shared.scratch, Lower());
-        high = block_reduce(high, shared.scratch, Higher());
+        const double lowest = block_reduce((double)low, shared.scratch, Lower());
+        const double highest = block_reduce((double)high, shared.scratch, Higher());
         if (threadIdx.x == 0) {
-            ranges[2 * unit] = low;
-            ranges[2 * unit + 1] = high;
+            ranges[2 * unit] = lowest;
+            ranges[2 * unit + 1] = highest;
         }
-    }
+    });
 }
 
 // Sums over the values after the rescale, seen from the sample's first value: a constant sample then has exactly the
@@ -46,35 +45,30 @@ extern "C" __global__ void __launch_bounds__(MAX_BLOCK, MIN_BLOCKS) sample_momen
     const double *__restrict__ ranges,       // (N, num_bands, 2): sample_range's; null without HAS_RANGE
     double *__restrict__ moments,            // (N, num_bands, 3): sum of value - pivot, of its square, the pivot
     int num_samples, int height, int width, int channels,
-    int rows_per_band, int num_bands, int tile_cols, int groups_across,
+    int rows_per_band, int num_bands, int across_bits,
     double cval, double rescale)
 {
     __shared__ BlockShared shared;
     __shared__ double pivot;
     const Shape shape = {height, width, CHANNELS ? CHANNELS : channels};
-    const long long num_units = (long long)num_samples * num_bands;
-    for (long long unit = blockIdx.x; unit < num_units; unit += gridDim.x) {
-        const Band band = band_of(unit, num_bands, rows_per_band, height);
+    for_each_band(num_samples, num_bands, rows_per_band, height, [&](const Band &band) {
+        const long long unit = (long long)band.sample * num_bands + band.index;
         open_band(shared, band, shape, table, ranges, num_bands);
-        const SOURCE_T *source = images + shared.sample.source_index * (height * width * shape.channels);
+        const SOURCE_T *source = kept(images + shared.sample.source_index * (height * width * shape.channels));
         const Sample &sample = shared.sample;
-        auto rescaled = [&](int channel, COMPUTE_T value) {
-            value = shift_and_brighten(value, sample, shape.channels == 4 && source_channel(channel, 4) == 3);
-            return preprocess(value, channel, rescale);
-        };
+        auto colour = [&](COMPUTE_T *values, int first) { shift_and_brighten(values, sample, first, shape.channels); };
         if (threadIdx.x == 0) {
             visit_first(sample, shape, [&](const auto &taps) {
-                for_each_channel(source, taps, shape, cval, [&](int channel, COMPUTE_T value) {
-                    if (channel == 0) pivot = rescaled(channel, value);
+                for_each_channel(source, taps, shape, cval, colour, [&](int channel, COMPUTE_T value) {
+                    if (channel == 0) pivot = preprocess(value, channel, rescale);
                 });
             });
         }
         __syncthreads();
         double sum = 0.0, squares = 0.0;
-        visit_band(shared, band, shape, {tile_cols, groups_across}, [&](auto taps_of, int, int, int, bool is_inside) {
-            if (!is_inside) return;
-            for_each_channel(source, taps_of(), shape, cval, [&](int channel, COMPUTE_T value) {
-                const double offset = rescaled(channel, value) - pivot;
+        visit_band<false>(shared, band, shape, across_bits, [&](auto taps_of, int, int, int, bool) {
+            for_each_channel(source, taps_of(), shape, cval, colour, [&](int channel, COMPUTE_T value) {
+                const double offset = preprocess(value, channel, rescale) - pivot;
                 sum += offset;
                 squares += offset * offset;
             });
@@ -86,5 +80,5 @@ extern "C" __global__ void __launch_bounds__(MAX_BLOCK, MIN_BLOCKS) sample_momen
             moments[3 * unit + 1] = squares;
             moments[3 * unit + 2] = pivot;
         }
-    }
+    });
 }

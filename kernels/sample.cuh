@@ -1,46 +1,68 @@
 // One sample: its numbers, its colours, and how a block walks over its pixels.
 
-struct Sample {                  // one per block, in shared memory
+struct alignas(16) Sample {      // one per block, in shared memory; a pixel reads the first four at once
+    COMPUTE_T channel_shift;     // where there is none it is -0.0, which changes no value, and clips to nothing
+    COMPUTE_T shift_low, shift_high;       // range after the affine map: what the channel shift clips to
+    float brightness;
+    int brightening;             // one of Brightening
+    COMPUTE_T shifted_low, shifted_span;   // range after the channel shift: what brightness stretches to 0..255 and back
+    float stretch_low, stretch_span;       // the same as Keras' float32 image sees it
+    COMPUTE_T mean, divisor;     // samplewise normalisation; augment.cu fills and reads them
     long long source_index;
     double inverse_23[2][3];     // (row, col) of the batch -> (row, col) of the source
     bool has_affine, flip_rows, flip_cols;
-    bool has_channel_shift, has_brightness, stretch;
-    COMPUTE_T channel_shift;
-    COMPUTE_T low, high;         // range after the affine map: what the channel shift clips to
-    COMPUTE_T shifted_low, shifted_span;   // range after the channel shift: what brightness stretches to 0..255 and back
-    float stretch_low, stretch_span;       // the same as Keras' float32 image sees it
-    float brightness;
-    COMPUTE_T mean, divisor;     // samplewise normalisation; augment.cu fills and reads them
 };
 
+enum Brightening { AS_IT_IS, WITHIN_BYTES, STRETCHED };      // STRETCHED: the sample leaves 0..255 and is brought there first
+
 // ---------------------------------------------------------------------------------------------------- colour
-// Keras' apply_channel_shift and apply_brightness_shift(scale=False) of one value.
-DEVICE COMPUTE_T shift_and_brighten(COMPUTE_T value, const Sample &sample, bool is_alpha)
+// Whether the affine map can give a NaN: those of a float source, or a fill value. Else a minimum and a maximum clip, one
+// instruction each; they would lose a NaN, which NumPy keeps.
+constexpr bool CAN_BE_NAN = (SOURCE_T)0.5 != (SOURCE_T)0 || (HAS_AFFINE && FILL_MODE == FILL_CONSTANT);
+
+DEVICE float lesser(float a, float b) { return fminf(a, b); }
+DEVICE float greater(float a, float b) { return fmaxf(a, b); }
+DEVICE double lesser(double a, double b) { return a < b ? a : b; }
+DEVICE double greater(double a, double b) { return a > b ? a : b; }
+
+template <class T> DEVICE T clipped(T value, T low, T high)
+{
+    if (CAN_BE_NAN) return value < low ? low : value > high ? high : value;
+    return lesser(greater(value, low), high);
+}
+
+// Keras' apply_brightness_shift(scale=False) of one value.
+template <bool IS_STRETCHED> DEVICE COMPUTE_T brightened(COMPUTE_T value, const Sample &sample, bool is_alpha)
+{
+    float level = (float)value;
+    if (IS_STRETCHED) {
+        level -= sample.stretch_low;
+        if (sample.stretch_span != 0.0f) level /= sample.stretch_span;
+        level *= 255.0f;
+    }
+    level = truncf(level);                           // Keras makes a uint8 image of it
+    // Pillow's blend with black leaves alpha alone.
+    if (!is_alpha) level = clipped(truncf(sample.brightness * level), 0.0f, 255.0f);
+    return IS_STRETCHED ? (COMPUTE_T)level / (COMPUTE_T)255.0 * sample.shifted_span + sample.shifted_low : (COMPUTE_T)level;
+}
+
+// Keras' apply_channel_shift and apply_brightness_shift of STEP channels of one pixel, from source channel `first` on. The
+// sample is asked once for all of them.
+DEVICE void shift_and_brighten(COMPUTE_T *values, const Sample &sample, int first, int channels)
 {
 #if HAS_CHANNEL_SHIFT
-    if (sample.has_channel_shift) {
-        value += sample.channel_shift;
-        value = value < sample.low ? sample.low : value > sample.high ? sample.high : value;
-    }
+#pragma unroll
+    for (int k = 0; k < STEP; ++k) values[k] = clipped(values[k] + sample.channel_shift, sample.shift_low, sample.shift_high);
 #endif
 #if HAS_BRIGHTNESS
-    if (sample.has_brightness) {
-        float level = (float)value;
-        if (sample.stretch) {
-            level -= sample.stretch_low;
-            if (sample.stretch_span != 0.0f) level /= sample.stretch_span;
-            level *= 255.0f;
-        }
-        level = truncf(level);                       // Keras makes a uint8 image of it
-        if (!is_alpha) {                             // Pillow's blend with black leaves alpha alone
-            level = truncf(sample.brightness * level);
-            level = level < 0.0f ? 0.0f : level > 255.0f ? 255.0f : level;
-        }
-        value = (COMPUTE_T)level;
-        if (sample.stretch) value = (COMPUTE_T)level / (COMPUTE_T)255.0 * sample.shifted_span + sample.shifted_low;
+    if (sample.brightening == WITHIN_BYTES) {
+#pragma unroll
+        for (int k = 0; k < STEP; ++k) values[k] = brightened<false>(values[k], sample, channels == 4 && first + k == 3);
+    } else if (sample.brightening == STRETCHED) {
+#pragma unroll
+        for (int k = 0; k < STEP; ++k) values[k] = brightened<true>(values[k], sample, channels == 4 && first + k == 3);
     }
 #endif
-    return value;
 }
 
 // Keras' imagenet_utils modes for channel `channel` of the batch, then the rescale.
@@ -65,40 +87,50 @@ DEVICE COMPUTE_T preprocess(COMPUTE_T value, int channel, double rescale)
 // The source channel that channel `channel` of the batch shows: caffe's are in reverse.
 DEVICE int source_channel(int channel, int channels) { return PREPROCESS == 2 ? channels - 1 - channel : channel; }
 
-// Calls use(channel, value) for the channels of the batch at one pixel; the value is the affine map's.
-template <class Tap, class Use>
-DEVICE void for_each_channel(const SOURCE_T *__restrict__ source, const Tap &taps, Shape shape, double cval, Use use)
+// Calls use(channel, value) for the channels of the batch at one pixel. change(values, first) has had the affine map's values
+// before, STEP of them from source channel `first` on.
+template <class Tap, class Change, class Use>
+DEVICE void for_each_channel(const SOURCE_T *__restrict__ source, const Tap &taps, Shape shape, double cval, Change change, Use use)
 {
     COMPUTE_T values[STEP];
     if (STEP > 1) {
         read_channels(source, taps, shape, cval, values);
+        change(values, 0);
 #pragma unroll
         for (int channel = 0; channel < STEP; ++channel) use(channel, values[source_channel(channel, STEP)]);
     } else {
         for (int channel = 0; channel < shape.channels; ++channel) {
             const int from = source_channel(channel, shape.channels);
             read_channels(source + from * source_channel_stride(shape), taps, shape, cval, values);
+            change(values, from);
             use(channel, values[0]);
         }
     }
 }
 
 // ---------------------------------------------------------------------------------------------------- work of a block
-// A unit of work is one band of rows of one sample. Inside it the block is made of groups of `tile_cols` threads, each
-// group a piece of a row; `groups_across` of them lie side by side, the others below. A thread keeps its column while its
+// A unit of work is one band of rows of one sample. Inside it the block is made of groups of TILE_COLS threads, each group a
+// piece of a row; 2^across_bits of them lie side by side, the others below. A thread keeps its column while its
 // group steps down the band, so the column's half of the map is computed once. The groups of one warp lie below each
 // other: a turned patch of 8 x 4 pixels reads fewer cache lines than a turned row of 32.
 struct Band {
-    int sample, first_row, num_rows;
+    int sample, index, first_row, num_rows;
 };
 
-DEVICE Band band_of(long long unit, int num_bands, int rows_per_band, int height)
+// Calls work(band) for every band of every sample. The grid is (bands, samples), so that neither number costs a division; a
+// smaller grid goes round in strides.
+template <class Work> DEVICE void for_each_band(int num_samples, int num_bands, int rows_per_band, int height, Work work)
 {
-    Band band;
-    band.sample = (int)(unit / num_bands);
-    band.first_row = (int)(unit % num_bands) * rows_per_band;
-    band.num_rows = height - band.first_row < rows_per_band ? height - band.first_row : rows_per_band;
-    return band;
+    for (unsigned sample = blockIdx.y; sample < (unsigned)num_samples; sample += gridDim.y) {
+        for (unsigned index = blockIdx.x; index < (unsigned)num_bands; index += gridDim.x) {
+            Band band;
+            band.sample = (int)sample;
+            band.index = (int)index;
+            band.first_row = band.index * rows_per_band;
+            band.num_rows = height - band.first_row < rows_per_band ? height - band.first_row : rows_per_band;
+            work(band);
+        }
+    }
 }
 
 struct alignas(16) MapTerms {    // one row's or one column's share of a source position
@@ -145,6 +177,33 @@ DEVICE double fold_bands(const double *partials, int num_bands, int num_parts, i
     return block_reduce(value, scratch, fold);
 }
 
+#if HAS_CHANNEL_SHIFT || HAS_BRIGHTNESS
+// What the sample's row and its range after the affine map say of its colours.
+DEVICE void set_colour(Sample &sample, const double *row, double low, double high)
+{
+    COMPUTE_T shifted_low = (COMPUTE_T)low, shifted_high = (COMPUTE_T)high;
+    const double infinity = __longlong_as_double(0x7ff0000000000000ll);
+    sample.channel_shift = (COMPUTE_T)-0.0;
+    sample.shift_low = (COMPUTE_T)-infinity;
+    sample.shift_high = (COMPUTE_T)infinity;
+    if (HAS_CHANNEL_SHIFT && !is_nan(row[CHANNEL_SHIFT])) {
+        sample.channel_shift = (COMPUTE_T)row[CHANNEL_SHIFT];
+        sample.shift_low = (COMPUTE_T)low;
+        sample.shift_high = (COMPUTE_T)high;
+        // Monotone, so the range of the shifted is the shifted range.
+        shifted_low = clipped(shifted_low + sample.channel_shift, sample.shift_low, sample.shift_high);
+        shifted_high = clipped(shifted_high + sample.channel_shift, sample.shift_low, sample.shift_high);
+    }
+    const bool is_outside = HAS_RANGE && (shifted_low < (COMPUTE_T)0.0 || shifted_high > (COMPUTE_T)255.0);
+    sample.brightness = (float)row[BRIGHTNESS];
+    sample.brightening = is_nan(row[BRIGHTNESS]) ? AS_IT_IS : is_outside ? STRETCHED : WITHIN_BYTES;
+    sample.shifted_low = shifted_low;
+    sample.shifted_span = shifted_high - shifted_low;
+    sample.stretch_low = (float)shifted_low;
+    sample.stretch_span = (float)shifted_high - (float)shifted_low;
+}
+#endif
+
 // Fills `shared` for a band: the sample's numbers by one thread, the rows' terms by all. Starts and ends with a barrier.
 DEVICE void open_band(BlockShared &shared, const Band &band, Shape shape, const double *table, const double *ranges, int num_bands)
 {
@@ -164,30 +223,14 @@ DEVICE void open_band(BlockShared &shared, const Band &band, Shape shape, const 
         sample.has_affine = HAS_AFFINE && (row[THETA] != 0.0 || row[TX] != 0.0 || row[TY] != 0.0 || row[SHEAR] != 0.0
                                            || row[ZX] != 1.0 || row[ZY] != 1.0);
         if (sample.has_affine) build_inverse(row, shape.height, shape.width, sample.inverse_23);
-        sample.has_channel_shift = HAS_CHANNEL_SHIFT && !is_nan(row[CHANNEL_SHIFT]);
-        sample.has_brightness = HAS_BRIGHTNESS && !is_nan(row[BRIGHTNESS]);
-        sample.channel_shift = (COMPUTE_T)row[CHANNEL_SHIFT];
-        sample.brightness = (float)row[BRIGHTNESS];
 #else
         sample.source_index = band.sample;
-        sample.flip_rows = sample.flip_cols = sample.has_affine = sample.has_channel_shift = sample.has_brightness = false;
+        sample.flip_rows = sample.flip_cols = sample.has_affine = false;
 #endif
-        sample.stretch = false;
 #if HAS_RANGE
-        sample.low = (COMPUTE_T)low;
-        sample.high = (COMPUTE_T)high;
-        COMPUTE_T shifted_low = sample.low, shifted_high = sample.high;
-        if (sample.has_channel_shift) {  // monotone, so the range of the shifted is the shifted range
-            shifted_low += sample.channel_shift;
-            shifted_low = shifted_low < sample.low ? sample.low : shifted_low > sample.high ? sample.high : shifted_low;
-            shifted_high += sample.channel_shift;
-            shifted_high = shifted_high < sample.low ? sample.low : shifted_high > sample.high ? sample.high : shifted_high;
-        }
-        sample.stretch = shifted_low < (COMPUTE_T)0.0 || shifted_high > (COMPUTE_T)255.0;
-        sample.shifted_low = shifted_low;
-        sample.shifted_span = shifted_high - shifted_low;
-        sample.stretch_low = (float)shifted_low;
-        sample.stretch_span = (float)shifted_high - (float)shifted_low;
+        set_colour(sample, table + (long long)band.sample * NUM_COLUMNS, low, high);
+#elif HAS_BRIGHTNESS
+        set_colour(sample, table + (long long)band.sample * NUM_COLUMNS, 0.0, 255.0);    // as the launcher promises
 #endif
     }
     __syncthreads();
@@ -200,39 +243,44 @@ DEVICE void open_band(BlockShared &shared, const Band &band, Shape shape, const 
     __syncthreads();
 }
 
-struct Tiling {
-    int tile_cols, groups_across;
-};
+constexpr int log2_of(int power) { return power > 1 ? 1 + log2_of(power / 2) : 0; }
+constexpr int TILE_BITS = log2_of(TILE_COLS);
 
-// Calls visit(taps_of, row, tile, col, is_inside) for the band's pixels, where `tile` is the group's first column and
-// taps_of() says where the pixel reads. Every thread of the block makes the same number of calls, so `visit` may hold
-// barriers; where `is_inside` is false the thread has no pixel and taps_of must not be called.
-template <class TapsOfColumn, class Visit>
-DEVICE void walk_band(const Band &band, Shape shape, Tiling tiling, TapsOfColumn taps_of_column, Visit visit)
+// Calls visit(taps_of, local, tile, col, is_inside) for the band's pixels, where `local` counts its rows, `tile` is the group's first column and
+// taps_of() says where the pixel reads. IN_STEP: every thread of the block makes the same number of calls, so `visit` may
+// hold barriers; where `is_inside` is false the thread has no pixel and taps_of must not be called.
+template <bool IN_STEP, class TapsOfColumn, class Visit>
+DEVICE void walk_band(const Band &band, Shape shape, int across_bits, TapsOfColumn taps_of_column, Visit visit)
 {
-    const int lane = threadIdx.x % tiling.tile_cols, group = threadIdx.x / tiling.tile_cols;
-    const int groups_down = blockDim.x / tiling.tile_cols / tiling.groups_across;
-    const int stacked = groups_down % (32 / tiling.tile_cols) == 0 ? 32 / tiling.tile_cols : 1;
-    const int across = group / stacked % tiling.groups_across;
-    const int down = group / stacked / tiling.groups_across * stacked + group % stacked;
-    for (int first_col = 0; first_col < shape.width; first_col += tiling.tile_cols * tiling.groups_across) {
-        const int tile = first_col + across * tiling.tile_cols, col = tile + lane;
+    const int lane = threadIdx.x & (TILE_COLS - 1), group = threadIdx.x >> TILE_BITS;
+    const int groups_down = blockDim.x >> (TILE_BITS + across_bits);
+    const int stacked_bits = (groups_down << TILE_BITS & 31) == 0 ? 5 - TILE_BITS : 0;
+    const int across = group >> stacked_bits & ((1 << across_bits) - 1);
+    const int down = (group >> (stacked_bits + across_bits) << stacked_bits) + (group & ((1 << stacked_bits) - 1));
+    const int first_tile = across << TILE_BITS, cols = TILE_COLS << across_bits;
+    for (int tile = first_tile; (IN_STEP ? tile - first_tile : tile + lane) < shape.width; tile += cols) {
+        const int col = tile + lane;
         const auto taps_of_row = taps_of_column(col);
-        for (int first = 0; first < band.num_rows; first += groups_down) {
-            const int local = first + down;
-            visit([&] { return taps_of_row(local); }, band.first_row + local, tile, col,
-                  local < band.num_rows && col < shape.width);
+        if (IN_STEP) {
+            for (int local = down; local - down < band.num_rows; local += groups_down) {
+                visit([&] { return taps_of_row(local); }, local, tile, col,
+                      local < band.num_rows && col < shape.width);
+            }
+        } else {
+            for (int local = down; local < band.num_rows; local += groups_down) {
+                visit([&] { return taps_of_row(local); }, local, tile, col, true);
+            }
         }
     }
 }
 
-template <class Visit>
-DEVICE void visit_band(const BlockShared &shared, const Band &band, Shape shape, Tiling tiling, Visit visit)
+template <bool IN_STEP, class Visit>
+DEVICE void visit_band(const BlockShared &shared, const Band &band, Shape shape, int across_bits, Visit visit)
 {
     const Sample &sample = shared.sample;
     const bool flip_rows = HAS_FLIP && sample.flip_rows, flip_cols = HAS_FLIP && sample.flip_cols;
     if (HAS_AFFINE && sample.has_affine) {           // the same for the whole block, so each way has its own loop
-        walk_band(band, shape, tiling, [&](int col) {
+        walk_band<IN_STEP>(band, shape, across_bits, [&](int col) {
             const int source_col = flip_cols ? shape.width - 1 - col : col;
             const MapTerms terms = {source_col * sample.inverse_23[0][1], source_col * sample.inverse_23[1][1]};
             return [&shared, shape, terms](int local) {
@@ -241,7 +289,7 @@ DEVICE void visit_band(const BlockShared &shared, const Band &band, Shape shape,
             };
         }, visit);
     } else {
-        walk_band(band, shape, tiling, [&](int col) {
+        walk_band<IN_STEP>(band, shape, across_bits, [&](int col) {
             const int source_col = flip_cols ? shape.width - 1 - col : col;
             return [&band, shape, flip_rows, source_col](int local) {
                 const int row = band.first_row + local;

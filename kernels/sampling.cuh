@@ -11,22 +11,40 @@ DEVICE double widen(unsigned short value) { return __hiloint2double(0x43300000, 
 DEVICE double widen(float value) { return value; }
 DEVICE double widen(double value) { return (COMPUTE_T)value; }   // Keras casts the image before it warps it
 
-// floor(value) into `start`, value - floor(value) returned. Adding 1.5 * 2^52 rounded down leaves floor(value) in the low
-// word, in two additions; `fits` says whether it is a small enough number to be there.
-DEVICE double split_near(double value, int *start, bool *fits)
+// A double to the nearest float. CuPy's -ftz=true makes the assembler guard a plain cast: a comparison in double and a
+// product for each value, so that a result below 1.2e-38 becomes 0.
+#ifndef HOST_RUN                 // the host shim brings its own
+DEVICE float nearest_float(double value)
 {
-    const double planted = __dadd_rd(value, 6755399441055744.0);
-    *start = __double2loint(planted);
-    *fits = __double2hiint(planted) - 0x43380000 == (*start >> 30);      // the word above holds nothing but the sign
-    return value - (planted - 6755399441055744.0);
+    float nearest;
+    asm("cvt.rn.f32.f64 %0, %1;" : "=f"(nearest) : "d"(value));
+    return nearest;
+}
+#endif
+
+// floor(value) into the low word of `planted`, value - floor(value) returned: adding 1.5 * 2^52 rounded down leaves the
+// floor there, in two additions. The word above says whether it is small enough to be there.
+DEVICE double split_near(double value, double *planted)
+{
+    *planted = __dadd_rd(value, 6755399441055744.0);
+    return value - (*planted - 6755399441055744.0);
 }
 
-// The same for any number: where it does not fit (an absurd zoom, or NaN) it is far outside, and so is `start`.
+// Whether the floor that is planted is one of 0 to size - 1. One comparison of each word does it: a floor from 0 on leaves
+// the word above as it is in 1.5 * 2^52.
+DEVICE bool is_within(double planted, int size)
+{
+    return (__double2hiint(planted) == 0x43380000) & ((unsigned)__double2loint(planted) < (unsigned)size);
+}
+
+// floor(value) into `start`, value - floor(value) returned, for any number: where the floor is no small number (an absurd
+// zoom, or NaN) it is far outside, and so is `start`.
 DEVICE double split(double value, int *start)
 {
-    bool fits;
-    const double fraction = split_near(value, start, &fits);
-    if (fits) return fraction;
+    double planted;
+    const double fraction = split_near(value, &planted);
+    *start = __double2loint(planted);
+    if (__double2hiint(planted) - 0x43380000 == *start >> 30) return fraction;     // nothing above but the sign
     *start = value > 0.0 ? 0x3fffffff : -0x3fffffff;
     return value - floor(value);
 }
@@ -42,7 +60,8 @@ struct CopyTap {                 // where one pixel of the batch reads, the same
 
 struct BlendTaps {               // the same, four pixels
     bool fill;
-    unsigned offset[2][2];       // by row and column tap
+    unsigned offset;             // of the first; the others lie a step further on, which is 0 where a border makes two one
+    unsigned row_step, col_step;
     double weight_row[2], weight_col[2];
 };
 
@@ -51,19 +70,18 @@ DEVICE CopyTap copy_tap(int row, int col, Shape shape)
     return {false, (unsigned)(row * source_row_stride(shape) + col * source_col_stride(shape))};
 }
 
-// The taps of SciPy's NI_GeometricTransform at a source position. The comparisons as unsigned take a negative tap for a
-// large one; the inside of the image, which is nearly all of it, needs no thought.
+// The taps of SciPy's NI_GeometricTransform at a source position. The inside of the image, which is nearly all of it, needs
+// no thought.
 #if ORDER == 0
 typedef CopyTap AffineTaps;
 
 DEVICE AffineTaps find_taps(double row, double col, Shape shape)
 {
-    int tap_row, tap_col;
-    bool row_fits, col_fits;
-    split_near(row + 0.5, &tap_row, &row_fits);
-    split_near(col + 0.5, &tap_col, &col_fits);
-    bool inside = row_fits && col_fits && (unsigned)tap_row < (unsigned)(shape.height - 1)
-                  && (unsigned)tap_col < (unsigned)(shape.width - 1);
+    double planted_row, planted_col;
+    split_near(row + 0.5, &planted_row);
+    split_near(col + 0.5, &planted_col);
+    int tap_row = __double2loint(planted_row), tap_col = __double2loint(planted_col);
+    bool inside = is_within(planted_row, shape.height - 1) && is_within(planted_col, shape.width - 1);
 #if FILL_MODE == FILL_CONSTANT || FILL_MODE == FILL_WRAP
     inside = inside && row >= 0.0 && col >= 0.0;     // -0.5 to 0 rounds into the image, but the mode has a say
 #endif
@@ -84,32 +102,31 @@ typedef BlendTaps AffineTaps;
 DEVICE AffineTaps find_taps(double row, double col, Shape shape)
 {
     BlendTaps taps;
-    int first_row, first_col;
-    bool row_fits, col_fits;
-    double fraction_row = split_near(row, &first_row, &row_fits), fraction_col = split_near(col, &first_col, &col_fits);
+    double planted_row, planted_col;
+    double fraction_row = split_near(row, &planted_row), fraction_col = split_near(col, &planted_col);
     const int row_stride = source_row_stride(shape), col_stride = source_col_stride(shape);
+    // Before the branch, though outside it is nonsense, so that the inside jumps over one block of code and no more.
     taps.fill = false;
-    const bool inside = row_fits && col_fits && (unsigned)first_row < (unsigned)(shape.height - 1)
-                        && (unsigned)first_col < (unsigned)(shape.width - 1);
-    int last_row = first_row + 1, last_col = first_col + 1;
-    if (!inside) {
+    taps.offset = (unsigned)__double2loint(planted_row) * row_stride + (unsigned)__double2loint(planted_col) * col_stride;
+    taps.row_step = row_stride;
+    taps.col_step = col_stride;
+    if (!(is_within(planted_row, shape.height - 1) & is_within(planted_col, shape.width - 1))) {
         row = map_coordinate(row, shape.height);
         col = map_coordinate(col, shape.width);
         if (FILL_MODE == FILL_CONSTANT && !(row > -1.0 && col > -1.0)) {
             taps.fill = true;
             return taps;
         }
+        int first_row, first_col;
         fraction_row = split(row, &first_row);
         fraction_col = split(col, &first_col);
-        last_row = fold_tap(first_row + 1, shape.height);
-        last_col = fold_tap(first_col + 1, shape.width);
+        const int last_row = fold_tap(first_row + 1, shape.height), last_col = fold_tap(first_col + 1, shape.width);
         first_row = fold_tap(first_row, shape.height);
         first_col = fold_tap(first_col, shape.width);
+        taps.offset = first_row * row_stride + first_col * col_stride;
+        taps.row_step = (last_row - first_row) * row_stride;
+        taps.col_step = (last_col - first_col) * col_stride;
     }
-    taps.offset[0][0] = first_row * row_stride + first_col * col_stride;
-    taps.offset[0][1] = first_row * row_stride + last_col * col_stride;
-    taps.offset[1][0] = last_row * row_stride + first_col * col_stride;
-    taps.offset[1][1] = last_row * row_stride + last_col * col_stride;
     taps.weight_row[0] = 1.0 - fraction_row;
     taps.weight_row[1] = 1.0 - taps.weight_row[0];
     taps.weight_col[0] = 1.0 - fraction_col;
@@ -125,7 +142,7 @@ DEVICE COMPUTE_T store_affine(double value)
     value = value > 0.0 ? value + 0.5 : 0.0;
     return (COMPUTE_T)(int)(value > 255.0 ? 255.0 : value);
 #else
-    return (COMPUTE_T)value;
+    return sizeof(COMPUTE_T) == 4 ? (COMPUTE_T)nearest_float(value) : (COMPUTE_T)value;
 #endif
 }
 
@@ -150,11 +167,10 @@ DEVICE double blend_fused(const double tap[2][2], const double weight[2][2])
 }
 
 // Two doubles as near to each other as the two blends round to the same float, unless a middle between two floats lies
-// next to them: there the low 29 bits are a 1 and then zeros. It happens to about one value in 10^7.
-DEVICE bool is_near_tie(double sum)
-{
-    return ((unsigned)__double2loint(sum) & 0x1fffffffu) - (0x10000000u - 16u) <= 32u;
-}
+// next to them: there the low 29 bits are a 1 and then zeros. It happens to about one value in 10^7. The distance from 16
+// units below the middle, modulo 2^29 and in the upper bits of the word, so that one shift and addition makes it.
+DEVICE unsigned above_tie(double sum) { return ((unsigned)__double2loint(sum) << 3) - ((0x10000000u - 16u) << 3); }
+constexpr unsigned NEAR_TIE = 32u << 3 | 7u;
 
 // STEP channels of one pixel after the affine map; `source` points at the sample's first of them.
 DEVICE void read_channels(const SOURCE_T *__restrict__ source, const CopyTap &taps, Shape shape, double cval, COMPUTE_T *values)
@@ -173,24 +189,28 @@ DEVICE void read_channels(const SOURCE_T *__restrict__ source, const BlendTaps &
         for (int k = 0; k < STEP; ++k) values[k] = store_affine(cval);
         return;
     }
+    // Four addresses, and the channels at fixed distances from them. A border changes what the addresses are and not how they
+    // are read: loads of its own, or taps that are exchanged after the loads, cost every pixel some thirty instructions.
+    const SOURCE_T *first = source + taps.offset;
     double tap[STEP][2][2];
 #pragma unroll
     for (int at = 0; at < 4; ++at) {
-        const SOURCE_T *first = source + taps.offset[at / 2][at % 2];
+        const SOURCE_T *pixel = first + (at / 2 ? taps.row_step : 0u) + (at % 2 ? taps.col_step : 0u);
 #pragma unroll
-        for (int k = 0; k < STEP; ++k) tap[k][at / 2][at % 2] = widen(first[k * source_channel_stride(shape)]);
+        for (int k = 0; k < STEP; ++k) tap[k][at / 2][at % 2] = widen(pixel[k * source_channel_stride(shape)]);
     }
     double sum[STEP];
     bool in_order = true;
     if ((SOURCE_T)-1 > (SOURCE_T)0 && sizeof(COMPUTE_T) == 4 && !ROUND_AFFINE) {     // from unsigned to float
         const double weight[2][2] = {{taps.weight_row[0] * taps.weight_col[0], taps.weight_row[0] * taps.weight_col[1]},
                                      {taps.weight_row[1] * taps.weight_col[0], taps.weight_row[1] * taps.weight_col[1]}};
-        in_order = false;
+        unsigned nearest = ~0u;
 #pragma unroll
         for (int k = 0; k < STEP; ++k) {
             sum[k] = blend_fused(tap[k], weight);
-            in_order = in_order || is_near_tie(sum[k]);
+            nearest = above_tie(sum[k]) < nearest ? above_tie(sum[k]) : nearest;
         }
+        in_order = nearest <= NEAR_TIE;
     }
     if (in_order) {
 #pragma unroll

@@ -181,4 +181,5 @@ static inline double __dadd_rd(double a, double b)
     const double error = (a - (sum - b_part)) + (b - b_part);
     return error < 0.0 ? std::nextafter(sum, -HUGE_VAL) : sum;
 }
+static inline float nearest_float(double value) { return static_cast<float>(value); }
 static inline unsigned short half_bits(float value) { return bits_as<unsigned short>(static_cast<_Float16>(value)); }

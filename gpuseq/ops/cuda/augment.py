@@ -28,18 +28,18 @@ NUM_COLUMNS = 16
 MAX_SAMPLE_VALUES = 2**31
 """Positions within a sample are 32-bit in the kernels."""
 
+MAX_GRID_Y = 65535
 MAX_BLOCK = 256
 MAX_BAND_ROWS = 64
 MAX_STAGED_CHANNELS = 16
 MIN_SEGMENT_BYTES = 32
 """Least length of what a group of threads writes in one go: a sector of the second-level cache."""
 
-BAND_PIXELS = 4096
-"""Pixels that one block works on, about: enough to hide the sample's own preparations."""
+BLOCKS_AT_ONCE = 528
+"""Blocks that run at the same time on the largest of today's GPUs: 132 multiprocessors, four on each."""
 
-BUSY_BLOCKS = 1056
-"""Blocks that keep the largest of today's GPUs busy: 132 multiprocessors, four at once, twice. A batch of fewer is cut
-into smaller bands."""
+PREPARATION = 3
+"""What a block does before its first pixel and after its last, counted in pixels of one thread."""
 
 _SOURCE_TYPES = {
     np.dtype(np.uint8): "unsigned char",
@@ -60,6 +60,7 @@ class _Variant:
     sample_range: kernels.Macros | None
     sample_moments: kernels.Macros | None
     out_dtype: Any
+    tile_cols: int  # threads that write a piece of a row together
     is_staged: bool  # the pixels of a group leave together, through shared memory
     pixel_bytes: int  # what a pixel takes in a row of the batch
 
@@ -70,7 +71,6 @@ class _Geometry:
 
     grid: tuple[int, ...]
     block: int
-    tile_cols: int
     groups_across: int
     rows_per_band: int
     num_bands: int
@@ -177,10 +177,10 @@ def _run(
     if mean is not None or std is not None:
         assert statistics is not None
         mean_c, divisor_c = _constants(statistics, options.compute_dtype)
-    geometry = _geometry(num_samples, height, width, variant.pixel_bytes)
+    geometry = _geometry(num_samples, height, width, variant.tile_cols)
     grid, block = geometry.grid, geometry.block
     bands = (num_samples, geometry.num_bands)
-    tiling = (geometry.rows_per_band, geometry.num_bands, geometry.tile_cols, geometry.groups_across)
+    tiling = (geometry.rows_per_band, geometry.num_bands, geometry.groups_across.bit_length() - 1)
     sizes = (num_samples, height, width, channels, *tiling)
     cval, rescale = options.cval, options.rescale
     ranges = moments = None
@@ -239,11 +239,18 @@ def _variant(
         in_bounds = False
     has_range = has_shift or (has_brightness and not in_bounds)
     has_moments = options.samplewise_center or options.samplewise_std
+    out_channels_last = options.data_format == "channels_last"
+    out_dtype = _out_dtype(options.dtype)
+    pixel_bytes = out_dtype.itemsize * (channels if out_channels_last else 1)
+    tile_cols = 8
+    while tile_cols < 32 and tile_cols * pixel_bytes < MIN_SEGMENT_BYTES:
+        tile_cols *= 2
     shape = {
         "SOURCE_T": _SOURCE_TYPES[source_dtype],
         "COMPUTE_T": "double" if is_double else "float",
         "CHANNELS": channels if channels <= MAX_STAGED_CHANNELS else 0,
         "SOURCE_CHANNELS_LAST": int(options.source_format == "channels_last"),
+        "TILE_COLS": tile_cols,
         "HAS_TABLE": int(has_table),
         "HAS_AFFINE": int(has_affine),
     }
@@ -262,8 +269,6 @@ def _variant(
         "PREPROCESS": _PREPROCESSING[options.preprocessing],
         "HAS_RESCALE": int(options.rescale != 1.0),
     }
-    out_channels_last = options.data_format == "channels_last"
-    out_dtype = _out_dtype(options.dtype)
     finish = colour | {
         "OUT_KIND": _OUT_KINDS[options.dtype],
         "OUT_CHANNELS_LAST": int(out_channels_last),
@@ -278,8 +283,9 @@ def _variant(
         sample_range=_macros(shape | {"HAS_FLIP": 0}) if has_range else None,
         sample_moments=_macros(colour) if has_moments else None,
         out_dtype=out_dtype,
+        tile_cols=tile_cols,
         is_staged=is_staged,
-        pixel_bytes=out_dtype.itemsize * (channels if out_channels_last else 1),
+        pixel_bytes=pixel_bytes,
     )
 
 
@@ -298,22 +304,26 @@ def _out_dtype(name: str) -> Any:
 
 
 @lru_cache(maxsize=1024)
-def _geometry(num_samples: int, height: int, width: int, pixel_bytes: int) -> _Geometry:
-    """Cut a batch into bands of rows, about `BAND_PIXELS` each, fewer where the GPU would not be full."""
-    tile_cols = 8
-    while tile_cols < 32 and tile_cols * pixel_bytes < MIN_SEGMENT_BYTES:
-        tile_cols *= 2
+def _geometry(num_samples: int, height: int, width: int, tile_cols: int) -> _Geometry:
+    """Cut a batch into bands of as many rows as finish it soonest.
+
+    High bands do the least work, but the last blocks leave most of the GPU idle: the batch takes as many rounds of
+    `BLOCKS_AT_ONCE` as its blocks fill, each as long as a thread has pixels.
+    """
     groups_across = 1
     while tile_cols * groups_across < min(width, 32):
         groups_across *= 2
     step_rows = MAX_BLOCK // tile_cols // groups_across
-    most_rows = BAND_PIXELS // width // step_rows * step_rows
-    wanted_bands = -(-BUSY_BLOCKS // num_samples)
-    few_rows = height // wanted_bands // step_rows * step_rows
-    rows_per_band = min(MAX_BAND_ROWS, max(step_rows, min(most_rows, few_rows)))
+    cols = -(-width // (tile_cols * groups_across))
+
+    def duration(rows: int) -> int:
+        rounds = -(-num_samples * -(-height // rows) // BLOCKS_AT_ONCE)
+        return rounds * (rows // step_rows * cols + PREPARATION)
+
+    rows_per_band = min(range(step_rows, MAX_BAND_ROWS + 1, step_rows), key=duration)
     num_bands = -(-height // rows_per_band)
-    grid = (min(num_samples * num_bands, 2**31 - 1),)
-    return _Geometry(grid, MAX_BLOCK, tile_cols, groups_across, rows_per_band, num_bands)
+    grid = (num_bands, min(num_samples, MAX_GRID_Y))
+    return _Geometry(grid, MAX_BLOCK, groups_across, rows_per_band, num_bands)
 
 
 _constants_of: weakref.WeakKeyDictionary[Statistics, dict[Any, tuple[Array | None, Array | None]]] = (

@@ -45,8 +45,7 @@ _SIZES: tuple[tuple[str, ArgumentKind], ...] = tuple(
         "channels",
         "rows_per_band",
         "num_bands",
-        "tile_cols",
-        "groups_across",
+        "across_bits",
     )
 )
 

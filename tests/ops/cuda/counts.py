@@ -111,14 +111,14 @@ def rows() -> list[Row]:
     ) -> None:
         statistics = options.featurewise_center, options.featurewise_std
         variant = ops_cuda._variant(options, np.dtype(dtype), channels, True, *statistics)
-        geometry = ops_cuda._geometry(*BATCH, variant.pixel_bytes)
-        across = geometry.tile_cols * geometry.groups_across
+        geometry = ops_cuda._geometry(*BATCH, variant.tile_cols)
+        across = variant.tile_cols * geometry.groups_across
         down = geometry.rows_per_band // (geometry.block // across)
         together = channels if channels <= 4 else 1  # channels that one round reads
-        load = {"uint8": "LDG.E.U8", "float32": "LDG.E.CONSTANT"}[dtype]  # the table's are LDG.E.64
+        load = {"uint8": "LDG.E.U8*", "float32": "LDG.E"}[dtype]  # the table's are LDG.E.64
         work = [(load, reads * together), *also]
         if kernel == "augment":
-            work.append(("STG", together))
+            work.append(("STG*", together))
         found.append(Row(what, kernel, getattr(variant, kernel), work, (*rounds, down, BATCH[2] // across)))
 
     add("RGB, channels first", EVERYDAY)
@@ -138,7 +138,7 @@ def rows() -> list[Row]:
     add("grey", EVERYDAY, channels=1)
     add("RGBA", EVERYDAY, channels=4)
     add("19 channels, one of them", EVERYDAY, channels=19, also=[("DADD", 4)], rounds=(19,))
-    shifted = [("FADD", 3), ("FRND.TRUNC", 6)]  # what a sample without them would leave out
+    shifted = [("FADD*", 3), ("FRND*", 6)]  # what a sample without them would leave out
     colour = replace(EVERYDAY, has_channel_shift=True, has_brightness=True)
     add("channel shift and brightness", colour, also=shifted)
     add("its range", colour, kernel="sample_range")
@@ -150,7 +150,7 @@ def rows() -> list[Row]:
     add("and all normalisations", everything, also=shifted)
     add("its moments", everything, kernel="sample_moments", also=shifted)
     for channels in (3, 4):
-        work = [("LDG.E.U8", channels)]
+        work = [("LDG.E.U8*", channels)]
         found.append(
             Row(f"resize, {channels} channels, a tap", "resample_pass", (("CHANNELS", str(channels)),), work, None)
         )
@@ -211,7 +211,7 @@ def count(row: Row, architecture: str) -> Counts:
     if row.rounds is not None:
         rounds = (*row.rounds, *(1,) * (len(heads) - len(row.rounds)))
         # One warp of a block makes the sample's numbers and its rows' terms; the others go by.
-        first_warp = [*row.work, ("STS", listing.most("STS", row.work))]
+        first_warp = [*row.work, ("STS*", listing.most("STS*", row.work))]
         further = listing.whole(first_warp, (), ()).total() - listing.whole(row.work, (), ()).total()
         total = listing.whole(row.work, heads, rounds).total() + further / WARPS
         launch = round(total / (row.rounds[-1] * row.rounds[-2]))

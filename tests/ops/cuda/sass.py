@@ -11,12 +11,13 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cached_property
 
 __all__ = ["Instruction", "Listing", "Work"]
 
 Work = Sequence[tuple[str, int]]
-"""What a way must do at least: (the start of an opcode, how many of them)."""
+"""What a way must do at least: (a pattern of opcodes, how many of them)."""
 
 _DOUBLE = ("DADD", "DMUL", "DFMA", "DSETP", "DMNMX")
 _LABEL = re.compile(r"(\.L_\w+|\.text\.\w+):")
@@ -109,7 +110,7 @@ class Listing:
         return hashlib.sha256("".join(each.encoding for each in self.instructions).encode()).hexdigest()[:16]
 
     def most(self, opcode: str, work: Work) -> int:
-        """Return how many instructions of an opcode a way from the start to the end that does `work` can have."""
+        """Return how many instructions of a pattern a way from the start to the end that does `work` can have."""
         best = [0] * len(self._blocks)
         for block in reversed(self._order):
             ahead = [best[to] for to in self._blocks[block].following if (block, to) not in self._back]
@@ -282,8 +283,8 @@ def _is_jump(instruction: Instruction) -> bool:
     return opcode in ("BRA", "BRX") or (opcode == "CALL" and _TARGET.search(instruction.operands) is not None)
 
 
-def _count(instructions: Iterable[Instruction], opcode: str) -> int:
-    return sum(each.opcode.startswith(opcode) for each in instructions)
+def _count(instructions: Iterable[Instruction], pattern: str) -> int:
+    return sum(fnmatchcase(each.opcode, pattern) for each in instructions)
 
 
 def _opcodes(instructions: Iterable[Instruction]) -> Counter[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from tests import naive
 from tests.cases import identity
 from tests.compare import assert_same
 from tests.ops.cuda.catalogue import CASES, Case, Run
+from tests.ops.cuda.variants import cut
 from tests.standin import host_runner
 from tests.standin.host_runner import HostRun, Launch
 
@@ -73,8 +75,8 @@ def test_equals_scipy_and_pillow(name: str, host: HostRun) -> None:
 LAUNCHES = {
     "one_thread": (Launch((1,)), 1, 1, 1, 1),
     "one_thread_whole_image": (Launch((3,)), 1, 1, 1, 64),
-    "three_threads": (Launch((2,)), 3, 1, 3, 2),
-    "odd_block": (Launch((7,), reverse=True), 48, 16, 1, 3),
+    "three_threads": (Launch((2,)), 3, 1, 1, 2),
+    "odd_block": (Launch((7, 2), reverse=True), 48, 16, 1, 3),
     "narrow_tiles": (Launch((1,), reverse=True), 32, 4, 2, 64),
     "one_block": (Launch((1,)), 256, 32, 1, 64),
     "more_blocks_than_work": (Launch((200,)), 32, 32, 1, 5),
@@ -91,12 +93,7 @@ def test_the_answer_does_not_depend_on_the_launch(name: str, launch: str, monkey
     host_runner.install(monkeypatch)
     wanted = [compute(ops_cuda, case, run) for run in case.runs(num_seeds=1)]
     host_runner.install(monkeypatch, how)
-
-    def geometry(num_samples: int, height: int, width: int, pixel_bytes: int) -> Any:
-        num_bands = -(-height // rows_per_band)
-        return ops_cuda._Geometry((num_samples * num_bands,), block, tile_cols, across, rows_per_band, num_bands)
-
-    monkeypatch.setattr(ops_cuda, "_geometry", geometry)
+    cut(monkeypatch, block=block, tile_cols=tile_cols, across=across, rows_per_band=rows_per_band)
     for run, expected in zip(case.runs(num_seeds=1), wanted, strict=True):
         near = {"max_ulp": 8} if case.options.samplewise_std else {}
         assert_same(compute(ops_cuda, case, run), expected, message=run.label, **near)
@@ -123,7 +120,7 @@ def test_sums_on_the_edge_of_two_floats_are_rounded_as_scipys(monkeypatch: pytes
     options = CASES["affine_1_reflect"].options
 
     host_runner.install(monkeypatch)
-    monkeypatch.setattr(ops_cuda, "_geometry", lambda n, height, *_: ops_cuda._Geometry((n,), 16, 4, 1, height, 1))
+    cut(monkeypatch, block=16, tile_cols=4, across=1, rows_per_band=None)
     got = ops_cuda.augment(batch, params, options)
     assert_same(got, naive.augment(batch, params, options))
     distance = np.abs(got[:, 1, 1, 0].astype(np.float64) - middle)
@@ -133,16 +130,37 @@ def test_sums_on_the_edge_of_two_floats_are_rounded_as_scipys(monkeypatch: pytes
 @pytest.mark.parametrize(
     ("num_samples", "height", "width"), [(1, 1, 1), (256, 224, 224), (1, 4000, 6000), (3, 5000, 1), (10**6, 8, 8)]
 )
-@pytest.mark.parametrize("pixel_bytes", [1, 2, 3, 4, 12, 64])
-def test_every_row_is_in_one_band(num_samples: int, height: int, width: int, pixel_bytes: int) -> None:
-    cut = ops_cuda._geometry(num_samples, height, width, pixel_bytes)
-    assert 1 <= cut.rows_per_band <= ops_cuda.MAX_BAND_ROWS
-    assert (cut.num_bands - 1) * cut.rows_per_band < height <= cut.num_bands * cut.rows_per_band
-    assert cut.block <= ops_cuda.MAX_BLOCK
-    assert cut.block % (cut.tile_cols * cut.groups_across) == 0
-    assert cut.tile_cols * pixel_bytes >= min(32, 32 * pixel_bytes)
-    assert cut.tile_cols in (1, 2, 4, 8, 16, 32)
-    assert 1 <= cut.grid[0] <= num_samples * cut.num_bands
+@pytest.mark.parametrize("tile_cols", [8, 16, 32])
+def test_every_row_is_in_one_band(num_samples: int, height: int, width: int, tile_cols: int) -> None:
+    made = ops_cuda._geometry(num_samples, height, width, tile_cols)
+    assert 1 <= made.rows_per_band <= ops_cuda.MAX_BAND_ROWS
+    assert (made.num_bands - 1) * made.rows_per_band < height <= made.num_bands * made.rows_per_band
+    assert made.block <= ops_cuda.MAX_BLOCK
+    assert made.block % (tile_cols * made.groups_across) == 0
+    assert made.groups_across in (1, 2, 4)
+    assert made.grid == (made.num_bands, min(num_samples, 65535))
+
+
+@pytest.mark.parametrize("data_format", ["channels_first", "channels_last"])
+@pytest.mark.parametrize("dtype", ["uint8", "float16", "float32", "float64"])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 8])
+def test_threads_side_by_side_write_whole_sectors(data_format: Any, dtype: Any, channels: int) -> None:
+    options = replace(CASES["affine_1_reflect"].options, data_format=data_format, dtype=dtype)
+    variant = ops_cuda._variant(options, np.dtype(np.uint8), channels, True, False, False)
+    assert variant.pixel_bytes == np.dtype(dtype).itemsize * (channels if data_format == "channels_last" else 1)
+    assert variant.tile_cols in (8, 16, 32)
+    assert variant.tile_cols * variant.pixel_bytes >= 32
+    assert variant.tile_cols == 8 or variant.tile_cols * variant.pixel_bytes < 64
+    assert dict(variant.augment)["TILE_COLS"] == str(variant.tile_cols)
+
+
+def test_a_large_batch_gets_high_bands_and_a_small_one_enough_blocks() -> None:
+    assert ops_cuda._geometry(256, 224, 224, 8).rows_per_band == 56
+    one = ops_cuda._geometry(1, 224, 224, 8)
+    assert one.num_bands == 28  # the lowest bands that there are
+    for num_samples in (16, 32, 64, 100):
+        blocks = num_samples * ops_cuda._geometry(num_samples, 224, 224, 8).num_bands
+        assert 300 < blocks <= ops_cuda.BLOCKS_AT_ONCE
 
 
 def test_a_reduction_is_launched_only_where_it_is_needed(host: HostRun) -> None:

@@ -67,7 +67,7 @@ NEST = """
 def test_the_shortest_way_that_does_the_work_is_found() -> None:
     kernel = listing(NEST)
     assert len(kernel.instructions) == 18
-    work = [("LDG", 1), ("STG", 1)]
+    work = [("LDG*", 1), ("STG*", 1)]
     heads = kernel.nest(work)
     assert len(heads) == 2
     once = kernel.once_round(work, heads[0])
@@ -76,12 +76,12 @@ def test_the_shortest_way_that_does_the_work_is_found() -> None:
     careful = kernel.once_round([*work, ("DADD", 1)], heads[0])
     assert num_double(careful) == 2
     assert careful.total() == once.total() + 2
-    assert kernel.once_round([("LDG", 1)], heads[0])["STG"] == 0
+    assert kernel.once_round([("LDG*", 1)], heads[0])["STG"] == 0
 
 
 def test_a_launch_goes_round_each_loop_as_often_as_is_said() -> None:
     kernel = listing(NEST)
-    work = [("LDG", 1), ("STG", 1)]
+    work = [("LDG*", 1), ("STG*", 1)]
     heads = kernel.nest(work)
     inner, outer = (kernel.once_round(work, head).total() for head in heads)
     assert (inner, outer) == (6, 8)  # the outer loop's own two, and the inner one once
@@ -95,8 +95,8 @@ def test_a_launch_goes_round_each_loop_as_often_as_is_said() -> None:
 
 def test_what_no_way_does_is_named() -> None:
     kernel = listing(NEST)
-    with pytest.raises(ValueError, match=r"no loop of the kernel does \{'LDG': 2\}"):
-        kernel.nest([("LDG", 2)])
+    with pytest.raises(ValueError, match=r"no loop of the kernel does \{'LDG\*': 2\}"):
+        kernel.nest([("LDG*", 2)])
     with pytest.raises(ValueError, match="no code of a kernel 'kernel'"):
         Listing("", "kernel")
 

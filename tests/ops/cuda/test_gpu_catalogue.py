@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ from tests.compare import assert_same
 from tests.ops.cuda.catalogue import CASES, Run
 from tests.ops.cuda.test_augment_on_host import compute, near_twin
 from tests.ops.cuda.test_resize_on_host import FILTERS, MODES, TARGETS, by_pillow, crops, pictures
+from tests.ops.cuda.variants import cut
 from tests.standin.rehearsal import scaled
 
 pytestmark = pytest.mark.gpu
@@ -54,11 +54,7 @@ def test_the_answer_does_not_depend_on_the_launch(
     case = CASES[name]
     runs = [on_device(run) for run in case.runs(num_seeds=1)]
     wanted = [compute(ops_cuda, case, run) for run in runs]
-
-    def geometry(num_samples: int, height: int, width: int, pixel_bytes: int) -> Any:
-        return ops_cuda._Geometry((grid,), block, tile_cols, across, rows_per_band, -(-height // rows_per_band))
-
-    monkeypatch.setattr(ops_cuda, "_geometry", geometry)
+    cut(monkeypatch, block=block, tile_cols=tile_cols, across=across, rows_per_band=rows_per_band, grid=(grid,))
     for run, expected in zip(runs, wanted, strict=True):
         near = {"max_ulp": 8} if case.options.samplewise_std else {}
         assert_same(compute(ops_cuda, case, run), expected, message=run.label, **near)

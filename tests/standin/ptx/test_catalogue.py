@@ -19,6 +19,7 @@ from tests.cases import identity, images
 from tests.compare import assert_same
 from tests.ops.cuda.catalogue import CASES
 from tests.ops.cuda.test_augment_on_host import LAUNCHES, compute, near_twin
+from tests.ops.cuda.variants import cut
 from tests.standin.ptx import compiler, runner
 from tests.standin.ptx.runner import PtxRun
 
@@ -74,12 +75,7 @@ def test_the_answer_does_not_depend_on_the_launch(name: str, launch: str, monkey
     case = CASES[name]
     how, block, tile_cols, across, rows_per_band = LAUNCHES[launch]
     runner.install(monkeypatch, how)
-
-    def geometry(num_samples: int, height: int, width: int, pixel_bytes: int) -> Any:
-        num_bands = -(-height // rows_per_band)
-        return ops_cuda._Geometry((num_samples * num_bands,), block, tile_cols, across, rows_per_band, num_bands)
-
-    monkeypatch.setattr(ops_cuda, "_geometry", geometry)
+    cut(monkeypatch, block=block, tile_cols=tile_cols, across=across, rows_per_band=rows_per_band)
     for run in case.runs(num_seeds=1):
         wanted = compute(ops_numpy, case, run)
         assert_same(compute(ops_cuda, case, run), wanted, message=run.label, **near_twin(case))
@@ -128,5 +124,5 @@ def test_sums_on_the_edge_of_two_floats_are_rounded_as_scipys(
     params["tx"], params["ty"] = col_fraction, row_fraction  # Keras' names move the other axis
     options = CASES["affine_1_reflect"].options
     runner.install(monkeypatch, architecture=architecture)
-    monkeypatch.setattr(ops_cuda, "_geometry", lambda n, height, *_: ops_cuda._Geometry((n,), 16, 4, 1, height, 1))
+    cut(monkeypatch, block=16, tile_cols=4, across=1, rows_per_band=None)
     assert_same(ops_cuda.augment(batch, params, options), naive.augment(batch, params, options))
