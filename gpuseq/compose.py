@@ -10,9 +10,10 @@ import numpy as np
 
 from gpuseq.base.arguments import check_choice, check_count, checked_arguments, checked_data_format, checked_dtype
 from gpuseq.base.devices import is_cupy, on_device, place, resolve_device
-from gpuseq.base.types import Array, DataFormat, identity_params
+from gpuseq.base.types import Array, DataFormat
 from gpuseq.ops import dispatch as ops
 from gpuseq.ops.options import AugmentOptions
+from gpuseq.plan.columns import identity_params
 from gpuseq.plan.plan import BatchPlan
 from gpuseq.plan.policies.augmentation import Augmentation
 from gpuseq.plan.policies.geometry import RandomResizedCrop

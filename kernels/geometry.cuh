@@ -3,8 +3,9 @@
 // No word here is CUDA's own, so the CPU engine (kernels/host) is compiled of the same text.
 
 // ---------------------------------------------------------------------------------------------------- the table
-// One row of doubles per sample, 128 bytes: gpuseq.base.types.PARAM_FIELDS in their order, then what the host adds. Sines and
-// cosines come from the host, so that the maps are the NumPy engine's to the last bit.
+// One row of doubles per sample, 128 bytes: the drawn columns (COLUMNS in gpuseq/plan/columns.py), then what the host adds
+// (gpuseq/ops/table.py, which pastes a check of every place behind this text). Sines and cosines come from the host, so
+// that the maps are the NumPy engine's to the last bit.
 enum TableColumn {
     THETA, TX, TY, SHEAR, ZX, ZY, FLIP_HORIZONTAL, FLIP_VERTICAL, CHANNEL_SHIFT, BRIGHTNESS,
     COS_THETA, SIN_THETA, COS_SHEAR, SIN_SHEAR,
@@ -14,7 +15,7 @@ enum TableColumn {
 
 DEVICE bool is_nan(double value) { return value != value; }
 
-// Keras' matrix, R(theta) Shift Shear Zoom about the centre with its axes swapped: gpuseq/matrix.py, product by product.
+// Keras' matrix, R(theta) Shift Shear Zoom about the centre with its axes swapped: gpuseq/ops/affine.py, product by product.
 // fma where BLAS has it (a sum over k accumulates from k = 0), because the last bit decides what lies on the border.
 DEVICE void build_inverse(const double *row, int height, int width, double inverse_23[2][3])
 {

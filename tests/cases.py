@@ -6,7 +6,8 @@ import zlib
 
 import numpy as np
 
-from gpuseq.base.types import PARAMS_DTYPE, FillMode, identity_params, literals
+from gpuseq.base.types import FillMode, literals
+from gpuseq.plan.columns import PARAMS_DTYPE, identity_params
 
 __all__ = [
     "DTYPES",

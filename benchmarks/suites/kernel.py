@@ -10,9 +10,9 @@ from benchmarks import REHEARSES
 from benchmarks.measure import OUT_OF_TIME, Row, Settings, row
 from benchmarks.work import AUGMENTATION, pictures
 from gpuseq.base.devices import gpu_problem
-from gpuseq.base.types import identity_params
 from gpuseq.ops import dispatch as ops
 from gpuseq.ops.options import AugmentOptions, Statistics
+from gpuseq.plan.columns import identity_params
 from gpuseq.plan.draw import draw_params
 from gpuseq.plan.ranges import TransformRanges
 

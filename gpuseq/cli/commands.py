@@ -24,21 +24,6 @@ __all__ = [
 
 EXIT_OK, EXIT_FINDINGS, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
-_AUGMENTATION_NAMES = (
-    "rotation_range",
-    "width_shift_range",
-    "height_shift_range",
-    "shear_range",
-    "zoom_range",
-    "channel_shift_range",
-    "brightness_range",
-    "horizontal_flip",
-    "vertical_flip",
-    "fill_mode",
-    "cval",
-    "conventions",
-)
-
 
 def augmentation(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the keyword arguments of `ImageDataGenerator` that were given, or some of everything where none was.
@@ -46,7 +31,7 @@ def augmentation(arguments: argparse.Namespace) -> dict[str, Any]:
     Parameters
     ----------
     arguments : argparse.Namespace
-        With the attributes that `_AUGMENTATION_NAMES` lists.
+        With `augmentation_names`, the options that stand for arguments of `ImageDataGenerator`.
 
     Raises
     ------
@@ -55,7 +40,8 @@ def augmentation(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     from .preview import AUGMENTATION
 
-    given = {name: getattr(arguments, name) for name in _AUGMENTATION_NAMES if getattr(arguments, name) is not None}
+    asked = {name: getattr(arguments, name) for name in arguments.augmentation_names}
+    given = {name: value for name, value in asked.items() if value is not None}
     if zoom := given.get("zoom_range"):
         if len(zoom) > 2:
             raise ValueError(f"--zoom-range takes one or two values; got {zoom}")

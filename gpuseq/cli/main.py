@@ -190,26 +190,24 @@ def _add_augmentation(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "augmentation", "the arguments of ImageDataGenerator, by their names; none given: some of everything"
     )
-    group.add_argument("--rotation-range", type=float, metavar="DEGREES", help="turn by up to this, either way")
-    group.add_argument(
-        "--width-shift-range", type=float, metavar="FRACTION", help="of the width if below 1, else pixels"
-    )
-    group.add_argument(
-        "--height-shift-range", type=float, metavar="FRACTION", help="of the height if below 1, else pixels"
-    )
-    group.add_argument("--shear-range", type=float, metavar="DEGREES", help="shear by up to this, either way")
-    group.add_argument(
-        "--zoom-range", type=float, nargs="+", metavar="Z", help="one value z: 1-z to 1+z; or two: lowest and highest"
-    )
-    group.add_argument("--channel-shift-range", type=float, metavar="LEVELS", help="added to every channel, of 255")
-    group.add_argument(
-        "--brightness-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help="factor, 1 is unchanged"
-    )
-    group.add_argument("--horizontal-flip", action="store_true", default=None, help="mirror half of them left to right")
-    group.add_argument("--vertical-flip", action="store_true", default=None, help="mirror half of them top to bottom")
-    group.add_argument("--fill-mode", choices=literals(FillMode), help="what comes in from outside (default: nearest)")
-    group.add_argument("--cval", type=float, metavar="LEVEL", help="the level that --fill-mode constant fills in")
-    group.add_argument("--conventions", choices=("keras", "corrected"), help="which axis the shift arguments move")
+    names = []
+
+    def add(option: str, **how: Any) -> None:
+        names.append(group.add_argument(option, **how).dest)
+
+    add("--rotation-range", type=float, metavar="DEGREES", help="turn by up to this, either way")
+    add("--width-shift-range", type=float, metavar="FRACTION", help="of the width if below 1, else pixels")
+    add("--height-shift-range", type=float, metavar="FRACTION", help="of the height if below 1, else pixels")
+    add("--shear-range", type=float, metavar="DEGREES", help="shear by up to this, either way")
+    add("--zoom-range", type=float, nargs="+", metavar="Z", help="one value z: 1-z to 1+z; or two: lowest and highest")
+    add("--channel-shift-range", type=float, metavar="LEVELS", help="added to every channel, of 255")
+    add("--brightness-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help="factor, 1 is unchanged")
+    add("--horizontal-flip", action="store_true", default=None, help="mirror half of them left to right")
+    add("--vertical-flip", action="store_true", default=None, help="mirror half of them top to bottom")
+    add("--fill-mode", choices=literals(FillMode), help="what comes in from outside (default: nearest)")
+    add("--cval", type=float, metavar="LEVEL", help="the level that --fill-mode constant fills in")
+    add("--conventions", choices=("keras", "corrected"), help="which axis the shift arguments move")
+    parser.set_defaults(augmentation_names=tuple(names))
 
 
 # The commands

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,11 @@ from PIL import Image
 
 from gpuseq.decode.images import img_to_array, load_img
 from gpuseq.generator import ImageDataGenerator
+from gpuseq.plan.columns import captions
 
 from .sheet import Row, Tile
 
-__all__ = ["AUGMENTATION", "describe_params", "format_arguments", "preview_rows"]
+__all__ = ["AUGMENTATION", "format_arguments", "preview_rows"]
 
 AUGMENTATION: dict[str, Any] = {
     "rotation_range": 25,
@@ -79,11 +79,10 @@ def preview_rows(
     )
     plan = iterator.plan_batch(0)
     batch = to_pictures(iterator.replay(plan))
-    drawn = plan.to_dicts()
     rows = []
     for index, (file, original) in enumerate(zip(files, originals, strict=True)):
         variants = tuple(
-            Tile(batch[sample], f"variant {number}", describe_params(drawn[sample]))
+            Tile(batch[sample], f"variant {number}", captions(plan.params[sample]))
             for number, sample in enumerate(range(index * num_variants, (index + 1) * num_variants), start=1)
         )
         rows.append(Row(Tile(original, _title(file, root), _sizes(file, target_size)), variants))
@@ -117,50 +116,6 @@ def format_arguments(arguments: Mapping[str, Any]) -> str:
         Names and values.
     """
     return ", ".join(f"{name}={value!r}" for name, value in arguments.items())
-
-
-def describe_params(params: Mapping[str, Any] | np.void) -> tuple[tuple[str, str], ...]:
-    """Return the drawn parameters that change the picture, as short name and value pairs.
-
-    Parameters
-    ----------
-    params : mapping or numpy.void
-        Keras' dictionary of one sample (`ImageDataGenerator.get_random_transform`) or one row of a plan's table.
-        None and NaN mean: not applied.
-
-    Returns
-    -------
-    tuple of (str, str)
-        Empty where the picture is unchanged. Shifts are named as Keras names them: ``tx`` is drawn from
-        ``height_shift_range`` and ``ty`` from ``width_shift_range``.
-
-    References
-    ----------
-    Keras 3.15, ``ImageDataGenerator.get_random_transform``.
-    """
-
-    def value(name: str, default: float) -> float:
-        try:
-            found = params[name]
-        except (KeyError, ValueError):
-            return default
-        return default if found is None or math.isnan(float(found)) else float(found)
-
-    lines = []
-    if theta := value("theta", 0.0):
-        lines.append(("rotate", f"{theta:+.1f}°"))
-    lines += [(f"shift {name}", f"{shift:+.1f} px") for name in ("tx", "ty") if (shift := value(name, 0.0))]
-    if shear := value("shear", 0.0):
-        lines.append(("shear", f"{shear:+.1f}°"))
-    if (zoom := (value("zx", 1.0), value("zy", 1.0))) != (1.0, 1.0):
-        lines.append(("zoom", f"{zoom[0]:.2f} x {zoom[1]:.2f}"))
-    if flips := [axis for axis in ("horizontal", "vertical") if value(f"flip_{axis}", 0.0)]:
-        lines.append(("flip", " + ".join(flips)))
-    if channel_shift := value("channel_shift_intensity", 0.0):
-        lines.append(("channels", f"{channel_shift:+.1f}"))
-    if (brightness := value("brightness", 1.0)) != 1.0:
-        lines.append(("brightness", f"{brightness:.2f}"))
-    return tuple(lines)
 
 
 def _title(file: Path, root: Path) -> str:

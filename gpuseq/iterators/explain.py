@@ -21,6 +21,7 @@ from gpuseq.base.devices import is_cupy
 from gpuseq.base.machine import cpu_count
 from gpuseq.base.version import PACKAGE
 from gpuseq.decode.host import check_decoder
+from gpuseq.plan.columns import cells
 from gpuseq.plan.plan import BatchPlan
 from gpuseq.sources.files import ArraySource, FileSource
 
@@ -30,20 +31,6 @@ __all__ = ["Explanation", "explain", "generator_html", "iterator_html", "peek"]
 
 MAX_THUMBNAILS = 8
 MAX_HTML_ROWS = 12
-
-_COLUMNS = {
-    "theta": "turn, deg",
-    "tx": "tx, px",
-    "ty": "ty, px",
-    "shear": "shear, deg",
-    "zx": "zoom x",
-    "zy": "zoom y",
-    "flip_horizontal": "flip h",
-    "flip_vertical": "flip v",
-    "channel_shift_intensity": "channel shift",
-    "brightness": "brightness",
-}
-_NEUTRAL = {"zx": 1.0, "zy": 1.0, "channel_shift_intensity": None, "brightness": None}
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,21 +92,20 @@ def explain(iterator: Any, index: int | None = None) -> Explanation:
         If `index` is outside the epoch.
     """
     plan = peek(iterator, index)
-    drawn = plan.to_dicts()
-    shown = [name for name in _COLUMNS if any(row[name] != _NEUTRAL.get(name, 0.0) for row in drawn)]
+    drawn = cells(plan.params)
     names, labels = _names(iterator, plan), _labels(iterator, plan)
     head = (
         "sample",
         *(("image",) if names else ()),
         *(("label",) if labels else ()),
-        *(_COLUMNS[name] for name in shown),
+        *drawn,
     )
     rows = []
-    for position, (sample, values) in enumerate(zip(plan.indices.tolist(), drawn, strict=True)):
-        cells = [str(sample)]
-        cells += [names[position]] if names else []
-        cells += [labels[position]] if labels else []
-        rows.append((*cells, *(_cell(name, values[name]) for name in shown)))
+    for position, sample in enumerate(plan.indices.tolist()):
+        row = [str(sample)]
+        row += [names[position]] if names else []
+        row += [labels[position]] if labels else []
+        rows.append((*row, *(column[position] for column in drawn.values())))
     where = f"batch {plan.batch_index} of {len(iterator)}" + (f", epoch {plan.epoch}" if plan.epoch >= 0 else "")
     heading = f"{type(iterator).__name__}: {where}, {len(plan)} samples"
     return Explanation(heading, head, tuple(rows), tuple(_path(iterator, plan)), plan)
@@ -160,12 +146,6 @@ def _ghost(iterator: Any) -> Any:
 
 
 # The table
-
-
-def _cell(name: str, value: float | None) -> str:
-    if name.startswith("flip"):
-        return "yes" if value else "-"
-    return "-" if value is None or value == _NEUTRAL.get(name, 0.0) else f"{value:.4g}"
 
 
 def _names(iterator: Any, plan: BatchPlan) -> list[str]:

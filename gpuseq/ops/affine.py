@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from gpuseq.plan.columns import is_at_rest
+
 __all__ = ["inverse_maps", "is_identity"]
 
 
@@ -13,16 +15,14 @@ def is_identity(params: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     params : numpy.ndarray
-        Shape ``(N,)``, dtype `~gpuseq.base.types.PARAMS_DTYPE`.
+        Shape ``(N,)``, dtype `~gpuseq.plan.columns.PARAMS_DTYPE`.
 
     Returns
     -------
     numpy.ndarray
         Shape ``(N,)``, bool.
     """
-    at_rest = (params["theta"] == 0) & (params["tx"] == 0) & (params["ty"] == 0) & (params["shear"] == 0)
-    identity: np.ndarray = at_rest & (params["zx"] == 1) & (params["zy"] == 1)
-    return identity
+    return is_at_rest(params, "affine")
 
 
 def inverse_maps(params: np.ndarray, height: int, width: int, conventions: str = "keras") -> np.ndarray:
@@ -35,7 +35,7 @@ def inverse_maps(params: np.ndarray, height: int, width: int, conventions: str =
     Parameters
     ----------
     params : numpy.ndarray
-        Shape ``(N,)``, dtype `~gpuseq.base.types.PARAMS_DTYPE`, on the host.
+        Shape ``(N,)``, dtype `~gpuseq.plan.columns.PARAMS_DTYPE`, on the host.
     height, width : int
         Size of the images in pixels.
     conventions : {"keras", "corrected"}

@@ -77,7 +77,7 @@ def augment(
         Shape ``(M, H, W, C)`` or ``(M, C, H, W)`` as `options.source_format` says; uint8, uint16, float32 or float64;
         where it lives decides the engine. Not written to.
     params : numpy.ndarray
-        Shape ``(N,)``, dtype `~gpuseq.base.types.PARAMS_DTYPE`, on the host.
+        Shape ``(N,)``, dtype `~gpuseq.plan.columns.PARAMS_DTYPE`, on the host.
     options : AugmentOptions
         What is done to every sample.
     indices : numpy.ndarray or None

@@ -6,17 +6,15 @@ numbers of a sample a function of (seed, epoch, sample id) alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
-from gpuseq.base.types import PARAM_FIELDS, PARAMS_DTYPE, identity_params
-
+from .columns import identity_params
 from .ranges import ShiftRange, TransformRanges
 
-__all__ = ["Stream", "dicts_to_params", "draw_keyed", "draw_params", "params_to_dicts", "philox_rows", "philox_uniform"]
+__all__ = ["Stream", "draw_keyed", "draw_params", "philox_rows", "philox_uniform"]
 
 
 class Stream(Protocol):
@@ -49,7 +47,7 @@ def draw_params(stream: Stream, ranges: TransformRanges, num_samples: int, heigh
     Returns
     -------
     numpy.ndarray
-        Shape ``(num_samples,)``, dtype `~gpuseq.base.types.PARAMS_DTYPE`.
+        Shape ``(num_samples,)``, dtype `~gpuseq.plan.columns.PARAMS_DTYPE`.
 
     References
     ----------
@@ -57,7 +55,7 @@ def draw_params(stream: Stream, ranges: TransformRanges, num_samples: int, heigh
     """
     shifts = (ranges.height_shift, ranges.width_shift)
     if any(shift is not None and shift.choices is not None for shift in shifts):
-        params = np.empty(num_samples, PARAMS_DTYPE)
+        params = identity_params(num_samples)
         rest = replace(ranges, rotation=0.0, height_shift=None, width_shift=None)
         for row in range(num_samples):
             params[row] = _draw_one(stream, ranges, rest, height, width)[0]
@@ -89,7 +87,7 @@ def draw_keyed(
     Returns
     -------
     numpy.ndarray
-        Shape ``(N,)``, dtype `~gpuseq.base.types.PARAMS_DTYPE`.
+        Shape ``(N,)``, dtype `~gpuseq.plan.columns.PARAMS_DTYPE`.
     """
     extra = sum(shift is not None and shift.choices is not None for shift in (ranges.height_shift, ranges.width_shift))
     uniform = philox_uniform(sample_ids, _num_doubles(ranges) + extra, seed=seed, epoch=epoch)
@@ -273,59 +271,3 @@ def _multiply_wide(factor: np.ndarray, words: np.ndarray) -> tuple[np.ndarray, n
     high += middle
     high += words_high
     return high, factor * words
-
-
-def params_to_dicts(params: np.ndarray) -> list[dict[str, float | None]]:
-    """Return the rows as the dictionaries that Keras' ``get_random_transform`` gives.
-
-    Parameters
-    ----------
-    params : numpy.ndarray
-        Shape ``(N,)``, dtype `~gpuseq.base.types.PARAMS_DTYPE`.
-
-    Returns
-    -------
-    list of dict
-        One per sample; None where nothing is applied, flips as bool.
-    """
-    rows = []
-    for values in params.tolist():
-        row: dict[str, float | None] = dict(zip(PARAMS_DTYPE.names or (), values, strict=True))
-        for name in ("channel_shift_intensity", "brightness"):
-            if np.isnan(row[name]):  # type: ignore[arg-type]
-                row[name] = None
-        for name in ("flip_horizontal", "flip_vertical"):
-            row[name] = bool(row[name])
-        rows.append(row)
-    return rows
-
-
-def dicts_to_params(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """Return a user's dictionaries, such as an own ``get_random_transform`` gives, as rows; what is missing is at rest.
-
-    Parameters
-    ----------
-    rows : sequence of mapping
-        One per sample; keys are `~gpuseq.base.types.PARAM_FIELDS`, None stands for "not applied".
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape ``(len(rows),)``, dtype `~gpuseq.base.types.PARAMS_DTYPE`.
-
-    Raises
-    ------
-    ValueError
-        If a key is not one of the fields.
-    """
-    params = identity_params(len(rows))
-    for number, row in enumerate(rows):
-        unknown = [name for name in row if name not in PARAM_FIELDS]
-        if unknown:
-            raise ValueError(
-                f"get_random_transform returned {', '.join(map(repr, unknown))}; known are {', '.join(PARAM_FIELDS)}"
-            )
-        for name, value in row.items():
-            if value is not None:
-                params[name][number] = value
-    return params

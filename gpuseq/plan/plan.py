@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
 
-from gpuseq.base.types import PARAM_FIELDS
-
-from .draw import dicts_to_params, params_to_dicts
+from .columns import as_lines, dicts_to_params, params_to_dicts
 from .program import as_text, describe, dicts_to_program, program_to_dicts
 
 __all__ = ["BatchPlan"]
@@ -26,9 +24,9 @@ class BatchPlan:
     Attributes
     ----------
     indices : numpy.ndarray
-        Shape ``(N,)``, int64, on the host: rows of the data set. Read-only.
+        Shape ``(N,)``, int64, on the host: rows of the data set. Read-only, as every array here.
     params : numpy.ndarray
-        Shape ``(N,)``, dtype `~gpuseq.base.types.PARAMS_DTYPE`, on the host. Read-only.
+        Shape ``(N,)``, dtype `~gpuseq.plan.columns.PARAMS_DTYPE`, on the host.
     file_numbers : numpy.ndarray or None
         Shape ``(N,)``, int64: the numbers in the names of saved files, with ``save_to_dir``.
     weights : numpy.ndarray or None
@@ -39,22 +37,27 @@ class BatchPlan:
         Rows and columns for which fractional shifts were turned into pixels.
     program : numpy.ndarray or None
         Shape ``(N, S)``, dtype `~gpuseq.plan.program.STEP_DTYPE`, on the host: the steps of the generator's
-        ``augmentations``, with the parameters drawn for each sample. None without them. Read-only.
+        ``augmentations``, with the parameters drawn for each sample. None without them.
+
+    Notes
+    -----
+    Plans are equal where they make the same batch: saved files and the place in the walk are left out. A field that
+    holds an array has one row per sample, and `take` and ``==`` treat it as such, whatever it is.
     """
 
     indices: np.ndarray
     params: np.ndarray
-    file_numbers: np.ndarray | None = None
+    file_numbers: np.ndarray | None = field(default=None, compare=False)
     weights: np.ndarray | None = None
-    epoch: int = -1
-    batch_index: int = 0
+    epoch: int = field(default=-1, compare=False)
+    batch_index: int = field(default=0, compare=False)
     image_size: tuple[int, int] = (0, 0)
     program: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        for array in (self.indices, self.params, self.file_numbers, self.weights, self.program):
-            if array is not None:
-                array.setflags(write=False)
+        for value in vars(self).values():
+            if isinstance(value, np.ndarray):
+                value.setflags(write=False)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -62,24 +65,15 @@ class BatchPlan:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, BatchPlan):
             return NotImplemented
-        # Bytes compare NaN ("not applied") as equal to itself.
-        return (
-            np.array_equal(self.indices, other.indices)
-            and self.params.tobytes() == other.params.tobytes()
-            and _same(self.weights, other.weights)
-            and self.image_size == other.image_size
-            and _same(self.program, other.program)
-        )
+        return all(_same(getattr(self, item.name), getattr(other, item.name)) for item in fields(self) if item.compare)
 
     __hash__ = None  # type: ignore[assignment]
 
     def __str__(self) -> str:
-        names = [name.replace("flip_horizontal", "flip_h").replace("flip_vertical", "flip_v") for name in PARAM_FIELDS]
-        names = [name.replace("channel_shift_intensity", "chan_shift") for name in names]
-        lines = ["sample " + " ".join(f"{name:>10}" for name in names)]
-        for index, row in zip(self.indices.tolist(), self.to_dicts(), strict=True):
-            cells = ("-" if value is None else f"{float(value):.4g}" for value in row.values())
-            lines.append(f"{index:>6} " + " ".join(f"{cell:>10}" for cell in cells))
+        lines = [
+            f"{index:>6} {line}"
+            for index, line in zip(("sample", *self.indices.tolist()), as_lines(self.params), strict=True)
+        ]
         if self.program is not None:
             lines[0] += "  augmentations"
             lines[1:] = [
@@ -162,17 +156,14 @@ class BatchPlan:
         keep : numpy.ndarray
             Positions in the batch, shape ``(K,)``, int64.
         """
-        return replace(
-            self,
-            indices=self.indices[keep],
-            params=self.params[keep],
-            file_numbers=None if self.file_numbers is None else self.file_numbers[keep],
-            weights=None if self.weights is None else self.weights[keep],
-            program=None if self.program is None else self.program[keep],
-        )
+        kept = {name: value[keep] for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+        return replace(self, **kept)
 
 
-def _same(first: np.ndarray | None, second: np.ndarray | None) -> bool:
-    if first is None or second is None:
-        return first is second
-    return np.array_equal(first, second)
+def _same(first: Any, second: Any) -> bool:
+    if not isinstance(first, np.ndarray) or not isinstance(second, np.ndarray):
+        return type(first) is type(second) and bool(first == second)
+    if first.dtype.names is None:
+        return np.array_equal(first, second)
+    # Bytes compare NaN ("not applied") as equal to itself.
+    return first.dtype == second.dtype and first.tobytes() == second.tobytes()

@@ -19,8 +19,8 @@ import numpy as np
 from gpuseq.base.arguments import check_count
 from gpuseq.base.errors import BatchIndexError, GpuseqError
 from gpuseq.base.threads import PerProcess
-from gpuseq.base.types import identity_params
 
+from .columns import identity_params
 from .draw import draw_keyed, draw_params
 from .order import KerasStream, epoch_permutation, num_batches, position_of, shard_indices, shard_size
 from .plan import BatchPlan

@@ -15,6 +15,7 @@ from gpuseq.decode.options import DecodeOptions
 from gpuseq.files.folders import list_images
 from gpuseq.ops import dispatch as ops
 from gpuseq.ops.options import AugmentOptions
+from gpuseq.plan.columns import put_to_rest
 from gpuseq.plan.plan import BatchPlan
 from gpuseq.plan.program import only_geometry
 
@@ -123,12 +124,9 @@ def geometry_of(params: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     params : numpy.ndarray
-        Shape ``(N,)``, dtype `~gpuseq.base.types.PARAMS_DTYPE`.
+        Shape ``(N,)``, dtype `~gpuseq.plan.columns.PARAMS_DTYPE`.
     """
-    geometry: np.ndarray = params.copy()
-    geometry["channel_shift_intensity"] = np.nan
-    geometry["brightness"] = np.nan
-    return geometry
+    return put_to_rest(params, "colour")
 
 
 def masks_of_arrays(masks: Any, images: Array, data_format: str, device: str, part: slice) -> PairedMasks:

@@ -10,11 +10,12 @@ import numpy as np
 
 from gpuseq.base.arguments import warn
 from gpuseq.base.devices import array_module, is_cupy, on_device
-from gpuseq.base.types import Array, FillMode, identity_params
+from gpuseq.base.types import Array, FillMode
 from gpuseq.ops import dispatch as ops
 from gpuseq.ops.affine import is_identity
 from gpuseq.ops.options import AugmentOptions
-from gpuseq.plan.draw import dicts_to_params, draw_params, params_to_dicts
+from gpuseq.plan.columns import dicts_to_params, identity_params, is_at_rest, params_to_dicts
+from gpuseq.plan.draw import draw_params
 from gpuseq.plan.program import IDENTITY, only_geometry, without_erasing
 
 from .functions import transform_image
@@ -22,7 +23,6 @@ from .settings import GeneratorSettings
 
 __all__ = ["ImageTransforms"]
 
-_PARAMETERS = ("theta", "tx", "ty", "shear", "zx", "zy", "flip_horizontal", "flip_vertical")
 _UNFITTED = (
     "This ImageDataGenerator specifies `{}`, but it hasn't been fit on any training data. Fit it first by calling "
     "`.fit(numpy_data)`."
@@ -51,7 +51,7 @@ class ImageTransforms(GeneratorSettings):
         images : array
             Shape ``(M, H, W, C)`` or ``(M, C, H, W)``; uint8, uint16, float32 or float64. Not written to.
         params : numpy.ndarray
-            Shape ``(N,)``, dtype `~gpuseq.base.types.PARAMS_DTYPE`, on the host.
+            Shape ``(N,)``, dtype `~gpuseq.plan.columns.PARAMS_DTYPE`, on the host.
         rows : numpy.ndarray or None
             Shape ``(N,)``, int64: the row of `images` for each sample. None: in order.
         program : numpy.ndarray or None
@@ -113,7 +113,7 @@ class ImageTransforms(GeneratorSettings):
         images : array
             Shape ``(M, H, W, C)`` or ``(M, C, H, W)``, uint8. Not written to.
         params : numpy.ndarray
-            Shape ``(N,)``, dtype `~gpuseq.base.types.PARAMS_DTYPE`.
+            Shape ``(N,)``, dtype `~gpuseq.plan.columns.PARAMS_DTYPE`.
         rows : numpy.ndarray or None
             Shape ``(N,)``, int64: the row of `images` for each sample.
         source_format : {"channels_last", "channels_first"}
@@ -193,8 +193,7 @@ class ImageTransforms(GeneratorSettings):
         ranges = self.transform_ranges
         return (
             ranges.has_affine or not is_identity(params).all(),
-            bool(ranges.horizontal_flip or ranges.vertical_flip)
-            or bool(params["flip_horizontal"].any() or params["flip_vertical"].any()),
+            bool(ranges.horizontal_flip or ranges.vertical_flip) or not is_at_rest(params, "flip").all(),
             bool(ranges.channel_shift),
             ranges.brightness is not None,
         )
@@ -236,7 +235,7 @@ class ImageTransforms(GeneratorSettings):
         Returns
         -------
         numpy.ndarray
-            Shape ``(num_samples,)``, dtype `~gpuseq.base.types.PARAMS_DTYPE`.
+            Shape ``(num_samples,)``, dtype `~gpuseq.plan.columns.PARAMS_DTYPE`.
 
         Raises
         ------
@@ -375,13 +374,7 @@ class ImageTransforms(GeneratorSettings):
         ----------
         ``ImageDataGenerator.apply_transform`` of Keras 3.15.
         """
-        params = identity_params(1)
-        for name in _PARAMETERS:
-            if name in transform_parameters:
-                params[name] = transform_parameters[name]
-        for name in ("channel_shift_intensity", "brightness"):
-            if transform_parameters.get(name) is not None:
-                params[name] = transform_parameters[name]
+        params = dicts_to_params([transform_parameters], ignore_unknown=True)
         options = AugmentOptions(
             fill_mode=cast(FillMode, self.fill_mode),
             cval=float(self.cval),

@@ -12,9 +12,10 @@ import numpy as np
 
 from gpuseq.base.arguments import check_choice, checked_arguments
 from gpuseq.base.devices import array_module, is_cupy, on_device
-from gpuseq.base.types import Array, FillMode, identity_params, literals
+from gpuseq.base.types import Array, FillMode, literals
 from gpuseq.ops import dispatch as ops
 from gpuseq.ops.options import AugmentOptions
+from gpuseq.plan.columns import identity_params
 
 __all__ = [
     "apply_affine_transform",
@@ -82,7 +83,7 @@ def transform_image(image_hwc: Array, params: np.ndarray, options: AugmentOption
     image_hwc : array
         Shape ``(H, W, C)`` or ``(C, H, W)`` as `options.source_format` says; any real dtype.
     params : numpy.ndarray
-        Shape ``(1,)``, dtype `~gpuseq.base.types.PARAMS_DTYPE`.
+        Shape ``(1,)``, dtype `~gpuseq.plan.columns.PARAMS_DTYPE`.
     options : AugmentOptions
         Its dtype fields are replaced by what follows from the image.
 

@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 
 from gpuseq.base.atomic import replacing
-from gpuseq.base.types import identity_params
 from gpuseq.cli.folder import open_folder, pick, shipped_photos
-from gpuseq.cli.preview import AUGMENTATION, describe_params, format_arguments, preview_rows, to_pictures
+from gpuseq.cli.preview import AUGMENTATION, format_arguments, preview_rows, to_pictures
 from gpuseq.cli.sheet import Row, Tile, draw_sheet, html_page, write_sheet
+from gpuseq.plan.columns import captions, identity_params
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -150,8 +150,8 @@ KERAS_IDENTITY = {"theta": 0, "tx": 0, "ty": 0, "shear": 0, "zx": 1, "zy": 1, "f
 
 
 def test_identity_has_no_caption() -> None:
-    assert describe_params(KERAS_IDENTITY | {"channel_shift_intensity": None, "brightness": None}) == ()
-    assert describe_params(identity_params(1)[0]) == ()
+    assert captions(KERAS_IDENTITY | {"channel_shift_intensity": None, "brightness": None}) == ()
+    assert captions(identity_params(1)[0]) == ()
 
 
 def test_captions_name_every_parameter() -> None:
@@ -170,8 +170,8 @@ def test_captions_name_every_parameter() -> None:
     }
     for name, value in drawn.items():
         row[name] = value
-    lines = describe_params(drawn)
-    assert lines == describe_params(row)
+    lines = captions(drawn)
+    assert lines == captions(row)
     assert dict(lines) == {
         "rotate": "-12.3°",
         "shift tx": "+3.0 px",
@@ -188,7 +188,7 @@ def test_every_drawn_parameter_changes_the_caption() -> None:
     for name in identity_params(1).dtype.names or ():
         row = identity_params(1)[0]
         row[name] = 0.7
-        assert describe_params(row), name
+        assert captions(row), name
 
 
 def test_rows_show_what_the_captions_say(tmp_path: Path) -> None:

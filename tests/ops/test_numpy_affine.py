@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gpuseq.base.types import PARAMS_DTYPE
 from gpuseq.ops import dispatch as ops
 from gpuseq.ops.numpy import affine as ops_numpy_affine
 from gpuseq.ops.numpy import augment as ops_numpy
 from gpuseq.ops.numpy.affine import KEEP_BYTES, scratch
 from gpuseq.ops.options import AugmentOptions
+from gpuseq.plan.columns import PARAMS_DTYPE
 from tests import naive
 from tests.cases import DTYPES, FILL_MODES, LINEAR_ORDERS, SHAPES, draw_params, identity, images, transposed
 from tests.compare import assert_same, read_only

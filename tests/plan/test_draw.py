@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpuseq.base.types import PARAM_FIELDS, PARAMS_DTYPE
-from gpuseq.plan.draw import draw_keyed, draw_params, params_to_dicts, philox_uniform
+from gpuseq.plan.columns import COLUMNS, PARAMS_DTYPE, params_to_dicts
+from gpuseq.plan.draw import draw_keyed, draw_params, philox_uniform
 from gpuseq.plan.ranges import ShiftRange, TransformRanges
 from tests.compare import assert_same
 
@@ -70,7 +70,7 @@ def test_a_batch_of_draws_is_keras_drawing_one_sample_after_another(
     assert params.dtype == PARAMS_DTYPE
     assert params.shape == (num_samples,)
     for got, reference in zip(params_to_dicts(params), wanted, strict=True):
-        assert list(got) == list(PARAM_FIELDS)
+        assert tuple(got) == COLUMNS.names
         for name, value in reference.items():
             if value is None:
                 assert got[name] is None

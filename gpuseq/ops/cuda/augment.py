@@ -13,17 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from gpuseq.base.types import PARAM_FIELDS, Array
+from gpuseq.base.types import Array
 from gpuseq.ops.options import AugmentOptions, Statistics
+from gpuseq.ops.table import NUM_COLUMNS, fill_table
 
 from . import compile as kernels
 from . import memory as device
 from .resize import resize
 
 __all__ = ["augment", "resize", "standardize", "warp_spline", "whiten"]
-
-NUM_COLUMNS = 16
-"""Doubles per sample of the table that a kernel reads (``TableColumn`` in ``kernels/geometry.cuh``)."""
 
 MAX_SAMPLE_VALUES = 2**31
 """Positions within a sample are 32-bit in the kernels."""
@@ -198,29 +196,6 @@ def _run(
         shared_bytes=variant.pixel_bytes * block if variant.is_staged else 0,
     )
     return out
-
-
-def fill_table(rows: np.ndarray, params: np.ndarray, indices: np.ndarray | None) -> None:
-    """Write the table of a batch as the kernels read it.
-
-    Parameters
-    ----------
-    rows : numpy.ndarray
-        Shape ``(N, NUM_COLUMNS)``, float64, uninitialised; written to.
-    params : numpy.ndarray
-        Shape ``(N,)``, dtype `~gpuseq.base.types.PARAMS_DTYPE`.
-    indices : numpy.ndarray or None
-        Shape ``(N,)``, int64: the source row of each sample. None: row i for sample i.
-    """
-    num_fields = len(PARAM_FIELDS)
-    rows[:, :num_fields] = np.ascontiguousarray(params).view(np.float64).reshape(-1, num_fields)
-    # The angles' functions are NumPy's on both engines: the maps, and so the pixels, are the same to the bit.
-    for column, angle in ((num_fields, "theta"), (num_fields + 2, "shear")):
-        radians = np.deg2rad(params[angle])
-        rows[:, column] = np.cos(radians)
-        rows[:, column + 1] = np.sin(radians)
-    rows.view(np.int64)[:, num_fields + 4] = np.arange(len(rows)) if indices is None else indices
-    rows[:, num_fields + 5] = 0.0
 
 
 @lru_cache(maxsize=256)

@@ -15,6 +15,7 @@ import numpy as np
 
 from gpuseq.base.devices import keep_kernels_in_memory
 from gpuseq.base.version import PACKAGE
+from gpuseq.ops.table import layout_check
 
 __all__ = [
     "COMPILE_OPTIONS",
@@ -133,8 +134,12 @@ def pasted_source(file: str, macros: Macros = ()) -> str:
 
 @cache
 def _texts(file: str) -> str:
-    names = (*HEADERS[file], file)
-    return "\n".join(f'#line 1 "{name}"\n{(kernel_folder() / name).read_text(encoding="utf-8")}' for name in names)
+    texts = []
+    for name in (*HEADERS[file], file):
+        texts.append(f'#line 1 "{name}"\n{(kernel_folder() / name).read_text(encoding="utf-8")}')
+        if name == "geometry.cuh":
+            texts.append(layout_check())
+    return "\n".join(texts)
 
 
 def cast_arguments(name: str, arguments: Sequence[Any]) -> list[Any]:

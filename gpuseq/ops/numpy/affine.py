@@ -47,7 +47,7 @@ def warp_spline(images: np.ndarray, params: np.ndarray, options: AugmentOptions)
     images : numpy.ndarray
         Shape ``(N, H, W, C)`` or ``(N, C, H, W)`` as `options.source_format` says. Not written to.
     params : numpy.ndarray
-        Shape ``(N,)``, dtype `~gpuseq.base.types.PARAMS_DTYPE`. Only the affine fields are used.
+        Shape ``(N,)``, dtype `~gpuseq.plan.columns.PARAMS_DTYPE`. Only the affine fields are used.
     options : AugmentOptions
         Order, fill mode, `cval`, conventions and dtype are used.
 

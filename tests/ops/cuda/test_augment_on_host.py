@@ -200,14 +200,3 @@ def test_an_image_that_is_not_contiguous_is_copied(host: HostRun) -> None:
     assert not strided.flags.c_contiguous
     got = ops_cuda.augment(strided, run.params, case.options)
     assert_same(got, compute(ops_cuda, case, run))
-
-
-def test_the_table_holds_numpys_angles() -> None:
-    """Same functions, same bits: the maps of the two engines cannot drift apart."""
-    run = next(CASES["affine_1_reflect"].runs())
-    rows = np.empty((len(run.params), ops_cuda.NUM_COLUMNS))
-    ops_cuda.fill_table(rows, run.params, np.arange(len(run.params))[::-1])
-    assert_same(rows[:, 10], np.cos(np.deg2rad(run.params["theta"])))
-    assert_same(rows[:, 13], np.sin(np.deg2rad(run.params["shear"])))
-    assert_same(rows[:, 14].copy().view(np.int64), np.arange(len(run.params))[::-1])
-    assert_same(rows[:, 8], run.params["channel_shift_intensity"])

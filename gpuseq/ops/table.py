@@ -1,0 +1,68 @@
+"""The table that compiled engines read: a row of doubles per sample, the drawn columns first, then what the host adds.
+
+`TableColumn` in ``kernels/geometry.cuh`` names the same columns for C++. `layout_check` is pasted behind it, so that a
+column which stands elsewhere in the two is an error of the compiler and no wrong picture.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gpuseq.plan.columns import COLUMNS
+
+__all__ = ["NUM_COLUMNS", "TABLE", "fill_table", "layout_check", "table_of"]
+
+
+def table_of(drawn: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the columns of the table, in order.
+
+    Parameters
+    ----------
+    drawn : tuple of str
+        Symbols of the drawn columns.
+    """
+    return (*drawn, "cos_theta", "sin_theta", "cos_shear", "sin_shear", "source_index")
+
+
+TABLE = table_of(tuple(column.symbol for column in COLUMNS))
+NUM_COLUMNS = -(-len(TABLE) // 4) * 4
+"""Doubles per sample, padded to whole sectors of the device's memory, 32 bytes each."""
+
+_AT = {name: place for place, name in enumerate(TABLE)}
+
+
+def fill_table(rows: np.ndarray, params: np.ndarray, indices: np.ndarray | None) -> None:
+    """Write the table of a batch.
+
+    Parameters
+    ----------
+    rows : numpy.ndarray
+        Shape ``(N, NUM_COLUMNS)``, float64, uninitialised; written to.
+    params : numpy.ndarray
+        Shape ``(N,)``, dtype `~gpuseq.plan.columns.PARAMS_DTYPE`.
+    indices : numpy.ndarray or None
+        Shape ``(N,)``, int64: the source row of each sample. None: row i for sample i.
+    """
+    num_drawn = len(COLUMNS)
+    rows[:, :num_drawn] = np.ascontiguousarray(params).view(np.float64).reshape(-1, num_drawn)
+    # The angles' functions are NumPy's on every engine: the maps, and so the pixels, are the same to the bit.
+    for angle in ("theta", "shear"):
+        radians = np.deg2rad(params[angle])
+        rows[:, _AT[f"cos_{angle}"]] = np.cos(radians)
+        rows[:, _AT[f"sin_{angle}"]] = np.sin(radians)
+    rows.view(np.int64)[:, _AT["source_index"]] = np.arange(len(rows)) if indices is None else indices
+    rows[:, len(TABLE) :] = 0.0
+
+
+def layout_check(table: tuple[str, ...] = TABLE) -> str:
+    """Return C++ that does not compile unless ``TableColumn`` has these columns at these places.
+
+    Parameters
+    ----------
+    table : tuple of str
+        Names in order.
+    """
+    num_columns = -(-len(table) // 4) * 4
+    places = [*((name.upper(), place) for place, name in enumerate(table)), ("NUM_COLUMNS", num_columns)]
+    same = " && ".join(f"{name} == {place}" for name, place in places)
+    return f'static_assert({same}, "TableColumn is not the table of gpuseq.ops.table");\n'
