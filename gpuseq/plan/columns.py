@@ -274,11 +274,12 @@ def as_lines(params: np.ndarray) -> list[str]:
     params : numpy.ndarray
         Shape ``(N,)``, dtype `PARAMS_DTYPE`.
     """
-    rows = [[column.symbol for column in COLUMNS]]
-    for row in params_to_dicts(params):
-        rows.append(["-" if value is None else f"{float(value):.4g}" for value in row.values()])
-    widths = [max(10, len(symbol)) for symbol in rows[0]]
-    return [" ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows]
+    head = [column.symbol for column in COLUMNS]
+    rows = (
+        ["-" if value is None else f"{float(value):.4g}" for value in row.values()] for row in params_to_dicts(params)
+    )
+    widths = [max(10, len(symbol)) for symbol in head]
+    return [" ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in (head, *rows)]
 
 
 def cells(params: np.ndarray) -> dict[str, list[str]]:

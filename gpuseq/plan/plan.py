@@ -70,10 +70,8 @@ class BatchPlan:
     __hash__ = None  # type: ignore[assignment]
 
     def __str__(self) -> str:
-        lines = [
-            f"{index:>6} {line}"
-            for index, line in zip(("sample", *self.indices.tolist()), as_lines(self.params), strict=True)
-        ]
+        samples = ("sample", *self.indices.tolist())
+        lines = [f"{sample:>6} {line}" for sample, line in zip(samples, as_lines(self.params), strict=True)]
         if self.program is not None:
             lines[0] += "  augmentations"
             lines[1:] = [

@@ -132,7 +132,7 @@ class ImageTransforms(GeneratorSettings):
         if images.dtype != np.uint8:
             raise TypeError(f"augmentations work on uint8 images, levels 0 to 255; got {images.dtype}")
         has_affine, _, has_shift, has_brightness = self._asked(params)
-        has_flip = bool(params["flip_horizontal"].any() or params["flip_vertical"].any())
+        has_flip = not is_at_rest(params, "flip").all()
         if not (has_affine or has_flip or has_shift or has_brightness):
             return images, rows
         asked = has_affine, has_flip, has_shift, has_brightness
