@@ -12,6 +12,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from gpuseq.base.threads import PerProcess
+
 __all__ = [
     "Draw",
     "KerasStream",
@@ -27,7 +29,7 @@ Draw: TypeAlias = Callable[[Any, int], np.ndarray]
 """Takes a stream and a number of samples, draws, and returns their parameters."""
 
 
-class KerasStream:
+class KerasStream(PerProcess):
     """Keras' numbers for one iterator: a private ``RandomState`` reseeded for each batch, or NumPy's global stream.
 
     Parameters
@@ -47,6 +49,23 @@ class KerasStream:
         self._state = None if seed is None else np.random.RandomState(seed)
         self._number = 0
         self._record: list[str] = []
+
+    def _renew(self) -> None:
+        # NumPy's generators hold a lock while they draw. A child that was forked while another thread drew inherits it
+        # shut, and would wait for ever; so it goes on with a generator of the same numbers. NumPy's own way to ask a
+        # RandomState for its numbers takes that lock; the bit generator's attribute does not.
+        if "_state" not in self.__dict__:
+            return  # new and still empty
+        bits: Any = np.random.mtrand.get_bit_generator() if self._state is None else self._state._bit_generator
+        if bits.lock.acquire(blocking=False):
+            bits.lock.release()
+            return
+        free = type(bits)()
+        free.state = bits.state
+        if self._state is None:
+            np.random.mtrand.set_bit_generator(free)
+        else:
+            self._state = np.random.RandomState(free)
 
     @property
     def _stream(self) -> Any:

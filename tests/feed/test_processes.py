@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import time
 from collections.abc import Callable
@@ -138,6 +139,110 @@ print("free")
 
 def test_a_child_does_not_wait_for_a_lock_that_a_thread_of_its_parent_holds(folder: Path, run_script: Run) -> None:
     assert "free" in run_script(HELD, str(folder)).stdout
+
+
+SWEEP = (
+    FLOW
+    + """
+import collections, functools, json, types
+from gpuseq.feed.loader import Loader
+from gpuseq.keras.fit_progress import FitWalk
+
+LOCKS = (type(threading.Lock()), type(threading.RLock()))
+CLOSED = (types.ModuleType, type, types.FrameType, types.CodeType, types.BuiltinFunctionType, str, bytes, np.dtype)
+
+def reachable(*roots):
+    # Every object on the way from the roots; not what a function sees of its module.
+    import gc
+    found, rest = {}, list(roots)
+    while rest:
+        thing = rest.pop()
+        if id(thing) in found or isinstance(thing, CLOSED):
+            continue
+        found[id(thing)] = thing
+        if isinstance(thing, types.FunctionType):
+            rest += [thing.__closure__, thing.__defaults__, thing.__kwdefaults__, thing.__dict__]
+        elif isinstance(thing, np.random.RandomState):
+            rest.append(thing._bit_generator)
+        elif isinstance(thing, np.random.BitGenerator):
+            rest.append(thing.lock)
+        else:
+            rest += gc.get_referents(thing)
+    return list(found.values())
+
+warnings.simplefilter("ignore")
+class Numbers(gpuseq.Sequence):
+    def __len__(self): return 3
+    def __getitem__(self, index): return np.full(2, index)
+
+folder = sys.argv[1]
+own = gpuseq.ImageDataGenerator(rotation_range=20, conventions="corrected", device="cpu")
+array = np.zeros((9, 8, 8, 3), np.uint8)
+walks = [
+    flow(folder), flow(folder, cache="host"), 
+    own.flow_from_directory(folder, (16, 16), batch_size=4, seed=3, class_mode=None, verbose=False, mask_directory=folder),
+    flow(folder, on_error="skip", shuffle=True), own.flow(array, np.arange(9), batch_size=2, seed=1),
+    own.flow(array, batch_size=2), own.flow(array, masks=array[..., :1], batch_size=2, seed=1),
+]
+fit, batches, feed = FitWalk(), gpuseq.to_device(Numbers(), device="cpu"), Loader(flow(folder))
+for walk in walks:
+    next(walk), walk[1]
+batches[0], next(iter(feed))
+module_level = [
+    value for name, module in list(sys.modules.items()) if name.startswith("gpuseq") and module is not None
+    for value in vars(module).values() if not isinstance(value, CLOSED)
+]
+things = reachable(walks, fit, batches, feed, module_level, np.random.get_bit_generator())
+locks = [thing for thing in things if isinstance(thing, LOCKS)]
+kinds = collections.Counter(type(thing).__name__ for thing in things)
+assert kinds["RandomState"] >= 6 and kinds["MT19937"] >= 7 and kinds["ThreadPoolExecutor"] >= 3, kinds
+mine = {id(thing) for thing in vars(__import__("gpuseq.decode.pillow", fromlist=["x"])).values()}
+# Who forks takes this one first, and so waits for who has it.
+locks = [lock for lock in locks if id(lock) not in mine]
+held, done = threading.Event(), threading.Event()
+def hold():
+    taken = [lock for lock in locks if lock.acquire(blocking=False)]  # but for those that a thread waits with
+    print(len(taken), "held", flush=True)
+    held.set()
+    done.wait()
+    for lock in taken:
+        lock.release()
+thread = threading.Thread(target=hold)
+thread.start()
+held.wait()
+child = os.fork()
+if child == 0:
+    signal.alarm(30)
+    faulthandler.register(signal.SIGALRM, chain=True)
+    for walk in walks:
+        next(walk), walk[1]
+        walk.on_epoch_end()
+        if walk.seed is not None:
+            walk.load_state_dict(json.loads(json.dumps(walk.state_dict())))
+        walk.set_epoch(2)
+        next(walk)
+        pickle.loads(pickle.dumps(walk))
+        walk.close()
+    assert fit.take(2) == (0, 0)
+    assert batches[1].tolist() == [1, 1]
+    assert len(list(feed)) == len(feed)
+    os._exit(7)
+status = os.waitpid(child, 0)[1]
+done.set()
+thread.join()
+assert os.waitstatus_to_exitcode(status) == 7, status
+print("free")
+"""
+)
+
+
+def test_a_child_waits_for_no_lock_that_is_reachable_from_an_iterator(folder: Path, run_script: Run) -> None:
+    """All of them are held at the fork, NumPy's generators' too: those of objects, and those of modules of ours."""
+    printed = run_script(SWEEP, str(folder)).stdout
+    assert "free" in printed
+    counted = re.search(r"(\d+) held", printed)
+    assert counted is not None
+    assert int(counted[1]) >= 50, printed
 
 
 PLUGINS = (
