@@ -179,8 +179,10 @@ folder = sys.argv[1]
 own = gpuseq.ImageDataGenerator(rotation_range=20, conventions="corrected", device="cpu")
 array = np.zeros((9, 8, 8, 3), np.uint8)
 walks = [
-    flow(folder), flow(folder, cache="host"), 
-    own.flow_from_directory(folder, (16, 16), batch_size=4, seed=3, class_mode=None, verbose=False, mask_directory=folder),
+    flow(folder), flow(folder, cache="host"),
+    own.flow_from_directory(
+        folder, (16, 16), batch_size=4, seed=3, class_mode=None, verbose=False, mask_directory=folder
+    ),
     flow(folder, on_error="skip", shuffle=True), own.flow(array, np.arange(9), batch_size=2, seed=1),
     own.flow(array, batch_size=2), own.flow(array, masks=array[..., :1], batch_size=2, seed=1),
 ]
