@@ -12,7 +12,8 @@ from gpuseq.base.errors import GpuseqError
 from gpuseq.iterators.iterator import Iterator
 from gpuseq.plan.state import at_batch
 
-from .dataset import FitDataset, keras
+from .backend import keras
+from .dataset import FitDataset
 
 __all__ = ["SaveState", "SetEpoch"]
 
@@ -98,7 +99,7 @@ class SaveState(_Callback):
             raise TypeError(
                 f"SaveState takes an iterator of gpuseq.keras or iterator.to_keras(); got {type(dataset).__name__}"
             )
-        dataset.check_state()
+        dataset._fit.source.check_state()
         self.dataset: Any = dataset
         self.path = path
         self.save_freq = save_freq
@@ -110,7 +111,7 @@ class SaveState(_Callback):
         """Count from here."""
         self._num_trained = 0
         self._last = None
-        self.dataset._fit_walk.handed_out = deque()
+        self.dataset._fit.progress.handed_out = deque()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Count the batches of the epoch from 0."""
@@ -118,7 +119,7 @@ class SaveState(_Callback):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Count a batch as trained on, and save if it is time."""
-        handed_out = self.dataset._fit_walk.handed_out
+        handed_out = self.dataset._fit.progress.handed_out
         # The last of several steps in one execution may lie beyond the end of the epoch.
         num_in_epoch = min(batch + 1, (self.params or {}).get("steps") or batch + 1)
         if len(handed_out) < num_in_epoch - self._num_in_epoch:

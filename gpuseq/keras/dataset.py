@@ -1,4 +1,4 @@
-"""What makes a data set one for Keras: its base classes, the backend's tensors, class weights, the calls of ``fit``."""
+"""What a data set answers to ``model.fit``: `Fit` does it for a source of batches, and `FitDataset` has one."""
 
 from __future__ import annotations
 
@@ -6,21 +6,24 @@ import logging
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 
-from gpuseq.base.devices import array_module, on_device
-from gpuseq.base.errors import DeviceError, EmptyBatchError, GpuseqError, MissingDependencyError, require
+from gpuseq.base.devices import array_module, on_device, place
+from gpuseq.base.errors import DeviceError, EmptyBatchError, GpuseqError
 from gpuseq.base.types import Array
-from gpuseq.feed.lookahead import map_arrays
+from gpuseq.feed.lookahead import DeviceSequence, map_arrays, to_device
 from gpuseq.feed.tensors import host_array, jax_array, torch_memory, torch_tensor
 from gpuseq.iterators.explain import peek
 from gpuseq.iterators.iterator import Iterator
+from gpuseq.plan.sharding import PlanOptions
+from gpuseq.plan.state import at_batch
 
-from .fit_progress import FitWalk
+from .backend import backend, join_tf_keras, keras
+from .fit_progress import FitProgress
 
-__all__ = ["PY_DATASET", "FitDataset", "backend", "class_weights", "join_tf_keras", "keras"]
+__all__ = ["Fit", "FitDataset", "FitSource", "IteratorSource", "SequenceSource", "class_weights"]
 
 logger = logging.getLogger("gpuseq")
 
@@ -28,105 +31,453 @@ NUM_SAMPLED = 2
 """Batches that Keras takes at most to see their shapes."""
 
 
-def _import_keras() -> Any:
-    try:
-        return require("keras", extra="keras", purpose="gpuseq.keras")
-    except MissingDependencyError:
-        raise
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError(
-            f"Keras is installed, but {error.name!r}, which its backend needs, is not. Say which backend is there "
-            'before anything imports keras: os.environ["KERAS_BACKEND"] = "torch" (or "jax"); or install it'
-        ) from error
+class FitSource(Protocol):
+    """Where the batches of a data set come from, by their place in an epoch."""
+
+    @property
+    def device(self) -> str:
+        """``"cpu"`` or ``"cuda:N"``: where they are made."""
+
+    @property
+    def options(self) -> PlanOptions | None:
+        """Shard and random mode; None for batches of a user's own."""
+
+    @property
+    def has_lists(self) -> bool:
+        """Whether a batch that is a list is one input of several parts, and not ``[x, y]``."""
+
+    def __len__(self) -> int:
+        """Return the number of batches in an epoch."""
+
+    def batch_at(self, epoch: int, position: int, asked: int) -> Any:
+        """Return batch `position` of an epoch's order; `asked` is the index that Keras asked for."""
+
+    def batch(self, index: int, epoch: int | None) -> Any:
+        """Return batch `index`, for who looks at batches by index: of an epoch, or (None) of the current one."""
+
+    def another(self, error: EmptyBatchError) -> Any:
+        """Return any batch of which something is left, or raise `error`."""
+
+    def standing(self) -> tuple[int, int]:
+        """Return epoch and number of the batch that is next without ``fit``."""
+
+    @property
+    def counts_by_epoch(self) -> bool:
+        """Whether that batch is the same one whatever is asked for before it."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Stand at the start of an epoch."""
+
+    def num_seen(self) -> int:
+        """Return the number of batches asked for so far."""
+
+    def check_state(self) -> None:
+        """Raise a GpuseqError if there is nothing to save, whatever the seed."""
+
+    def state_dict(self) -> dict[str, int | str]:
+        """Return a state, or raise a GpuseqError if there is none."""
+
+    def load_state_dict(self, state: dict[str, int | str]) -> None:
+        """Go on where a state was taken, or raise a GpuseqError if there is none."""
+
+    def end_epoch(self, *, walked: bool, fitted: bool) -> None:
+        """Hear of Keras' ``on_epoch_end``: whether an epoch was `walked`, and whether ``fit`` has begun to."""
+
+    def close(self) -> None:
+        """Stop what runs in the background."""
 
 
-keras = _import_keras()
-
-PY_DATASET: Any = getattr(keras.utils, "PyDataset", None) or keras.utils.Sequence
-_TELLS_EPOCHS = hasattr(PY_DATASET, "on_epoch_begin")
-
-
-def backend() -> str:
-    """Return for which backend of Keras 3 batches are made: "torch", "jax", or "numpy" for all others."""
-    name = keras.config.backend() if _TELLS_EPOCHS else "numpy"
-    return name if name in ("torch", "jax") else "numpy"
-
-
-def join_tf_keras(kind: type) -> None:
-    """Make a class one of tf_keras' data sets, too, if that is loaded by now: it may be imported first or last.
+class IteratorSource:
+    """Batches of an iterator of this package, which shuffles its samples and reads ahead by itself.
 
     Parameters
     ----------
-    kind : type
-        A class of `gpuseq.keras`, or a user's subclass of one.
+    iterator : Iterator
+        Where this says ``Iterator.method(iterator)``, the iterator may be a data set itself, whose own methods of that
+        name ask for the state of ``fit``, and through it for this source.
+    counts_as_keras : bool
+        Whether it counts as Keras' own before the first ``fit``: each ``on_epoch_end`` draws the next order.
     """
-    base = getattr(getattr(sys.modules.get("tf_keras"), "utils", None), "Sequence", None)
-    if base is not None and not issubclass(kind, base):
-        for owner in kind.__mro__:
-            if PY_DATASET in owner.__bases__:
-                owner.__bases__ = (*owner.__bases__, base)
+
+    def __init__(self, iterator: Iterator, *, counts_as_keras: bool) -> None:
+        self.iterator = iterator
+        self._counts_as_keras = counts_as_keras
+
+    @property
+    def device(self) -> str:
+        """The iterator's."""
+        device: str = getattr(self.iterator, "device", "cpu")
+        return device
+
+    @property
+    def options(self) -> PlanOptions | None:
+        """The iterator's."""
+        return self.iterator.planner.options
+
+    @property
+    def has_lists(self) -> bool:
+        """Whether further inputs come beside the images."""
+        return bool(getattr(self.iterator, "x_misc", ()))
+
+    def __len__(self) -> int:
+        return len(self.iterator)
+
+    def batch_at(self, epoch: int, position: int, asked: int) -> Any:
+        """Make a batch; what Keras asked for does not matter, because the samples are shuffled already."""
+        return self.iterator.replay(self.iterator.plan_batch(position, epoch=epoch))
+
+    def batch(self, index: int, epoch: int | None) -> Any:
+        """Make a batch."""
+        return self.iterator.replay(self.iterator.plan_batch(index, epoch=epoch))
+
+    def another(self, error: EmptyBatchError) -> Any:
+        """Make the first batch of which anything is left, and let the iterator stand where it stands."""
+        for index in range(len(self)):
+            with suppress(EmptyBatchError):
+                return self.iterator.replay(peek(self.iterator, index))
+        raise error
+
+    def standing(self) -> tuple[int, int]:
+        """Return epoch and number of the next batch."""
+        return self.iterator.epoch, self.iterator.batch_index
+
+    @property
+    def counts_by_epoch(self) -> bool:
+        """The iterator's."""
+        return self.iterator.counts_by_epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the start of an epoch."""
+        Iterator.set_epoch(self.iterator, epoch)
+
+    def num_seen(self) -> int:
+        """Return the number of batches seen."""
+        return self.iterator.total_batches_seen
+
+    def check_state(self) -> None:
+        """Do nothing: there is a state as soon as there is a seed."""
+
+    def state_dict(self) -> dict[str, int | str]:
+        """Return the iterator's own state."""
+        return Iterator.state_dict(self.iterator)
+
+    def load_state_dict(self, state: dict[str, int | str]) -> None:
+        """Load the iterator's own state."""
+        Iterator.load_state_dict(self.iterator, state)
+
+    def end_epoch(self, *, walked: bool, fitted: bool) -> None:
+        """Draw an order as Keras does, until ``fit`` has begun: from then on each request names its epoch."""
+        if self._counts_as_keras and not fitted and not self.iterator.counts_by_epoch:
+            Iterator.on_epoch_end(self.iterator)
+
+    def close(self) -> None:
+        """Stop reading ahead."""
+        self.iterator.close()
+
+
+class SequenceSource:
+    """Batches of a sequence of the user's own, made ahead by threads, in an order of this package's.
+
+    Parameters
+    ----------
+    sequence : Sequence
+        Anything that `gpuseq.to_device` takes.
+    prefetch, workers : int
+        See `gpuseq.to_device`.
+    """
+
+    options = None
+    has_lists = False
+    counts_by_epoch = True
+
+    def __init__(self, sequence: Any, prefetch: int, workers: int) -> None:
+        self.sequence = sequence
+        self._reordered = _Reordered(sequence)
+        where = "cpu" if backend() == "numpy" else "auto"
+        self._ahead: DeviceSequence = to_device(self._reordered, prefetch, workers, device=where)
+        self.device = self._ahead.device
+
+    def __len__(self) -> int:
+        return len(self.sequence)
+
+    def batch_at(self, epoch: int, position: int, asked: int) -> Any:
+        """Take a batch that was made ahead; the order of a pass is drawn from what Keras asks for first."""
+        if position == 0:
+            self._ahead.close()
+            self._reordered.order = _batch_order(len(self), epoch, asked)
+        return self._ahead[position]
+
+    def batch(self, index: int, epoch: int | None) -> Any:
+        """Take a batch of the sequence to the device."""
+        return map_arrays(lambda array: place(array, self.device), self.sequence[index])
+
+    def another(self, error: EmptyBatchError) -> Any:
+        """Raise the error: the sequence is the user's own, and asked for nothing that Keras did not ask for."""
+        raise error
+
+    def standing(self) -> tuple[int, int]:
+        """Return the start: a sequence stands nowhere."""
+        return 0, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Do nothing."""
+
+    def num_seen(self) -> int:
+        """Return 0."""
+        return 0
+
+    def check_state(self) -> NoReturn:
+        """Raise a GpuseqError."""
+        raise GpuseqError("a Sequence has no state to save: what its batches hold is its own affair")
+
+    def state_dict(self) -> dict[str, int | str]:
+        """Raise a GpuseqError."""
+        self.check_state()
+
+    def load_state_dict(self, state: dict[str, int | str]) -> None:
+        """Raise a GpuseqError."""
+        self.check_state()
+
+    def end_epoch(self, *, walked: bool, fitted: bool) -> None:
+        """Tell the sequence when an epoch was walked; Keras calls this before the first one, too."""
+        if walked:
+            self._ahead.on_epoch_end()
+
+    def close(self) -> None:
+        """Stop the threads."""
+        self._ahead.close()
+
+
+class _Reordered:
+    """A sequence in the order of one epoch."""
+
+    def __init__(self, sequence: Any) -> None:
+        self.sequence = sequence
+        self.order: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.sequence)
+
+    def __getitem__(self, position: int) -> Any:
+        return self.sequence[position if self.order is None else int(self.order[position])]
+
+    def on_epoch_end(self) -> None:
+        end = getattr(self.sequence, "on_epoch_end", None)
+        if end is not None:
+            end()
+
+
+def _batch_order(length: int, epoch: int, first_index: int) -> np.ndarray | None:
+    """Return the order of a pass: as it is where Keras asks for batch 0 first, else drawn from what it asks for first.
+
+    ``evaluate``, ``predict`` and ``fit(shuffle=False)`` begin with 0. A shuffled pass begins with any batch, from
+    Python's own random numbers, so that ``keras.utils.set_random_seed`` repeats it.
+    """
+    if first_index == 0:
+        return None
+    return np.random.RandomState([epoch, first_index]).permutation(length)
+
+
+class Fit:
+    """What ``fit``, ``evaluate`` and ``predict`` ask of a data set, answered from a source.
+
+    Parameters
+    ----------
+    source : FitSource
+        Where the batches come from.
+    owner : object
+        The data set, for messages.
+
+    Attributes
+    ----------
+    progress : FitProgress
+        Which batch is next.
+    class_weight : dict or None
+        Class to weight, 1 for those not named.
+    """
+
+    def __init__(self, source: FitSource, owner: object) -> None:
+        self.source = source
+        self.owner = owner
+        # TensorFlow's prefetch makes a trial of any length.
+        self.progress = FitProgress(None if backend() == "numpy" else 2)
+        self.class_weight: dict[int, float] | None = None
+        self._before: tuple[int, tuple[int, int]] | None = None
+
+    @property
+    def _name(self) -> str:
+        return f"{type(self.owner).__module__}.{type(self.owner).__name__}"
+
+    # The calls around the batches.
+
+    def open(self) -> None:
+        """Note that the number of batches was asked for: so begins each pass."""
+        self.progress.opened()
+        if not self.progress.used and not self.progress.inside:
+            self._mark()
+
+    def begin_epoch(self) -> None:
+        """Note that an epoch begins.
+
+        Raises
+        ------
+        ValueError
+            If there are no batches.
+        GpuseqError
+            If the data are sharded here and by Keras' distribution.
+        """
+        if not len(self.source):
+            raise ValueError(f"{self._name} holds no batches: there are no samples")
+        self._refuse_double_sharding()
+        self.progress.begin()
+
+    def end_epoch(self) -> None:
+        """Note an ``on_epoch_end``: after an epoch, after a trial, or before the first one."""
+        walked = self.progress.end()
+        self.source.end_epoch(walked=walked, fitted=self.progress.used)
+
+    def _mark(self) -> None:
+        """Remember where the source stands: TensorFlow takes batches by index, to see their shapes, before an epoch."""
+        seen, standing = self.source.num_seen(), self.source.standing()
+        marked = self._before
+        sampled = marked is not None and seen - marked[0] <= NUM_SAMPLED and standing[1] == marked[1][1]
+        if not sampled:
+            self._before = seen, standing
+
+    def _start(self) -> tuple[int, int]:
+        """Return the first batch for ``fit``: where the source stood before TensorFlow took its samples."""
+        self._mark()
+        assert self._before is not None
+        start, self._before = self._before[1], None
+        return start
+
+    # Where the data stand.
+
+    def set_epoch(self, epoch: int) -> None:
+        """Let the next request get the start of an epoch; where it stands within that one, it goes on there."""
+        if not self.progress.stands_in(epoch):
+            self.source.set_epoch(epoch)
+            self.progress.go_to(epoch, 0)
+
+    def state_dict(self) -> dict[str, int | str]:
+        """Return the source's state, at the batch that is next in ``fit``."""
+        state, progress = self.source.state_dict(), self.progress
+        return at_batch(state, progress.epoch, progress.position) if progress.used else state
+
+    def load_state_dict(self, state: dict[str, int | str]) -> None:
+        """Let the next request get the batch that a state names."""
+        self.source.load_state_dict(state)
+        self.progress.used = False
+        self._before = None
+        if self.source.counts_by_epoch:
+            self.progress.go_to(*self.source.standing())
+
+    # Batches.
+
+    def batch(self, index: int) -> tuple[Any, ...]:
+        """Return a batch as the backend's tensors: within ``fit`` the next one, whatever its index, else that one."""
+        progress = self.progress
+        # Only Keras 3 tells when an epoch begins; tf_keras takes arrays of NumPy.
+        taker = "numpy" if "tf_keras" in sys.modules and not progress.inside else backend()
+        device = self.source.device
+        with on_device(device), torch_memory(device if taker == "torch" else "cpu") as blocks:
+            batch = self._weighted(self._tupled(self._next(index) if progress.is_reading else self._sampled(index)))
+            if taker == "torch":
+                return map_arrays(lambda array: torch_tensor(array, blocks), batch)  # type: ignore[no-any-return]
+            if taker == "jax":
+                return map_arrays(jax_array, batch)  # type: ignore[no-any-return]
+            return _without_lists(map_arrays(host_array, batch))  # type: ignore[no-any-return]
+
+    def _sampled(self, index: int) -> Any:
+        """Return batch `index`; where nothing is left of it, and TensorFlow wants to see shapes, another one."""
+        progress = self.progress
+        try:
+            return self.source.batch(index, progress.epoch if progress.used else None)
+        except EmptyBatchError as error:
+            if not progress.is_opening:
+                raise
+            return self.source.another(error)
+
+    def _next(self, asked: int) -> Any:
+        """Return the next batch of which anything is left once bad files are passed over."""
+        progress, length = self.progress, len(self.source)
+        if not progress.used:
+            progress.go_to(*self._start())
+        where = progress.take(length)
+        for _ in range(length):
+            try:
+                return self.source.batch_at(*where, asked)
+            except EmptyBatchError as error:
+                problem = error
+                where = progress.pass_over(where, length)
+        raise problem
+
+    def _tupled(self, batch: Any) -> tuple[Any, ...]:
+        map_arrays(_refuse_words, batch)
+        if isinstance(batch, list) and not self.source.has_lists:
+            batch = tuple(batch)  # as Keras does; a flow's list is an image with further inputs
+        if not isinstance(batch, tuple):
+            return (batch,)
+        if not 1 <= len(batch) <= 3:
+            raise ValueError(
+                f"{self._name} made a batch of {len(batch)} parts. Return (x,), (x, y) or (x, y, sample_weight)"
+            )
+        return batch
+
+    def _weighted(self, batch: tuple[Any, ...]) -> tuple[Any, ...]:
+        if not self.class_weight or len(batch) == 1:
+            return batch
+        labels = batch[1]
+        if labels is None or isinstance(labels, (tuple, list, Mapping)) or labels.ndim > 2:
+            raise ValueError("class_weight needs one class per sample: labels of shape (N,), (N, 1) or (N, classes)")
+        weights = class_weights(labels, self.class_weight)
+        return (batch[0], labels, weights if len(batch) == 2 else batch[2] * weights)
+
+    def _refuse_double_sharding(self) -> None:
+        options = self.source.options
+        if options is None or options.world == 1 or not hasattr(keras, "distribution"):
+            return
+        distribution = keras.distribution.distribution()
+        if getattr(distribution, "_is_multi_process", False) and getattr(distribution, "auto_shard_dataset", False):
+            raise GpuseqError(
+                f"the data are sharded twice: shard=({options.rank}, {options.world}) here, and Keras' distribution "
+                "shards again. Write distribution.auto_shard_dataset = False, or make it so: "
+                "keras.distribution.DataParallel(auto_shard_dataset=False)"
+            )
 
 
 class FitDataset:
-    """What makes an iterator or a sequence a data set for Keras."""
+    """The methods of a ``PyDataset`` and of Keras' callbacks, over a `Fit`; a base of what ``fit`` takes.
 
-    device: str
-    _class_weight: dict[int, float] | None = None
+    A subclass says in `_fit_source` where its batches come from.
+    """
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         """Make an object whose class `fit` of each Keras that is loaded knows."""
         join_tf_keras(cls)
         return super().__new__(cls)
 
+    def _fit_source(self) -> FitSource:
+        raise NotImplementedError
+
     @property
-    def _fit_walk(self) -> FitWalk:
-        walk: FitWalk | None = self.__dict__.get("_walk")
-        if walk is None:
-            # TensorFlow's prefetch makes a trial of any length.
-            self.__dict__["_walk"] = walk = FitWalk(None if backend() == "numpy" else 2)
-        return walk
-
-    # What subclasses say.
-
-    def _walked(self, epoch: int, position: int, index: int) -> Any:
-        raise NotImplementedError
-
-    def _plain(self, index: int) -> Any:
-        raise NotImplementedError
-
-    def _resume(self) -> tuple[int, int]:
-        return 0, 0
-
-    def _num_seen(self) -> int:
-        return 0
-
-    def check_state(self) -> None:
-        """Raise a GpuseqError if there is no state to save."""
-
-    # What Keras asks.
+    def _fit(self) -> Fit:
+        """Made when it is first asked for; a copy of the data set has one of its own."""
+        found: Fit | None = self.__dict__.get("_made_fit")
+        if found is not None and found.owner is self:
+            return found
+        fit = Fit(self._fit_source(), self)
+        if found is not None:
+            fit.class_weight = found.class_weight
+        self.__dict__["_made_fit"] = fit
+        return fit
 
     @property
     def num_batches(self) -> int:
         """The number of batches in an epoch."""
-        walk = self._fit_walk
-        walk.opened()
-        if not walk.used and not walk.inside:
-            self._mark()
-        return len(self)  # type: ignore[arg-type]
-
-    def _mark(self) -> None:
-        """Remember where the walk stands: TensorFlow takes batches by index, to see their shapes, before an epoch."""
-        here = self._num_seen(), self._resume()
-        marked = self.__dict__.get("_before_fit")
-        sampled = marked is not None and here[0] - marked[0] <= NUM_SAMPLED and here[1][1] == marked[1][1]
-        if not sampled:
-            self.__dict__["_before_fit"] = here
-
-    def _start(self) -> tuple[int, int]:
-        """Return the first batch for ``fit``: where the walk stood before TensorFlow took its samples."""
-        self._mark()
-        start: tuple[int, int] = self.__dict__.pop("_before_fit")[1]
-        return start
+        fit = self._fit
+        fit.open()
+        return len(fit.source)
 
     def __getitem__(self, index: int) -> Any:
         """Return batch `index` as a tuple of the backend's tensors; within ``fit``, the next batch.
@@ -141,47 +492,7 @@ class FitDataset:
         IndexError
             If `index` is outside; a ValueError too.
         """
-        walk = self._fit_walk
-        # Only Keras 3 tells when an epoch begins; tf_keras takes arrays of NumPy.
-        taker = "numpy" if "tf_keras" in sys.modules and not walk.inside else backend()
-        with on_device(self.device), torch_memory(self.device if taker == "torch" else "cpu") as blocks:
-            if walk.is_reading:
-                if not walk.used:
-                    walk.go_to(*self._start())
-                batch = self._next_of(walk, index)
-            else:
-                batch = self._sampled(walk, index)
-            batch = self._weighted(self._tupled(batch))
-            if taker == "torch":
-                return map_arrays(lambda array: torch_tensor(array, blocks), batch)
-            if taker == "jax":
-                return map_arrays(jax_array, batch)
-            return _without_lists(map_arrays(host_array, batch))
-
-    def _sampled(self, walk: FitWalk, index: int) -> Any:
-        """Return batch `index`; where nothing is left of it, and TensorFlow wants to see shapes, another one."""
-        try:
-            return self._plain(index)
-        except EmptyBatchError:
-            source = getattr(self, "source", self)
-            if not walk.is_opening or not isinstance(source, Iterator):
-                raise
-            for other in range(len(source)):
-                with suppress(EmptyBatchError):
-                    return source.replay(peek(source, other))
-            raise
-
-    def _next_of(self, walk: FitWalk, index: int) -> Any:
-        """Return the next batch of a walk of which anything is left once bad files are passed over."""
-        length = len(self)  # type: ignore[arg-type]
-        place = walk.take(length)
-        for _ in range(length):
-            try:
-                return self._walked(*place, index)
-            except EmptyBatchError as error:
-                problem = error
-                place = walk.pass_over(place, length)
-        raise problem
+        return self._fit.batch(index)
 
     def on_epoch_begin(self) -> None:
         """Note that ``fit``, ``evaluate`` or ``predict`` begins an epoch.
@@ -193,10 +504,55 @@ class FitDataset:
         GpuseqError
             If the data are sharded here and by Keras' distribution.
         """
-        if not len(self):  # type: ignore[arg-type]
-            raise ValueError(f"{type(self).__module__}.{type(self).__name__} holds no batches: there are no samples")
-        self._refuse_double_sharding()
-        self._fit_walk.begin()
+        self._fit.begin_epoch()
+
+    def on_epoch_end(self) -> None:
+        """Note that an epoch is over; Keras calls this before the first one, too."""
+        self._fit.end_epoch()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the start of an epoch; where a resumed walk stands within it already, go on there.
+
+        Parameters
+        ----------
+        epoch : int
+            From 0.
+
+        Raises
+        ------
+        ValueError
+            If `epoch` is not a non-negative integer.
+        """
+        self._fit.set_epoch(epoch)
+
+    def state_dict(self) -> dict[str, int | str]:
+        """Return where the data stand: the next batch after the last one that was handed out.
+
+        Keras takes batches ahead of training on some backends; `SaveState` knows what was trained on.
+
+        Raises
+        ------
+        GpuseqError
+            Without a seed, or if the batches are those of a sequence of the user's own.
+        """
+        return self._fit.state_dict()
+
+    def load_state_dict(self, state: dict[str, int | str]) -> None:
+        """Go on where `state_dict` was taken.
+
+        Parameters
+        ----------
+        state : dict
+            From `state_dict` or `SaveState`.
+
+        Raises
+        ------
+        ValueError
+            If the state was taken from other data or in another random mode.
+        GpuseqError
+            If the batches are those of a sequence of the user's own.
+        """
+        self._fit.load_state_dict(state)
 
     @property
     def workers(self) -> int:
@@ -222,9 +578,10 @@ class FitDataset:
     def use_multiprocessing(self, value: bool) -> None:
         if not value:
             return
-        if getattr(self, "device", "cpu") != "cpu":
+        device = getattr(self, "device", "cpu")
+        if device != "cpu":
             raise DeviceError(
-                f"use_multiprocessing=True cannot work with batches made on {self.device!r}: a CUDA context does not "
+                f"use_multiprocessing=True cannot work with batches made on {device!r}: a CUDA context does not "
                 "survive a fork. Leave the argument out: files are read ahead on threads"
             )
         logger.info("use_multiprocessing=True is not needed and has no effect: files are read ahead on threads")
@@ -238,7 +595,7 @@ class FitDataset:
         ValueError
             When it is set to something else than classes from 0 with finite weights.
         """
-        return self._class_weight
+        return self._fit.class_weight
 
     @class_weight.setter
     def class_weight(self, value: Mapping[int, float] | None) -> None:
@@ -249,44 +606,7 @@ class FitDataset:
             if not good:
                 raise ValueError(f"class_weight must map class indices from 0 to finite weights; got {value!r}")
             value = {int(key): float(weight) for key, weight in value.items()}
-        self._class_weight = value
-
-    # What becomes of a batch.
-
-    def _tupled(self, batch: Any) -> tuple[Any, ...]:
-        map_arrays(_refuse_words, batch)
-        if isinstance(batch, list) and not getattr(getattr(self, "source", self), "x_misc", ()):
-            batch = tuple(batch)  # as Keras does; a flow's list is an image with further inputs
-        if not isinstance(batch, tuple):
-            return (batch,)
-        if not 1 <= len(batch) <= 3:
-            raise ValueError(
-                f"{type(self).__module__}.{type(self).__name__} made a batch of {len(batch)} parts. "
-                "Return (x,), (x, y) or (x, y, sample_weight)"
-            )
-        return batch
-
-    def _weighted(self, batch: tuple[Any, ...]) -> tuple[Any, ...]:
-        if not self._class_weight or len(batch) == 1:
-            return batch
-        labels = batch[1]
-        if labels is None or isinstance(labels, (tuple, list, Mapping)) or labels.ndim > 2:
-            raise ValueError("class_weight needs one class per sample: labels of shape (N,), (N, 1) or (N, classes)")
-        weights = class_weights(labels, self._class_weight)
-        return (batch[0], labels, weights if len(batch) == 2 else batch[2] * weights)
-
-    def _refuse_double_sharding(self) -> None:
-        planner = getattr(getattr(self, "source", self), "planner", None)
-        walk = None if planner is None else planner.options
-        if walk is None or walk.world == 1 or not hasattr(keras, "distribution"):
-            return
-        distribution = keras.distribution.distribution()
-        if getattr(distribution, "_is_multi_process", False) and getattr(distribution, "auto_shard_dataset", False):
-            raise GpuseqError(
-                f"the data are sharded twice: shard=({walk.rank}, {walk.world}) here, and Keras' distribution shards "
-                "again. Write distribution.auto_shard_dataset = False, or make it so: "
-                "keras.distribution.DataParallel(auto_shard_dataset=False)"
-            )
+        self._fit.class_weight = value
 
 
 def _refuse_words(array: Array) -> None:

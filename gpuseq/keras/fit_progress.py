@@ -7,10 +7,10 @@ from collections import deque
 
 from gpuseq.base.threads import PerProcess
 
-__all__ = ["FitWalk"]
+__all__ = ["FitProgress"]
 
 
-class FitWalk(PerProcess):
+class FitProgress(PerProcess):
     """Answers Keras' requests, whatever their numbers, with the next batch of a walk through epochs.
 
     Keras 3 asks a ``PyDataset`` for its batches one by one, in an order that ``fit(shuffle=True)``, the default, has

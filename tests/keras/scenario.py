@@ -128,7 +128,7 @@ def check_short_epochs() -> None:
     class Watch(keras.callbacks.Callback):
         def __init__(self, data: Any) -> None:
             super().__init__()
-            self.walk = data._fit_walk
+            self.walk = data._fit.progress
 
         def on_train_begin(self, logs: Any = None) -> None:
             self.walk.handed_out = deque()
@@ -145,7 +145,7 @@ def check_short_epochs() -> None:
                 quiet(network, data, epochs=2, callbacks=[watch])
                 quiet(network, data, epochs=2, callbacks=[Watch(data)])
                 wanted = [(epoch, index) for epoch in (2, 3) for index in range(length)]
-                handed_out = list(data._fit_walk.handed_out)
+                handed_out = list(data._fit.progress.handed_out)
                 assert handed_out[: 2 * length] == wanted, (length, build, core, handed_out)
     data = flow(batch_size=-(-N // 2))
     watch = Watch(data)

@@ -20,7 +20,7 @@ from PIL import Image
 
 import gpuseq
 from gpuseq import DeviceError, GpuseqError
-from gpuseq.keras.fit_progress import FitWalk
+from gpuseq.keras.fit_progress import FitProgress
 from tests.feed.samples import generator, numbered, photos
 
 keras = pytest.importorskip("keras")
@@ -93,7 +93,7 @@ def test_fit_decodes_each_file_once_per_epoch(tmp_path: Path) -> None:
 )
 def test_each_whole_pass_is_one_epoch(length: int, calls: list[str], data: st.DataObject) -> None:
     """Keras' calls in Keras' order: whatever came before, a pass gets batches 0, 1, 2 ... of one epoch, a new one."""
-    walk = FitWalk()
+    walk = FitProgress()
     seen: set[int] = set()
     for call in calls:
         walk.opened()
@@ -123,7 +123,7 @@ def test_each_whole_pass_is_one_epoch(length: int, calls: list[str], data: st.Da
 
 def test_one_generator_over_several_short_epochs() -> None:
     """steps_per_epoch: Keras goes on with the pass it has opened."""
-    walk = FitWalk()
+    walk = FitProgress()
     taken = []
     walk.opened()
     for _ in range(3):
@@ -135,7 +135,7 @@ def test_one_generator_over_several_short_epochs() -> None:
 
 def test_between_the_epochs_of_one_pass_another_thread_reads_on() -> None:
     """TensorFlow does, with steps_per_epoch; a callback that looks at a batch is on the thread that began the epoch."""
-    walk = FitWalk(None)
+    walk = FitProgress(None)
     reading: list[bool] = []
 
     def ask() -> None:
@@ -162,7 +162,7 @@ def test_between_the_epochs_of_one_pass_another_thread_reads_on() -> None:
 
 
 def test_a_resumed_walk_goes_on_without_losing_a_batch() -> None:
-    walk = FitWalk()
+    walk = FitProgress()
     walk.go_to(1, 4)
     taken = []
     for _ in range(2):
