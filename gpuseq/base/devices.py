@@ -15,6 +15,7 @@ from typing import Any
 
 from .arguments import warn
 from .errors import DeviceError
+from .streams import Made, hand_over, made_here, to_host
 
 __all__ = [
     "array_module",
@@ -200,10 +201,8 @@ def on_device(where: Any) -> AbstractContextManager[Any]:
     return where.device if is_cupy(where) else nullcontext()
 
 
-def place(array: Any, device: str) -> Any:
+def place(array: Any, device: str, made: Made | None = None) -> Any:
     """Return `array` on a device: unchanged where it is there already or holds Python objects.
-
-    From one GPU to another it is copied in the order of both devices' current streams.
 
     Parameters
     ----------
@@ -211,29 +210,21 @@ def place(array: Any, device: str) -> Any:
         NumPy or CuPy.
     device : str
         ``"cpu"`` or ``"cuda:N"``.
+    made : Made or None
+        Of a CuPy array: where it was made. None: on the current stream of its device.
     """
-    if device == "cpu":
-        return array.get() if is_cupy(array) else array
-    if not is_cupy(array) and array.dtype.kind not in "biufc":
-        return array
-    import cupy
+    if not is_cupy(array):
+        if device == "cpu" or array.dtype.kind not in "biufc":
+            return array
+        import cupy
 
-    target = cupy.cuda.Device(ordinal_of(device))
-    if not is_cupy(array) or array.device == target:
-        with target:
+        with on_device(device):
             return cupy.asarray(array)
-    with array.device as source:
-        written, home = cupy.cuda.Event(disable_timing=True), cupy.cuda.get_current_stream()
-        written.record(home)
-    with target:
-        stream = cupy.cuda.get_current_stream()
-        stream.wait_event(written)
-        moved = cupy.asarray(array)
-        read = cupy.cuda.Event(disable_timing=True)
-        read.record(stream)
-    with source:
-        home.wait_event(read)  # what the array's memory is used for next
-    return moved
+    if device == "cpu":
+        return array.get() if made is None else to_host(array, made)
+    if made is None and array.device.id == ordinal_of(device):
+        return array
+    return hand_over(array, ordinal_of(device), made_here(array.device) if made is None else made)
 
 
 def synchronize(device: str) -> None:

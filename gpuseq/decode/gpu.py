@@ -15,13 +15,14 @@ import numpy as np
 from gpuseq.base.devices import array_module
 from gpuseq.base.errors import ImageFileError
 from gpuseq.base.machine import cpu_count
+from gpuseq.base.streams import Buffer, Ring
 from gpuseq.base.types import COLOR_CHANNELS, Array
 from gpuseq.files.reading import read_bytes
 from gpuseq.ops import dispatch as ops
 
 from . import host as decode
 from . import nvimgcodec as decode_nvimgcodec
-from .gpu_backend import Block, GpuEngine, Ring
+from .gpu_backend import GpuEngine
 from .headers import is_complete, read_header
 from .options import DecodeOptions
 from .pillow import center_crop_box, check_size, orientation_of, pixel_limit
@@ -35,29 +36,31 @@ class DeviceBatch:
 
     Attributes
     ----------
-    positions : numpy.ndarray
-        Shape ``(N,)``: which file each row of the block belongs to.
+    rows : numpy.ndarray
+        Shape ``(N,)``: the row of the block that belongs to each file.
     errors : list
-        Item i is None where row i holds the image, else the error that names the file.
+        Item i is None where there is an image of file i, else the error that names the file.
     decoders : list of str
-        Who decoded row i: "device", "host", or "" for an error.
+        Who decoded file i: "device", "host", or "" for an error.
     """
 
     def __init__(
         self,
-        positions: np.ndarray,
+        rows: np.ndarray,
         errors: list[ImageFileError | None],
         decoders: list[str],
         images: Array,
-        block: Block,
+        block: Buffer,
         ring: Ring,
+        engine: GpuEngine,
     ) -> None:
-        self.positions = positions
+        self.rows = rows
         self.errors = errors
         self.decoders = decoders
         self._images = images
-        self._block: Block | None = block
+        self._block: Buffer | None = block
         self._ring = ring
+        self._engine = engine
 
     def take(self) -> Array:
         """Copy the images out, on the caller's current stream, and give the block back. To be called once.
@@ -72,7 +75,7 @@ class DeviceBatch:
             failed are of no meaning.
         """
         assert self._block is not None, "the batch was taken before"
-        images, self._block.read = self._ring.engine.copy_out(self._images)
+        images, self._block.last_use = self._engine.copy_out(self._images)
         self._ring.give(self._block)
         self._block = None
         return images
@@ -110,7 +113,7 @@ class DeviceDecoder:
         self.device = device
         self.num_threads = options.num_threads or cpu_count()
         self._engine = GpuEngine(device, options) if engine is None else engine
-        self._ring = Ring(self._engine)
+        self._ring = Ring(lambda num_bytes: Buffer(ops.empty((num_bytes,), "uint8", device), num_bytes))
         # Beyond this many bytes of decoded images at their own size, the rest of a batch is decoded on the host.
         self._max_bytes = ops.free_memory(device) // 8
         self._lock = threading.Lock()
@@ -135,9 +138,7 @@ class DeviceDecoder:
 
         unread = decode.guarded_each(read, len(paths), self.num_threads)
         batch = self.decode(encoded, paths)
-        batch.errors = [
-            unread[position] or error for position, error in zip(batch.positions.tolist(), batch.errors, strict=True)
-        ]
+        batch.errors = [known or error for known, error in zip(unread, batch.errors, strict=True)]
         return batch
 
     def decode(self, encoded: Sequence[bytes | None], names: Sequence[str]) -> DeviceBatch:
@@ -172,15 +173,14 @@ class DeviceDecoder:
                 on_device = [self._finish(image, encoded[index] or b"", names[index]) for index, image in taken.items()]
                 images, block = self._fill(on_device, by_host)
                 self._engine.synchronize()
-        failed = [outcome if isinstance(outcome, ImageFileError) else None for outcome in by_host]
-        return DeviceBatch(
-            np.array([*taken, *rest], np.int64),
-            [*[None] * len(taken), *failed],
-            [*["device"] * len(taken), *["host" if error is None else "" for error in failed]],
-            images,
-            block,
-            self._ring,
-        )
+        rows = np.empty(len(encoded), np.int64)
+        rows[[*taken, *rest]] = np.arange(len(encoded))
+        errors: list[ImageFileError | None] = [None] * len(encoded)
+        decoders = ["device"] * len(encoded)
+        for position, outcome in zip(rest, by_host, strict=True):
+            errors[position] = outcome if isinstance(outcome, ImageFileError) else None
+            decoders[position] = "" if errors[position] else "host"
+        return DeviceBatch(rows, errors, decoders, images, block, self._ring, self._engine)
 
     def _choose(self, encoded: Sequence[bytes | None], names: Sequence[str]) -> list[int]:
         """Return which images the GPU gets, the largest first: so each of its buffers keeps to about one size."""
@@ -216,7 +216,7 @@ class DeviceDecoder:
             pixels = turn(pixels, orientation_of(encoded, name))
         return to_color_mode(pixels, self.options.color_mode)
 
-    def _fill(self, on_device: list[Array], by_host: Sequence[np.ndarray | ImageFileError]) -> tuple[Array, Block]:
+    def _fill(self, on_device: list[Array], by_host: Sequence[np.ndarray | ImageFileError]) -> tuple[Array, Buffer]:
         """Write one block: what the device decoded, resized by our kernel, then what the host did, as it is."""
         assert self.options.target_size is not None
         height, width = self.options.target_size

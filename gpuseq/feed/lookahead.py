@@ -16,8 +16,8 @@ import numpy as np
 
 from gpuseq.base.devices import is_cupy, place, resolve_device
 from gpuseq.base.errors import EmptyBatchError
+from gpuseq.base.streams import Made, made_here
 from gpuseq.base.threads import PerProcess
-from gpuseq.base.types import Array
 from gpuseq.iterators.iterator import Iterator, Sequence
 
 __all__ = ["DeviceSequence", "check_batches", "map_arrays", "pass_over", "to_device"]
@@ -147,8 +147,8 @@ class DeviceSequence(PerProcess, Sequence):
         sequence = self.sequence
         if isinstance(sequence, Iterator):
             epoch = sequence.epoch
-            return lambda index: _settled(sequence.replay(sequence.plan_batch(index, epoch=epoch)))
-        return lambda index: _settled(sequence[index])
+            return lambda index: _with_makers(sequence.replay(sequence.plan_batch(index, epoch=epoch)))
+        return lambda index: _with_makers(sequence[index])
 
 
 class _Ahead(PerProcess):
@@ -190,8 +190,10 @@ class _Ahead(PerProcess):
         except BaseException:
             self.close()
             raise
-        # Copied here, on the caller's stream: then nothing needs to wait for anything.
-        return map_arrays(lambda array: place(_taken_over(array, makers), self._device), batch)
+        # Here, and not in the worker thread: this thread's stream is the one that is to have it.
+        return map_arrays(
+            lambda array: place(array, self._device, makers[array.device.id] if is_cupy(array) else None), batch
+        )
 
     def close(self) -> None:
         """Cancel what is not begun, and make nothing ahead from now on; what is begun ends on its own."""
@@ -330,40 +332,8 @@ def map_arrays(function: Callable[[Any], Any], batch: Any) -> Any:
     return function(batch) if isinstance(batch, np.ndarray) or is_cupy(batch) else batch
 
 
-def _settled(batch: Any) -> tuple[Any, dict[int, Any]]:
-    """Wait, in a worker thread, for device arrays made there: the caller's stream knows nothing of this one.
-
-    Returns the batch, and for each of its devices the stream that it was made on.
-    """
+def _with_makers(batch: Any) -> tuple[Any, dict[int, Made]]:
+    """Return a batch, and for each device where this thread has made an array of it, on which stream and until when."""
     devices: dict[int, Any] = {}
-    makers: dict[int, Any] = {}
     map_arrays(lambda array: devices.setdefault(array.device.id, array.device) if is_cupy(array) else None, batch)
-    if devices:
-        import cupy
-
-        for ordinal, device in devices.items():
-            with device:
-                makers[ordinal] = cupy.cuda.get_current_stream()
-                makers[ordinal].synchronize()
-    return batch, makers
-
-
-def _taken_over(array: Array, makers: dict[int, Any]) -> Array:
-    """Return an array in memory of the caller's stream: a freed block goes to the stream that it was taken on.
-
-    That of another stream would be written to again under the eyes of the caller's.
-    """
-    maker = makers.get(array.device.id) if is_cupy(array) else None
-    if maker is None:
-        return array
-    import cupy
-
-    with array.device:
-        stream = cupy.cuda.get_current_stream()
-        if stream.ptr == maker.ptr:
-            return array
-        copy = array.copy()
-        copied = cupy.cuda.Event(disable_timing=True)
-        copied.record(stream)
-        maker.wait_event(copied)
-    return copy
+    return batch, {ordinal: made_here(device) for ordinal, device in devices.items()}

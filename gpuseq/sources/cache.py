@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import weakref
+from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,7 +18,7 @@ from gpuseq.base.types import Array
 from gpuseq.files.reading import is_url, stat_token
 from gpuseq.ops import dispatch as ops
 
-__all__ = ["ImageCache", "Token"]
+__all__ = ["ImageCache", "Kept", "Lease", "Token"]
 
 logger = logging.getLogger("gpuseq")
 
@@ -23,8 +26,38 @@ Token: TypeAlias = "tuple[int, int] | None"
 """Size and time of change of a file, by `gpuseq.files.reading.stat_token`; None where nobody asked, or could."""
 
 
+class Lease:
+    """For as long as it lives, no slot that was in use when it was taken is written to again."""
+
+    __slots__ = ("__weakref__",)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a cache has of a batch.
+
+    Attributes
+    ----------
+    slots : numpy.ndarray
+        Shape ``(N,)``: where each sample is; -1 where its file must be decoded: never seen, or changed since.
+    tokens : list of Token
+        N items: of the files as they are now.
+    lease : Lease
+        Keeps the images in their slots.
+    """
+
+    slots: np.ndarray
+    tokens: list[Token]
+    lease: Lease
+
+
 class ImageCache(PerProcess):
     """A block of uint8 images: one slot per sample as far as memory goes, filled at the first visit, never evicted.
+
+    A slot is written once. A file that has changed gets another one, and so nobody who reads a slot has to look out for
+    who writes. The old one is given to another file, changed or new, once every batch that may still read it is no
+    more; until then, where all slots are taken, the changed file is not kept, and decoded at each visit. So the block
+    never grows, however often files change.
 
     Parameters
     ----------
@@ -43,6 +76,8 @@ class ImageCache(PerProcess):
         Where the block lives.
     resident : Resident
         The block, and who reads and writes it.
+    used : int
+        Slots that have been written to.
     spare_bytes : int
         What the block leaves of the limit.
     """
@@ -74,6 +109,8 @@ class ImageCache(PerProcess):
         self._slots = np.full(len(self._paths), -1, np.int64)
         self._tokens: list[Token] = [None] * self.capacity
         self._is_silent = False
+        self._lease = Lease()
+        self._retired: deque[tuple[weakref.ref[Lease], int]] = deque()
 
     @property
     def block(self) -> Array:
@@ -83,7 +120,7 @@ class ImageCache(PerProcess):
     @property
     def num_bytes(self) -> int:
         """Bytes of the images kept so far."""
-        return int(self.used * (self.block.nbytes // max(1, self.capacity)))
+        return int((self.used - len(self._retired)) * (self.block.nbytes // max(1, self.capacity)))
 
     def num_kept(self, indices: np.ndarray) -> int:
         """Return how many of a batch's samples have a slot.
@@ -95,8 +132,8 @@ class ImageCache(PerProcess):
         """
         return int(np.count_nonzero(self._slots[indices] >= 0))
 
-    def missing(self, indices: np.ndarray) -> tuple[np.ndarray, list[Token]]:
-        """Return the positions of a batch whose files must be decoded, never seen or changed since, and their tokens.
+    def look_up(self, indices: np.ndarray) -> Kept:
+        """Return where the samples of a batch are, as far as they are here and their files have not changed since.
 
         A local file that has gone since it was kept, and any behind a URL, is served as it was kept.
 
@@ -107,86 +144,94 @@ class ImageCache(PerProcess):
         indices : numpy.ndarray
             Sample numbers, shape ``(N,)``.
         """
-        with self._lock:
-            slots = self._slots[indices].tolist()
-            kept = [None if slot < 0 else self._tokens[slot] for slot in slots]
         tokens = [_token(self._paths[index]) for index in indices]
-        is_stale = [
-            slot < 0 or (token is not None and token != old)
-            for slot, token, old in zip(slots, tokens, kept, strict=True)
-        ]
-        stale = np.flatnonzero(is_stale)
-        return stale, [tokens[position] for position in stale]
+        with self._lock:
+            slots = self._slots[indices]
+            for position, token in enumerate(tokens):
+                if slots[position] >= 0 and token is not None and token != self._tokens[slots[position]]:
+                    slots[position] = -1
+            return Kept(slots, tokens, self._lease)
 
-    def merge(
-        self,
-        indices: np.ndarray,
-        missing: np.ndarray,
-        tokens: list[Token],
-        decoded: Array,
-        is_good: np.ndarray,
-    ) -> tuple[Array, np.ndarray]:
+    def merge(self, indices: np.ndarray, kept: Kept, decoded: Array, rows: np.ndarray) -> tuple[Array, np.ndarray]:
         """Keep what was decoded, as far as there is room, and return the whole batch.
 
         Parameters
         ----------
         indices : numpy.ndarray
             Sample numbers of the batch, shape ``(N,)``.
-        missing, tokens
-            From `missing`, before the files were decoded; in any order.
+        kept : Kept
+            From `look_up`, before the files were decoded. It must live until the batch has been read.
         decoded : array
-            Their images, ``(len(missing), H, W, C)``, on the host or on a device.
-        is_good : numpy.ndarray
-            Shape ``(len(missing),)``, bool: which of them hold an image.
+            Images, shape ``(M, H, W, C)``, on the host or a device.
+        rows : numpy.ndarray
+            Shape ``(N,)``: the row of `decoded` for each sample; -1 where it was kept, or failed.
 
         Returns
         -------
         images : array
             Where the block lives: the block itself, or a new array where something had no room in it.
         rows : numpy.ndarray
-            Shape ``(N,)``: the row of `images` for each sample; of no meaning for those that are not good.
+            Shape ``(N,)``: the row of `images` for each sample; of no meaning for those that failed.
         """
+        old, new = np.flatnonzero(kept.slots >= 0), np.flatnonzero(rows >= 0)
         eight_bit = decoded.dtype == np.uint8
         if not (eight_bit or self._is_silent):
             self._is_silent = True
             logger.warning("grey images of more than 8 bits are not cached: they are decoded again in every epoch")
+        slots = kept.slots.copy()
         with self._lock, on_device(self.device):  # which need not be the current one
-            if eight_bit and len(missing):
-                self._keep(indices[missing], tokens, decoded, is_good)
-            slots = self._slots[indices]
-            failed = np.zeros(len(indices), bool)
-            failed[missing] = ~is_good
-            if (slots[~failed] >= 0).all() and (eight_bit or not len(missing)):
+            if eight_bit and len(new):
+                slots[new] = self._keep(indices[new], [kept.tokens[position] for position in new], decoded, rows[new])
+            if (slots[new] >= 0).all():
                 return self.block, np.maximum(slots, 0)
-            kept = np.ones(len(indices), bool)
-            kept[missing] = False
             dtype = self.block.dtype if eight_bit else decoded.dtype
             images = ops.empty((len(indices), *self.block.shape[1:]), dtype.name, self.device)
             with self.resident.reading() as block:
-                images[np.flatnonzero(kept)] = block[slots[kept]]
-            images[missing] = ops.upload(decoded, self.device)
+                images[old] = block[slots[old]]
+            images[new] = ops.upload(decoded, self.device, rows[new])
         return images, np.arange(len(indices))
 
-    def _keep(self, indices: np.ndarray, tokens: list[Token], decoded: Array, is_good: np.ndarray) -> None:
-        rows, targets = [], []
-        for row in np.flatnonzero(is_good).tolist():
-            index = indices[row]
-            slot = self._slots[index]
-            if slot < 0:
-                if self.used == self.capacity:
-                    continue
-                slot = self._slots[index] = self.used
-                self.used += 1
-            self._tokens[slot] = tokens[row]
-            rows.append(row)
-            targets.append(int(slot))
-        if targets:
-            with self.resident.writing() as block:
-                block[np.array(targets)] = ops.upload(decoded, self.device, np.array(rows))
+    def _keep(self, indices: np.ndarray, tokens: list[Token], decoded: Array, rows: np.ndarray) -> np.ndarray:
+        """Write images to slots that nobody reads, and return the slots; -1 where there was none left."""
+        slots = np.full(len(indices), -1)
+        fresh, is_used_again = [], False
+        for position, (index, token) in enumerate(zip(indices.tolist(), tokens, strict=True)):
+            slot = int(self._slots[index])
+            if slot >= 0 and self._tokens[slot] == token:  # another thread was faster, or it is twice in this batch
+                slots[position] = slot
+                continue
+            if slot >= 0:
+                self._retire(slot)
+            slot, is_retired = self._free_slot()
+            self._slots[index] = slots[position] = slot
+            if slot >= 0:
+                self._tokens[slot] = token
+                fresh.append(position)
+                is_used_again |= is_retired
+        if fresh:
+            writing = self.resident.overwriting if is_used_again else self.resident.appending
+            with writing() as block:
+                block[slots[fresh]] = ops.upload(decoded, self.device, rows[fresh])
+        return slots
+
+    def _retire(self, slot: int) -> None:
+        """Let a slot be used again once every batch that was looked up until now has been read."""
+        self._retired.append((weakref.ref(self._lease), slot))
+        self._lease = Lease()
+
+    def _free_slot(self) -> tuple[int, bool]:
+        """Return a slot, -1 for none, and whether it has been used before."""
+        if self.used < self.capacity:
+            self.used += 1
+            return self.used - 1, False
+        # Oldest first: while a batch of before the first retirement is about, it holds back the later ones too.
+        if self._retired and self._retired[0][0]() is None:
+            return self._retired.popleft()[1], True
+        return -1, False
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the images behind: they may be gigabytes, and can be decoded again."""
-        left_out = ("resident", "used", "_slots", "_tokens", "_is_silent")
+        left_out = ("resident", "used", "_slots", "_tokens", "_is_silent", "_lease", "_retired")
         return {key: value for key, value in super().__getstate__().items() if key not in left_out}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -1,124 +1,38 @@
-"""Where images come from: a source turns sample numbers into uint8 (or the array's own dtype) images, ready to augment.
-
-`ArraySource` holds an array; `FileSource` reads, decodes and resizes files, ahead of time on a worker thread if asked,
-and keeps what it has decoded if asked. Neither draws a random number, so what they do early or late changes no batch.
-"""
+"""Images of files: read, decoded and resized, ahead of time on a worker thread if asked, and kept if asked."""
 
 from __future__ import annotations
 
-import logging
 import threading
 import weakref
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from gpuseq.base.devices import is_cupy
 from gpuseq.base.errors import EmptyBatchError, ImageFileError
+from gpuseq.base.machine import cpu_count
+from gpuseq.base.text import bytes_text
 from gpuseq.base.threads import PerProcess
 from gpuseq.base.types import COLOR_CHANNELS, Array
 from gpuseq.decode.gpu import DeviceBatch, DeviceDecoder
-from gpuseq.decode.host import common_dtype, decode_files, decode_into
+from gpuseq.decode.host import check_decoder, common_dtype, decode_files, decode_into
 from gpuseq.decode.options import DecodeOptions
 from gpuseq.ops import dispatch as ops
+from gpuseq.plan.plan import BatchPlan
 
-from .cache import ImageCache, Token
+from .arrays import ArraySource
+from .cache import ImageCache, Kept
 from .options import OnError
+from .source import Fetched
 
-__all__ = ["ArraySource", "Fetched", "FileSource"]
-
-logger = logging.getLogger("gpuseq")
+__all__ = ["ArraySource", "FileSource"]
 
 MAX_CLAIMED = 8
 """How many batches that are planned, and not yet fetched, keep what was decoded ahead for them."""
-
-
-@dataclass(frozen=True)
-class Fetched:
-    """Images for a batch.
-
-    Attributes
-    ----------
-    images : array
-        Shape ``(M, H, W, C)`` or ``(M, C, H, W)``.
-    rows : numpy.ndarray or None
-        Shape ``(N,)``: the row of `images` for each sample; None where sample i is row i.
-    positions : numpy.ndarray or None
-        The positions of the asked-for samples that are there; None where all are.
-    sample_indices : numpy.ndarray
-        Shape ``(N,)``: whose image each sample is; differs from what was asked for where a file was substituted.
-    resident : Resident or None
-        What `images` are the array of, where they stay and are used again.
-    """
-
-    images: Array
-    rows: np.ndarray | None
-    positions: np.ndarray | None
-    sample_indices: np.ndarray
-    resident: ops.Resident | None = None
-
-    def reading(self) -> AbstractContextManager[Array]:
-        """Return a context that gives the images, within which work on them may be put on the current stream."""
-        return nullcontext(self.images) if self.resident is None else self.resident.reading()
-
-
-class ArraySource:
-    """Images of one array, kept in its own dtype.
-
-    On the batches' device, if it fits there, it is gathered by index inside the op; else it stays on the host, and the
-    rows of each batch are copied.
-
-    Parameters
-    ----------
-    images : array
-        Shape ``(M, H, W, C)`` or ``(M, C, H, W)``. Not copied where it is already in place, not written to.
-    device : str
-        ``"cpu"`` or ``"cuda:N"``: where the batches are made.
-    memory_limit : int or None
-        Bytes that the array may take there. None: 70 % of what is free.
-    """
-
-    prefetch = 0
-    """Nothing is read ahead."""
-
-    def __init__(self, images: Array, device: str = "cpu", memory_limit: int | None = None) -> None:
-        self.device = device
-        self.is_resident = True
-        if device != "cpu" and not is_cupy(images):
-            limit = ops.free_memory(device) * 7 // 10 if memory_limit is None else memory_limit
-            self.is_resident = images.nbytes <= limit
-            logger.info(
-                "the array (%.2f GB) %s within %.2f GB: it %s",
-                images.nbytes / 1e9,
-                "fits" if self.is_resident else "does not fit",
-                limit / 1e9,
-                f"moves to {device}" if self.is_resident else "stays on the host, and each batch is copied",
-            )
-        self.resident = ops.resident(ops.upload(images, device)) if self.is_resident else None
-        self.images = images if self.resident is None else self.resident.array
-
-    def fetch(self, indices: np.ndarray) -> Fetched:
-        """Return the whole array and the rows, and copy nothing, where it is resident; else a copy of the rows.
-
-        Parameters
-        ----------
-        indices : numpy.ndarray
-            Shape ``(N,)``, int64.
-        """
-        if self.is_resident:
-            return Fetched(self.images, indices, None, indices, self.resident)
-        return Fetched(ops.upload(self.images, self.device, indices), None, None, indices)
-
-    def expect(self, upcoming: Sequence[np.ndarray], current: np.ndarray | None = None) -> None:
-        """Do nothing: nothing is to be decoded."""
-
-    def close(self) -> None:
-        """Do nothing."""
 
 
 class FileSource(PerProcess):
@@ -148,6 +62,8 @@ class FileSource(PerProcess):
     decodes_on_device : bool
         Whether they are.
     """
+
+    dtype = np.dtype(np.uint8)
 
     _pending: dict[bytes, Future[_Decoded]]
     # Batches that are planned, not yet fetched, and whose plan is still there.
@@ -196,29 +112,18 @@ class FileSource(PerProcess):
         EmptyBatchError
             If no file of the batch can, under another policy.
         """
-        key = indices.tobytes()
-        with self._lock:
-            pending = self._pending.pop(key, None)
-            claims = [claim for claim in self._claimed if claim[0] == key]
-            if claims:
-                self._claimed.remove(claims[0])
-        decoded = self._result(pending, indices)
+        decoded = self._result(indices)
         images: Array = decoded.images.take() if isinstance(decoded.images, DeviceBatch) else decoded.images
-        errors, rows = decoded.errors, None
-        if decoded.positions is not None:
-            errors = [None] * len(indices)
-            for position, error in zip(decoded.positions.tolist(), decoded.errors, strict=True):
-                errors[position] = error
-            if self.cache is None:
-                rows = np.argsort(decoded.positions)
-            else:
-                is_good = np.array([error is None for error in decoded.errors], bool)
-                images, rows = self.cache.merge(indices, decoded.positions, decoded.tokens, images, is_good)
+        rows, resident, lease = decoded.rows, None, None
+        if self.cache is not None and rows is not None and decoded.kept is not None:
+            images, rows = self.cache.merge(indices, decoded.kept, images, rows)
+            if images is self.cache.resident.array:
+                resident, lease = self.cache.resident, decoded.kept.lease
         if self.device != "cpu" and not is_cupy(images):
             images, rows = ops.upload(images, self.device, rows), None  # of a cache on the host, just these rows
-        kept = None if self.cache is None else self.cache.resident
-        fetched = Fetched(images, rows, None, indices, kept if kept is not None and images is kept.array else None)
-        return self._mend(fetched, errors) if any(errors) else fetched
+            resident = None
+        fetched = Fetched(images, rows, None, indices, resident, lease)
+        return self._mend(fetched, decoded.errors) if any(decoded.errors) else fetched
 
     def expect(self, upcoming: Sequence[np.ndarray], current: np.ndarray | None = None) -> None:
         """Announce the next batches, nearest first: they are decoded ahead, and what is no longer expected is dropped.
@@ -262,7 +167,50 @@ class FileSource(PerProcess):
             self._finalizer.detach()
             executor.shutdown(wait=True, cancel_futures=True)
 
-    def _result(self, pending: Future[_Decoded] | None, indices: np.ndarray) -> _Decoded:
+    def describe(self, plan: BatchPlan) -> list[tuple[str, str]]:
+        """Say who decodes the files, where and when, and how much of a batch is kept.
+
+        Parameters
+        ----------
+        plan : BatchPlan
+            Of the batch.
+
+        Raises
+        ------
+        MissingDependencyError
+            If the decoder is not installed.
+        """
+        options = self.options
+        decoder = check_decoder(options.decoder)
+        asked = "" if options.decoder == decoder else f" ({options.decoder})"
+        others = "" if decoder == "pillow" else "; files that it does not decode as Pillow does go to Pillow"
+        if self.decodes_on_device:
+            load = 0.0 if options.deterministic else options.hw_decoder_load
+            asked = f" on {self.device}, {load:.0%} of it by the JPEG engine where there is one"
+            others = "; what is not JPEG is decoded on the host"
+        ahead = f"{self.prefetch} batch(es) ahead" if self.prefetch else "when asked for"
+        threads = options.num_threads or cpu_count()
+        rows, cols = self.image_shape[:2]
+        kept = 'none: every epoch decodes anew (cache="host" keeps the images)'
+        if self.cache is not None:
+            kept = (
+                f"{self.cache.num_kept(plan.indices)} of this batch's {len(plan)} images; room for "
+                f"{self.cache.capacity} of {len(self.paths)}; {bytes_text(self.cache.num_bytes)} kept so far"
+            )
+        return [
+            ("source", f"decoded: {len(self.paths)} files, {ahead}, on {threads} thread(s)"),
+            ("decoder", f"{decoder}{asked}{others}; resized to {rows} x {cols}, {options.interpolation}"),
+            ("cache", kept),
+        ]
+
+    def _result(self, indices: np.ndarray) -> _Decoded:
+        """Return what was decoded ahead for a batch, or decode it now."""
+        key = indices.tobytes()
+        with self._lock:
+            pending = self._pending.pop(key, None)
+            claims = [claim for claim in self._claimed if claim[0] == key]
+            if claims:
+                self._claimed.remove(claims[0])
         if pending is not None:
             try:
                 return pending.result()
@@ -274,12 +222,16 @@ class FileSource(PerProcess):
         """Decode what is not cached, on the calling thread: the caller's, or the one that works ahead."""
         if self.cache is None:
             return self._decode(indices)
-        missing, tokens = self.cache.missing(indices)
+        kept = self.cache.look_up(indices)
+        missing = np.flatnonzero(kept.slots < 0)
         decoded = self._decode(indices[missing])
-        if decoded.positions is None:
-            return replace(decoded, positions=missing, tokens=tokens)
-        order = decoded.positions
-        return replace(decoded, positions=missing[order], tokens=[tokens[row] for row in order])
+        own = range(len(missing)) if decoded.rows is None else decoded.rows.tolist()
+        errors: list[ImageFileError | None] = [None] * len(indices)
+        rows = np.full(len(indices), -1)
+        for position, row, error in zip(missing.tolist(), own, decoded.errors, strict=True):
+            errors[position] = error
+            rows[position] = row if error is None else -1
+        return _Decoded(decoded.images, rows, errors, kept)
 
     def _decode(self, indices: np.ndarray) -> _Decoded:
         paths = [self.paths[index] for index in indices]
@@ -288,18 +240,18 @@ class FileSource(PerProcess):
                 if self._device_decoder is None:
                     self._device_decoder = DeviceDecoder(self.options, self.device)
             batch = self._device_decoder.decode_files(paths)
-            return _Decoded(batch, batch.errors, batch.positions)
+            return _Decoded(batch, batch.rows, batch.errors)
         shape = (len(paths), *self.image_shape)
         if self.options.color_mode != "grayscale":
             images = np.empty(shape, np.uint8)
-            return _Decoded(images, decode_into(paths, self.options, images))
+            return _Decoded(images, None, decode_into(paths, self.options, images))
         # Grey files may hold 16 or 32 bits, which Keras keeps.
         results = decode_files(paths, self.options)
         images = np.empty(shape, common_dtype([item for item in results if not isinstance(item, ImageFileError)]))
         for row, item in enumerate(results):
             if not isinstance(item, ImageFileError):
                 images[row] = item
-        return _Decoded(images, [item if isinstance(item, ImageFileError) else None for item in results])
+        return _Decoded(images, None, [item if isinstance(item, ImageFileError) else None for item in results])
 
     def _mend(self, fetched: Fetched, errors: list[ImageFileError | None]) -> Fetched:
         """Apply the policy to the files of a batch that failed."""
@@ -323,7 +275,7 @@ class FileSource(PerProcess):
                         is_own = True
                         with fetched.reading():
                             images = images[rows]
-                        fetched, rows = replace(fetched, resident=None), np.arange(len(indices))
+                        fetched, rows = replace(fetched, images=images, resident=None), np.arange(len(indices))
                     answered = self._answered(answer, error.path, images.dtype)
                     images[position] = ops.upload(answered[None], self.device)[0]
                     keep[position] = True
@@ -334,7 +286,9 @@ class FileSource(PerProcess):
         if not len(positions):
             first = next(error for error in errors if error is not None)
             raise EmptyBatchError(first.path, f"{first.reason}; and no other file of its batch could be read")
-        return Fetched(images, rows[positions], positions, sample_indices[positions], fetched.resident)
+        return replace(
+            fetched, rows=rows[positions], positions=positions, sample_indices=sample_indices[positions], images=images
+        )
 
     def _answered(self, answer: Any, path: str, dtype: np.dtype[Any]) -> np.ndarray:
         image = np.asarray(answer)
@@ -363,12 +317,22 @@ class FileSource(PerProcess):
 
 @dataclass(frozen=True)
 class _Decoded:
-    """What was decoded, on the host or the device, and what failed; row by row.
+    """Files of a batch as they were decoded, in the order of the batch.
 
-    `positions`: where in the batch each row belongs (None: row i is sample i); `tokens`: what a cache is to remember.
+    Attributes
+    ----------
+    images : array or DeviceBatch
+        What was decoded, in any order.
+    rows : numpy.ndarray or None
+        Shape ``(N,)``: the row of `images` for each sample; None where sample i is row i. With a cache, -1 for what
+        failed and what was there; without one, the row of what failed is of no meaning.
+    errors : list
+        N items: what is wrong with a sample's file, or None.
+    kept : Kept or None
+        What the cache had of the batch before.
     """
 
     images: np.ndarray | DeviceBatch
+    rows: np.ndarray | None
     errors: list[ImageFileError | None]
-    positions: np.ndarray | None = None
-    tokens: list[Token] = field(default_factory=list)
+    kept: Kept | None = None

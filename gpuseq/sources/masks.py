@@ -19,7 +19,9 @@ from gpuseq.plan.columns import put_to_rest
 from gpuseq.plan.plan import BatchPlan
 from gpuseq.plan.program import only_geometry
 
-from .files import ArraySource, Fetched, FileSource
+from .arrays import ArraySource
+from .files import FileSource
+from .source import Fetched
 
 __all__ = ["PairedMasks", "find_masks", "geometry_of", "masks_of_arrays", "masks_of_files"]
 

@@ -34,6 +34,3 @@ class HostEngine(GpuEngine):
 
     def copy_out(self, images: Array) -> tuple[Array, Any]:
         return images.copy(), None
-
-    def wait(self, event: Any) -> None:
-        assert event is None

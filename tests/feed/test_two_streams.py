@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 
 import gpuseq
+from gpuseq.base.devices import on_device, place
+from gpuseq.base.streams import PER_THREAD, made_here
 from gpuseq.feed import tensors as streams
 from gpuseq.feed.lookahead import to_device
 from gpuseq.ops import dispatch as ops
@@ -30,6 +32,7 @@ from tests.photos import write_tree
 from tests.standin import cupy as standin
 from tests.standin import torch as standin_torch
 from tests.standin.cupy import RaceError
+from tests.standin.streams import timeline
 
 GEOMETRY = {"rotation_range": 25, "zoom_range": 0.3}
 DATA = images((8, 9, 9, 3), "uint8")
@@ -129,6 +132,76 @@ def test_a_file_that_changed_is_decoded_again_under_another_streams_eyes(cupy: A
     assert_equal_but_on_device(device.replay(plan), host.replay(plan), atol=1e-4)
 
 
+def test_a_file_that_changes_while_its_image_is_about_to_be_read(cupy: Any, folder: Any) -> None:
+    """The reader has its rows, and has put nothing on its stream: it gets the image that it asked for."""
+    import os
+
+    device = folder("cuda:0", cache="device")
+    plan, source = device.plan_batch(0), device._source
+    device.replay(plan)
+    old = source.fetch(plan.indices)
+    rewritten = Path(device.filepaths[plan.indices[0]])
+    rewritten.write_bytes(Path(device.filepaths[plan.indices[1]]).read_bytes())
+    os.utime(rewritten, (1, 1))
+    with cupy.cuda.Stream(non_blocking=True):
+        new = source.fetch(plan.indices)
+        with new.reading() as block:
+            pixels = block if new.rows is None else block[new.rows]
+            np.testing.assert_array_equal(pixels[0].get(), pixels[1].get())
+    with cupy.cuda.Stream(non_blocking=True), old.reading() as block:
+        pixels = block[old.rows]
+        assert (pixels[0].get() != pixels[1].get()).any()
+
+
+@pytest.mark.parametrize("writer", ["home", "another"])
+def test_a_slot_is_used_again_after_its_last_readers_on_other_streams(
+    cupy: Any, side: Any, folder: Any, writer: str
+) -> None:
+    import os
+
+    host, device = folder("cpu"), folder("cuda:0", cache="device")
+    everything = [device.plan_batch(index) for index in range(len(host))]
+    for plan in everything:
+        device.replay(plan)
+    readers = [side, cupy.cuda.Stream.null]
+    for stream in readers:
+        with stream:
+            for plan in everything:
+                device.replay(plan)  # nobody waits for it
+    for path in host.filepaths:
+        os.utime(path, (1, 1))
+    with cupy.cuda.Stream.null if writer == "home" else cupy.cuda.Stream(non_blocking=True):
+        for plan in everything * 2:  # the first time no slot is free
+            got = device.replay(plan)
+        assert device._source.cache.num_kept(np.arange(len(host.filepaths))) == len(host.filepaths)
+        assert_equal_but_on_device(got, host.replay(everything[-1]), atol=1e-4)
+
+
+@pytest.mark.parametrize("num_turns", [1, 3])
+def test_files_that_change_again_and_again_keep_to_their_block(cupy: Any, folder: Any, num_turns: int) -> None:
+    """Slots are used again, on whatever stream, after whoever read them; at rest, all is kept once more."""
+    import os
+
+    host, device = folder("cpu"), folder("cuda:0", cache="device")
+    cache = device._source.cache
+    turn = [cupy.cuda.Stream.null, *(cupy.cuda.Stream(non_blocking=True) for _ in range(2))][:num_turns]
+    held = None
+    for number in range(9):
+        for path in host.filepaths[:: 1 + number % 2]:
+            os.utime(path, (number, number))
+        for index in range(len(host)):
+            with turn[(number + index) % num_turns]:
+                device.replay(device.plan_batch(index))  # nobody waits for it
+                held = device._source.fetch(device.plan_batch(index).indices) if number % 3 else None
+        assert cache.used <= cache.capacity == len(host.filepaths)
+    del held
+    for _ in range(3):
+        for index in range(len(host)):
+            got, wanted = device.replay(device.plan_batch(index)), host.replay(host.plan_batch(index))
+            assert_equal_but_on_device(got, wanted, atol=1e-4)
+    assert cache.num_kept(np.arange(len(host.filepaths))) == len(host.filepaths)
+
+
 @pytest.mark.parametrize("cache", [None, "device"])
 def test_answers_for_bad_files_on_streams_in_turn(cupy: Any, folder: Any, cache: str | None) -> None:
     answer = {"on_error": lambda path, error: np.full((10, 10, 3), 9, np.uint8)}
@@ -208,51 +281,63 @@ def test_the_stream_that_it_was_made_on_pays_nothing(
     assert calls.count("wait_event") == len(resident)
 
 
-def test_who_writes_waits_for_a_thread_that_is_about_to_read(cupy: Any, side: Any) -> None:
-    resident = DeviceResident(cupy.full(4, 1.0))
+ROW = np.array([0])
+
+
+def test_who_appends_waits_for_no_reader(cupy: Any, side: Any) -> None:
+    """Neither for one that is about to put its work on a stream, nor for what it has put there."""
+    resident = DeviceResident(cupy.full((2, 4), 1.0))
+    with resident.appending() as array:
+        array[ROW] = cupy.full((1, 4), 1.0)
     inside, may_read, seen = threading.Event(), threading.Event(), []
 
     def read() -> None:
         with side, resident.reading() as array:
             inside.set()
             assert may_read.wait(20)
-            seen.append(array + 1)
+            seen.append(array[ROW] + 1)
 
-    def write() -> None:
-        with resident.writing() as array:
-            array[...] = 5.0
-
-    reader, writer = threading.Thread(target=read), threading.Thread(target=write)
+    reader = threading.Thread(target=read)
     reader.start()
     assert inside.wait(20)
-    writer.start()
-    writer.join(0.2)
-    assert writer.is_alive(), "it must not overtake a read that is not on its stream yet"
+    with resident.appending() as array:
+        array[ROW + 1] = cupy.full((1, 4), 5.0)  # another row
     may_read.set()
     reader.join(20)
-    writer.join(20)
-    side.synchronize()
-    assert seen[0].get().tolist() == [2.0] * 4
+    assert seen[0].shape == (1, 4)
+    third = cupy.cuda.Stream(non_blocking=True)
+    with third, resident.reading() as array:
+        assert array[ROW].get().tolist() == [[1.0] * 4]
+        assert array[ROW + 1].get().tolist() == [[5.0] * 4]
+
+
+def test_a_row_that_somebody_reads_is_not_appended(cupy: Any, side: Any) -> None:
+    """Else the test above would prove nothing."""
+    resident = DeviceResident(cupy.full((2, 4), 1.0))
+    with resident.appending() as array:
+        array[ROW] = cupy.full((1, 4), 1.0)
     with side, resident.reading() as array:
-        assert array.get().tolist() == [5.0] * 4
+        array[ROW] + 1
+    with resident.appending() as array, pytest.raises(RaceError, match="an assignment on cuda:0, the default stream"):
+        array[ROW] = cupy.full((1, 4), 5.0)
 
 
-def test_writes_follow_writes_and_reads_on_any_stream(cupy: Any, side: Any) -> None:
+def test_what_nobody_will_read_is_overwritten_when_it_has_been_read_on_any_stream(cupy: Any, side: Any) -> None:
     third = cupy.cuda.Stream(non_blocking=True)
     resident = DeviceResident(cupy.full(4, 0.0))
     for number, stream in enumerate((side, third, cupy.cuda.Stream.null, side, cupy.cuda.Stream.null), 1):
-        with stream, resident.writing() as array:
+        with stream, resident.overwriting() as array:
             array[...] = float(number)
     for reader in (third, cupy.cuda.Stream.null):
         with reader, resident.reading() as array:
             array + 1  # nobody waits for it
-        with side, resident.writing() as array:
+        with side, resident.overwriting() as array:
             array[...] = 6.0
     with third, resident.reading() as array:
         assert array.get().tolist() == [6.0] * 4
 
 
-@pytest.mark.parametrize("how", ["reading", "writing"])
+@pytest.mark.parametrize("how", ["reading", "appending", "overwriting"])
 def test_it_goes_when_the_last_one_has_left(cupy: Any, side: Any, how: str) -> None:
     resident = DeviceResident(cupy.full(4, 0.0))
     cupy.cuda.Device(0).synchronize()
@@ -261,22 +346,6 @@ def test_it_goes_when_the_last_one_has_left(cupy: Any, side: Any, how: str) -> N
         array[...] = 1.0
     del array, resident
     assert cupy.full(4, 2.0).data.ptr == address
-
-
-def test_threads_on_one_stream_do_not_wait_for_each_other(cupy: Any) -> None:
-    resident = DeviceResident(cupy.full(4, 1.0))
-    done = []
-
-    def write() -> None:
-        with resident.writing() as array:
-            array[...] = 5.0
-        done.append(True)
-
-    with resident.reading():
-        thread = threading.Thread(target=write)
-        thread.start()
-        thread.join(20)
-    assert done
 
 
 def test_it_can_be_pickled(cupy: Any, side: Any) -> None:
@@ -348,10 +417,13 @@ def test_a_tensor_of_torchs_has_the_arrays_order(cupy: Any, monkeypatch: pytest.
             np.testing.assert_array_equal(streams.torch_tensor(view, blocks).numpy(), view.get())
 
 
+@pytest.mark.parametrize("device", ["cuda:0", "cuda:1", "cpu"])
 @pytest.mark.parametrize("workers", [0, 1])
 def test_memory_of_a_threads_stream_is_not_written_to_under_the_callers_eyes(
-    cupy: Any, side: Any, workers: int
+    cupy: Any, side: Any, workers: int, device: str
 ) -> None:
+    """And on a GPU no thread of the host waits for it."""
+
     class Counted(gpuseq.Sequence):
         def __len__(self) -> int:
             return 12
@@ -361,11 +433,37 @@ def test_memory_of_a_threads_stream_is_not_written_to_under_the_callers_eyes(
                 side.use()
             return cupy.full(4, float(index))
 
-    read = []
-    for batch in to_device(Counted(), prefetch=1, workers=workers, device="cuda:0"):
-        read.append(batch + 1)  # nobody waits for it, and the batch goes
+    read, before = [], timeline().num_waits
+    for batch in to_device(Counted(), prefetch=1, workers=workers, device=device):
+        with on_device(device):
+            read.append(batch + 1)  # nobody waits for it, and the batch goes
         del batch
-    assert [array.get().tolist() for array in read] == [[index + 1.0] * 4 for index in range(12)]
+    assert timeline().num_waits == before + (12 if device == "cpu" else 0)
+    assert [place(array, "cpu").tolist() for array in read] == [[index + 1.0] * 4 for index in range(12)]
+
+
+@pytest.mark.parametrize("device", ["cuda:0", "cuda:1", "cpu"])
+def test_where_each_thread_has_a_default_stream_of_its_own_the_host_waits(cupy: Any, device: str) -> None:
+    """CUPY_CUDA_PER_THREAD_DEFAULT_STREAM: two streams of one number, of which neither thread can name the other's."""
+
+    class OfAThread:
+        def __init__(self, number: int) -> None:
+            self.stream = cupy.cuda.Stream(non_blocking=True)
+            self.ptr = PER_THREAD
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.stream, name)
+
+    mine, others = OfAThread(1), OfAThread(2)
+    with others.stream:
+        array = cupy.full(4, 1.0)
+        before = timeline().num_waits
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(cupy.cuda, "get_current_stream", lambda device=-1: others)
+            made = made_here(cupy.cuda.Device(0))
+    assert timeline().num_waits == before + 1
+    with mine.stream if device == "cuda:0" else on_device(device):
+        assert (place(place(array, device, made) + 1, "cpu") == 2.0).all()
 
 
 def test_the_stand_in_would_have_refused(cupy: Any, side: Any) -> None:

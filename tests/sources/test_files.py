@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import threading
 import time
 import weakref
@@ -165,6 +166,74 @@ def test_a_changed_file_is_decoded_again(folder: Path) -> None:
     Image.fromarray(np.full((9, 9, 3), 7 * 20 + 5, np.uint8)).save(paths(folder)[1])
     assert levels(source, [1, 2]) == [7, 2]
     assert levels(source, [2, 1]) == [2, 7]
+
+
+def repaint(path: str, level: int, when: int) -> None:
+    Image.fromarray(np.full((9, 9, 3), level * 20 + 5, np.uint8)).save(path)
+    os.utime(path, (when, when))
+
+
+def test_what_was_fetched_stays_as_it_is_when_its_file_changes(folder: Path) -> None:
+    """Another thread may still be reading the block's rows."""
+    source = FileSource(paths(folder), OPTIONS, cache="host", prefetch=0)
+    assert levels(source, [1, 2]) == [1, 2]
+    old = source.fetch(np.array([1, 2]))
+    for turn in range(3):
+        repaint(paths(folder)[1], 7 + turn, turn)
+        assert levels(source, [1, 2]) == [7 + turn, 2]
+        assert levels(source, [5, 6, 7, 8]) == [5, 6, 7, 8]
+        assert old.rows is not None
+        assert [int(old.images[row, 0, 0, 0]) // 20 for row in old.rows] == [1, 2]
+
+
+def test_a_file_that_changes_again_and_again_takes_no_more_memory(folder: Path) -> None:
+    source = FileSource(paths(folder), OPTIONS, cache="host", prefetch=0)
+    assert source.cache is not None
+    block = source.cache.block
+    everything = list(range(NUM_FILES))
+    assert levels(source, everything) == everything
+    for turn in range(30):
+        repaint(paths(folder)[3], 1 + turn % 9, turn)
+        wanted = [1 + turn % 9 if index == 3 else index for index in everything]
+        for _ in range(2):
+            assert levels(source, everything) == wanted
+        assert source.cache.used == source.cache.capacity == NUM_FILES
+        assert len(source.cache._retired) <= 2
+    assert source.cache.block is block
+    assert source.cache.num_kept(np.array(everything)) == NUM_FILES
+    assert source.cache.num_bytes == block.nbytes
+
+
+def test_threads_never_see_half_of_a_changed_file(folder: Path) -> None:
+    """Each image is of one colour: while files change under way, nobody may find two in it."""
+    source = FileSource(paths(folder), OPTIONS, cache="host", prefetch=0)
+    wrong: list[np.ndarray] = []
+    stop = threading.Event()
+
+    def read(seed: int) -> None:
+        drawn = np.random.default_rng(seed)
+        while not stop.is_set():
+            indices = drawn.permutation(NUM_FILES)[:4]
+            fetched = source.fetch(indices)
+            rows = np.arange(4) if fetched.rows is None else fetched.rows
+            for row, index in zip(rows, indices.tolist(), strict=True):
+                image = fetched.images[row]
+                first = int(image[0, 0, 0])
+                time.sleep(0)
+                if (image != first).any() or (index and first // 20 != index):
+                    wrong.append(image.copy())
+
+    threads = [threading.Thread(target=read, args=(seed,)) for seed in range(3)]
+    for thread in threads:
+        thread.start()
+    scratch, changing = folder.parent / "new.png", paths(folder)[0]
+    for turn in range(60):
+        repaint(str(scratch), turn % 9, turn)
+        scratch.replace(changing)  # in one step: nobody reads half a file
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not wrong
 
 
 def test_a_file_that_changes_while_it_is_decoded_is_decoded_again(

@@ -120,6 +120,9 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):  # noqa: N801
 
     def __getitem__(self, key: Any) -> ndarray:
         indices = _arrays(key)
+        if isinstance(key, np.ndarray) and key.dtype.kind == "i":
+            use("indexing", [self], [], rows={id(self): key})
+            return adopt(self._host[key], self)
         found = self._host[_plain(key, host_too=True)]
         if isinstance(found, np.ndarray) and np.may_share_memory(found, self._host):
             return ndarray._view_of(found, self)  # no work for a device
@@ -131,7 +134,11 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):  # noqa: N801
     def __setitem__(self, key: Any, value: Any) -> None:
         if isinstance(value, np.ndarray):
             raise ValueError("non-scalar numpy.ndarray cannot be used for fill")
-        use("an assignment", [*_arrays(key), *_arrays(value)], [self])
+        rows = None
+        if isinstance(key, np.ndarray) and key.dtype.kind == "i" and self.flags.c_contiguous:
+            rows = {id(self): key}
+            _memory(self).is_by_rows = True
+        use("an assignment", [*_arrays(key), *_arrays(value)], [self], rows=rows)
         self._host[_plain(key, host_too=True)] = _plain(value)
 
     # NumPy's protocols.
@@ -223,16 +230,38 @@ def _plain(value: Any, host_too: bool = False) -> Any:
     return value
 
 
-def use(what: str, reads: list[ndarray], writes: list[ndarray], key: Any = None) -> None:
-    """Put work on the current stream: all its arrays must lie on the current device."""
+def _memory(array: ndarray) -> Any:
+    return getattr(array._memptr.mem, "memory", array._memptr.mem)
+
+
+def use(
+    what: str,
+    reads: list[ndarray],
+    writes: list[ndarray],
+    key: Any = None,
+    rows: dict[int, np.ndarray] | None = None,
+) -> None:
+    """Put work on the current stream: all its arrays must lie on the current device.
+
+    `rows` says by the identity of an array which of its rows are touched, where not all are. It counts for memory that
+    has been written by rows before, so that most has one history only.
+    """
     for array in (*reads, *writes):
         if array.size and array._memptr.device_id != current_device():
             raise ValueError(
                 f"{what}: the array lies on cuda:{array._memptr.device_id}, and cuda:{current_device()} is current"
             )
 
+    def pieces(array: ndarray) -> list[Any]:
+        memory = _memory(array)
+        if rows is None or id(array) not in rows or not memory.is_by_rows:
+            return [memory]
+        first, size = array._memptr.ptr - memory.ptr, array.nbytes // len(array)
+        chosen = np.unique(rows[id(array)] % len(array)).tolist()
+        return [memory.part(first + row * size, first + (row + 1) * size) for row in chosen]
+
     def memory(arrays: list[ndarray]) -> list[Any]:
-        return [getattr(array._memptr.mem, "memory", array._memptr.mem) for array in arrays if array.size]
+        return [piece for array in arrays if array.size for piece in pieces(array)]
 
     timeline().enqueue(what, memory(reads), memory(writes), key)
 

@@ -27,6 +27,7 @@ from gpuseq.ops.cuda import augment as ops_cuda
 from gpuseq.ops.cuda import compile as kernels
 from gpuseq.ops.cuda import memory as device
 from gpuseq.ops.cuda import resize as ops_cuda_resize
+from gpuseq.ops.table import NUM_COLUMNS, TABLE
 from tests.standin import array as standin_array
 from tests.standin import host_runner
 from tests.standin import memory as standin_memory
@@ -47,6 +48,8 @@ _FUNCTIONS = (
 )
 _TYPES = ("bool_", "float16", "float32", "float64", "int8", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 
+
+SOURCE_ROW = TABLE.index("source_index")
 
 _one_at_a_time = threading.Lock()
 _decoder_of = decode_engine.decoder_of  # taken once, however often the stand-in is put in place
@@ -81,7 +84,10 @@ class RawKernel:
             _use_addresses(arrays[0]._host)
         else:
             # The kernels read all but the last array, `out`; the reductions write their last one, too.
-            standin_array.use(f"kernel {self.name}", arrays[:-1], arrays[-1:])
+            rows = None
+            if plain[1] is not None:  # of the images, those that the table names
+                rows = {id(arrays[0]): plain[1].reshape(-1, NUM_COLUMNS).view(np.int64)[:, SOURCE_ROW]}
+            standin_array.use(f"kernel {self.name}", arrays[:-1], arrays[-1:], rows=rows)
         with _one_at_a_time:  # g++'s code keeps a block's threads in one place
             self._kernel.launch(grid, block[0], plain, shared_mem)
 

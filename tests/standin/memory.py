@@ -47,8 +47,22 @@ class Memory:
         self.ptr, self.size, self.device_id, self._owner = ptr, size, device_id, owner
         self.written: dict[Any, Any] = {}
         self.read: dict[Any, Any] = {}
+        self.parts: dict[tuple[int, int], Part] = {}
+        self.is_by_rows = False
         if ptr:
             _by_address[ptr] = self
+
+    def part(self, start: int, stop: int) -> Part:
+        """Return some of its bytes, which have a history of their own beside that of the whole."""
+        return self.parts.setdefault((start, stop), Part(self, start, stop))
+
+    def touched(self) -> list[Any]:
+        """Return all pieces whose history a use of the whole must come after."""
+        return [self, *self.parts.values()]
+
+    def forget_parts(self) -> None:
+        """After a write to the whole, which came after all that was done to them."""
+        self.parts.clear()
 
     @property
     def device(self) -> Device:
@@ -59,6 +73,23 @@ class Memory:
         view = np.frombuffer((ctypes.c_char * self.size).from_address(self.ptr), np.uint8)
         view.flags.writeable = True
         return view
+
+
+class Part:
+    """Bytes of a piece of memory: the rows of a block, each written when the others are in use."""
+
+    def __init__(self, memory: Memory, start: int, stop: int) -> None:
+        self.memory, self.start, self.stop, self.size = memory, start, stop, stop - start
+        self.written: dict[Any, Any] = {}
+        self.read: dict[Any, Any] = {}
+
+    def touched(self) -> list[Any]:
+        """Return the whole, itself, and the other parts that overlap it."""
+        parts = self.memory.parts.values()
+        return [self.memory, *(part for part in parts if part.start < self.stop and self.start < part.stop)]
+
+    def forget_parts(self) -> None:
+        """Nothing: it has none."""
 
 
 class UnownedMemory(Memory):

@@ -95,15 +95,18 @@ class Timeline:
         with self._lock:
             clock = self.clock(key)
             for memory in reads:
-                self._ordered(memory.written, clock, f"{what} on {_name(key)} reads what", memory)
+                for touched in memory.touched():
+                    self._ordered(touched.written, clock, f"{what} on {_name(key)} reads what", touched)
             for memory in writes:
-                self._ordered(memory.written, clock, f"{what} on {_name(key)} overwrites what", memory)
-                self._ordered(memory.read, clock, f"{what} on {_name(key)} overwrites what", memory)
+                for touched in memory.touched():
+                    self._ordered(touched.written, clock, f"{what} on {_name(key)} overwrites what", touched)
+                    self._ordered(touched.read, clock, f"{what} on {_name(key)} overwrites what", touched)
             clock[key] = clock.get(key, 0) + 1
             for memory in reads:
                 memory.read[key] = (clock[key], what)
             for memory in writes:
                 memory.written, memory.read = {key: (clock[key], what)}, {}
+                memory.forget_parts()
 
     def _ordered(self, accesses: dict[Key, tuple[int, str]], clock: Clock, text: str, memory: Any) -> None:
         for key, (count, what) in accesses.items():
@@ -114,8 +117,9 @@ class Timeline:
     def hosts_turn(self, what: str, memory: Any) -> None:
         """Refuse the host's use of memory that a device may still be at."""
         with self._lock:
-            self._ordered(memory.written, self.host, f"{what} on the host touches what", memory)
-            self._ordered(memory.read, self.host, f"{what} on the host touches what", memory)
+            for touched in memory.touched():
+                self._ordered(touched.written, self.host, f"{what} on the host touches what", touched)
+                self._ordered(touched.read, self.host, f"{what} on the host touches what", touched)
 
     def wait(self, clock: Clock) -> None:
         """Let the host wait for all that lies before."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +10,7 @@ import numpy as np
 
 from gpuseq.base.devices import ordinal_of
 from gpuseq.base.errors import DeviceError
+from gpuseq.base.streams import Buffer, Ring
 from gpuseq.base.types import Array
 
 __all__ = [
@@ -26,10 +25,10 @@ __all__ = [
     "upload_rows",
 ]
 
-MAX_SLOTS = 16
+MAX_BUFFERS = 16
 """Pinned buffers per device for small tables. With all in flight the host waits for the oldest: it is far ahead."""
 
-MAX_LARGE_SLOTS = 3
+MAX_LARGE_BUFFERS = 3
 """The same for whole batches of images, of which one is filled while the others are on their way."""
 
 LARGE_BYTES = 1 << 22
@@ -38,54 +37,25 @@ CHUNK_BYTES = 1 << 25
 """Most that goes up in one copy, of what can be cut: page-locked memory is kept for good, and in powers of two."""
 
 
-class _Slot:
-    """A pinned buffer and the event after which the device has read it. Made on the current device."""
+def _pinned(num_bytes: int) -> Buffer:
+    """Return page-locked memory, some more than is asked for now: it is kept, and the next batch may be larger."""
+    import cupy
 
-    def __init__(self, num_bytes: int) -> None:
-        import cupy
-
-        self.memory = cupy.cuda.alloc_pinned_memory(num_bytes)
-        self.num_bytes = num_bytes
-        self.bytes = np.frombuffer(self.memory, np.uint8, num_bytes)
-        self.event = cupy.cuda.Event(disable_timing=True)
+    size = max(num_bytes, 1 << 15, min(num_bytes * 5 // 4, CHUNK_BYTES))
+    return Buffer(cupy.cuda.alloc_pinned_memory(size), size)
 
 
-class _Ring:
-    """Pinned buffers of one device, oldest first. A slot that is taken out belongs to its taker."""
-
-    def __init__(self, max_slots: int) -> None:
-        self._max_slots = max_slots
-        self._slots: deque[_Slot] = deque()
-        self._num_slots = 0
-        self._lock = threading.Lock()
-
-    def take(self, num_bytes: int) -> _Slot:
-        with self._lock:
-            if self._slots and (self._slots[0].event.done or self._num_slots >= self._max_slots):
-                slot = self._slots.popleft()
-            else:
-                slot = None
-                self._num_slots += 1
-        if slot is None:
-            return _Slot(max(num_bytes, 1 << 15))
-        slot.event.synchronize()
-        return slot if slot.num_bytes >= num_bytes else _Slot(max(num_bytes, min(num_bytes * 5 // 4, CHUNK_BYTES)))
-
-    def give(self, slot: _Slot) -> None:
-        self._slots.append(slot)
+_rings: dict[tuple[int, bool], Ring] = {}
 
 
-_rings: dict[tuple[int, bool], _Ring] = {}
-
-
-def _ring(num_bytes: int) -> _Ring:
+def _ring(num_bytes: int) -> Ring:
     """Return the current device's ring of buffers of about that size."""
     import cupy
 
     is_large = num_bytes > LARGE_BYTES
     key = (cupy.cuda.runtime.getDevice(), is_large)
     # Of two threads that make the first one, one finds the other's.
-    return _rings.get(key) or _rings.setdefault(key, _Ring(MAX_LARGE_SLOTS if is_large else MAX_SLOTS))
+    return _rings.get(key) or _rings.setdefault(key, Ring(_pinned, MAX_LARGE_BUFFERS if is_large else MAX_BUFFERS))
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> Array:
@@ -156,15 +126,17 @@ def _send(array: Array, offset: int, shape: tuple[int, ...], fill: Callable[[np.
     if not num_bytes:
         return
     ring = _ring(num_bytes)
-    slot = ring.take(num_bytes)
+    buffer = ring.take(num_bytes)
     try:
-        fill(slot.bytes[:num_bytes].view(array.dtype).reshape(shape))
+        fill(np.frombuffer(buffer.memory, array.dtype, math.prod(shape)).reshape(shape))
         stream = cupy.cuda.get_current_stream()
         target = array.data.ptr + offset
-        runtime.memcpyAsync(target, slot.memory.ptr, num_bytes, runtime.memcpyHostToDevice, stream.ptr)
-        slot.event.record(stream)
+        runtime.memcpyAsync(target, buffer.memory.ptr, num_bytes, runtime.memcpyHostToDevice, stream.ptr)
+        if buffer.last_use is None:
+            buffer.last_use = cupy.cuda.Event(disable_timing=True)  # of the current device, as the ring
+        buffer.last_use.record(stream)
     finally:
-        ring.give(slot)
+        ring.give(buffer)
 
 
 def free_bytes(device: str) -> int:

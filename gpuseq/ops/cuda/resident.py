@@ -1,4 +1,4 @@
-"""Arrays that stay on a device and are used on any stream: each use comes after the writes and reads that it must.
+"""Arrays that stay on a device and are read on any stream: each read comes after the writes that it must see.
 
 CuPy's pool knows nothing of streams other than the one on which a block was taken: what frees it hands it to that
 stream's next allocation, whoever else still reads it. And nothing puts the work of two streams in order by itself.
@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
+from gpuseq.base.streams import recorded
 from gpuseq.base.types import Array
 
 __all__ = ["DeviceResident", "Resident"]
 
 
 class Resident:
-    """An array in the host's memory, which needs no order.
+    """An array in the host's memory, where whoever has written has written.
 
     Parameters
     ----------
@@ -33,8 +34,12 @@ class Resident:
         """Return a context that gives the array, within which work that reads it may be put on the current stream."""
         return nullcontext(self.array)
 
-    def writing(self) -> AbstractContextManager[Array]:
-        """Return a context that gives the array, within which work that writes to it may be put on the same."""
+    def appending(self) -> AbstractContextManager[Array]:
+        """Return a context that gives the array, within which work may be put there that writes what nobody reads."""
+        return nullcontext(self.array)
+
+    def overwriting(self) -> AbstractContextManager[Array]:
+        """As `appending`, for what nobody will read any more, but may have been read until now."""
         return nullcontext(self.array)
 
     def __reduce__(self) -> Any:
@@ -43,13 +48,14 @@ class Resident:
 
 
 class DeviceResident(Resident):
-    """An array on a GPU, and the events of those who wrote and read it.
+    """An array on a GPU, of which a part is written before anybody hears of it, and not while somebody may read it.
 
-    On the stream that it was made on, its home, nothing is recorded and nobody waits. A reader on another stream waits,
-    on the device, for the last write, once, and leaves an event behind. Who writes waits for all of them. The host
-    waits for nothing but other threads that are about to put their work on another stream.
+    So a reader has one event to wait for, that of the last write: each write comes after the one before it. It waits on
+    the device, once for each stream, and on the stream that the array was made on, its home, it mostly has none to wait
+    for. No writer waits for readers. Nothing here synchronises the host.
 
-    When the object goes, its home stream waits for what other streams still read, and only then lets go of the array.
+    What is kept of the reads on other streams than home is for the end: when the object goes, home waits for them, and
+    only then lets go of the array.
 
     Parameters
     ----------
@@ -62,74 +68,66 @@ class DeviceResident(Resident):
         import cupy
 
         super().__init__(array)
-        self._event = cupy.cuda.Event
         self._device = array.device.id
         self._current = cupy.cuda.get_current_stream
         self._home = self._current(self._device)
-        self._turn = threading.Condition()  # reentrant
-        self._inside: dict[int, int] = {}  # stream -> how many threads are about to put reads on it
+        self._lock = threading.Lock()
         self._behind = {self._home.ptr}  # the streams whose work comes after the last write
         self._uses: dict[int, Any] = {}  # the last use on each stream but home
         with array.device:
-            self._written = self._record(self._home)
+            self._written = recorded(self._home)
         # Called before the object lets go of the array.
-        weakref.finalize(self, _let_go, self._device, self._home, self._uses).atexit = False
+        weakref.finalize(self, _let_go, array.device, self._home, self._uses).atexit = False
 
     @contextmanager
     def reading(self) -> Iterator[Array]:
         """Let the current stream's work come after the last write; what it reads is kept until it has been read."""
         stream = self._current(self._device)
-        key = stream.ptr
-        with self._turn:
-            if key not in self._behind:
-                with self.array.device:
-                    stream.wait_event(self._written)
-                self._behind.add(key)
-            self._inside[key] = self._inside.get(key, 0) + 1
+        with self._lock:
+            self._follow(stream)
         try:
             yield self.array
         finally:
-            with self._turn:
-                if key != self._home.ptr:
-                    with self.array.device:
-                        self._uses[key] = self._record(stream)
-                self._inside[key] -= 1
-                if not self._inside[key]:
-                    del self._inside[key]
-                    self._turn.notify_all()
+            if stream.ptr != self._home.ptr:
+                with self._lock, self.array.device:  # in one step, so that the event that is kept is the latest
+                    self._uses[stream.ptr] = recorded(stream)
 
     @contextmanager
-    def writing(self) -> Iterator[Array]:
-        """Let the current stream's work come after all that was written and read, and what is to come after it."""
+    def appending(self) -> Iterator[Array]:
+        """Let the current stream's work come after the last write, and every later read and write after it."""
         stream = self._current(self._device)
-        key = stream.ptr
-        with self._turn, self.array.device:
-            self._turn.wait_for(lambda: all(other == key for other in self._inside))
-            if key != self._home.ptr:
-                stream.wait_event(self._record(self._home))  # home's reads
-            for event in self._uses.values():
-                stream.wait_event(event)
+        with self._lock:  # until the event is there: the next write must come after this one
+            self._follow(stream)
             try:
                 yield self.array
             finally:
-                self._written = self._record(stream)
-                self._behind = {key}
-                self._uses.clear()
-                if key != self._home.ptr:
-                    self._uses[key] = self._written
+                with self.array.device:
+                    self._written = recorded(stream)
+                self._behind = {stream.ptr}
+                if stream.ptr != self._home.ptr:
+                    self._uses[stream.ptr] = self._written
 
-    def _record(self, stream: Any) -> Any:
-        event = self._event(disable_timing=True)
-        event.record(stream)
-        return event
+    @contextmanager
+    def overwriting(self) -> Iterator[Array]:
+        """As `appending`, and after all reads that were put on any stream until now."""
+        stream = self._current(self._device)
+        with self._lock, self.array.device:
+            if stream.ptr != self._home.ptr:
+                stream.wait_event(recorded(self._home))  # of the reads at home nothing is kept
+            for event in self._uses.values():
+                stream.wait_event(event)
+        with self.appending() as array:
+            yield array
+
+    def _follow(self, stream: Any) -> None:
+        if stream.ptr not in self._behind:
+            with self.array.device:
+                stream.wait_event(self._written)
+            self._behind.add(stream.ptr)
 
 
-def _let_go(device: int, home: Any, uses: dict[int, Any]) -> None:
+def _let_go(device: Any, home: Any, uses: dict[int, Any]) -> None:
     """Let what comes next on a block's home stream wait for the last uses on others."""
-    if not uses:
-        return
-    import cupy
-
-    with cupy.cuda.Device(device):
+    with device:
         for event in uses.values():
             home.wait_event(event)

@@ -35,13 +35,13 @@ def test_memory_does_not_grow_over_two_thousand_batches() -> None:
     for _ in range(50):
         ops.augment(source, params, OPTIONS)
     cupy.cuda.get_current_stream().synchronize()
-    before = pool.total_bytes(), len(device._rings[cupy.cuda.Device().id, False]._slots)
+    before = pool.total_bytes(), len(device._rings[cupy.cuda.Device().id, False]._buffers)
     for _ in range(scaled(2000, 100)):
         ops.augment(source, params, OPTIONS)
     cupy.cuda.get_current_stream().synchronize()
-    after = pool.total_bytes(), len(device._rings[cupy.cuda.Device().id, False]._slots)
+    after = pool.total_bytes(), len(device._rings[cupy.cuda.Device().id, False]._buffers)
     assert after[0] == before[0]
-    assert after[1] <= device.MAX_SLOTS
+    assert after[1] <= device.MAX_BUFFERS
 
 
 def test_the_current_stream_is_used_and_the_host_does_not_wait() -> None:

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from gpuseq.base.errors import DeviceError
+from gpuseq.base.streams import Ring
 from gpuseq.ops import dispatch as ops
 from gpuseq.ops.cuda import memory as device
-from gpuseq.sources.files import ArraySource
+from gpuseq.sources.arrays import ArraySource
 from tests.cases import images
 from tests.standin import cupy as standin
 
@@ -60,7 +61,7 @@ def test_the_whole_is_never_page_locked(pinned: list[int]) -> None:
     np.testing.assert_array_equal(source.images.get(), data)
     assert pinned
     assert max(pinned) <= 1 << 15, "a slot's least size"
-    assert sum(pinned) <= device.MAX_SLOTS * (1 << 15) < data.nbytes + (1 << 19)
+    assert sum(pinned) <= device.MAX_BUFFERS * (1 << 15) < data.nbytes + (1 << 19)
 
 
 def test_real_chunks_keep_to_a_power_of_two(pinned: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,11 +82,11 @@ def test_no_room(pinned: list[int]) -> None:
 
 def test_a_ring_is_made_once(pinned: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
-    start = device._Ring.__init__
-    monkeypatch.setattr(device._Ring, "__init__", lambda ring, size: (made.append(size), start(ring, size))[1])
+    start = Ring.__init__
+    monkeypatch.setattr(Ring, "__init__", lambda ring, make, most: (made.append(most), start(ring, make, most))[1])
     for _ in range(5):
         ops.upload(DATA[:1], "cuda:0")
-    assert made == [device.MAX_SLOTS]
+    assert made == [device.MAX_BUFFERS]
 
 
 def test_what_the_cycle_collector_gave_back_is_found_again(pinned: list[int]) -> None:

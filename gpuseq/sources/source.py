@@ -1,0 +1,86 @@
+"""What every source of images offers, and what it hands over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from gpuseq.base.types import Array
+from gpuseq.ops import dispatch as ops
+from gpuseq.plan.plan import BatchPlan
+
+__all__ = ["Fetched", "Source"]
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """Images for a batch.
+
+    Attributes
+    ----------
+    images : array
+        Shape ``(M, H, W, C)`` or ``(M, C, H, W)``. Others may read them at the same time: not to be written to.
+    rows : numpy.ndarray or None
+        Shape ``(N,)``: the row of `images` for each sample; None where sample i is row i.
+    positions : numpy.ndarray or None
+        The positions of the asked-for samples that are there; None where all are.
+    sample_indices : numpy.ndarray
+        Shape ``(N,)``: whose image each sample is; differs from what was asked for where a file was substituted.
+    resident : Resident or None
+        What `images` are the array of, where they stay and are used again.
+    lease : object
+        For as long as it lives, the rows hold the images of these samples; see `gpuseq.sources.cache.Lease`.
+    """
+
+    images: Array
+    rows: np.ndarray | None
+    positions: np.ndarray | None
+    sample_indices: np.ndarray
+    resident: ops.Resident | None = None
+    lease: Any = None
+
+    def reading(self) -> AbstractContextManager[Array]:
+        """Return a context that gives the images, within which work on them may be put on the current stream."""
+        return nullcontext(self.images) if self.resident is None else self.resident.reading()
+
+
+class Source(Protocol):
+    """Where images are kept. It turns sample numbers into images; it draws nothing, so what it does early is no matter.
+
+    Attributes
+    ----------
+    prefetch : int
+        How many announced batches it makes ready ahead; 0 where there is nothing to be made ready.
+    image_shape : tuple of int
+        Shape of one image, in the source's own axis order.
+    dtype : numpy.dtype
+        Of the images; of files, that of most.
+    """
+
+    @property
+    def prefetch(self) -> int:
+        """How many announced batches are made ready ahead."""
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Shape of one image."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the images."""
+
+    def fetch(self, indices: np.ndarray) -> Fetched:
+        """Return the images of samples, numbers of shape ``(N,)``, int64."""
+
+    def expect(self, upcoming: Sequence[np.ndarray], current: np.ndarray | None = None) -> None:
+        """Hear which samples are fetched next, the nearest batch first; `current` is planned and not fetched yet."""
+
+    def close(self) -> None:
+        """Stop what works ahead. The source stays usable."""
+
+    def describe(self, plan: BatchPlan) -> list[tuple[str, str]]:
+        """Return the stations that a batch passes here, each with what happens there, for ``explain``."""
