@@ -1,21 +1,37 @@
-"""`ImageDataGenerator`: Keras' argument list and methods, over the layers that do the work."""
+"""`ImageDataGenerator`: Keras' argument list and methods, over the rooms that do the work."""
 
 from __future__ import annotations
 
+import inspect
+import logging
 import os
-from collections.abc import Callable
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, NamedTuple
 
-from gpuseq.base.arguments import checked_arguments, warn
-from gpuseq.fitting import FittedTransforms
-from gpuseq.iterators.arrays import NumpyArrayIterator
+import numpy as np
+
+from gpuseq.base.arguments import check_choice, checked_arguments, checked_data_format, checked_dtype, warn
+from gpuseq.base.devices import resolve_device
+from gpuseq.base.errors import EmptyBatchError
+from gpuseq.base.types import Array, Conventions, DataFormat, FillMode, literals
+from gpuseq.iterators.arrays import NumpyArrayIterator, as_array
 from gpuseq.iterators.explain import generator_html
 from gpuseq.iterators.files import DataFrameIterator, DirectoryIterator
-from gpuseq.sources.options import OnError
+from gpuseq.iterators.iterator import Iterator
+from gpuseq.plan.columns import params_to_dicts
+from gpuseq.plan.draw import draw_params, draw_with
+from gpuseq.plan.policies.recipe import Recipe
+from gpuseq.plan.ranges import TransformRanges
+from gpuseq.sources.options import READ_ARGUMENTS, OnError
+from gpuseq.transforms import fitting, settings
+from gpuseq.transforms.batch import BatchTransform, checked_image
 
 __all__ = ["ImageDataGenerator"]
 
-Made = TypeVar("Made")
+logger = logging.getLogger("gpuseq")
+
+DIRECTORY_OPTIONS = ("classes", "follow_links", "keep_aspect_ratio", "verbose", *READ_ARGUMENTS)
+"""What `fit_directory` hands on to the iterator."""
 
 _DEPRECATED = {
     "has_ext": "filenames in the dataframe have to match the exact filenames in disk.",
@@ -24,7 +40,7 @@ _DEPRECATED = {
 }
 
 
-class ImageDataGenerator(FittedTransforms):  # numpydoc ignore=PR02
+class ImageDataGenerator:  # numpydoc ignore=PR02
     """Random transforms and normalisation of image batches, on the GPU where there is one.
 
     Every argument up to `dtype` is Keras', with Keras' default and meaning.
@@ -113,6 +129,140 @@ class ImageDataGenerator(FittedTransforms):  # numpydoc ignore=PR02
     _frame_iterator: ClassVar[type[DataFrameIterator]] = DataFrameIterator
 
     @checked_arguments()
+    def __init__(
+        self,
+        featurewise_center: bool = False,
+        samplewise_center: bool = False,
+        featurewise_std_normalization: bool = False,
+        samplewise_std_normalization: bool = False,
+        zca_whitening: bool = False,
+        zca_epsilon: float = 1e-6,
+        rotation_range: float = 0,
+        width_shift_range: Any = 0.0,
+        height_shift_range: Any = 0.0,
+        brightness_range: Any = None,
+        shear_range: float = 0.0,
+        zoom_range: Any = 0.0,
+        channel_shift_range: float = 0.0,
+        fill_mode: FillMode = "nearest",
+        cval: float = 0.0,
+        horizontal_flip: bool = False,
+        vertical_flip: bool = False,
+        rescale: float | None = None,
+        preprocessing_function: Callable[[Any], Any] | str | None = None,
+        data_format: DataFormat | None = None,
+        validation_split: float = 0.0,
+        interpolation_order: int = 1,
+        dtype: Any = None,
+        *,
+        device: str = "auto",
+        rng: str = "keras",
+        conventions: Conventions = "keras",
+        augmentations: Any = None,
+    ) -> None:
+        self.device = resolve_device(device)
+        logger.info("device=%r: batches are made on %s", device, self.device)
+        check_choice("rng", rng, ("keras", "keyed"))
+        check_choice("conventions", conventions, literals(Conventions))
+        check_choice("fill_mode", fill_mode, literals(FillMode))
+        check_choice("interpolation_order", interpolation_order, tuple(range(6)))
+        self.preprocessing_function = settings.checked_preprocessing(preprocessing_function)
+        self.augmentations = augmentations
+        self.rng = rng
+        self.conventions = conventions
+        self.featurewise_center = featurewise_center
+        self.samplewise_center = samplewise_center
+        self.featurewise_std_normalization = featurewise_std_normalization
+        self.samplewise_std_normalization = samplewise_std_normalization
+        self.zca_whitening = zca_whitening
+        self.zca_epsilon = zca_epsilon
+        self.rotation_range = settings.checked_number("rotation_range", rotation_range)
+        self.width_shift_range = width_shift_range
+        self.height_shift_range = height_shift_range
+        self.shear_range = settings.checked_number("shear_range", shear_range)
+        self.zoom_range = settings.checked_zoom(zoom_range)
+        self.channel_shift_range = settings.checked_number("channel_shift_range", channel_shift_range)
+        self.fill_mode = fill_mode
+        self.cval = settings.checked_number("cval", cval)
+        self.horizontal_flip = horizontal_flip
+        self.vertical_flip = vertical_flip
+        self.rescale = None if rescale is None else settings.checked_number("rescale", rescale)
+        self.dtype = checked_dtype(dtype, self.device)
+        settings.check_rescale(self.rescale, self.dtype)
+        self.interpolation_order = int(interpolation_order)
+        self.data_format: DataFormat = checked_data_format(data_format)
+        last = self.data_format == "channels_last"
+        self.channel_axis, self.row_axis, self.col_axis = (3, 1, 2) if last else (1, 2, 3)
+        self._validation_split = settings.checked_split(validation_split)
+        self.mean: Any = None
+        self.std: Any = None
+        self.zca_whitening_matrix: Any = None
+        self.brightness_range = settings.checked_brightness(brightness_range)
+        settings.settle(self)
+        settings.check_flags(self)
+        self._derived()  # bad shift ranges and augmentations fail here
+
+    # What follows from the attributes.
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute, and forget what was derived from the attributes: Keras reads them at every batch."""
+        object.__setattr__(self, name, value)
+        self.__dict__.pop("_kept", None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the attributes, without what follows from them: for copies and pickles."""
+        return {name: value for name, value in self.__dict__.items() if name != "_kept"}
+
+    def _derived(self) -> _Derived:
+        """Return what follows from the attributes: the same values for as long as none of them changes.
+
+        Setting an attribute drops the list that they are kept in. A thread that is deriving them at that moment puts
+        them into the dropped list, so that what follows from older attributes is never taken for newer.
+        """
+        kept: list[_Derived] = self.__dict__.setdefault("_kept", [])
+        content = settings.content_of(self)
+        if not kept or kept[-1].content != content:
+            ranges = settings.ranges_of(self)
+            recipe = Recipe.parse("augmentations", self.augmentations)
+            one_image = self._transform_and_standardize if self.is_customised else None
+            transform = BatchTransform.of(
+                self, ranges, one_image, draws_its_own=self.draws_its_own, has_augmentations=recipe is not None
+            )
+            kept[:] = [_Derived(content, ranges, recipe, transform)]
+        return kept[-1]
+
+    @property
+    def transform_ranges(self) -> TransformRanges:
+        """The ranges that parameters are drawn from."""
+        return self._derived().ranges
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """The augmentations that programs are drawn from, None without any."""
+        return self._derived().recipe
+
+    @property
+    def batch_transform(self) -> BatchTransform:
+        """What is done to a batch whose parameters are drawn: a frozen value, another one once an attribute changes."""
+        return self._derived().transform
+
+    @property
+    def is_customised(self) -> bool:
+        """Whether a subclass has its own way with single images, as Keras users write them."""
+        own, base = type(self), ImageDataGenerator
+        return own.apply_transform is not base.apply_transform or own.standardize is not base.standardize
+
+    @property
+    def draws_its_own(self) -> bool:
+        """Whether a subclass has its own `get_random_transform`, which is then asked for each image, as in Keras."""
+        return type(self).get_random_transform is not ImageDataGenerator.get_random_transform
+
+    def _transform_and_standardize(self, image: Array, parameters: dict[str, Any]) -> Array:
+        return self.standardize(self.apply_transform(image, parameters))
+
+    # Batches.
+
+    @checked_arguments()
     def flow(
         self,
         x: Any,
@@ -172,7 +322,27 @@ class ImageDataGenerator(FittedTransforms):  # numpydoc ignore=PR02
         ValueError
             If an argument is not one of the accepted values.
         """
-        return self._make(self._array_iterator, locals())
+        return self._array_iterator(
+            x,
+            y,
+            self,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            sample_weight=sample_weight,
+            seed=seed,
+            data_format=self.data_format,
+            save_to_dir=save_to_dir,
+            save_prefix=save_prefix,
+            save_format=save_format,
+            subset=subset,
+            ignore_class_split=ignore_class_split,
+            dtype=self.dtype,
+            rng=rng,
+            shard=shard,
+            remainder=remainder,
+            masks=masks,
+            memory_limit=memory_limit,
+        )
 
     @checked_arguments()
     def flow_from_directory(
@@ -283,7 +453,41 @@ class ImageDataGenerator(FittedTransforms):  # numpydoc ignore=PR02
         ValueError
             If there are no images, or an argument is not one of the accepted values.
         """
-        return self._make(self._directory_iterator, locals())
+        return self._directory_iterator(
+            directory,
+            self,
+            target_size=target_size,
+            color_mode=color_mode,
+            classes=classes,
+            class_mode=class_mode,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            data_format=self.data_format,
+            save_to_dir=save_to_dir,
+            save_prefix=save_prefix,
+            save_format=save_format,
+            follow_links=follow_links,
+            subset=subset,
+            interpolation=interpolation,
+            keep_aspect_ratio=keep_aspect_ratio,
+            dtype=self.dtype,
+            on_error=on_error,
+            prefetch=prefetch,
+            cache=cache,
+            memory_limit=memory_limit,
+            decoder=decoder,
+            exif_orientation=exif_orientation,
+            max_pixels=max_pixels,
+            num_threads=num_threads,
+            hw_decoder_load=hw_decoder_load,
+            deterministic=deterministic,
+            rng=rng,
+            shard=shard,
+            remainder=remainder,
+            verbose=verbose,
+            mask_directory=mask_directory,
+        )
 
     @checked_arguments("keep_aspect_ratio", *_DEPRECATED)
     def flow_from_dataframe(
@@ -369,13 +573,365 @@ hw_decoder_load, deterministic, verbose
             If a column holds values of the wrong type.
         """
         kwargs, class_mode = _without_deprecated(kwargs, class_mode)
-        return self._make(self._frame_iterator, locals())
+        return self._frame_iterator(
+            dataframe,
+            directory,
+            self,
+            x_col=x_col,
+            y_col=y_col,
+            weight_col=weight_col,
+            target_size=target_size,
+            color_mode=color_mode,
+            classes=classes,
+            class_mode=class_mode,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            data_format=self.data_format,
+            save_to_dir=save_to_dir,
+            save_prefix=save_prefix,
+            save_format=save_format,
+            subset=subset,
+            interpolation=interpolation,
+            dtype=self.dtype,
+            validate_filenames=validate_filenames,
+            on_error=on_error,
+            prefetch=prefetch,
+            cache=cache,
+            memory_limit=memory_limit,
+            decoder=decoder,
+            exif_orientation=exif_orientation,
+            max_pixels=max_pixels,
+            num_threads=num_threads,
+            hw_decoder_load=hw_decoder_load,
+            deterministic=deterministic,
+            rng=rng,
+            shard=shard,
+            remainder=remainder,
+            verbose=verbose,
+            **kwargs,
+        )
 
-    def _make(self, iterator: Callable[..., Made], given: dict[str, Any]) -> Made:
-        """Make an iterator of a flow's arguments, which are the iterator's by name, and of what the generator adds."""
-        further = given.pop("kwargs", {})
-        del given["self"]
-        return iterator(image_data_generator=self, data_format=self.data_format, dtype=self.dtype, **given, **further)
+    def draw_batch(self, stream: Any, num_samples: int, image_shape: tuple[int, ...]) -> np.ndarray:
+        """Draw the parameters of a batch in Keras' random mode.
+
+        Parameters
+        ----------
+        stream : numpy.random.RandomState or module
+            A private stream, or ``numpy.random`` for the global one. A subclass' own `get_random_transform` draws from
+            ``numpy.random``: it finds the private stream there while it is asked.
+        num_samples : int
+            Number of rows.
+        image_shape : tuple of int
+            Of one image, in the generator's axis order.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape ``(num_samples,)``, dtype `~gpuseq.plan.columns.PARAMS_DTYPE`.
+
+        Raises
+        ------
+        ValueError
+            If an own `get_random_transform` returns parameters that are unknown.
+        """
+        if not self.draws_its_own:
+            height, width = image_shape[self.row_axis - 1], image_shape[self.col_axis - 1]
+            return draw_params(stream, self.transform_ranges, num_samples, height, width)
+        return draw_with(self.get_random_transform, stream, num_samples, image_shape)
+
+    def process(
+        self,
+        images: Array,
+        params: np.ndarray,
+        rows: np.ndarray | None = None,
+        *,
+        program: np.ndarray | None = None,
+        source_format: DataFormat | None = None,
+        data_format: DataFormat | None = None,
+        dtype: str | None = None,
+        round_affine: bool = False,
+    ) -> Array:
+        """Transform and normalise a batch by given parameters; see `~gpuseq.transforms.batch.BatchTransform`."""
+        return self.batch_transform(
+            images,
+            params,
+            rows,
+            program=program,
+            source_format=source_format,
+            data_format=data_format,
+            dtype=dtype,
+            round_affine=round_affine,
+        )
+
+    def check_conventions(self, image_size: tuple[int, int]) -> None:
+        """Warn, once per generator, where Keras' conventions and the arguments' names part ways.
+
+        Parameters
+        ----------
+        image_size : (int, int)
+            Rows and columns of the images to come.
+        """
+        if not self.__dict__.get("_told_conventions"):
+            told = settings.warn_of_conventions(self, self.transform_ranges, image_size)
+            self.__dict__["_told_conventions"] = told
+
+    # Single images.
+
+    def get_random_transform(self, img_shape: tuple[int, ...], seed: int | None = None) -> dict[str, float | None]:
+        """Draw the parameters of one image.
+
+        Parameters
+        ----------
+        img_shape : tuple of int
+            Of the image, in the generator's axis order.
+        seed : int or None
+            Draw from ``RandomState(seed)``. None draws from NumPy's global stream.
+
+        Returns
+        -------
+        dict
+            theta, shear in degrees, tx, ty in pixels, zx, zy, flip_horizontal, flip_vertical, and
+            channel_shift_intensity, brightness or None.
+
+        References
+        ----------
+        ``ImageDataGenerator.get_random_transform`` of Keras 3.15.
+        """
+        stream: Any = np.random if seed is None else np.random.RandomState(seed)
+        height, width = img_shape[self.row_axis - 1], img_shape[self.col_axis - 1]
+        return params_to_dicts(draw_params(stream, self.transform_ranges, 1, height, width))[0]
+
+    def apply_transform(self, x: Array, transform_parameters: dict[str, Any]) -> Array:
+        """Transform one image by given parameters.
+
+        Parameters
+        ----------
+        x : array
+            Shape ``(H, W, C)`` or ``(C, H, W)``, on the host or a device. Not written to.
+        transform_parameters : dict
+            As `get_random_transform` gives it; what is missing is not applied.
+
+        Returns
+        -------
+        array
+            Shape of `x`, where `x` lives.
+
+        References
+        ----------
+        ``ImageDataGenerator.apply_transform`` of Keras 3.15.
+        """
+        return self.batch_transform.apply_transform(x, transform_parameters)
+
+    def standardize(self, x: Array) -> Array:
+        """Normalise an image or a batch, in place where its dtype allows, as Keras does.
+
+        Parameters
+        ----------
+        x : array
+            Floating; one image or a batch, on the host or a device. Written to.
+
+        Returns
+        -------
+        array
+            Shape of `x`. Samplewise steps treat all of `x` as one sample.
+
+        References
+        ----------
+        ``ImageDataGenerator.standardize`` of Keras 3.15.
+        """
+        return self.batch_transform.standardize(x)
+
+    def random_transform(self, x: Array, seed: int | None = None) -> Array:
+        """Transform one image at random: `get_random_transform`, then `apply_transform`.
+
+        Parameters
+        ----------
+        x : array
+            Shape ``(H, W, C)`` or ``(C, H, W)``, on the host or a device.
+        seed : int or None
+            As in `get_random_transform`.
+        """
+        x = checked_image(x)
+        return self.apply_transform(x, self.get_random_transform(x.shape, seed))
+
+    # Statistics.
+
+    @checked_arguments()
+    def fit(self, x: Any, augment: bool = False, rounds: int = 1, seed: int | None = None) -> None:
+        """Find the mean, standard deviation and whitening matrix of sample data.
+
+        Sets `mean` and `std`, each shape ``(1, 1, C)`` or ``(C, 1, 1)``, and `zca_whitening_matrix`, as asked for at
+        construction. Sums are taken in float64.
+
+        Parameters
+        ----------
+        x : array
+            Rank 4, in the generator's axis order; on the host or a device. Not written to.
+        augment : bool
+            Fit on randomly transformed images, with the generator's augmentations but for erasing.
+        rounds : int
+            How many transformed copies of `x` to fit on.
+        seed : int or None
+            For the transforms.
+
+        Raises
+        ------
+        ValueError
+            If `x` has another rank.
+        TypeError
+            If `x` is no array; the message names the method for what it is.
+        MemoryError
+            If whitening would need more memory than there is; the message says how much.
+
+        References
+        ----------
+        ``ImageDataGenerator.fit`` of Keras 3.15.
+        """
+        _refuse_iterators(x)
+        if not isinstance(augment, (bool, int, np.bool_)):
+            raise TypeError(f"fit() takes images and no labels: augment must be True or False; got {augment!r:.60}")
+        x = as_array(x, "fit_directory(path)", "fit_batches(batches)")
+        if x.ndim != 4:
+            raise ValueError(
+                f"Input to `.fit()` should have rank 4. Got array with shape: {x.shape}. Images are "
+                "(n, rows, columns, channels): x[..., None] for grey ones, x[None] for a single one"
+            )
+        num_channels = x.shape[self.channel_axis]
+        if num_channels not in (1, 3, 4):
+            warn(
+                "Expected input to be images (as Numpy array) following the data format convention "
+                f'"{self.data_format}" (channels on axis {self.channel_axis}), i.e. expected either 1, 3 or 4 '
+                f"channels on axis {self.channel_axis}. However, it was passed an array with shape {x.shape} "
+                f"({num_channels} channels)."
+            )
+        if isinstance(rounds, bool) or not isinstance(rounds, (int, np.integer)) or rounds < 1:
+            raise ValueError(f"rounds must be a positive integer; got {rounds!r}")
+        fitting.fit_images(self, x, rounds if augment else 0, seed)
+
+    @checked_arguments()
+    def fit_batches(self, batches: Iterable[Any]) -> None:
+        """Find mean and standard deviation of data that come in batches, in one pass and in bounded memory.
+
+        Parameters
+        ----------
+        batches : iterable of array
+            Each of rank 4, in the generator's axis order, before rescaling; walked once.
+
+        Raises
+        ------
+        ValueError
+            With ``zca_whitening``, which needs all images at once, or if there is no batch.
+        TypeError
+            If `batches` is an iterator of this package, whose images are transformed and without end.
+        """
+        if self.zca_whitening:
+            raise ValueError("zca_whitening needs all images at once: use fit(x) on an array that fits in memory")
+        _refuse_iterators(batches)
+        fitting.fit_batches(self, batches)
+
+    @checked_arguments(*DIRECTORY_OPTIONS)
+    def fit_directory(
+        self,
+        directory: str | os.PathLike[str],
+        target_size: tuple[int, int] = (256, 256),
+        color_mode: str = "rgb",
+        batch_size: int = 32,
+        interpolation: str = "nearest",
+        *,
+        progress: bool = True,
+        **options: Any,
+    ) -> None:
+        """Find mean and standard deviation of the images in a folder, larger than memory or not.
+
+        Parameters
+        ----------
+        directory : str or os.PathLike
+            A folder with one subfolder per class.
+        target_size, color_mode, batch_size, interpolation
+            See `flow_from_directory`.
+        progress : bool
+            Show a progress bar on the terminal.
+        **options
+            Those of `flow_from_directory` that say which files there are and how they are read.
+
+        Raises
+        ------
+        ValueError
+            With ``zca_whitening``, or if there are no images.
+        """
+        from tqdm import tqdm
+
+        iterator = DirectoryIterator(
+            directory,
+            None,
+            target_size=target_size,
+            color_mode=color_mode,
+            batch_size=batch_size,
+            interpolation=interpolation,
+            data_format=self.data_format,
+            class_mode=None,
+            shuffle=False,
+            **{"verbose": False, **options},
+        )
+        with tqdm(total=iterator.n, unit="img", desc="fit", disable=not progress, leave=False) as bar:
+
+            def batches() -> Iterable[Any]:
+                for index in range(len(iterator)):
+                    try:
+                        batch = iterator[index]
+                    except EmptyBatchError:  # its files were bad, and on_error passes over them
+                        continue
+                    yield batch
+                    bar.update(len(batch))
+
+            try:
+                self.fit_batches(batches())
+            finally:
+                iterator.close()
+
+    def save_statistics(self, path: str | os.PathLike[str], **facts: Any) -> None:
+        """Write mean and standard deviation to a JSON file, for `load_statistics`; ``gpuseq fit`` writes the same.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            The file; written whole or not at all.
+        **facts : JSON values
+            Written beside them, for people: what they were computed over.
+
+        Raises
+        ------
+        ValueError
+            If nothing was fitted, or it is more than one number per channel: keep those, and a whitening matrix, with
+            ``numpy.save``.
+        """
+        fitting.save(self, path, facts)
+
+    def load_statistics(self, path: str | os.PathLike[str]) -> None:
+        """Read the mean and standard deviation that `save_statistics` or ``gpuseq fit`` wrote, in the place of `fit`.
+
+        Sets `mean` and `std` as asked for at construction. Values that were computed under another ``rescale`` are
+        brought to this generator's.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            The file.
+
+        Raises
+        ------
+        ValueError
+            If the generator asks for neither, or the file does not hold what it asks for.
+        FileNotFoundError
+            If there is no such file.
+        """
+        fitting.load(self, path)
+
+    # Texts.
+
+    def __repr__(self) -> str:
+        return settings.text_of(self, inspect.signature(ImageDataGenerator.__init__))
 
     def __str__(self) -> str:
         # Keras shows this line when somebody hands the generator itself to fit.
@@ -383,6 +939,23 @@ hw_decoder_load, deterministic, verbose
 
     def _repr_html_(self) -> str:
         return generator_html(self)
+
+
+class _Derived(NamedTuple):
+    """What follows from a generator's attributes, and the values in their lists and arrays that it follows from."""
+
+    content: tuple[Any, ...]
+    ranges: TransformRanges
+    recipe: Recipe | None
+    transform: BatchTransform
+
+
+def _refuse_iterators(images: object) -> None:
+    if isinstance(images, Iterator):
+        raise TypeError(
+            f"a {type(images).__name__} has no end and hands out what it has transformed already, and statistics are "
+            "those of plain images: use fit_directory(folder), or fit(x)"
+        )
 
 
 def _without_deprecated(further: dict[str, Any], class_mode: str | None) -> tuple[dict[str, Any], str | None]:

@@ -20,7 +20,7 @@ from gpuseq.decode.host import decode_into
 from gpuseq.decode.options import DecodeOptions
 from gpuseq.files.folders import find_classes, scan_classes
 from gpuseq.generator import ImageDataGenerator
-from gpuseq.transforms.statistics import ChannelMoments
+from gpuseq.transforms.statistics import ChannelMoments, fit_dtype, per_channel
 
 ray = require("ray", extra="ray", purpose="gpuseq.ray")
 ray_data = require("ray.data", extra="ray", purpose="gpuseq.ray")
@@ -67,7 +67,7 @@ def fit_directory(
         raise ValueError("zca_whitening needs all images at once: use fit(x) on an array that fits in memory")
     names, _, _ = _scan(directory, classes)
     options = _decode_options(target_size, color_mode, interpolation)
-    dtype = np.dtype(np.float64 if generator.dtype == "float64" else np.float32)
+    dtype = fit_dtype(generator.dtype)
     factor = dtype.type(generator.rescale or 1.0)
     found = sorted(
         _over_chunks(_Moments, names, batch_size, num_workers, (os.fspath(directory), options, dtype.name, factor)),
@@ -79,12 +79,10 @@ def fit_directory(
         part = ChannelMoments(int(row["count"]), np.asarray(row["mean"]), np.asarray(row["deviation"]))
         whole = part if whole is None else whole.merge(part)
     assert whole is not None
-    shape = [1, 1, 1]
-    shape[generator.channel_axis - 1] = len(whole.mean)
     if generator.featurewise_center:
-        generator.mean = whole.mean.astype(dtype).reshape(shape)
+        generator.mean = per_channel(whole.mean, generator.channel_axis, dtype)
     if generator.featurewise_std_normalization:
-        generator.std = whole.std.astype(dtype).reshape(shape)
+        generator.std = per_channel(whole.std, generator.channel_axis, dtype)
 
 
 def predecode(

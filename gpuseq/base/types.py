@@ -12,6 +12,7 @@ __all__ = [
     "COLOR_CHANNELS",
     "Array",
     "ColorMode",
+    "Conventions",
     "DataFormat",
     "FillMode",
     "Interpolation",
@@ -26,6 +27,7 @@ DataFormat: TypeAlias = Literal["channels_last", "channels_first"]
 FillMode: TypeAlias = Literal["nearest", "constant", "reflect", "wrap"]
 Interpolation: TypeAlias = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 ColorMode: TypeAlias = Literal["rgb", "rgba", "grayscale"]
+Conventions: TypeAlias = Literal["keras", "corrected"]
 
 COLOR_CHANNELS: dict[str, int] = {"rgb": 3, "rgba": 4, "grayscale": 1}
 

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 
-from gpuseq.base.types import DataFormat, FillMode
+from gpuseq.base.types import Conventions, DataFormat, FillMode
 
 __all__ = ["AugmentOptions", "Statistics"]
 
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """What `fit` found: per-channel mean and standard deviation, and the ZCA matrix.
+    """What the images of a batch are normalised by: one mean and one standard deviation per channel.
 
     Attributes
     ----------
     mean, std : array or None
         Shape ``(C,)``, float32 or float64; `std` without Keras' 1e-6, which the ops add.
-    whitening : array or None
-        Shape ``(H*W*C, H*W*C)``; applied to images flattened in the generator's data format.
     """
 
     mean: np.ndarray | None = None
     std: np.ndarray | None = None
-    whitening: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ class AugmentOptions:
     fill_mode: FillMode = "nearest"
     cval: float = 0.0
     order: int = 1
-    conventions: Literal["keras", "corrected"] = "keras"
+    conventions: Conventions = "keras"
     has_affine: bool = True
     has_flip: bool = True
     has_channel_shift: bool = True
@@ -80,3 +78,40 @@ class AugmentOptions:
     def compute_dtype(self) -> np.dtype[np.floating]:
         """The dtype the arithmetic runs in: float64 for float64 output, else float32."""
         return np.dtype(np.float64 if self.dtype == "float64" else np.float32)
+
+    def asking(self, steps: Iterable[str]) -> AugmentOptions:
+        """Return these options with further steps: rows may ask for them.
+
+        Parameters
+        ----------
+        steps : iterable of str
+            Those of `~gpuseq.plan.columns.Column`.
+        """
+        asked: dict[str, Any] = {f"has_{step}": True for step in steps}
+        return replace(self, **asked) if asked else self
+
+    def unnormalised(self) -> AugmentOptions:
+        """Return these options without anything from the preprocessing mode on: map, flips and colours alone."""
+        return replace(
+            self,
+            preprocessing=None,
+            rescale=1.0,
+            samplewise_center=False,
+            samplewise_std=False,
+            featurewise_center=False,
+            featurewise_std=False,
+        )
+
+    def geometry(self) -> AugmentOptions:
+        """Return what masks share with the images of these options: border and conventions, and no colour.
+
+        What has to be moved is left to the parameters.
+        """
+        return AugmentOptions(
+            fill_mode=self.fill_mode,
+            cval=self.cval,
+            conventions=self.conventions,
+            order=0,
+            has_channel_shift=False,
+            has_brightness=False,
+        )

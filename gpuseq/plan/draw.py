@@ -6,15 +6,16 @@ numbers of a sample a function of (seed, epoch, sample id) alone.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from .columns import identity_params
+from .columns import dicts_to_params, identity_params
 from .ranges import ShiftRange, TransformRanges
 
-__all__ = ["Stream", "draw_keyed", "draw_params", "philox_rows", "philox_uniform"]
+__all__ = ["Stream", "draw_keyed", "draw_params", "draw_with", "philox_rows", "philox_uniform"]
 
 
 class Stream(Protocol):
@@ -166,6 +167,46 @@ def _draw_one(stream: Stream, ranges: TransformRanges, rest: TransformRanges, he
     params = _from_uniform(stream.random_sample(_num_doubles(rest)).reshape(1, -1), rest, height, width)
     params["theta"], params["tx"], params["ty"] = theta, tx, ty
     return params
+
+
+def draw_with(
+    draw_one: Callable[[tuple[int, ...]], Mapping[str, Any]],
+    stream: Any,
+    num_samples: int,
+    image_shape: tuple[int, ...],
+) -> np.ndarray:
+    """Draw by a function of the user's, which is asked for each image and draws from NumPy's global stream.
+
+    Parameters
+    ----------
+    draw_one : callable
+        Takes the shape of an image and returns its parameters: an own ``get_random_transform``.
+    stream : numpy.random.RandomState or module
+        A private stream stands in the place of the global one while the function is asked.
+    num_samples : int
+        Number of rows.
+    image_shape : tuple of int
+        Of one image.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape ``(num_samples,)``, dtype `~gpuseq.plan.columns.PARAMS_DTYPE`.
+
+    Raises
+    ------
+    ValueError
+        If the function returns parameters that are unknown.
+    """
+    if stream is np.random:
+        return dicts_to_params([draw_one(image_shape) for _ in range(num_samples)])
+    outside = np.random.get_state()
+    np.random.set_state(stream.get_state())
+    try:
+        return dicts_to_params([draw_one(image_shape) for _ in range(num_samples)])
+    finally:
+        stream.set_state(np.random.get_state())
+        np.random.set_state(outside)
 
 
 # One entry for each of the two halves of a Philox block, to be broadcast over (2, N, blocks).

@@ -91,15 +91,10 @@ class PairedMasks:
 
     def _make(self, found: Fetched, plan: BatchPlan, options: AugmentOptions, dtype: Any) -> Array:
         own = found.images.dtype
-        options = AugmentOptions(
+        options = replace(
+            options.geometry(),
             source_format=self.source_format,  # type: ignore[arg-type]
             data_format=self.data_format,  # type: ignore[arg-type]
-            fill_mode=options.fill_mode,
-            cval=options.cval,
-            conventions=options.conventions,
-            order=0,
-            has_channel_shift=False,
-            has_brightness=False,
             dtype="uint8" if own == np.uint8 else "float64" if own == np.float64 else "float32",
         )
         with found.reading() as images:

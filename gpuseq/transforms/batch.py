@@ -1,46 +1,115 @@
-"""Images through a generator's settings: whole batches by a plan's parameters, and single images as in Keras."""
+"""What a generator does to images whose parameters are drawn: one frozen value, callable on batches and on images."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Any, cast
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 
-from gpuseq.base.arguments import warn
 from gpuseq.base.devices import array_module, is_cupy, on_device
-from gpuseq.base.types import Array, FillMode
+from gpuseq.base.types import Array, DataFormat
 from gpuseq.ops import dispatch as ops
-from gpuseq.ops.affine import is_identity
-from gpuseq.ops.options import AugmentOptions
-from gpuseq.plan.columns import dicts_to_params, identity_params, is_at_rest, params_to_dicts
-from gpuseq.plan.draw import draw_params
+from gpuseq.ops.options import AugmentOptions, Statistics
+from gpuseq.plan.columns import COLUMNS, dicts_to_params, identity_params, is_at_rest, params_to_dicts
 from gpuseq.plan.program import IDENTITY, only_geometry, without_erasing
+from gpuseq.plan.ranges import TransformRanges
 
 from .functions import transform_image
-from .settings import GeneratorSettings
+from .normalisation import Normalisation
+from .settings import Settings
+from .statistics import rescaled
 
-__all__ = ["ImageTransforms"]
+__all__ = ["BatchTransform", "checked_image"]
 
-_UNFITTED = (
-    "This ImageDataGenerator specifies `{}`, but it hasn't been fit on any training data. Fit it first by calling "
-    "`.fit(numpy_data)`."
-)
+GEOMETRY_STEPS = tuple(dict.fromkeys(column.step for column in COLUMNS.groups["geometry"]))
+"""Steps that follow the plan of a batch, whatever the generator asks for."""
 
 
-class ImageTransforms(GeneratorSettings):
-    """What a generator does to images once the parameters are drawn; deterministic."""
+@dataclass(frozen=True, eq=False)
+class BatchTransform:
+    """What a generator does to a batch once the parameters are drawn: deterministic, and never changed.
 
-    def process(
+    A generator makes a new one when one of its attributes changes. Call it with images and parameters.
+
+    Attributes
+    ----------
+    options : AugmentOptions
+        What is done to every sample. Both axis orders and the dtype are the generator's; a call may replace them.
+    normalisation : Normalisation
+        The user's own function and arrays.
+    has_augmentations : bool
+        Whether programs are done whole. A generator without augmentations, whose images may be masks, does the geometry
+        of a program alone.
+    one_image : callable or None
+        What is done to one image and its parameters, a dictionary, in the place of everything else: a subclass' own
+        ``apply_transform`` and ``standardize``.
+    """
+
+    options: AugmentOptions
+    normalisation: Normalisation = field(default_factory=Normalisation)
+    has_augmentations: bool = False
+    one_image: Callable[[Array, dict[str, Any]], Array] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        settings: Settings,
+        ranges: TransformRanges,
+        one_image: Callable[[Array, dict[str, Any]], Array] | None = None,
+        *,
+        draws_its_own: bool = False,
+        has_augmentations: bool = False,
+    ) -> BatchTransform:
+        """Read a generator's settings.
+
+        Parameters
+        ----------
+        settings : Settings
+            Of the generator, as they are now.
+        ranges : TransformRanges
+            Its ranges: what cannot be drawn is left out of the pass over the batch.
+        one_image : callable or None
+            See the attribute.
+        draws_its_own : bool
+            Whether a subclass draws the parameters, so that the ranges say nothing of them.
+        has_augmentations : bool
+            See the attribute.
+        """
+        mode = settings.preprocessing_function
+        normalisation = Normalisation.of(settings)
+        options = AugmentOptions(
+            source_format=settings.data_format,
+            data_format=settings.data_format,
+            dtype=settings.dtype,
+            fill_mode=settings.fill_mode,
+            cval=float(settings.cval),
+            order=settings.interpolation_order,
+            conventions=settings.conventions,
+            has_affine=ranges.has_affine,
+            has_flip=ranges.horizontal_flip or ranges.vertical_flip,
+            has_channel_shift=bool(ranges.channel_shift) or draws_its_own,
+            has_brightness=ranges.brightness is not None or draws_its_own,
+            preprocessing=mode if isinstance(mode, str) else None,  # type: ignore[arg-type]
+            rescale=float(settings.rescale) if settings.rescale else 1.0,
+            samplewise_center=bool(settings.samplewise_center),
+            samplewise_std=bool(settings.samplewise_std_normalization),
+            featurewise_center=normalisation.mean is not None,
+            featurewise_std=normalisation.std is not None,
+        )
+        return cls(options, normalisation, has_augmentations, one_image)
+
+    def __call__(
         self,
         images: Array,
         params: np.ndarray,
         rows: np.ndarray | None = None,
         *,
         program: np.ndarray | None = None,
-        source_format: str | None = None,
-        data_format: str | None = None,
+        source_format: DataFormat | None = None,
+        data_format: DataFormat | None = None,
         dtype: str | None = None,
         round_affine: bool = False,
     ) -> Array:
@@ -56,8 +125,7 @@ class ImageTransforms(GeneratorSettings):
             Shape ``(N,)``, int64: the row of `images` for each sample. None: in order.
         program : numpy.ndarray or None
             Shape ``(N, S)``, dtype `~gpuseq.plan.program.STEP_DTYPE`, on the host: done to uint8, after what `params`
-            ask for and before everything else but erasing, which comes last. A generator without augmentations, whose
-            images may be masks, does the geometry alone, with nearest pixels. None: nothing.
+            ask for and before everything else but erasing, which comes last. None: nothing.
         source_format, data_format : {"channels_last", "channels_first"} or None
             Axis order of `images` and of the result. None: the generator's.
         dtype : str or None
@@ -69,53 +137,69 @@ class ImageTransforms(GeneratorSettings):
         -------
         array
             Shape ``(N, ...)``, where `images` lives.
-        """
-        with on_device(images):
-            formats = source_format or self.data_format, data_format or self.data_format
-            if program is None or self.recipe is None or not (program["op"] != IDENTITY).any():
-                batch = self._process(images, params, rows, *formats, dtype or self.dtype, round_affine)
-                if program is None or self.recipe is not None:
-                    return batch
-                return ops.run_geometry(batch, only_geometry(program), formats[1])
-            return self._process_program(images, params, rows, program, *formats, dtype or self.dtype)
 
-    def _process_program(
-        self,
-        images: Array,
-        params: np.ndarray,
-        rows: np.ndarray | None,
-        program: np.ndarray,
-        source_format: str,
-        data_format: str,
-        dtype: str,
+        Raises
+        ------
+        ValueError
+            If `mean` or `std` does not go with images of this shape, or the preprocessing function returns another one.
+        IndexError
+            If there is no such row.
+        """
+        options = _laid_out(
+            self._following(params),
+            source_format or self.options.source_format,
+            data_format or self.options.data_format,
+            dtype or self.options.dtype,
+            round_affine,
+        )
+        self.normalisation.warn_unfitted()
+        with on_device(images):
+            if program is None or (self.has_augmentations and not (program["op"] != IDENTITY).any()):
+                return self._finished(images, params, rows, options)
+            if not self.has_augmentations:
+                batch = self._finished(images, params, rows, options)
+                return ops.run_geometry(batch, only_geometry(program), options.data_format)
+            return self._with_program(images, params, rows, program, options)
+
+    def _finished(self, images: Array, params: np.ndarray, rows: np.ndarray | None, options: AugmentOptions) -> Array:
+        """Do all but a program, in one pass over the batch where nothing of the user's own comes between."""
+        statistics = self.normalisation.per_channel(images, options)
+        if statistics is None or self.one_image is not None:
+            return self._image_by_image(images, params, rows, options)
+        if self._is_fused:
+            return ops.augment(images, params, options, indices=rows, statistics=statistics)
+        return self._in_steps(images, params, rows, options, statistics)
+
+    @property
+    def _is_fused(self) -> bool:
+        return self.normalisation.is_fused and self.one_image is None
+
+    def _with_program(
+        self, images: Array, params: np.ndarray, rows: np.ndarray | None, program: np.ndarray, options: AugmentOptions
     ) -> Array:
-        """Do Keras' geometry and colours, rounded to uint8, then the program, then what Keras does from there on."""
-        images, rows = self.warp_to_levels(images, params, rows, source_format)
-        at_rest = identity_params(len(program))
-        options = self._options(source_format, data_format, dtype, False, (False, False, False, False))
-        self._warn_unfitted()
-        statistics = self._statistics(images.shape[3 if source_format == "channels_last" else 1], data_format)
-        is_fused = not self.zca_whitening and not callable(self.preprocessing_function)
-        if statistics is not None and is_fused and not self.is_customised:
+        """Do the ranges' geometry and colours as uint8, then the program, then what follows, and erase at the end."""
+        images, rows = self.warped_to_levels(images, params, rows, options.source_format)
+        statistics = self.normalisation.per_channel(images, options)
+        if statistics is not None and self._is_fused:
             return ops.run_program(images, program, options, indices=rows, statistics=statistics)
-        levels = ops.run_program(images, without_erasing(program), _bare(options, "uint8"), indices=rows)
-        batch = self._process(levels, at_rest, None, data_format, data_format, dtype, False)
-        ops.erase(batch, program, data_format)
+        levels_options = replace(options.unnormalised(), dtype="uint8")
+        levels = ops.run_program(images, without_erasing(program), levels_options, indices=rows)
+        following = replace(options, source_format=options.data_format, round_affine=False)
+        batch = self._finished(levels, identity_params(len(program)), None, following)
+        ops.erase(batch, program, options.data_format)
         return batch
 
-    def warp_to_levels(
-        self, images: Array, params: np.ndarray, rows: np.ndarray | None, source_format: str
+    def warped_to_levels(
+        self, images: Array, params: np.ndarray, rows: np.ndarray | None, source_format: DataFormat
     ) -> tuple[Array, np.ndarray | None]:
-        """Do Keras' geometry and colours as uint8: rounded half up after the map, truncated after colours.
+        """Do the ranges' geometry and colours as uint8: rounded half up after the map, truncated after colours.
 
         Parameters
         ----------
         images : array
             Shape ``(M, H, W, C)`` or ``(M, C, H, W)``, uint8. Not written to.
-        params : numpy.ndarray
-            Shape ``(N,)``, dtype `~gpuseq.plan.columns.PARAMS_DTYPE`.
-        rows : numpy.ndarray or None
-            Shape ``(N,)``, int64: the row of `images` for each sample.
+        params, rows
+            As in a call.
         source_format : {"channels_last", "channels_first"}
             Axis order of `images` and of the result.
 
@@ -131,303 +215,155 @@ class ImageTransforms(GeneratorSettings):
         """
         if images.dtype != np.uint8:
             raise TypeError(f"augmentations work on uint8 images, levels 0 to 255; got {images.dtype}")
-        has_affine, _, has_shift, has_brightness = self._asked(params)
-        has_flip = not is_at_rest(params, "flip").all()
-        if not (has_affine or has_flip or has_shift or has_brightness):
+        options = replace(
+            _laid_out(self._following(params).unnormalised(), source_format, source_format, "uint8", True),
+            has_flip=not is_at_rest(params, "flip").all(),
+        )
+        if not (options.has_affine or options.has_flip or options.has_channel_shift or options.has_brightness):
             return images, rows
-        asked = has_affine, has_flip, has_shift, has_brightness
-        options = _bare(self._options(source_format, source_format, "uint8", True, asked), "uint8")
         return ops.augment(images, params, options, indices=rows), None
 
-    def _process(
+    def augmented(
+        self,
+        images: Array,
+        rows: np.ndarray,
+        params: np.ndarray,
+        program: np.ndarray | None,
+        *,
+        dtype: str,
+        rescale: float | None,
+    ) -> Array:
+        """Return a batch transformed, rescaled and not normalised: what `fit` looks at.
+
+        Parameters
+        ----------
+        images, params, rows, program
+            As in a call; nothing is erased.
+        dtype : str
+            Of the result: float32 or float64.
+        rescale : float or None
+            Multiplied with: before the transforms, as Keras does in `fit`, or after the program, which takes levels.
+        """
+        options = replace(self._following(params).unnormalised(), dtype=dtype)
+        if program is None:
+            return ops.augment(rescaled(images[rows], dtype, rescale), params, options)
+        levels, levels_rows = self.warped_to_levels(images, params, rows, options.source_format)
+        following = replace(options, rescale=float(rescale or 1.0))
+        return ops.run_program(levels, without_erasing(program), following, indices=levels_rows)
+
+    def _following(self, params: np.ndarray) -> AugmentOptions:
+        """Return the options for parameters that somebody else may have drawn: a plan given to `replay`.
+
+        Geometry follows the plan. Colour changes only where this generator asks for it, so that the plan of an image
+        does its mask no harm.
+        """
+        return self.options.asking(
+            step
+            for step in GEOMETRY_STEPS
+            if not getattr(self.options, f"has_{step}") and not is_at_rest(params, step).all()
+        )
+
+    def _in_steps(
         self,
         images: Array,
         params: np.ndarray,
         rows: np.ndarray | None,
-        source_format: str,
-        data_format: str,
-        dtype: str,
-        round_affine: bool,
+        options: AugmentOptions,
+        statistics: Statistics,
     ) -> Array:
-        options = self._options(source_format, data_format, dtype, round_affine, self._asked(params))
-        self._warn_unfitted()
-        statistics = self._statistics(images.shape[3 if source_format == "channels_last" else 1], data_format)
-        if statistics is None:
-            self._check_statistics(images.shape[1:], source_format)
-        if statistics is None or self.is_customised:
-            return self._process_each(images, params, rows, options)
-        whitens = bool(self.zca_whitening) and statistics.whitening is not None
-        if not whitens and not callable(self.preprocessing_function):
-            return ops.augment(images, params, options, indices=rows, statistics=statistics)
-        compute = options.compute_dtype.name
-        if callable(self.preprocessing_function):
-            bare = _bare(options, compute)
-            batch = self._preprocessed(ops.augment(images, params, bare, indices=rows))
-            after = replace(options, source_format=options.data_format, dtype=compute if whitens else dtype)
-            batch = ops.standardize(batch, after, statistics)
-        else:
+        """Take the passes that a function or a whitening matrix needs, in the compute dtype until the last."""
+        compute, whitening = options.compute_dtype.name, self.normalisation.whitening
+        if self.normalisation.function is None:
             wide = replace(options, dtype=compute)
             batch = ops.augment(images, params, wide, indices=rows, statistics=statistics)
-        if whitens:
-            batch = ops.whiten(batch, self.zca_whitening_matrix).astype(dtype, copy=False)
-        return batch
+        else:
+            bare = replace(options.unnormalised(), dtype=compute)
+            batch = self.normalisation.preprocessed(ops.augment(images, params, bare, indices=rows))
+            dtype = options.dtype if whitening is None else compute
+            after = replace(options, source_format=options.data_format, dtype=dtype)
+            batch = ops.standardize(batch, after, statistics)
+        return batch if whitening is None else ops.whiten(batch, whitening).astype(options.dtype, copy=False)
 
-    def _check_statistics(self, shape: tuple[int, ...], source_format: str) -> None:
-        """Refuse a mean or std that does not go with images of this shape: of another number of channels, mostly."""
-        if source_format != self.data_format:
-            shape = (shape[2], *shape[:2]) if source_format == "channels_last" else (*shape[1:], shape[0])
-        for name in ("mean", "std"):
-            values = np.shape(getattr(self, name)) if getattr(self, name) is not None else ()
-            if any(theirs not in (1, ours) for theirs, ours in zip(values[::-1], shape[::-1], strict=False)):
-                raise ValueError(
-                    f"generator.{name} has shape {values} and the images have {shape}: was it fitted on images with "
-                    "other channels?"
-                )
-
-    def _asked(self, params: np.ndarray) -> tuple[bool, bool, bool, bool]:
-        """Tell whether an affine map, flips, channel shifts and brightness are to be done; the rest costs nothing.
-
-        Geometry follows the plan, whoever drew it; colour changes only where this generator asks for them, so that the
-        plan of an image does its mask no harm.
-        """
-        ranges = self.transform_ranges
-        return (
-            ranges.has_affine or not is_identity(params).all(),
-            bool(ranges.horizontal_flip or ranges.vertical_flip) or not is_at_rest(params, "flip").all(),
-            bool(ranges.channel_shift),
-            ranges.brightness is not None,
-        )
-
-    def _preprocessed(self, batch: Array) -> Array:
-        function = cast(Callable[[Any], Any], self.preprocessing_function)
-        xp = array_module(batch)
-        if getattr(function, "batched", False):
-            result = xp.asarray(_returned(function(batch), batch.shape))
-            return result if result.shape == batch.shape else xp.array(xp.broadcast_to(result, batch.shape))
-        for row in range(len(batch)):
-            batch[row] = _returned(function(batch[row]), batch.shape[1:])
-        return batch
-
-    @property
-    def is_customised(self) -> bool:
-        """Whether a subclass has its own way with single images, as Keras users write them."""
-        own, base = type(self), ImageTransforms
-        return own.apply_transform is not base.apply_transform or own.standardize is not base.standardize
-
-    @property
-    def draws_its_own(self) -> bool:
-        """Whether a subclass has its own `get_random_transform`, which is then asked for each image, as in Keras."""
-        return type(self).get_random_transform is not ImageTransforms.get_random_transform
-
-    def draw_batch(self, stream: Any, num_samples: int, image_shape: tuple[int, ...]) -> np.ndarray:
-        """Draw the parameters of a batch in Keras' random mode.
-
-        Parameters
-        ----------
-        stream : numpy.random.RandomState or module
-            A private stream, or ``numpy.random`` for the global one. A subclass' own `get_random_transform` draws from
-            ``numpy.random``: it finds the private stream there while it is asked.
-        num_samples : int
-            Number of rows.
-        image_shape : tuple of int
-            Of one image, in the generator's axis order.
-
-        Returns
-        -------
-        numpy.ndarray
-            Shape ``(num_samples,)``, dtype `~gpuseq.plan.columns.PARAMS_DTYPE`.
-
-        Raises
-        ------
-        ValueError
-            If an own `get_random_transform` returns parameters that are unknown.
-        """
-        if not self.draws_its_own:
-            height, width = image_shape[self.row_axis - 1], image_shape[self.col_axis - 1]
-            return draw_params(stream, self.transform_ranges, num_samples, height, width)
-        if stream is np.random:
-            return dicts_to_params([self.get_random_transform(image_shape) for _ in range(num_samples)])
-        outside = np.random.get_state()
-        np.random.set_state(stream.get_state())
-        try:
-            return dicts_to_params([self.get_random_transform(image_shape) for _ in range(num_samples)])
-        finally:
-            stream.set_state(np.random.get_state())
-            np.random.set_state(outside)
-
-    def _process_each(
+    def _image_by_image(
         self, images: Array, params: np.ndarray, rows: np.ndarray | None, options: AugmentOptions
     ) -> Array:
-        """Keras' own loop, image by image: for subclasses, and for a mean or std that is not one number per channel."""
+        """Keras' own loop: for subclasses, and for a mean or std that is not one number per channel."""
         xp = array_module(images)
         batch = images if rows is None else images[rows]
-        if options.source_format != self.data_format:
-            batch = xp.moveaxis(batch, 3, 1) if self.data_format == "channels_first" else xp.moveaxis(batch, 1, 3)
-        done = []
-        for image, parameters in zip(batch, params_to_dicts(params), strict=True):
-            image = self.apply_transform(image.astype(options.compute_dtype), parameters)
-            done.append(self.standardize(image))
-        return xp.stack(done).astype(options.dtype, copy=False)
+        own = self.options.data_format  # which the images of users' methods have, and a mean per pixel
+        batch = _reordered(batch, options.source_format, own)
+        one_image = self.one_image or self._one_image
+        done = [
+            one_image(image.astype(options.compute_dtype), parameters)
+            for image, parameters in zip(batch, params_to_dicts(params), strict=True)
+        ]
+        return _reordered(xp.stack(done), own, options.data_format).astype(options.dtype, copy=False)
 
-    # Single images.
+    def _one_image(self, image: Array, parameters: dict[str, Any]) -> Array:
+        return self.standardize(self.apply_transform(image, parameters))
 
     def standardize(self, x: Array) -> Array:
-        """Normalise an image or a batch, in place where its dtype allows, as Keras does.
+        """Normalise one image or a batch; see `Normalisation.standardize`."""
+        return self.normalisation.standardize(x, self.options)
 
-        Parameters
-        ----------
-        x : array
-            Floating; one image or a batch, on the host or a device. Written to.
-
-        Returns
-        -------
-        array
-            Shape of `x`. Samplewise steps treat all of `x` as one sample.
-
-        References
-        ----------
-        ``ImageDataGenerator.standardize`` of Keras 3.15.
-        """
-        with on_device(x):
-            return self._standardized(x)
-
-    def _standardized(self, x: Array) -> Array:
-        xp = array_module(x)
-        if isinstance(self.preprocessing_function, str):
-            axis = x.ndim - 4 + self.channel_axis
-            options = AugmentOptions(preprocessing=cast(Any, self.preprocessing_function), dtype=x.dtype.name)
-            planes = xp.moveaxis(x, axis, -1)
-            x = xp.moveaxis(
-                ops.standardize(planes.reshape(-1, *planes.shape[-3:]), options).reshape(planes.shape), -1, axis
-            )
-        elif self.preprocessing_function:
-            x = self.preprocessing_function(x)
-        asked = (self.rescale, self.samplewise_center, self.samplewise_std_normalization, self.featurewise_center)
-        if any((*asked, self.featurewise_std_normalization, self.zca_whitening)) and x.dtype.kind != "f":
-            raise TypeError(f"standardize() works in place, on floats; got {x.dtype}: pass x.astype('float32')")
-        if self.rescale:
-            x *= self.rescale
-        if self.samplewise_center:
-            x -= xp.mean(x, keepdims=True)
-        if self.samplewise_std_normalization:
-            x /= xp.std(x, keepdims=True) + 1e-6
-        self._warn_unfitted()
-        if self.featurewise_center and self.mean is not None:
-            x -= xp.asarray(self.mean)
-        if self.featurewise_std_normalization and self.std is not None:
-            x /= xp.asarray(self.std) + 1e-6
-        if self.zca_whitening and self.zca_whitening_matrix is not None:
-            flat = x.reshape(-1, int(np.prod(x.shape[-3:])))
-            x = (flat @ xp.asarray(self.zca_whitening_matrix)).reshape(x.shape)
-        return x
-
-    def _warn_unfitted(self) -> None:
-        wanted = {
-            "featurewise_center": self.mean,
-            "featurewise_std_normalization": self.std,
-            "zca_whitening": self.zca_whitening_matrix,
-        }
-        for name, value in wanted.items():
-            if getattr(self, name) and value is None:
-                warn(_UNFITTED.format(name))
-
-    def get_random_transform(self, img_shape: tuple[int, ...], seed: int | None = None) -> dict[str, float | None]:
-        """Draw the parameters of one image.
-
-        Parameters
-        ----------
-        img_shape : tuple of int
-            Of the image, in the generator's axis order.
-        seed : int or None
-            Draw from ``RandomState(seed)``. None draws from NumPy's global stream.
-
-        Returns
-        -------
-        dict
-            theta, shear in degrees, tx, ty in pixels, zx, zy, flip_horizontal, flip_vertical, and
-            channel_shift_intensity, brightness or None.
-
-        References
-        ----------
-        ``ImageDataGenerator.get_random_transform`` of Keras 3.15.
-        """
-        stream: Any = np.random if seed is None else np.random.RandomState(seed)
-        height, width = img_shape[self.row_axis - 1], img_shape[self.col_axis - 1]
-        return params_to_dicts(draw_params(stream, self.transform_ranges, 1, height, width))[0]
-
-    def apply_transform(self, x: Array, transform_parameters: dict[str, Any]) -> Array:
+    def apply_transform(self, x: Array, parameters: Mapping[str, Any]) -> Array:
         """Transform one image by given parameters.
 
         Parameters
         ----------
         x : array
             Shape ``(H, W, C)`` or ``(C, H, W)``, on the host or a device. Not written to.
-        transform_parameters : dict
-            As `get_random_transform` gives it; what is missing is not applied.
+        parameters : mapping
+            As Keras' ``get_random_transform`` gives it; what is missing is not applied.
 
         Returns
         -------
         array
             Shape of `x`, where `x` lives.
 
-        References
-        ----------
-        ``ImageDataGenerator.apply_transform`` of Keras 3.15.
+        Raises
+        ------
+        ValueError
+            If `x` is no single image.
         """
-        params = dicts_to_params([transform_parameters], ignore_unknown=True)
-        options = AugmentOptions(
-            fill_mode=cast(FillMode, self.fill_mode),
-            cval=float(self.cval),
-            conventions=cast(Any, self.conventions),
-            order=self.interpolation_order,
-        )
-        x = _image(x)
-        axes = (self.row_axis - 1, self.col_axis - 1, self.channel_axis - 1)
+        params = dicts_to_params([parameters], ignore_unknown=True)
+        x = checked_image(x)
+        axes = (0, 1, 2) if self.options.data_format == "channels_last" else (1, 2, 0)
         with on_device(x):
-            moved = transform_image(x.transpose(axes), params, options)
-            return moved.transpose(np.argsort(axes))
+            return transform_image(x.transpose(axes), params, self._any_parameters).transpose(np.argsort(axes))
 
-    def random_transform(self, x: Array, seed: int | None = None) -> Array:
-        """Transform one image at random: `get_random_transform`, then `apply_transform`.
-
-        Parameters
-        ----------
-        x : array
-            Shape ``(H, W, C)`` or ``(C, H, W)``, on the host or a device.
-        seed : int or None
-            As in `get_random_transform`.
-        """
-        x = _image(x)
-        return self.apply_transform(x, self.get_random_transform(x.shape, seed))
+    @cached_property
+    def _any_parameters(self) -> AugmentOptions:
+        """The options for one image, whose parameters the caller may have made up."""
+        return self.options.unnormalised().asking(column.step for column in COLUMNS)
 
 
-def _bare(options: AugmentOptions, dtype: str) -> AugmentOptions:
-    """Return options that end before the normalisation, and before a fused preprocessing mode."""
+@lru_cache(maxsize=256)
+def _laid_out(
+    options: AugmentOptions, source_format: DataFormat, data_format: DataFormat, dtype: str, round_affine: bool
+) -> AugmentOptions:
+    """Return the options of one call: the same for every batch of an iterator."""
     return replace(
-        options,
-        dtype=dtype,
-        preprocessing=None,
-        rescale=1.0,
-        samplewise_center=False,
-        samplewise_std=False,
-        featurewise_center=False,
-        featurewise_std=False,
+        options, source_format=source_format, data_format=data_format, dtype=dtype, round_affine=round_affine
     )
 
 
-def _image(x: Any) -> Array:
-    """Return one image as an array."""
+def _reordered(batch: Array, order: DataFormat, wanted: DataFormat) -> Array:
+    """Return a batch as a view with its axes in the wanted order."""
+    if order == wanted:
+        return batch
+    return batch.transpose((0, 3, 1, 2) if wanted == "channels_first" else (0, 2, 3, 1))
+
+
+def checked_image(x: Any) -> Array:
+    """Return one image as an array.
+
+    Raises
+    ------
+    ValueError
+        If its rank is not 3.
+    """
     array: Array = x if is_cupy(x) else np.asarray(x)
     if array.ndim != 3:
         raise ValueError(f"one image has rank 3, and this has shape {array.shape}. For whole batches: flow(x)")
     return array
-
-
-def _returned(result: Any, shape: tuple[int, ...]) -> Any:
-    """Return what a `preprocessing_function` made of images of a shape, if it fits there, broadcast or not."""
-    theirs = np.shape(result)
-    fits = len(theirs) <= len(shape) and all(a in (1, b) for a, b in zip(theirs[::-1], shape[::-1], strict=False))
-    if result is None or not fits:
-        what = "None" if result is None else f"shape {theirs}"
-        raise ValueError(f"preprocessing_function must return images of the shape it gets, {shape}; it returned {what}")
-    return result

@@ -1,16 +1,46 @@
-"""Statistics of a data set by mergeable partial sums: per-channel mean and standard deviation, and the ZCA matrix."""
+"""Statistics of a data set by mergeable partial sums: per-channel mean and standard deviation, and the ZCA matrix.
+
+And the JSON files that mean and standard deviation are kept in.
+"""
 
 from __future__ import annotations
 
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from gpuseq.base.devices import array_module, on_device
+from gpuseq.base.atomic import replacing
+from gpuseq.base.devices import array_module, is_cupy, on_device
 from gpuseq.base.machine import available_memory
 from gpuseq.base.types import Array
 
-__all__ = ["ChannelMoments", "whitening_matrix"]
+__all__ = [
+    "ChannelMoments",
+    "Fitted",
+    "fit_chunks",
+    "fit_dtype",
+    "image_chunks",
+    "per_channel",
+    "per_channel_of",
+    "read_statistics",
+    "rescaled",
+    "whitening_matrix",
+    "write_statistics",
+]
+
+CHUNK_VALUES = 1 << 24
+"""Values that `fit` looks at together: 64 MiB of float32."""
+
+NOT_PER_CHANNEL = (
+    "save_statistics() keeps one mean and std per channel: keep a whitening matrix, or statistics per pixel, with "
+    "numpy.save(path, generator.zca_whitening_matrix)"
+)
 
 
 @dataclass(frozen=True)
@@ -113,3 +143,231 @@ def whitening_matrix(flat_nd: np.ndarray, epsilon: float) -> np.ndarray:
     scaled: np.ndarray = basis * (np.sqrt(np.float64(num_samples)) / (singular + epsilon))
     matrix: np.ndarray = scaled.dot(basis.T)
     return matrix
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """What `fit` found; None for what was not asked for.
+
+    Attributes
+    ----------
+    mean, std : numpy.ndarray or None
+        Shape ``(1, 1, C)`` or ``(C, 1, 1)``, float32, or float64 for a generator of that dtype.
+    whitening : numpy.ndarray or None
+        Shape ``(D, D)``, float64.
+    """
+
+    mean: np.ndarray | None = None
+    std: np.ndarray | None = None
+    whitening: np.ndarray | None = None
+
+
+def fit_dtype(dtype: str) -> np.dtype[np.floating]:
+    """Return the dtype that images are looked at in, and that statistics are kept in.
+
+    Parameters
+    ----------
+    dtype : str
+        Of the generator's batches.
+    """
+    return np.dtype(np.float64 if dtype == "float64" else np.float32)
+
+
+def per_channel(values: np.ndarray, channel_axis: int, dtype: Any) -> np.ndarray:
+    """Return one number per channel in the shape and dtype that `fit` gives them.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        Shape ``(C,)``.
+    channel_axis : int
+        1 or 3, of a batch.
+    dtype : dtype
+        See `fit_dtype`.
+    """
+    shape = [1, 1, 1]
+    shape[channel_axis - 1] = values.size
+    return values.astype(dtype).reshape(shape)
+
+
+def per_channel_of(values: Any, num_channels: int, data_format: str) -> np.ndarray | None:
+    """Return a user's mean or std as one number per channel, shape ``(C,)``, on the host.
+
+    Parameters
+    ----------
+    values : array, number or None
+        Whatever broadcasts against an image, as far as Keras is concerned.
+    num_channels : int
+        Of the images.
+    data_format : {"channels_last", "channels_first"}
+        Axis order of the images that it is subtracted from.
+
+    Raises
+    ------
+    ValueError
+        If it is not one number per channel: one per pixel, or of other channels.
+    """
+    if values is None:
+        return None
+    values = np.asarray(values.get() if is_cupy(values) else values)
+    if values.ndim == 0:
+        return np.full(num_channels, values)
+    axis = values.ndim - (1 if data_format == "channels_last" else 3)
+    if axis < 0 or values.shape[axis] != values.size or values.size not in (1, num_channels):
+        raise ValueError(f"shape {values.shape} is not one number for each of {num_channels} channels")
+    return np.broadcast_to(values.reshape(-1), num_channels).copy()
+
+
+def rescaled(images: Array, dtype: Any, rescale: float | None) -> Array:
+    """Return a copy of images in a floating dtype, multiplied with a factor where there is one.
+
+    Parameters
+    ----------
+    images : array
+        On the host or a device.
+    dtype : dtype
+        See `fit_dtype`.
+    rescale : float or None
+        The factor.
+    """
+    with on_device(images):
+        copy = images.astype(dtype)
+        if rescale:
+            copy *= copy.dtype.type(rescale)
+        return copy
+
+
+def image_chunks(
+    num_images: int, image_shape: tuple[int, ...], total: int, make: Callable[[np.ndarray, slice], Array]
+) -> Iterator[Array]:
+    """Yield what `fit` looks at, in pieces of bounded size.
+
+    Parameters
+    ----------
+    num_images : int
+        How many there are.
+    image_shape : tuple of int
+        Of each.
+    total : int
+        How many are looked at: the images one after the other, as often as it takes.
+    make : callable
+        Gets the rows of the images, int64, and the part of `total` that they are; returns the piece.
+    """
+    step = max(1, CHUNK_VALUES // max(1, math.prod(image_shape)))
+    for start in range(0, total, step):
+        part = slice(start, min(start + step, total))
+        yield make(np.arange(part.start, part.stop) % num_images, part)
+
+
+def fit_chunks(
+    chunks: Iterable[Array], channel_axis: int, dtype: Any, *, center: bool, std: bool, whitening_epsilon: float | None
+) -> Fitted:
+    """Find statistics of rescaled images that come in pieces; these are walked once, and kept only for whitening.
+
+    Parameters
+    ----------
+    chunks : iterable of array
+        Each of rank 4, on the host or a device.
+    channel_axis : int
+        1 or 3.
+    dtype : dtype
+        See `fit_dtype`.
+    center, std : bool
+        What is asked for.
+    whitening_epsilon : float or None
+        Added to the singular values. None: no whitening matrix.
+
+    Raises
+    ------
+    ValueError
+        If there is no image.
+    MemoryError
+        See `whitening_matrix`.
+    """
+    moments: ChannelMoments | None = None
+    kept: list[np.ndarray] = []
+    for chunk in chunks:
+        part = ChannelMoments.of(chunk, channel_axis)
+        moments = part if moments is None else moments.merge(part)
+        if whitening_epsilon is not None:
+            kept.append(chunk.get() if is_cupy(chunk) else chunk)
+    if moments is None:
+        raise ValueError("fit() found no images")
+    mean = per_channel(moments.mean, channel_axis, dtype) if center else None
+    matrix = None
+    if whitening_epsilon is not None:
+        flat = np.concatenate([(chunk if mean is None else chunk - mean).reshape(len(chunk), -1) for chunk in kept])
+        matrix = whitening_matrix(flat, whitening_epsilon)
+    return Fitted(mean, per_channel(moments.std, channel_axis, dtype) if std else None, matrix)
+
+
+# Files of statistics.
+
+
+def write_statistics(
+    path: str | os.PathLike[str], found: Mapping[str, Any], rescale: float, facts: Mapping[str, Any]
+) -> None:
+    """Write mean and std to a JSON file, whole or not at all.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The file.
+    found : mapping of str to array
+        "mean" and "std", one number per channel each.
+    rescale : float
+        What the images were multiplied with.
+    facts : mapping
+        Written beside them.
+
+    Raises
+    ------
+    ValueError
+        If one is more than one number per channel.
+    """
+    lists = {}
+    for name, values in found.items():
+        host = np.asarray(values.get() if is_cupy(values) else values)
+        if host.size != max(host.shape, default=1):
+            raise ValueError(NOT_PER_CHANNEL)
+        lists[name] = host.reshape(-1).tolist()
+    with replacing(path) as temporary:
+        text = json.dumps({**lists, "rescale": rescale, **facts}, indent=2)
+        temporary.write_text(f"{text}\n", encoding="utf-8")
+
+
+def read_statistics(path: str | os.PathLike[str], names: Iterable[str], rescale: float) -> dict[str, np.ndarray]:
+    """Read mean or std, brought to a factor that images are multiplied with.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The file.
+    names : iterable of str
+        "mean", "std".
+    rescale : float
+        The generator's factor; the file says under which one its values were found.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        Shape ``(C,)``, float64.
+
+    Raises
+    ------
+    ValueError
+        If the file does not hold them.
+    FileNotFoundError
+        If there is no such file.
+    """
+    names = list(names)
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        values = {name: np.array(found[name], np.float64) for name in names}
+        factor = rescale / float(found.get("rescale", 1.0))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{os.fspath(path)!r} does not hold the {' and '.join(names)} that this generator asks for "
+            f"({type(error).__name__}: {error}). Such files are written by save_statistics() and `gpuseq fit`"
+        ) from None
+    return {name: per_channel * factor for name, per_channel in values.items()}

@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gpuseq
-from gpuseq import fitting
 from gpuseq.transforms import statistics as stats
 from gpuseq.transforms.statistics import ChannelMoments
 from tests.cases import images
@@ -71,7 +70,7 @@ def test_fit_does_not_depend_on_its_chunks(chunk_values: int, monkeypatch: pytes
     arguments = {"rotation_range": 30, "zoom_range": 0.2, "horizontal_flip": True}
     whole = generator(**arguments)
     whole.fit(data, augment=True, rounds=3, seed=2)
-    monkeypatch.setattr(fitting, "CHUNK_VALUES", chunk_values)
+    monkeypatch.setattr(stats, "CHUNK_VALUES", chunk_values)
     pieces = generator(**arguments)
     pieces.fit(data, augment=True, rounds=3, seed=2)
     assert_same_statistics(pieces, whole)

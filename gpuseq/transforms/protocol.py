@@ -1,0 +1,72 @@
+"""What the rooms above know of a generator, so that they need not import it: a protocol that mypy checks."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+
+from gpuseq.base.types import Array, DataFormat
+from gpuseq.plan.policies.recipe import Recipe
+from gpuseq.plan.ranges import TransformRanges
+
+from .batch import BatchTransform
+from .settings import Settings
+
+__all__ = ["ImageGenerator"]
+
+
+class ImageGenerator(Settings, Protocol):
+    """A generator as iterators, loaders and `fit` use it: `~gpuseq.ImageDataGenerator` and subclasses of users'.
+
+    Everything is asked for anew at each batch, because attributes may be set at any time. What the properties return
+    stays the same object for as long as nothing has changed.
+    """
+
+    device: str
+    rng: str
+    channel_axis: int
+    row_axis: int
+    col_axis: int
+    zca_epsilon: float
+    _validation_split: float
+
+    @property
+    def transform_ranges(self) -> TransformRanges:
+        """The ranges that parameters are drawn from."""
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """The augmentations that programs are drawn from, None without any."""
+
+    @property
+    def batch_transform(self) -> BatchTransform:
+        """What is done to a batch whose parameters are drawn."""
+
+    @property
+    def is_customised(self) -> bool:
+        """Whether single images go through methods of a subclass; masks cannot follow then."""
+
+    @property
+    def draws_its_own(self) -> bool:
+        """Whether `draw_batch` asks a method of a subclass, so that nothing can be drawn by key."""
+
+    def draw_batch(self, stream: Any, num_samples: int, image_shape: tuple[int, ...]) -> np.ndarray:
+        """Draw parameters from Keras' stream: shape ``(num_samples,)``, dtype `~gpuseq.plan.columns.PARAMS_DTYPE`."""
+
+    def process(
+        self,
+        images: Array,
+        params: np.ndarray,
+        rows: np.ndarray | None = None,
+        *,
+        program: np.ndarray | None = None,
+        source_format: DataFormat | None = None,
+        data_format: DataFormat | None = None,
+        dtype: str | None = None,
+        round_affine: bool = False,
+    ) -> Array:
+        """Call `batch_transform`."""
+
+    def check_conventions(self, image_size: tuple[int, int]) -> None:
+        """Warn, once per generator, where Keras' conventions and the arguments' names part ways."""
