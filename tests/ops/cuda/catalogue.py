@@ -14,7 +14,7 @@ import numpy as np
 from gpuseq.ops.options import AugmentOptions, Statistics
 from tests.cases import FILL_MODES, SHAPES, draw_params, identity, images, transposed
 
-__all__ = ["CASES", "MOVES", "Case", "Run"]
+__all__ = ["CASES", "MOVES", "Case", "Run", "sums_on_the_edge"]
 
 PLAIN = AugmentOptions(has_channel_shift=False, has_brightness=False)
 
@@ -180,3 +180,27 @@ def _colour_cases(few: tuple[str, ...]) -> Iterator[Case]:
 
 
 CASES: dict[str, Case] = {case.name: case for case in _cases()}
+
+
+def sums_on_the_edge(num_samples: int, channels: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return images of 3 x 3, parameters, and the middles of two floats, to which the images' middle pixels come near.
+
+    The pixel in the middle of each sample is put, by its shift, within a few last bits of the middle of two floats:
+    there alone the order of a sum shows in a float. One channel of a sample is so, and the others are black.
+    """
+    rng = np.random.default_rng(11)
+    batch = rng.integers(1, 256, (num_samples, 3, 3, 1), dtype=np.uint8)
+    row_fraction, col_fraction = rng.uniform(0.2, 0.8, (2, num_samples))
+    left, right = batch[:, 1:, 1, 0].astype(np.float64).T, batch[:, 1:, 2, 0].astype(np.float64).T
+    upper, lower = left + col_fraction * (right - left)
+    near = (0.7 * upper + 0.3 * lower).astype(np.float32)
+    middle = (near.astype(np.float64) + np.nextafter(near, np.float32(1e9))) / 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        solved = (middle - upper) / (lower - upper)
+    row_fraction = np.where(np.isfinite(solved) & (solved > 0) & (solved < 1), solved, row_fraction)
+    params = identity(num_samples)
+    params["tx"], params["ty"] = col_fraction, row_fraction  # Keras' names move the other axis
+    spread = np.zeros((num_samples, 3, 3, channels), np.uint8)
+    samples = np.arange(num_samples)
+    spread[samples, :, :, samples % channels] = batch[..., 0]
+    return spread, params, middle

@@ -11,9 +11,8 @@ import pytest
 from gpuseq.ops.cuda import augment as ops_cuda
 from gpuseq.ops.numpy import augment as ops_numpy
 from tests import naive
-from tests.cases import identity
 from tests.compare import assert_same
-from tests.ops.cuda.catalogue import CASES, Case, Run
+from tests.ops.cuda.catalogue import CASES, Case, Run, sums_on_the_edge
 from tests.ops.cuda.variants import cut
 from tests.standin import host_runner
 from tests.standin.host_runner import HostRun, Launch
@@ -100,23 +99,9 @@ def test_the_answer_does_not_depend_on_the_launch(name: str, launch: str, monkey
 
 
 def test_sums_on_the_edge_of_two_floats_are_rounded_as_scipys(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The fused sum differs from SciPy's in its last bits; where that could be seen in a float, SciPy's order is taken.
-
-    The pixel in the middle of each sample is put, by its shift, within a few last bits of the middle of two floats.
-    """
-    rng = np.random.default_rng(11)
+    """The fused sum differs from SciPy's in its last bits; where that could show in a float, SciPy's order is taken."""
     num_samples = 4000
-    batch = rng.integers(1, 256, (num_samples, 3, 3, 1), dtype=np.uint8)
-    row_fraction, col_fraction = rng.uniform(0.2, 0.8, (2, num_samples))
-    left, right = batch[:, 1:, 1, 0].astype(np.float64).T, batch[:, 1:, 2, 0].astype(np.float64).T
-    upper, lower = left + col_fraction * (right - left)
-    wanted = (0.7 * upper + 0.3 * lower).astype(np.float32)
-    middle = (wanted.astype(np.float64) + np.nextafter(wanted, np.float32(1e9))) / 2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        solved = (middle - upper) / (lower - upper)
-    row_fraction = np.where(np.isfinite(solved) & (solved > 0) & (solved < 1), solved, row_fraction)
-    params = identity(num_samples)
-    params["tx"], params["ty"] = col_fraction, row_fraction  # Keras' names move the other axis
+    batch, params, middle = sums_on_the_edge(num_samples)
     options = CASES["affine_1_reflect"].options
 
     host_runner.install(monkeypatch)

@@ -114,9 +114,14 @@ class _Piece:
 
 
 def _bare(text: str) -> str:
-    """Return the text without its comments, each line where it was."""
-    text = re.sub(r"/\*.*?\*/", lambda found: "\n" * found[0].count("\n"), text, flags=re.S)
-    return re.sub(r"//[^\n]*", "", text)
+    """Return the text without comments and what is for a debugger, each line where it was."""
+
+    def emptied(found: re.Match[str]) -> str:
+        return "\n" * found[0].count("\n")
+
+    text = re.sub(r"/\*.*?\*/", emptied, text, flags=re.S)
+    text = re.sub(r"//[^\n]*", "", text)
+    return re.sub(r"^\s*\.section\s[^{]*\{[^}]*\}", emptied, text, flags=re.M)
 
 
 def _pieces(text: str) -> Iterator[_Piece]:

@@ -48,10 +48,14 @@ class PtxRun:
         What a test changes about every launch; ``reverse`` asks for the random schedule.
     find : callable
         address -> the memory that it lies in: for descriptors that hold addresses.
+    replaced : dict
+        Kernel -> a program that runs in its place, whatever the variant: for tests of what a change would do.
     launches : Counter
         By kernel.
     thread_steps : int
         Instructions, counted by threads.
+    counts : dict
+        Kernel and number of its instructions -> how often warps ran each of them.
     """
 
     architecture: str = "compute_80"
@@ -59,8 +63,10 @@ class PtxRun:
     seed: int = 0
     how: Launch = field(default_factory=Launch)
     find: Callable[[int], Array] | None = None
+    replaced: dict[str, Program] = field(default_factory=dict)
     launches: Counter[str] = field(default_factory=Counter)
     thread_steps: int = 0
+    counts: dict[tuple[str, int], np.ndarray] = field(default_factory=dict)
 
     @property
     def num_launches(self) -> int:
@@ -107,8 +113,10 @@ class PtxKernel:
         values = [np.uint64(0) if value is None else value for value in values]
         how = self.run.grid(grid, block, shared_bytes)
         self.run.launches[self.name] += 1
-        result = self.program.launch(how, values, self._memory(arrays))
+        result = self.run.replaced.get(self.name, self.program).launch(how, values, self._memory(arrays))
         self.run.thread_steps += result.thread_steps
+        key = self.name, len(result.counts)
+        self.run.counts[key] = self.run.counts.get(key, 0) + result.counts
 
     def _memory(self, arrays: list[np.ndarray]) -> Iterable[Array]:
         if self.name != "resample_pass":

@@ -17,7 +17,7 @@ from gpuseq.ops.numpy import augment as ops_numpy
 from tests import naive
 from tests.cases import identity, images
 from tests.compare import assert_same
-from tests.ops.cuda.catalogue import CASES
+from tests.ops.cuda.catalogue import CASES, sums_on_the_edge
 from tests.ops.cuda.test_augment_on_host import LAUNCHES, compute, near_twin
 from tests.ops.cuda.variants import cut
 from tests.standin.ptx import compiler, runner
@@ -109,19 +109,7 @@ def test_sums_on_the_edge_of_two_floats_are_rounded_as_scipys(
     architecture: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As the test of this name on the host's compiler: here it is the GPU's that chose the instructions."""
-    rng = np.random.default_rng(11)
-    num_samples = 4000
-    batch = rng.integers(1, 256, (num_samples, 3, 3, 1), dtype=np.uint8)
-    row_fraction, col_fraction = rng.uniform(0.2, 0.8, (2, num_samples))
-    left, right = batch[:, 1:, 1, 0].astype(np.float64).T, batch[:, 1:, 2, 0].astype(np.float64).T
-    upper, lower = left + col_fraction * (right - left)
-    near = (0.7 * upper + 0.3 * lower).astype(np.float32)
-    middle = (near.astype(np.float64) + np.nextafter(near, np.float32(1e9))) / 2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        solved = (middle - upper) / (lower - upper)
-    row_fraction = np.where(np.isfinite(solved) & (solved > 0) & (solved < 1), solved, row_fraction)
-    params = identity(num_samples)
-    params["tx"], params["ty"] = col_fraction, row_fraction  # Keras' names move the other axis
+    batch, params, _ = sums_on_the_edge(4000)
     options = CASES["affine_1_reflect"].options
     runner.install(monkeypatch, architecture=architecture)
     cut(monkeypatch, block=16, tile_cols=4, across=1, rows_per_band=None)

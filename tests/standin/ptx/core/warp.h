@@ -56,6 +56,34 @@ struct Program {
     int num_registers;
 };
 
+// Registers of warps that are at their end, for the next ones: hundreds of kilobytes each, which nobody needs cleared.
+class Storage {
+public:
+    explicit Storage(std::size_t size)
+    {
+        if (!spare().empty()) {
+            bits = std::move(spare().back());
+            spare().pop_back();
+        }
+        if (bits.size() < size) bits.resize(size);
+    }
+
+    ~Storage() { if (!bits.empty()) spare().push_back(std::move(bits)); }
+    Storage(Storage &&) = default;
+
+    Bits *at(std::size_t position) { return &bits[position]; }
+    const Bits *at(std::size_t position) const { return &bits[position]; }
+
+private:
+    static std::vector<std::vector<Bits>> &spare()
+    {
+        thread_local std::vector<std::vector<Bits>> kept;
+        return kept;
+    }
+
+    std::vector<Bits> bits;
+};
+
 class Warp {
 public:
     Warp(const Program &program, unsigned char *parameters, GlobalMemory &global, SharedMemory &shared, Moment first, int num_lanes)
@@ -76,7 +104,7 @@ public:
 
     const Bits *peek(int operand) const
     {
-        return operand < 0 ? constants + (-2 - operand) * LANES : &registers[(std::size_t)operand * LANES];
+        return operand < 0 ? constants + (-2 - operand) * LANES : registers.at((std::size_t)operand * LANES);
     }
 
     // The lanes in which an operand has a value.
@@ -87,7 +115,7 @@ public:
     Bits *write(int target, Mask lanes)
     {
         defined[(std::size_t)target] |= lanes;
-        return &registers[(std::size_t)target * LANES];
+        return registers.at((std::size_t)target * LANES);
     }
 
     Moment moment(int lane) const
@@ -111,7 +139,7 @@ public:
     Mask running() const { return exists & ~(done | at_barrier | at_sync); }
 
 private:
-    std::vector<Bits> registers; // by register, then by lane
+    Storage registers;           // by register, then by lane
     std::vector<Mask> defined;
     const Bits *const constants;
     Moment first;                // of lane 0

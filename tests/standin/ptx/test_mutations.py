@@ -1,0 +1,179 @@
+"""The interpreter and the comparison see what is wrong: kernels with one instruction changed go red.
+
+Each barrier of every kernel is taken out in turn, and each instruction is changed in the ways of `mutations.MUTATIONS`.
+What stays green is named below with the reason why nothing could see it; anything else that stays green is a failure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from gpuseq.ops.cuda import augment as ops_cuda
+from gpuseq.ops.cuda import compile as kernels
+from gpuseq.ops.numpy import augment as ops_numpy
+from tests.cases import draw_params, identity, images
+from tests.compare import assert_same
+from tests.ops.cuda.catalogue import CASES, MOVES, Case, Run, sums_on_the_edge
+from tests.ops.cuda.test_augment_on_host import compute, near_twin
+from tests.ops.cuda.variants import cut
+from tests.standin.ptx import compiler, machine, runner
+from tests.standin.ptx.errors import LaunchError
+from tests.standin.ptx.machine import Program
+from tests.standin.ptx.mutations import MUTATIONS, Mutant, Place, compiled, mutants
+from tests.standin.ptx.runner import PtxRun
+
+pytestmark = [
+    pytest.mark.exhaustive,
+    pytest.mark.skipif(not compiler.is_installed(), reason="NVRTC is not installed"),
+]
+
+TILE_COLS = 8
+GEOMETRIES = ((64, 2, 5, (2, 11)), (32, 1, None, (3, 60)))
+"""Threads, groups across, rows of a band, grid: bands, tiles and turns of every loop; blocks without work."""
+
+
+def a_hard_batch(case: Case) -> Run:
+    """Return samples that ask for one thing each, for all, and for anything; more columns than a block has."""
+    alone = [*MOVES.values(), *({name: 1.25} for name in ("theta", "tx", "ty", "shear", "zx", "zy"))]
+    alone += [{"flip_vertical": 1.0}, {"flip_horizontal": 1.0}, {"flip_horizontal": 1.0, "tx": 0.5}, {}]
+    alone += [{"channel_shift_intensity": value} for value in (37.3, -300.0)]
+    alone += [{"brightness": value} for value in (0.3, 1.75)] + [{"brightness": 1.5, "channel_shift_intensity": 9.7}]
+    params = np.concatenate([identity(len(alone)), draw_params(9, 17, 21, seed=3, colour=True)])
+    for row, asked in zip(params, alone, strict=False):
+        for name, value in asked.items():
+            row[name] = value
+    batch = images((len(params) + 1, 17, 21, case.channels), case.dtype, seed=2)
+    statistics = next(case.runs(1)).statistics
+    indices = np.arange(len(params))[::-1] + 1
+    return Run(f"{case.name}/hard", batch, params, None if case.standardize_only else indices, statistics)
+
+
+def kernels_of(case: Case) -> dict[str, kernels.Macros]:
+    options = case.options
+    fitted = (case.statistics and options.featurewise_center, case.statistics and options.featurewise_std)
+    with pytest.MonkeyPatch.context() as patch:
+        cut(patch, block=64, tile_cols=TILE_COLS, across=1, rows_per_band=None)
+        variant = ops_cuda._variant(options, np.dtype(case.dtype), case.channels, not case.standardize_only, *fitted)
+    found = {name: getattr(variant, name) for name in ("sample_range", "sample_moments", "augment")}
+    return {name: macros for name, macros in found.items() if macros is not None}
+
+
+class Trial:
+    """One case on a small grid, to be run with programs in its kernels' places."""
+
+    def __init__(self, case: Case, run: PtxRun) -> None:
+        self.case, self.run = case, run
+        self._inputs = [a_hard_batch(case)]
+        for width in (18, 23):  # the last tile of a row ends elsewhere
+            batch = images((2, 4, width, case.channels), case.dtype, seed=width)
+            params = draw_params(2, 4, width, seed=width, colour=True)
+            self._inputs.append(Run(f"{case.name}/{width}", batch, params, None, self._inputs[0].statistics))
+        if case.options.has_affine and case.dtype == "uint8" and case.channels == 3:
+            self._inputs.append(Run(f"{case.name}/edge", *sums_on_the_edge(200, 3)[:2]))
+        self._wanted = [compute(ops_numpy, case, one) for one in self._inputs]
+
+    def sees(self, kernel: str, program: Program) -> bool:
+        """Return whether a program shows that it is wrong."""
+        self.run.replaced = {kernel: program}
+        try:
+            for block, across, rows_per_band, grid in GEOMETRIES:
+                with pytest.MonkeyPatch.context() as patch:
+                    size = {"block": block, "tile_cols": TILE_COLS, "across": across, "rows_per_band": rows_per_band}
+                    cut(patch, grid=grid, **size)
+                    self._compare()
+        except (AssertionError, LaunchError):
+            return True
+        return False
+
+    def _compare(self) -> None:
+        for one, wanted in zip(self._inputs, self._wanted, strict=True):
+            assert_same(compute(ops_cuda, self.case, one), wanted, **near_twin(self.case))
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> PtxRun:
+    monkeypatch.setattr(machine, "MAX_STEPS", 3_000_000)  # a loop's wrong end must not take minutes
+    return runner.install(monkeypatch)
+
+
+NEEDLESS_BARRIERS = {
+    (
+        "open_band",
+        "the block may still work on its last band",
+    ): "where there is a range, the first fold begins with one",
+    ("open_band", ""): "where moments follow, theirs comes before the rows are read",
+    ("block_reduce", "`scratch` may still be read from the call before"): "the first fold after a barrier of open_band",
+}
+"""(Function, what its comment says) -> why a copy of a barrier stands beside another that puts the same in order."""
+
+WITH_BARRIERS = ("layout_last_last", "channels_19", "shift", "samplewise", "everything")
+
+
+def test_every_barrier_is_missed(run: PtxRun) -> None:
+    """The watch finds the race that each barrier prevents, though the threads run in the order that was meant."""
+    missed: Counter[tuple[Place, bool]] = Counter()
+    for name in WITH_BARRIERS:
+        trial = Trial(CASES[name], run)
+        for kernel, macros in kernels_of(CASES[name]).items():
+            assert not trial.sees(kernel, Program(compiled(kernel, macros)[0])), f"{kernel} of {name} as it is"
+            for mutant in mutants(kernel, macros, ("no barrier",)):
+                missed[mutant.place, trial.sees(kernel, mutant.program)] += 1
+    places = {place for place, _ in missed}
+    for place in places:
+        assert missed[place, True], f"{place}: nothing shows that it is needed"
+        if missed[place, False]:
+            assert (place.function, place.comment) in NEEDLESS_BARRIERS, place
+    in_source = {path.name: path.read_text() for path in kernels.kernel_folder().iterdir() if path.suffix != ".md"}
+    assert len(places) == sum(len(re.findall(r"__sync(?:threads|warp)\(\)", text)) for text in in_source.values())
+    assert sum(missed.values()) > 100
+
+
+UNSEEN = (
+    ("for_each_band", "index", "a band too many has no rows"),
+    ("", "", "the first test of a loop that runs at least once"),
+    ("walk_band", "const int (tile|col) =|for ", "a turn more has no pixels"),
+    ("walk_band", "local < band.num_rows", "a row or a column too many is worked out and not written"),
+    ("open_band", "for ", "a row too many is worked out and not read"),
+    ("open_band", "channel_shift|brightness", "of no use in a variant without colour"),
+    ("open_band", "has_affine|ZX", "the map of nothing asked for changes nothing"),
+    ("split_near|find_taps|is_within", "", "the inside takes a shorter way to the same taps"),
+    ("fold_tap", "", "a tap that is folded where the other fold, or a weight of zero, makes up for it"),
+    ("read_channels", "NEAR_TIE", "both sums round alike but exactly at the edge of what counts as near"),
+)
+"""(Function, what stands on the line, why nobody can see a change there)."""
+
+
+def reason(mutant: Mutant) -> str | None:
+    place = mutant.place
+    for function, text, why in UNSEEN:
+        if re.fullmatch(function, place.function) and (re.search(text, place.text) if text else True):
+            return why
+    return None
+
+
+def test_every_changed_instruction_is_seen(run: PtxRun) -> None:
+    """Of the everyday variant: SciPy's border that fills, channels last through shared memory."""
+    case = CASES["affine_1_constant"]
+    trial = Trial(case, run)
+    (macros,) = kernels_of(case).values()
+    program = Program(compiled("augment", macros)[0])
+    assert not trial.sees("augment", program)
+    executed = run.counts["augment", len(program.code.rows)].copy()
+    seen: Counter[tuple[str, bool]] = Counter()
+    unexplained = []
+    for mutant in mutants("augment", macros, tuple(name for name in MUTATIONS if name != "no barrier")):
+        if executed[mutant.index]:
+            is_seen = trial.sees("augment", mutant.program)
+            seen[mutant.mutation, is_seen] += 1
+            if not is_seen and reason(mutant) is None:
+                unexplained.append(f"{mutant.mutation}: {mutant.instruction} ({mutant.place})")
+    assert not unexplained, "\n".join(unexplained)
+    num_seen = sum(number for (_, is_seen), number in seen.items() if is_seen)
+    assert num_seen >= 0.85 * sum(seen.values()), dict(seen)
+    assert sum(seen.values()) > 300
+    assert {name for name, is_seen in seen if is_seen} >= set(MUTATIONS) - {"no barrier", "to nearest for truncation"}
+    assert (executed > 0).mean() > 0.9
