@@ -1,6 +1,6 @@
 """Keras' image generators with the work on the GPU: same arguments, same seed, same batch."""
 
-from gpuseq.base.errors import DeviceError, GpuseqError, ImageFileError, MissingDependencyError
+from gpuseq.base.errors import DeviceError, GpuseqError, ImageFileError, MissingDependencyError, StorageError
 from gpuseq.base.version import __version__  # noqa: F401
 from gpuseq.compose import Compose
 from gpuseq.decode.images import array_to_img, img_to_array, list_pictures, load_img, save_img
@@ -88,6 +88,7 @@ __all__ = [
     "RandomSolarize",
     "RandomVerticalFlip",
     "Sequence",
+    "StorageError",
     "TimmRandAugment",
     "TrivialAugmentWide",
     "apply_affine_transform",

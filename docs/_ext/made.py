@@ -139,6 +139,7 @@ API: dict[str, str] = {
 .. autoexception:: MissingDependencyError
 .. autoexception:: DeviceError
 .. autoexception:: ImageFileError
+.. autoexception:: StorageError
 """,
     "keras": """
 .. automodule:: gpuseq.keras

@@ -13,6 +13,7 @@ __all__ = [
     "GpuseqError",
     "ImageFileError",
     "MissingDependencyError",
+    "StorageError",
     "require",
 ]
 
@@ -54,6 +55,38 @@ class EmptyBatchError(ImageFileError):
 
     ``next()``, loaders, `to_device` and ``fit`` go on to the next batch; ``iterator[i]`` raises it.
     """
+
+
+class StorageError(GpuseqError, OSError):
+    """A file was asked for, and access was refused, or its disk, store or network did not answer.
+
+    It says nothing about the file, so no `on_error` passes over it: an expired token is not 2,000 bad files.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The file, as the caller named it.
+    reason : str
+        Why it was not read, in one clause without the path.
+    attempts : int
+        How often it was asked for.
+    seconds : float
+        How long that took in all.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], reason: str, attempts: int = 1, seconds: float = 0.0) -> None:
+        self.path = os.fspath(path)
+        self.reason = reason
+        self.attempts = attempts
+        self.seconds = seconds
+        tries = "1 attempt" if attempts == 1 else f"{attempts} attempts in {seconds:.0f} s"
+        super().__init__(
+            f"{self.path!r}: {reason} ({tries}). This is about access, not about the file, so on_error does not pass "
+            "over it"
+        )
+
+    def __reduce__(self) -> tuple[type[StorageError], tuple[str, str, int, float]]:
+        return type(self), (self.path, self.reason, self.attempts, self.seconds)
 
 
 class BatchIndexError(IndexError, ValueError):

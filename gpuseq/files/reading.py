@@ -1,15 +1,47 @@
-"""Reading files: local paths and fsspec URLs behind two functions. Every failure names the file."""
+"""Reading files: local paths and fsspec URLs behind two functions. Every failure names the file.
+
+Two kinds of failure are told apart. An `ImageFileError` is about the file: it is not there, or is no file. Whatever
+else goes wrong is a `StorageError`: whoever is asked refuses, is out of order, or does not answer.
+"""
 
 from __future__ import annotations
 
+import errno
+import logging
+import math
 import os
+import queue
 import re
 import stat
+import threading
+import time
+from collections.abc import Callable
 from typing import Any
 
-from gpuseq.base.errors import ImageFileError, MissingDependencyError, require
+from gpuseq.base.errors import ImageFileError, MissingDependencyError, StorageError, require
 
-__all__ = ["is_url", "open_filesystem", "read_bytes", "read_failure", "stat_token"]
+__all__ = ["is_url", "open_filesystem", "read_bytes", "read_failure", "read_timeout", "stat_token"]
+
+logger = logging.getLogger("gpuseq")
+
+ATTEMPTS = 3
+"""How often a store is asked for a file. Its own package may try again within each attempt."""
+
+_PAUSES = (0.5, 1.5)
+"""Seconds before the second and the third attempt."""
+
+# What the system says of the file itself; ENXIO and ENODEV of a socket and a device that nobody serves. Other errors,
+# such as too many open files, a stale handle, no permission, would be the same for the next file.
+_OF_THE_FILE = {
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.EINVAL,
+    errno.ENXIO,
+    errno.ENODEV,
+}
 
 # Two letters at least, so that a Windows drive is no scheme. "::" chains protocols ("simplecache::s3://bucket/key").
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+(::|://)")
@@ -53,21 +85,24 @@ def read_bytes(path: str) -> bytes:
     Raises
     ------
     ImageFileError
-        If the file cannot be read; its reason is one clause.
+        If there is no such file, or it is no file; its reason is one clause.
+    StorageError
+        If it cannot be had for another reason. Stores are asked `ATTEMPTS` times, unless access is refused; each
+        attempt may take ``GPUSEQ_READ_TIMEOUT`` seconds, 30 by default.
     MissingDependencyError
         If `path` is a URL and fsspec or the package of its protocol is not installed.
+    ValueError
+        If ``GPUSEQ_READ_TIMEOUT`` is no positive number.
     """
+    seconds = read_timeout() if is_url(path) else math.inf
     try:
-        if is_url(path):
-            filesystem, key = open_filesystem(path)
-            return bytes(filesystem.cat_file(key))
-        return _read_local(path)
-    except (ImageFileError, MissingDependencyError):
+        return _read_remote(path, seconds) if is_url(path) else _read_local(path)
+    except (ImageFileError, MissingDependencyError, StorageError, MemoryError):
         raise
     except ImportError as error:  # fsspec knows the protocol, but not without its package (s3fs, gcsfs, ...)
         raise MissingDependencyError(f"{path!r} cannot be read: {error}") from error
-    except Exception as error:  # remote file systems raise their own classes
-        raise ImageFileError(path, read_failure(error)) from error
+    except Exception as error:
+        raise _named(path, error) from error
 
 
 def stat_token(path: str) -> tuple[int, int]:
@@ -86,12 +121,14 @@ def stat_token(path: str) -> tuple[int, int]:
     Raises
     ------
     ImageFileError
-        If the file is not there or may not be looked at.
+        If the file is not there.
+    StorageError
+        If it may not be looked at, or its disk does not answer.
     """
     try:
         status = os.stat(path)
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
-        raise ImageFileError(path, read_failure(error)) from error
+        raise _named(path, error) from error
     return status.st_size, status.st_mtime_ns
 
 
@@ -109,6 +146,82 @@ def read_failure(error: BaseException) -> str:
         return "no such file"
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _named(path: str, error: Exception) -> ImageFileError | StorageError:
+    # ValueError: a null character in a path, a protocol that fsspec does not know.
+    is_of_the_file = isinstance(error, ValueError) or (isinstance(error, OSError) and error.errno in _OF_THE_FILE)
+    reason = read_failure(error)
+    return ImageFileError(path, reason) if is_of_the_file else StorageError(path, reason)
+
+
+def _read_remote(path: str, seconds: float) -> bytes:
+    # On this thread: fsspec keeps a file system, and its connections, for each thread.
+    filesystem, key = open_filesystem(path)
+    began = time.monotonic()
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return bytes(_within(seconds, lambda: filesystem.cat_file(key)))
+        except (ImportError, MemoryError):
+            raise
+        except Exception as error:  # stores raise their own classes
+            status = getattr(error, "status", getattr(error, "code", None))
+            missing = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
+            if isinstance(error, missing) or status in (404, 410):
+                raise ImageFileError(path, read_failure(error)) from error
+            is_refused = isinstance(error, PermissionError) or status in (400, 401, 403)
+            took = time.monotonic() - began
+            if is_refused or attempt == ATTEMPTS:
+                raise StorageError(path, read_failure(error), attempt, took) from error
+            logger.warning(
+                "%r: attempt %d of %d failed, after %.0f s: %s", path, attempt, ATTEMPTS, took, read_failure(error)
+            )
+            time.sleep(_PAUSES[attempt - 1])
+    raise AssertionError("the last attempt returns or raises")
+
+
+def read_timeout() -> float:
+    """Return how many seconds an attempt to read from a store may take: ``GPUSEQ_READ_TIMEOUT``, or 30.
+
+    Raises
+    ------
+    ValueError
+        If the variable is no positive number.
+    """
+    text = os.environ.get("GPUSEQ_READ_TIMEOUT", "30")
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds <= threading.TIMEOUT_MAX:
+        raise ValueError(f"GPUSEQ_READ_TIMEOUT must be a number of seconds above 0; got {text!r}")
+    return seconds
+
+
+def _within(seconds: float, function: Callable[[], Any]) -> Any:
+    """Call a function that may never return, and raise `TimeoutError` when its time is over."""
+    answers: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            answers.put((function(), None))
+        except BaseException as error:
+            answers.put((None, error))
+
+    # A thread of its own, which the end of the process does not wait for: a call that hangs cannot be stopped.
+    try:
+        threading.Thread(target=run, name="gpuseq-read", daemon=True).start()
+    except RuntimeError:  # no thread can be started
+        return function()
+    try:
+        answer, error = answers.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(
+            f"no answer within {seconds:g} s (GPUSEQ_READ_TIMEOUT sets how long a store may take)"
+        ) from None
+    if error is not None:
+        raise error
+    return answer
 
 
 def _read_local(path: str) -> bytes:

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from gpuseq.base.devices import on_device
-from gpuseq.base.errors import ImageFileError
+from gpuseq.base.errors import ImageFileError, StorageError
 from gpuseq.base.threads import PerProcess
 from gpuseq.base.types import Array
 from gpuseq.files.reading import is_url, stat_token
@@ -245,5 +245,5 @@ def _token(path: str) -> Token:
         return None
     try:
         return stat_token(path)
-    except ImageFileError:
+    except (ImageFileError, StorageError):
         return None  # what was kept of it still serves; where nothing was, decoding it says what is wrong

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gpuseq.base.errors import ImageFileError
+from gpuseq.base.errors import ImageFileError, StorageError
 from gpuseq.decode import host as decode
 from gpuseq.decode.options import DecodeOptions
 from gpuseq.files import reading as readers
@@ -217,7 +217,9 @@ def test_files_that_cannot_be_read(
     assert_isolated(write_good(tmp_path), {make(tmp_path): reason}, options)
 
 
-def test_a_file_without_permission(tmp_path: Path, options: DecodeOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_without_permission_is_no_bad_file(
+    tmp_path: Path, options: DecodeOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
     good = write_good(tmp_path)
     locked = tmp_path / "locked.png"
     locked.write_bytes(matrix()["png_rgb"])
@@ -231,7 +233,8 @@ def test_a_file_without_permission(tmp_path: Path, options: DecodeOptions, monke
             return really_open(path, flags)
 
         monkeypatch.setattr(readers.os, "open", refuse)
-    assert_isolated(good, {str(locked): "permission denied"}, options)
+    with pytest.raises(StorageError, match=r"locked\.png': permission denied \(1 attempt\)"):
+        decode.decode_files([*map(str, good), str(locked)], options)
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import pickle
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gpuseq.base.errors import ImageFileError, MissingDependencyError
+from gpuseq import ImageDataGenerator
+from gpuseq.base.errors import ImageFileError, MissingDependencyError, StorageError
 from gpuseq.decode import host as decode
 from gpuseq.decode.options import DecodeOptions
 from gpuseq.files import reading as readers
@@ -139,3 +144,120 @@ def test_tokens_change_with_the_file(tmp_path: Path) -> None:
     assert readers.stat_token(str(path)) == (6, 1_000_000_007)
     with pytest.raises(ImageFileError, match="no such file or directory"):
         readers.stat_token(str(tmp_path / "missing"))
+
+
+# Access is not a bad file.
+
+
+class RefusedError(Exception):
+    """As HTTP clients raise it."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"{status}")
+        self.status = status
+
+
+@pytest.fixture
+def store(memory: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A folder in a store, whose ``cat_file`` asks `store.answer` first."""
+    for number in range(6):
+        memory.pipe(f"/photos/a/{number}.png", matrix()["png_rgb"])
+    really = type(memory).cat_file
+    asked: list[str] = []
+
+    def cat_file(self: Any, path: str, *more: Any, **options: Any) -> bytes:
+        asked.append(path)
+        memory.answer(path)
+        return really(self, path, *more, **options)
+
+    monkeypatch.setattr(type(memory), "cat_file", cat_file)
+    monkeypatch.setattr(readers, "_PAUSES", (0.0, 0.0))
+    memory.asked, memory.answer = asked, lambda path: None
+    yield memory
+    del memory.asked, memory.answer
+
+
+def failing(error: Exception, times: int = 10**6) -> Any:
+    left = [times]
+
+    def answer(path: str) -> None:
+        left[0] -= 1
+        if left[0] >= 0:
+            raise error
+
+    return answer
+
+
+@pytest.mark.parametrize("on_error", ["skip", "substitute", lambda path, error: None])
+@pytest.mark.parametrize(
+    ("error", "attempts"),
+    [
+        (PermissionError("the token has expired"), 1),
+        (RefusedError(403), 1),
+        (RefusedError(401), 1),
+        (RefusedError(503), 3),
+        (TimeoutError("timed out"), 3),
+        (OSError("connection reset"), 3),
+        (RuntimeError("a class of the store's own"), 3),
+    ],
+    ids=repr,
+)
+def test_access_is_not_a_bad_file(store: Any, error: Exception, attempts: int, on_error: Any) -> None:
+    """An expired token under "skip" was logged as 1,944 bad files of 2,000."""
+    own = ImageDataGenerator(device="cpu")
+    flow = own.flow_from_directory("memory://photos", (8, 8), on_error=on_error, batch_size=2, seed=1, prefetch=0)
+    assert len(next(flow)[0]) == 2
+    store.answer = failing(error)
+    store.asked.clear()
+    for _ in range(2):
+        with pytest.raises(StorageError, match=f"({attempts} attempt|in 3 attempts)") as caught:
+            next(flow)
+    assert (caught.value.attempts, caught.value.__cause__) == (attempts, error)
+    assert max(store.asked.count(path) for path in store.asked) % attempts == 0
+    assert flow.bad_files == {}
+    store.answer = lambda path: None
+    assert len(next(flow)[0]) == 2
+
+
+@pytest.mark.parametrize(
+    "error", [FileNotFoundError("gone"), RefusedError(404), IsADirectoryError("a folder")], ids=repr
+)
+def test_a_file_that_is_not_there_is_a_bad_file(store: Any, error: Exception) -> None:
+    store.answer = failing(error)
+    with pytest.raises(ImageFileError):
+        readers.read_bytes("memory://photos/a/0.png")
+    assert len(store.asked) == 1
+
+
+def test_a_store_that_recovers_is_read_and_the_log_says_so(store: Any, caplog: pytest.LogCaptureFixture) -> None:
+    store.answer = failing(RefusedError(503), 2)
+    assert readers.read_bytes("memory://photos/a/0.png") == matrix()["png_rgb"]
+    assert [record.args[1:3] for record in caplog.records] == [(1, 3), (2, 3)]
+
+
+def test_a_store_that_hangs_is_given_up(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    over = threading.Event()
+    store.answer = lambda path: over.wait(60)
+    monkeypatch.setenv("GPUSEQ_READ_TIMEOUT", "0.05")
+    began = time.monotonic()
+    with pytest.raises(StorageError, match=r"no answer within 0\.05 s.*3 attempts"):
+        readers.read_bytes("memory://photos/a/0.png")
+    over.set()
+    assert time.monotonic() - began < 30
+    for wrong in ("soon", "nan", "0", "-1", "inf"):
+        monkeypatch.setenv("GPUSEQ_READ_TIMEOUT", wrong)
+        with pytest.raises(ValueError, match=f"GPUSEQ_READ_TIMEOUT must be .*'{wrong}'"):
+            readers.read_bytes("memory://photos/a/0.png")
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO, errno.ESTALE, errno.ENOMEM, errno.ETIMEDOUT])
+def test_what_would_fail_for_the_next_file_too_is_no_bad_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(path: str, flags: int) -> int:
+        raise OSError(number, os.strerror(number), path)
+
+    monkeypatch.setattr(readers.os, "open", refuse)
+    with pytest.raises(StorageError) as caught:
+        readers.read_bytes(str(tmp_path / "file"))
+    assert pickle.loads(pickle.dumps(caught.value)).reason == caught.value.reason
