@@ -30,6 +30,8 @@ from tests.photos import write_broken, write_tree
 from tests.standin import cupy as standin
 from tests.standin.cupy import RaceError
 
+pytestmark = pytest.mark.filterwarnings("ignore:interpolation_order")  # what splines cost on a GPU
+
 GEOMETRY = {"rotation_range": 25, "zoom_range": 0.3}
 DATA = images((8, 9, 9, 3), "uint8")
 

@@ -12,6 +12,7 @@ import pytest
 
 import gpuseq
 from gpuseq.base.errors import DeviceError
+from gpuseq.ops.cuda import augment as ops_cuda
 from tests.cases import images
 from tests.parity import quiet
 from tests.photos import write_broken, write_tree
@@ -163,6 +164,7 @@ def test_bad_files(cuda: Any, tmp_path: Path, on_error: Any, cache: str | None) 
         flow.close()
 
 
+@pytest.mark.filterwarnings("ignore:interpolation_order")
 @pytest.mark.parametrize("order", [2, 3, 4, 5])
 def test_splines_that_overshoot_saturate_as_scipys(cuda: Any, order: int) -> None:
     """cupyx rounds to 8 bits and wraps around; SciPy stops at 0 and 255."""
@@ -174,6 +176,16 @@ def test_splines_that_overshoot_saturate_as_scipys(cuda: Any, order: int) -> Non
         batches.append(next(made.flow(data, batch_size=3, seed=1)))
     assert (batches[0] == 255).any()
     assert_equal_but_on_device(batches[1], batches[0], atol=0)
+
+
+def test_what_splines_cost_is_said_once(cuda: Any) -> None:
+    ops_cuda._warn_of_splines.cache_clear()
+    flow = generator("cuda", **GEOMETRY, interpolation_order=3).flow(images((6, 9, 9, 3), "uint8"), batch_size=3)
+    with pytest.warns(UserWarning, match="compiled anew for each size of image.*exactly on the border") as said:
+        batches = [next(flow) for _ in range(3)]
+    assert len(batches) == 3
+    assert len(said) == 1
+    assert said[0].filename == __file__
 
 
 def test_masks(cuda: Any) -> None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
 
+from gpuseq.base.arguments import warn
 from gpuseq.base.types import Array
 from gpuseq.ops.options import AugmentOptions, Statistics
 from gpuseq.ops.table import NUM_COLUMNS, fill_table
@@ -108,14 +109,16 @@ def warp_spline(images: Array, params: np.ndarray, options: AugmentOptions) -> A
     """CUDA twin of `gpuseq.ops.numpy.affine.warp_spline`, by ``cupyx.scipy.ndimage``; the contract is written there.
 
     One chain of launches per plane, in double as SciPy's. CuPy adds the offset last where SciPy adds it first, so the
-    two agree to rounding but not to the bit. Integers are rounded here: cupyx lets what overshoots wrap around, where
-    SciPy stops at 0 and 255.
+    two agree to rounding but not to the bit: where the fill mode is constant or wrap, a pixel that lies exactly on the
+    border may fall to the other side of it. CuPy compiles these kernels for each size of image. Integers are rounded
+    here: cupyx lets what overshoots wrap around, where SciPy stops at 0 and 255.
     """
     import cupy
     from cupyx.scipy import ndimage
 
     from gpuseq.ops.affine import inverse_maps, is_identity
 
+    _warn_of_splines()
     channel_axis = 3 if options.source_format == "channels_last" else 1
     out = images.astype(np.uint8 if options.round_affine else options.compute_dtype)
     out_nchw = out.transpose(0, 3, 1, 2) if channel_axis == 3 else out
@@ -134,6 +137,16 @@ def warp_spline(images: Array, params: np.ndarray, options: AugmentOptions) -> A
             )
             out_nchw[sample, channel] = cupy.clip(cupy.floor(plane + 0.5), 0, 255) if options.round_affine else plane
     return out
+
+
+@cache
+def _warn_of_splines() -> None:
+    """Say what splines cost on a GPU, once in a process."""
+    warn(
+        "interpolation_order 2 to 5 on a GPU goes through cupyx: plane by plane, compiled anew for each size of image, "
+        "and with fill_mode 'constant' or 'wrap' not SciPy's where a pixel lies exactly on the border. The fused "
+        "kernel takes interpolation_order=1"
+    )
 
 
 def _run(

@@ -84,6 +84,7 @@ def test_whitening_equals_numpy() -> None:
         assert_same(ops.whiten(cupy.asarray(batch), placed), wanted, where="cupy:0", atol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:interpolation_order")
 @pytest.mark.parametrize("order", [2, 3, 4, 5])
 def test_splines_equal_scipy_to_rounding(order: int) -> None:
     import cupy
