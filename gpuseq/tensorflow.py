@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-from gpuseq.base.errors import EmptyBatchError, GpuseqError, require
+from gpuseq.base.errors import GpuseqError, require
 from gpuseq.feed.loader import Loader
 from gpuseq.feed.lookahead import map_arrays
 from gpuseq.feed.tensors import host_array, tensorflow_tensor
 from gpuseq.iterators.iterator import Iterator
+from gpuseq.iterators.passing import first_left
 
 tf = require("tensorflow", extra="tensorflow", purpose="gpuseq.tensorflow")
 
@@ -136,12 +138,7 @@ def experimental_adapter(iterator: Iterator) -> Any:
 def _first(batches: Loader) -> Any:
     """Return the first batch, or the first of which anything is left."""
     place = batches._next
-    for index in range(place.index, len(batches)):
-        try:
-            return batches._make(place.epoch, index)
-        except EmptyBatchError as error:
-            problem = error
-    raise problem
+    return first_left(partial(batches._make, place.epoch, index) for index in range(place.index, len(batches)))
 
 
 class _HostLoader(Loader):

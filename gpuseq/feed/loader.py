@@ -6,16 +6,16 @@ asks, so a pass can be left and begun again, and a state is two numbers: see `Pl
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Iterator as IteratorABC
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from gpuseq.base.devices import synchronize
-from gpuseq.base.errors import EmptyBatchError
 from gpuseq.iterators.iterator import Iterator
+from gpuseq.iterators.passing import first_left
 from gpuseq.plan.state import PlannerState, at_batch
-
-from .lookahead import pass_over
 
 __all__ = ["Loader"]
 
@@ -246,21 +246,16 @@ class _Pass:
         loader._pass = self
         loader._resumed = False
         loader.iterator.planner.stride = self._step
-        problem: EmptyBatchError | None = None
-        while self.place.index < len(loader):
+        batch = first_left(self._makers(), loader.iterator.planner.options, is_under_way=not self._is_empty)
+        self._is_empty = False
+        return batch
+
+    def _makers(self) -> IteratorABC[Callable[[], Any]]:
+        """Yield what makes each batch that is left of the pass, and stand behind it."""
+        while self.place.index < len(self._loader):
             epoch, index = self.place.epoch, self.place.index
             self.stand_at(Place(epoch, index + self._step), origin=self._origin)
-            try:
-                batch = loader._make(epoch, index)
-            except EmptyBatchError as error:
-                pass_over(loader.iterator, error)
-                problem = error
-                continue
-            self._is_empty = False
-            return batch
-        if problem is not None and self._is_empty:
-            raise problem  # nothing is left of the whole epoch
-        raise StopIteration
+            yield partial(self._loader._make, epoch, index)
 
     @property
     def place(self) -> Place:

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from collections.abc import Iterator as IteratorABC
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,9 @@ from gpuseq.base.errors import EmptyBatchError
 from gpuseq.base.streams import Made, made_here
 from gpuseq.base.threads import PerProcess
 from gpuseq.iterators.iterator import Iterator, Sequence
+from gpuseq.iterators.passing import first_left
 
-__all__ = ["DeviceSequence", "check_batches", "map_arrays", "pass_over", "to_device"]
+__all__ = ["DeviceSequence", "check_batches", "map_arrays", "to_device"]
 
 logger = logging.getLogger("gpuseq")
 
@@ -214,35 +216,34 @@ class _Pass:
         self._length = len(owner)
         self._index = 0
         self._is_empty = True
-        self._sequence = owner.sequence
+        self._options = owner.sequence.planner.options if isinstance(owner.sequence, Iterator) else None
         self._on_epoch_end = getattr(owner.sequence, "on_epoch_end", None)
 
     def __iter__(self) -> _Pass:
         return self
 
     def __next__(self) -> Any:
-        problem: EmptyBatchError | None = None
         try:
-            while self._index < self._length:
-                index, self._index = self._index, self._index + 1
-                try:
-                    batch = self._ahead.take(index, self._length)
-                except EmptyBatchError as error:
-                    pass_over(self._sequence, error)
-                    problem = error
-                    continue
-                self._is_empty = False
-                return batch
-            if problem is not None and self._is_empty:
-                raise problem  # nothing is left of the whole epoch
+            batch = first_left(self._makers(), self._options, is_under_way=not self._is_empty)
+        except StopIteration:
+            pass
         except BaseException:
             self.close()
             raise
+        else:
+            self._is_empty = False
+            return batch
         self._ahead.close()
         end, self._on_epoch_end = self._on_epoch_end, None
         if end is not None:
             end()
         raise StopIteration
+
+    def _makers(self) -> IteratorABC[Callable[[], Any]]:
+        """Yield what takes each batch that is left, and count it as asked for."""
+        while self._index < self._length:
+            index, self._index = self._index, self._index + 1
+            yield partial(self._ahead.take, index, self._length)
 
     def close(self) -> None:
         """End the pass here."""
@@ -287,30 +288,6 @@ def check_batches(source: Any, taker: str) -> None:
 
 def _is_array(source: Any) -> bool:
     return hasattr(source, "shape") and hasattr(source, "dtype")
-
-
-def pass_over(source: Any, error: EmptyBatchError) -> None:
-    """Let a pass go on without a batch of which nothing is left; refuse where every rank needs as many batches.
-
-    Parameters
-    ----------
-    source : object
-        Whose batch it was.
-    error : EmptyBatchError
-        What came instead.
-
-    Raises
-    ------
-    EmptyBatchError
-        If the source is one of several shards.
-    """
-    options = source.planner.options if isinstance(source, Iterator) else None
-    if options is not None and options.world > 1:
-        raise EmptyBatchError(
-            error.path,
-            f"{error.reason}. With shard=({options.rank}, {options.world}) no batch can be passed over: every rank "
-            "needs as many. Leave out the files that `gpuseq check` lists, or let on_error return an image",
-        ) from error
 
 
 def map_arrays(function: Callable[[Any], Any], batch: Any) -> Any:

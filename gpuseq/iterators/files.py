@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -12,7 +13,6 @@ import numpy as np
 
 from gpuseq.base.arguments import check_choice, checked_arguments, checked_data_format, checked_dtype
 from gpuseq.base.devices import on_device, place
-from gpuseq.base.errors import EmptyBatchError
 from gpuseq.base.types import COLOR_CHANNELS, Array, ColorMode, Interpolation, literals
 from gpuseq.decode.host import check_decoder
 from gpuseq.decode.images import checked_size
@@ -37,6 +37,7 @@ from .images import (
 )
 from .iterator import Iterator
 from .labels import assemble, class_labels, gathered
+from .passing import first_left
 
 __all__ = ["BatchFromFilesMixin", "DataFrameIterator", "DirectoryIterator"]
 
@@ -202,12 +203,7 @@ class BatchFromFilesMixin(Iterator):
 
     def __next__(self) -> Any:
         """Return the next batch of which anything is left once bad files are passed over."""
-        for _ in range(len(self)):
-            try:
-                return super().__next__()
-            except EmptyBatchError as error:
-                problem = error
-        raise problem
+        return first_left(itertools.repeat(super().__next__, len(self.planner)))
 
     def replay(self, plan: BatchPlan) -> Any:  # noqa: D102 - the documentation is the base's
         try:

@@ -33,6 +33,7 @@ _REPLAYED: ContextVar[list[Any] | None] = ContextVar("gpuseq_replayed", default=
 
 _NOTHING_DRAWN = NoDrawing()
 
+_TF_KERAS_ADAPTER = "keras.src.engine.data_adapter"
 _NO_END = (
     "tf_keras takes this iterator for a generator without an end, whose first epoch is never over. Write "
     "model.fit(iterator.to_keras()), or import ImageDataGenerator from gpuseq.keras, or pass steps_per_epoch"
@@ -310,9 +311,10 @@ class Iterator(Sequence):  # numpydoc ignore=PR02
         """
         if not isinstance(plan, BatchPlan):
             raise TypeError(f"replay() takes a BatchPlan, from plan_batch(); got {type(plan).__name__}")
-        if len(plan) and plan.indices.max() >= self.planner.num_samples:
+        last = plan.indices.max(initial=-1)
+        if last >= self.planner.num_samples:
             raise ValueError(
-                f"the plan was drawn for other data: it asks for sample {plan.indices.max()}, and there are "
+                f"the plan was drawn for other data: it asks for sample {last}, and there are "
                 f"{self.planner.num_samples} here"
             )
         if type(self)._get_batches_of_transformed_samples is Iterator._get_batches_of_transformed_samples:
@@ -368,7 +370,7 @@ class Iterator(Sequence):  # numpydoc ignore=PR02
 
     def __next__(self) -> Any:
         """Return the next batch; after the last one of an epoch comes the first one of the next."""
-        if caller().f_globals.get("__name__", "").endswith("keras.src.engine.data_adapter"):
+        if "tf_keras" in sys.modules and caller().f_globals.get("__name__", "").endswith(_TF_KERAS_ADAPTER):
             warn(_NO_END)
         return self.replay(self.plan_batch())
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
+from collections.abc import Iterator as IteratorABC
+from functools import partial
 from typing import Any, NoReturn, Protocol
 
 import numpy as np
@@ -17,6 +18,7 @@ from gpuseq.feed.lookahead import DeviceSequence, map_arrays, to_device
 from gpuseq.feed.tensors import host_array, jax_array, torch_memory, torch_tensor
 from gpuseq.iterators.explain import peek
 from gpuseq.iterators.iterator import Iterator
+from gpuseq.iterators.passing import first_left
 from gpuseq.plan.sharding import PlanOptions
 from gpuseq.plan.state import at_batch
 
@@ -132,10 +134,10 @@ class IteratorSource:
 
     def another(self, error: EmptyBatchError) -> Any:
         """Make the first batch of which anything is left, and let the iterator stand where it stands."""
-        for index in range(len(self)):
-            with suppress(EmptyBatchError):
-                return self.iterator.replay(peek(self.iterator, index))
-        raise error
+        return first_left(partial(self._peeked, index) for index in range(len(self)))
+
+    def _peeked(self, index: int) -> Any:
+        return self.iterator.replay(peek(self.iterator, index))
 
     def standing(self) -> tuple[int, int]:
         """Return epoch and number of the next batch."""
@@ -403,14 +405,15 @@ class Fit:
         progress, length = self.progress, len(self.source)
         if not progress.used:
             progress.go_to(*self._start())
-        where = progress.take(length)
-        for _ in range(length):
-            try:
-                return self.source.batch_at(*where, asked)
-            except EmptyBatchError as error:
-                problem = error
-                where = progress.pass_over(where, length)
-        raise problem
+
+        def makers() -> IteratorABC[Callable[[], Any]]:
+            where = progress.take(length)
+            for left in range(length, 0, -1):
+                yield partial(self.source.batch_at, *where, asked)
+                if left > 1:  # `fit` counts on as many batches: the pass goes on into the next epoch
+                    where = progress.pass_over(where, length)
+
+        return first_left(makers())
 
     def _tupled(self, batch: Any) -> tuple[Any, ...]:
         map_arrays(_refuse_words, batch)

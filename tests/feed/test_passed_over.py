@@ -14,7 +14,7 @@ from PIL import Image
 
 from gpuseq import ImageFileError, to_device
 from gpuseq.feed.loader import Loader
-from gpuseq.keras.fit_progress import FitWalk
+from gpuseq.keras.fit_progress import FitProgress
 from tests.feed.samples import generator
 
 NUM_FILES = 8
@@ -133,7 +133,7 @@ def test_bad_files_are_listed_where_they_are_the_last_batch(folder: Path, caplog
 
 
 def test_the_place_is_filled_by_the_next_batch_of_the_walk() -> None:
-    walk = FitWalk()
+    walk = FitProgress()
     walk.handed_out = deque()
     walk.opened()
     first = walk.take(3)

@@ -106,12 +106,12 @@ def test_parent_and_child_both_go_on(folder: Path, run_script: Run) -> None:
 HELD = (
     FLOW
     + """
-from gpuseq.keras.fit_progress import FitWalk
+from gpuseq.keras.fit_progress import FitProgress
 warnings.simplefilter("ignore")
 class Numbers(gpuseq.Sequence):
     def __len__(self): return 3
     def __getitem__(self, index): return np.full(2, index)
-files, fit, batches = flow(sys.argv[1]), FitWalk(), gpuseq.to_device(Numbers(), device="cpu")
+files, fit, batches = flow(sys.argv[1]), FitProgress(), gpuseq.to_device(Numbers(), device="cpu")
 next(files), batches[0]
 held, done = threading.Event(), threading.Event()
 def hold():
@@ -146,7 +146,7 @@ SWEEP = (
     + """
 import collections, functools, json, types
 from gpuseq.feed.loader import Loader
-from gpuseq.keras.fit_progress import FitWalk
+from gpuseq.keras.fit_progress import FitProgress
 
 LOCKS = (type(threading.Lock()), type(threading.RLock()))
 CLOSED = (types.ModuleType, type, types.FrameType, types.CodeType, types.BuiltinFunctionType, str, bytes, np.dtype)
@@ -186,7 +186,7 @@ walks = [
     flow(folder, on_error="skip", shuffle=True), own.flow(array, np.arange(9), batch_size=2, seed=1),
     own.flow(array, batch_size=2), own.flow(array, masks=array[..., :1], batch_size=2, seed=1),
 ]
-fit, batches, feed = FitWalk(), gpuseq.to_device(Numbers(), device="cpu"), Loader(flow(folder))
+fit, batches, feed = FitProgress(), gpuseq.to_device(Numbers(), device="cpu"), Loader(flow(folder))
 for walk in walks:
     next(walk), walk[1]
 batches[0], next(iter(feed))
