@@ -1,0 +1,201 @@
+// One instruction set's engine: source images to the finished batch, as the kernels of augment.cu and reduce.cu do it on a
+// GPU. Compiled once for each instruction set, with ENGINE the name of what it exports (build.py).
+//
+// A unit of work is a band of rows of one sample, or the whole sample where it is reduced first. It allocates nothing: the
+// caller brings each thread's scratch memory. Nothing of the standard library with code of its own may be used here: the
+// linker would take the copy of any instruction set.
+#include "affine.h"
+#include "colour.h"
+#include "store.h"
+
+namespace {
+
+// The scratch memory of a thread, cut up. With a null base it only counts.
+class Arena {
+    unsigned char *const base_;
+    int64_t used_ = 0;
+
+public:
+    explicit Arena(unsigned char *base) : base_(base) {}
+    template <class T> T *take(int64_t count)
+    {
+        T *const at = base_ ? (T *)(void *)(base_ + used_) : nullptr;
+        used_ += (count + SPARE) * (int64_t)sizeof(T);
+        used_ = (used_ + 63) & ~(int64_t)63;
+        return at;
+    }
+    int64_t used() const { return used_; }
+};
+
+bool needs_sample(const Job &job) { return job.has_range || job.samplewise_center || job.samplewise_std; }
+
+bool is_one_block(const Job &job) { return (int64_t)job.height * job.width * job.channels <= WHOLE_SOURCE; }
+
+int block_cols(const Job &job) { return is_one_block(job) || job.width < BLOCK_COLS ? job.width : BLOCK_COLS; }
+
+// `Source` is what the copied source holds, `Compute` what the arithmetic is in.
+template <class From, class Source, class Compute> class Worker {
+    const Job &job_;
+    AffineScratch<Source> affine_;
+    Compute *values_, *planes_, *spread_room_;
+    double *sums_;
+    Spread<Compute> spread_;
+    const int64_t row_size_;             // values from one row of a kept sample to the next
+
+public:
+    Worker(const Job &job, Arena &arena) : job_(job), row_size_((int64_t)job.width * job.channels + SPARE)
+    {
+        const int cols = block_cols(job);
+        const int64_t line = (int64_t)(needs_sample(job) ? job.width : cols) * job.channels;
+        RowTaps &taps = affine_.taps;
+        double **const arrays[] = {&taps.col_row, &taps.col_col, &taps.row, &taps.col, &taps.weight[0], &taps.weight[1], &taps.weight[2], &taps.weight[3]};
+        for (double **array : arrays) *array = arena.take<double>(cols);
+        taps.offset = arena.take<int32_t>(cols);
+        affine_.copy = arena.take<Source>(copy_values(job));
+        planes_ = arena.take<Compute>(line);
+        spread_room_ = arena.take<Compute>(4 * line);
+        const bool has_sums = job.samplewise_center || job.samplewise_std;
+        sums_ = arena.take<double>(has_sums ? PairwiseRows::doubles(job.height, line) : 0);
+        values_ = arena.take<Compute>(needs_sample(job) ? job.height * row_size_ : line);
+    }
+
+    void run(int64_t first, int64_t last)
+    {
+        const int64_t bands = (job_.height + job_.rows_per_unit - 1) / job_.rows_per_unit;
+        spread_ = spread_of(job_, needs_sample(job_) ? job_.width : block_cols(job_), spread_room_);
+        for (int64_t unit = first; unit < last; ++unit) {
+            const int first_row = (int)(unit % bands) * job_.rows_per_unit;
+            const int rows = job_.height - first_row < job_.rows_per_unit ? job_.height - first_row : job_.rows_per_unit;
+            if (needs_sample(job_)) whole(unit / bands);
+            else band(unit / bands, first_row, rows);
+        }
+    }
+
+private:
+    // Calls values_of and use with (row of the batch, first column, columns).
+    template <class ValuesOf, class Use>
+    void each_row(int64_t sample, int first_row, int num_rows, ValuesOf values_of, Use use)
+    {
+        const Placing placing = place(job_, sample);
+        const From *image = (const From *)job_.images + placing.source_index * job_.height * job_.width * job_.channels;
+        const int most_rows = is_one_block(job_) ? num_rows : BLOCK_ROWS, most_cols = block_cols(job_);
+        for (int row = first_row; row < first_row + num_rows; row += most_rows) {
+            const int rows = first_row + num_rows - row < most_rows ? first_row + num_rows - row : most_rows;
+            for (int col = 0; col < job_.width; col += most_cols) {
+                const Block block = {row, rows, col, job_.width - col < most_cols ? job_.width - col : most_cols};
+                const auto values = [&](int local) { return values_of(row + local, col); };
+                const auto done = [&](int local) { use(row + local, col, block.num_cols); };
+                if (placing.has_affine) warp_block(job_, placing, block, image, affine_, values, done);
+                else copy_block(job_, placing, block, image, values, done);
+            }
+        }
+    }
+
+    void standardize_featurewise(Compute *values, int64_t num_values) const
+    {
+        if (spread_.mean) subtract_each(values, num_values, spread_.mean);
+        if (spread_.divisor) divide_each(values, num_values, spread_.divisor);
+    }
+
+    // No pixel waits for another: each row is finished while it is in the first-level cache.
+    void band(int64_t sample, int first_row, int num_rows)
+    {
+        const Colour<Compute> colour = colour_of<Compute>(job_, sample);
+        each_row(sample, first_row, num_rows, [&](int, int) { return values_; }, [&](int row, int col, int num_cols) {
+            recolour(values_, num_cols, job_.channels, colour);
+            preprocess(job_, values_, num_cols, spread_);
+            standardize_featurewise(values_, (int64_t)num_cols * job_.channels);
+            put(job_, sample, row, col, num_cols, values_, planes_);
+        });
+    }
+
+    // The sample's values are kept while its range and its moments are found.
+    void whole(int64_t sample)
+    {
+        const int width = job_.width, channels = job_.channels;
+        const int64_t line = (int64_t)width * channels;
+        const auto row_at = [&](int row) { return values_ + row * row_size_; };
+        Colour<Compute> colour = colour_of<Compute>(job_, sample);
+        const bool has_range = job_.has_range && (colour.shifts || colour.brightens);
+        Range<Compute> range = {(Compute)INFINITY, (Compute)-INFINITY};
+        each_row(sample, 0, job_.height, [&](int row, int col) { return row_at(row) + (int64_t)col * channels; },
+                 [&](int row, int col, int num_cols) {
+                     if (has_range) range.see(row_at(row) + (int64_t)col * channels, (int64_t)num_cols * channels);
+                 });
+        if (has_range) set_range(colour, range);
+        for (int row = 0; row < job_.height; ++row) {
+            recolour(row_at(row), width, channels, colour);
+            preprocess(job_, row_at(row), width, spread_);
+        }
+        const double count = (double)line * job_.height;
+        if (job_.samplewise_center) {
+            const Compute mean = (Compute)(total([](double value) { return value; }) / count);
+            for (int row = 0; row < job_.height; ++row) subtract(row_at(row), line, mean);
+        }
+        if (job_.samplewise_std) {
+            const double mean = total([](double value) { return value; }) / count;
+            const double variance = total([mean](double value) { return (value - mean) * (value - mean); }) / count;
+            const Compute divisor = (Compute)std::sqrt(variance) + (Compute)1e-6;
+            for (int row = 0; row < job_.height; ++row) divide(row_at(row), line, divisor);
+        }
+        for (int row = 0; row < job_.height; ++row) {
+            standardize_featurewise(row_at(row), line);
+            put(job_, sample, row, 0, width, row_at(row), planes_);
+        }
+    }
+
+    // The sum of what `of` makes of each value of the kept sample.
+    template <class Of> double total(Of of)
+    {
+        const int64_t line = (int64_t)job_.width * job_.channels;
+        PairwiseRows sums(sums_, line);
+        for (int row = 0; row < job_.height; ++row) {
+            const Compute *__restrict__ from = values_ + row * row_size_;
+            double *__restrict__ to = sums.next();
+            for (int64_t at = 0; at < line; ++at) to[at] = of((double)from[at]);
+            sums.push();
+        }
+        return sums.total(job_.width, job_.channels);
+    }
+};
+
+// Calls use(worker) with the worker for the job's types.
+template <class Use> bool with_worker(const Job &job, unsigned char *scratch, Use use)
+{
+    Arena arena(scratch);
+    switch (job.source_kind * 2 + (job.is_double != 0)) {
+#define CASE(KIND, DOUBLE, FROM, SOURCE, COMPUTE) \
+    case KIND * 2 + DOUBLE: { \
+        Worker<FROM, SOURCE, COMPUTE> worker(job, arena); \
+        use(worker, arena); \
+        return true; \
+    }
+        CASE(SOURCE_UINT8, 0, uint8_t, uint8_t, float)
+        CASE(SOURCE_UINT8, 1, uint8_t, double, double)
+        CASE(SOURCE_UINT16, 0, uint16_t, uint16_t, float)
+        CASE(SOURCE_UINT16, 1, uint16_t, double, double)
+        CASE(SOURCE_FLOAT32, 0, float, float, float)
+        CASE(SOURCE_FLOAT32, 1, float, double, double)
+        CASE(SOURCE_FLOAT64, 0, double, float, float)        // Keras casts the image before it warps it
+        CASE(SOURCE_FLOAT64, 1, double, double, double)
+#undef CASE
+    }
+    return false;
+}
+
+int64_t scratch_bytes(const Job *job)
+{
+    int64_t bytes = -1;
+    with_worker(*job, nullptr, [&](auto &, const Arena &arena) { bytes = arena.used(); });
+    return bytes;
+}
+
+void augment(const Job *job, int64_t first, int64_t last, unsigned char *scratch)
+{
+    with_worker(*job, scratch, [&](auto &worker, const Arena &) { worker.run(first, last); });
+}
+
+} // namespace
+
+extern "C" const Engine ENGINE;
+const Engine ENGINE = {scratch_bytes, augment};

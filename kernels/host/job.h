@@ -1,0 +1,35 @@
+// What the CPU engine is handed: one batch. gpuseq/ops/compiled/library.py fills it, field by field in this order.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+enum SourceKind { SOURCE_UINT8, SOURCE_UINT16, SOURCE_FLOAT32, SOURCE_FLOAT64 };
+
+// Plain C: pointers first, then 64-bit numbers, then 32-bit ones, so that no compiler puts a gap in between.
+struct Job {
+    const void *images;          // (M, H, W, C) or (M, C, H, W), of source_kind
+    const double *table;         // (N, NUM_COLUMNS), or null: sample n is row n of `images`, untouched by affine and colour
+    void *out;                   // (N, H, W, C) or (N, C, H, W), of out_kind; does not overlap `images`
+    const void *mean_c;          // (C,) of the compute type, or null
+    const void *divisor_c;       // the same; already holds the 1e-6
+    double cval, rescale;
+    int32_t num_samples, height, width, channels;
+    int32_t source_kind;         // a SourceKind
+    int32_t is_double;           // whether the arithmetic is in double rather than in float
+    int32_t out_kind;            // one of the OUT_* of common.cuh
+    int32_t source_channels_last, out_channels_last;
+    int32_t order, fill_mode, corrected, round_affine;       // as the macros of common.cuh
+    int32_t has_affine, has_flip, has_channel_shift, has_brightness;
+    int32_t has_range;           // whether a sample's range after the affine map is needed
+    int32_t preprocess;          // 0: none, 1: tf, 2: caffe, 3: torch
+    int32_t samplewise_center, samplewise_std;
+    int32_t rows_per_unit;       // rows of a unit of work; the whole height where a sample is reduced
+};
+
+// One instruction set's engine.
+struct Engine {
+    // Bytes that `augment` needs for itself, by thread; -1 for a batch that it does not know.
+    int64_t (*scratch_bytes)(const Job *);
+    // Makes the units [first, last): unit u is the rows of band u % bands of sample u / bands.
+    void (*augment)(const Job *, int64_t first, int64_t last, unsigned char *scratch);
+};
