@@ -19,6 +19,8 @@ import pytest
 from hypothesis import settings
 
 from gpuseq.base import devices as compat
+from gpuseq.ops.compiled import library
+from tests import compiled_library
 from tests.photos import write_photo, write_tree
 from tests.standin import host_runner, rehearsal
 from tests.standin.ptx import machine as ptx_machine
@@ -42,10 +44,33 @@ _COUNTERS = {
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Put the stand-ins in a GPU's place where that is asked for: see `tests.standin.rehearsal`."""
+    """Compile the CPU engine; put stand-ins in a GPU's place where that is asked for: see `tests.standin.rehearsal`."""
+    if not os.environ.get(library.PATH):
+        built = compiled_library.build()
+        if built is not None:
+            os.environ[library.PATH] = str(built)  # the workers of pytest-xdist inherit it
     if rehearsal.ENABLED:
         rehearsal.install()
         config.pluginmanager.register(rehearsal.Rehearsal())
+
+
+CPU_ENGINES = ("numpy", "compiled")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what is marked ``each_cpu_engine`` through each of them."""
+    if metafunc.definition.get_closest_marker("each_cpu_engine"):
+        metafunc.parametrize("_cpu_engine", CPU_ENGINES, indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def _cpu_engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Name the engine for a test that is run through each; leave the others to the environment."""
+    engine = getattr(request, "param", None)
+    if engine == "compiled":
+        compiled_library.require()
+    if engine is not None:
+        monkeypatch.setenv(library.ENGINE, engine)
 
 
 def _required(name: str) -> bool:

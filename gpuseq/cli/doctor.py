@@ -15,13 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from gpuseq.base.devices import gpu_problem, kernel_cache_problem, resolve_device
-from gpuseq.base.errors import DeviceError
+from gpuseq.base.errors import DeviceError, MissingDependencyError
 from gpuseq.base.machine import cpu_count
+from gpuseq.ops.compiled.library import describe, instruction_sets
 
 __all__ = ["Finding", "Report", "examine", "format_report"]
 
 ENVIRONMENT = (
     "GPUSEQ_DEVICE",
+    "GPUSEQ_CPU_ENGINE",
+    "GPUSEQ_CPU_LIBRARY",
     "GPUSEQ_NUM_THREADS",
     "GPUSEQ_REQUIRE_GPU",
     "CUDA_VISIBLE_DEVICES",
@@ -124,6 +127,7 @@ def examine() -> Report:
         _package("numpy", "NumPy", "the CPU engine, and every plan"),
         _package("pillow", "Pillow", "decoding and resizing on the CPU", detail=_pillow_detail),
         Finding("CPU threads", True, str(cpu_count()), "this process may use them", "decoding and the CPU engine"),
+        _compiled(),
         _driver(),
         _cupy(),
         _nvrtc(),
@@ -194,6 +198,20 @@ def format_report(report: Report) -> str:
         "  none of gpuseq's variables is set"
     ]
     return "\n".join(lines)
+
+
+def _compiled() -> Finding:
+    name, brings = "compiled CPU engine", "the work on the host, several times as fast as NumPy, to the same bits"
+    install = "a C++ compiler (apt-get install g++), and gpuseq installed again"
+    found = instruction_sets()
+    if isinstance(found, str):
+        return Finding(name, False, None, found, brings, install)
+    sets = ", ".join(item.name for item in found)
+    try:
+        detail = f"runs here: {sets}; at work: {describe()}"
+    except (ValueError, MissingDependencyError) as error:
+        detail = str(error)
+    return Finding(name, True, None, detail, brings)
 
 
 def _version(*distributions: str) -> tuple[str, str] | None:

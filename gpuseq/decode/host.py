@@ -20,7 +20,8 @@ from . import dali as decode_dali
 from . import nvimgcodec as decode_nvimgcodec
 from .headers import is_complete, read_header
 from .options import DecodeOptions
-from .pillow import check_size, convert, finish, load_encoded, orientation_of, pixel_limit, to_array, transpose
+from .pillow import check_size, convert, load_converted, load_encoded, orientation_of, pixel_limit, transpose
+from .resized import resized
 from .routes import Decoder, Layout, route
 
 __all__ = [
@@ -163,10 +164,12 @@ def decode_into(paths: Sequence[str], options: DecodeOptions, out: np.ndarray) -
         raise ValueError(f"out must have shape {expected}; got {out.shape}")
 
     def store(index: int, image: Image.Image) -> None:
-        pixels = to_array(image)
+        row = out[index]
+        pixels = resized(image, options, row)
         if not np.can_cast(pixels.dtype, out.dtype, "same_kind" if out.dtype.kind == "f" else "safe"):
             raise ImageFileError(paths[index], f"its {pixels.dtype} pixels do not fit a {out.dtype} block")
-        out[index] = pixels
+        if pixels is not row:
+            row[...] = pixels
 
     return _decode_each(len(paths), lambda index: read_bytes(paths[index]), paths, options, store)
 
@@ -264,7 +267,7 @@ def _collect(
     images: list[np.ndarray | None] = [None] * count
 
     def store(index: int, image: Image.Image) -> None:
-        images[index] = to_array(image)
+        images[index] = resized(image, options)
 
     errors = _decode_each(count, fetch, names, options, store)
     results: list[np.ndarray | ImageFileError] = []
@@ -312,13 +315,16 @@ def _decode_each(
     options: DecodeOptions,
     store: Callable[[int, Image.Image], None],
 ) -> list[ImageFileError | None]:
-    """Fetch, decode and store each image, in any order, on several threads; return what went wrong with which."""
+    """Fetch, decode and store each image, in any order, on several threads; return what went wrong with which.
+
+    `store` gets the image in its colour mode, not yet resized.
+    """
     decoder = check_decoder(options.decoder)
     if decoder == "pillow":
         threads = options.num_threads or cpu_count()
         # A file's bytes live for one call: nothing of the batch is held but the images.
         return guarded_each(
-            lambda index: store(index, load_encoded(fetch(index), options, names[index])), count, threads
+            lambda index: store(index, load_converted(fetch(index), options, names[index])), count, threads
         )
     return _decode_with_codec(_Codec(decoder, options), count, fetch, names, store)
 
@@ -350,7 +356,7 @@ def _decode_with_codec(
             raise error
         decoded = pixels[index]
         if decoded is None:
-            image = load_encoded(encoded[index], codec.options, names[index])
+            image = load_converted(encoded[index], codec.options, names[index])
         else:
             image = codec.finish(decoded, encoded[index], names[index])
         store(index, image)
@@ -390,8 +396,8 @@ class _Codec:
         return pixels
 
     def finish(self, pixels: np.ndarray, encoded: bytes, name: str) -> Image.Image:
-        """Do to decoded pixels what Pillow does after decoding."""
+        """Do to decoded pixels what Pillow does after decoding, up to the crop and the resize."""
         image = Image.fromarray(np.ascontiguousarray(pixels))
         if self.options.exif_orientation:
             image = transpose(image, orientation_of(encoded, name))
-        return finish(convert(image, self.options), self.options)
+        return convert(image, self.options)

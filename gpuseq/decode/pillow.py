@@ -21,6 +21,7 @@ __all__ = [
     "convert",
     "decode_failure",
     "finish",
+    "load_converted",
     "load_encoded",
     "open_image",
     "orientation_of",
@@ -186,12 +187,36 @@ def load_encoded(encoded: bytes, options: DecodeOptions, name: str) -> Image.Ima
     ----------
     ``keras.utils.load_img`` (Keras 3.15); ``PIL.ImageOps.exif_transpose``.
     """
+    image = load_converted(encoded, options, name)
+    try:
+        return finish(image, options)
+    except Exception as error:
+        raise ImageFileError(name, decode_failure(error)) from error
+
+
+def load_converted(encoded: bytes, options: DecodeOptions, name: str) -> Image.Image:
+    """Do the part of `load_encoded` before the crop and the resize.
+
+    Parameters
+    ----------
+    encoded : bytes
+        A whole image file.
+    options : DecodeOptions
+        Colour mode and the rest; its size is not used.
+    name : str
+        For messages.
+
+    Raises
+    ------
+    ImageFileError
+        If it cannot be decoded; its reason is one clause.
+    """
     try:
         image = open_image(encoded, pixel_limit(options), name)
         _reserve(image)
         if options.exif_orientation:
             ImageOps.exif_transpose(image, in_place=True)
-        image = finish(convert(image, options), options)
+        image = convert(image, options)
         image.load()
         return image
     except ImageFileError:

@@ -21,6 +21,7 @@ from gpuseq.base.devices import is_cupy
 from gpuseq.base.machine import cpu_count
 from gpuseq.base.version import PACKAGE
 from gpuseq.decode.host import check_decoder
+from gpuseq.ops.compiled.library import describe
 from gpuseq.plan.columns import cells
 from gpuseq.plan.plan import BatchPlan
 from gpuseq.sources.files import ArraySource, FileSource
@@ -261,15 +262,16 @@ def _engine(iterator: Any, generator: Any, itemsize: int) -> list[tuple[str, str
     if generator.draws_its_own:
         slow.append("a subclass with its own get_random_transform: a Python call per image")
     if generator.interpolation_order > 1:
-        library = "SciPy" if iterator.device == "cpu" else "cupyx"
-        slow.append(f"interpolation_order={generator.interpolation_order}: splines through {library}, plane by plane")
+        splines = "SciPy" if iterator.device == "cpu" else "cupyx"
+        slow.append(f"interpolation_order={generator.interpolation_order}: splines through {splines}, plane by plane")
     function = generator.preprocessing_function
     if callable(function) and not getattr(function, "batched", False):
         slow.append("preprocessing_function: a Python call per image (mark it with function.batched = True)")
     if generator.zca_whitening:
         slow.append("zca_whitening: one matrix product with a row per image")
     if iterator.device == "cpu":
-        engine = f"numpy, {cpu_count()} thread(s), in {generator.dtype if generator.dtype == 'float64' else 'float32'}"
+        precision = generator.dtype if generator.dtype == "float64" else "float32"
+        engine = f"{describe()}, {cpu_count()} thread(s), in {precision}"
     else:
         kernels = ["augment"]
         if generator.samplewise_center or generator.samplewise_std_normalization:

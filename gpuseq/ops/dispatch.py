@@ -1,6 +1,7 @@
-"""The seam between what is asked for and who computes it: each op is documented here and runs on NumPy or CUDA.
+"""The seam between what is asked for and who computes it: each op is documented here and runs on the host or on CUDA.
 
-The engine follows from the arrays: NumPy arrays run on the host, CuPy arrays on their device, on the current stream.
+The engine follows from the arrays: CuPy arrays run on their device, on the current stream; NumPy arrays on the host, by
+the compiled engine or by NumPy as the environment's ``GPUSEQ_CPU_ENGINE`` says.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from gpuseq.base.types import Array
 from gpuseq.ops.cuda.resident import DeviceResident, Resident
 from gpuseq.plan.program import IDENTITY, STEPS
 
+from .compiled import augment as ops_compiled
+from .compiled import library
 from .numpy import augment as ops_numpy
 from .numpy import erase as numpy_erase
 from .numpy import program as numpy_program
@@ -57,7 +60,7 @@ def _engine(array: Array) -> ModuleType:
         from .cuda import augment as ops_cuda
 
         return ops_cuda
-    return ops_numpy
+    return ops_numpy if library.chosen() is None else ops_compiled
 
 
 def augment(

@@ -1,5 +1,5 @@
 // One instruction set's engine: source images to the finished batch, as the kernels of augment.cu and reduce.cu do it on a
-// GPU. Compiled once for each instruction set, with ENGINE the name of what it exports (build.py).
+// GPU. Compiled once for each instruction set, with SET its name (build.py).
 //
 // A unit of work is a band of rows of one sample, or the whole sample where it is reduced first. It allocates nothing: the
 // caller brings each thread's scratch memory. Nothing of the standard library with code of its own may be used here: the
@@ -193,9 +193,14 @@ int64_t scratch_bytes(const Job *job)
 void augment(const Job *job, int64_t first, int64_t last, unsigned char *scratch)
 {
     with_worker(*job, scratch, [&](auto &worker, const Arena &) { worker.run(first, last); });
+#if defined(__AVX__)
+    if (job->streams) _mm_sfence();      // what was streamed is seen by other threads before we say that it is there
+#endif
 }
 
 } // namespace
 
-extern "C" const Engine ENGINE;
-const Engine ENGINE = {scratch_bytes, augment};
+#define JOIN(a, b) a##b
+#define EXPORTED(set) JOIN(gpuseq_augment_, set)
+extern "C" const AugmentEngine EXPORTED(SET);
+const AugmentEngine EXPORTED(SET) = {scratch_bytes, augment};

@@ -1,52 +1,51 @@
-// What the shared library offers: the instruction sets that were compiled into it, and which of them runs here.
+// What the shared library offers: the instruction sets that were compiled into it, and which of them run here.
 #include "job.h"
+#include "resize.h"
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
+extern "C" const AugmentEngine gpuseq_augment_baseline;
+extern "C" const ResizeEngine gpuseq_resize_baseline;
 #if defined(__x86_64__)
-extern "C" const Engine gpuseq_baseline, gpuseq_avx2, gpuseq_avx512;
-#else
-extern "C" const Engine gpuseq_baseline;
+extern "C" const AugmentEngine gpuseq_augment_avx2;
+extern "C" const ResizeEngine gpuseq_resize_avx2;
 #endif
 
 namespace {
 
-struct Choice {
+struct InstructionSet {
     const char *name;
-    const Engine *engine;
-    bool (*runs)();
+    const AugmentEngine *augment;
+    const ResizeEngine *resize;
+    bool (*runs_here)();
 };
 
-// GCC's and Clang's test asks the CPU, and the operating system whether it keeps the wide registers.
+const InstructionSet SETS[] = {          // the widest first
 #if defined(__x86_64__)
-const Choice CHOICES[] = {
-    {"avx512", &gpuseq_avx512, [] {
-         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")
-                && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx2")
-                && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
-     }},
-    {"avx2", &gpuseq_avx2, [] {
-         return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
-     }},
-    {"baseline", &gpuseq_baseline, [] { return true; }},
-};
-#else
-const Choice CHOICES[] = {{"baseline", &gpuseq_baseline, [] { return true; }}};
+    // The test asks the CPU, and the operating system whether it keeps the wide registers.
+    {"avx2", &gpuseq_augment_avx2, &gpuseq_resize_avx2,
+     [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"); }},
 #endif
-constexpr int NUM_CHOICES = sizeof CHOICES / sizeof *CHOICES;
+    {"baseline", &gpuseq_augment_baseline, &gpuseq_resize_baseline, [] { return true; }},
+};
+constexpr int NUM_SETS = sizeof SETS / sizeof *SETS;
 
 } // namespace
 
-// Raised whenever the fields of a job or the functions below change.
+// Raised whenever a field of a job or a function below changes.
 EXPORT int gpuseq_abi() { return 1; }
 EXPORT int gpuseq_job_bytes() { return (int)sizeof(Job); }
+EXPORT int gpuseq_resize_job_bytes() { return (int)sizeof(ResizeJob); }
 
-// Instruction set `number`, the widest first: its name, or null past the last.
-EXPORT const char *gpuseq_name(int number) { return number >= 0 && number < NUM_CHOICES ? CHOICES[number].name : nullptr; }
-EXPORT int gpuseq_runs_here(int number) { return CHOICES[number].runs(); }
+// The name of instruction set `number`, or null past the last.
+EXPORT const char *gpuseq_set_name(int number) { return number >= 0 && number < NUM_SETS ? SETS[number].name : nullptr; }
+EXPORT int gpuseq_set_runs_here(int number) { return SETS[number].runs_here(); }
 
-EXPORT int64_t gpuseq_scratch_bytes(int number, const Job *job) { return CHOICES[number].engine->scratch_bytes(job); }
+// The caller has checked that the set runs here.
+EXPORT int64_t gpuseq_augment_scratch(int number, const Job *job) { return SETS[number].augment->scratch_bytes(job); }
 EXPORT void gpuseq_augment(int number, const Job *job, int64_t first, int64_t last, unsigned char *scratch)
 {
-    CHOICES[number].engine->augment(job, first, last, scratch);
+    SETS[number].augment->augment(job, first, last, scratch);
 }
+EXPORT int64_t gpuseq_resize_scratch(int number, const ResizeJob *job) { return SETS[number].resize->scratch_bytes(job); }
+EXPORT void gpuseq_resize(int number, const ResizeJob *job, unsigned char *scratch) { SETS[number].resize->resize(job, scratch); }

@@ -23,11 +23,12 @@ struct Job {
     int32_t has_range;           // whether a sample's range after the affine map is needed
     int32_t preprocess;          // 0: none, 1: tf, 2: caffe, 3: torch
     int32_t samplewise_center, samplewise_std;
+    int32_t streams;             // whether a float32 batch is so large that it should pass the caches by
     int32_t rows_per_unit;       // rows of a unit of work; the whole height where a sample is reduced
 };
 
-// One instruction set's engine.
-struct Engine {
+// One instruction set's half of the engine; the other is in resize.h.
+struct AugmentEngine {
     // Bytes that `augment` needs for itself, by thread; -1 for a batch that it does not know.
     int64_t (*scratch_bytes)(const Job *);
     // Makes the units [first, last): unit u is the rows of band u % bands of sample u / bands.

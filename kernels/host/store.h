@@ -50,13 +50,17 @@ template <> struct Out<TO_UINT8> {
     template <class T> static type of(T value) { return (uint8_t)(int)(value > 0 ? value < 255 ? value : (T)255 : (T)0); }
 };
 
-template <int KIND, class T> void cast_row(const T *__restrict__ from, int64_t num_values, typename Out<KIND>::type *__restrict__ to)
+// With `streams` past the caches, where the batch would only push the sources out of them.
+template <int KIND, class T>
+void cast_row(const T *__restrict__ from, int64_t num_values, typename Out<KIND>::type *__restrict__ to, [[maybe_unused]] bool streams)
 {
     int64_t at = 0;
-#if defined(STREAM)
+#if defined(__AVX__)
     if constexpr (KIND == TO_FLOAT32 && sizeof(T) == 4) {
-        for (; at < num_values && ((uintptr_t)(to + at) & 31); ++at) to[at] = from[at];
-        for (; at + 8 <= num_values; at += 8) _mm256_stream_ps(to + at, _mm256_loadu_ps(from + at));
+        if (streams) {
+            for (; at < num_values && ((uintptr_t)(to + at) & 31); ++at) to[at] = from[at];
+            for (; at + 8 <= num_values; at += 8) _mm256_stream_ps(to + at, _mm256_loadu_ps(from + at));
+        }
     }
 #endif
 #if defined(__F16C__)
@@ -78,13 +82,12 @@ template <class T> void extract(const T *__restrict__ row, int num_cols, int cha
 // The three planes of a row of RGB, four pixels at a time.
 inline void extract_rgb(const float *__restrict__ row, int num_cols, float *const planes[3])
 {
-    typedef int32_t Mask __attribute__((vector_size(16)));
     int col = 0;
     for (; col + 4 <= num_cols; col += 4, row += 12) {
         const F4 a = load_as<F4>(row), b = load_as<F4>(row + 4), c = load_as<F4>(row + 8);       // rgbr gbrg brgb
-        const F4 red = __builtin_shuffle(__builtin_shuffle(a, b, Mask{0, 3, 6, 6}), c, Mask{0, 1, 2, 5});
-        const F4 green = __builtin_shuffle(__builtin_shuffle(a, b, Mask{1, 4, 7, 7}), c, Mask{0, 1, 2, 6});
-        const F4 blue = __builtin_shuffle(__builtin_shuffle(a, b, Mask{2, 5, 5, 5}), c, Mask{0, 1, 4, 7});
+        const F4 red = SHUFFLE(SHUFFLE(a, b, 0, 3, 6, 6), c, 0, 1, 2, 5);
+        const F4 green = SHUFFLE(SHUFFLE(a, b, 1, 4, 7, 7), c, 0, 1, 2, 6);
+        const F4 blue = SHUFFLE(SHUFFLE(a, b, 2, 5, 5, 5), c, 0, 1, 4, 7);
         std::memcpy(planes[0] + col, &red, sizeof red);
         std::memcpy(planes[1] + col, &green, sizeof green);
         std::memcpy(planes[2] + col, &blue, sizeof blue);
@@ -101,7 +104,8 @@ void put_row(const Job &job, int64_t sample, int row, int first_col, int num_col
     const int channels = job.channels;
     To *batch = (To *)job.out + sample * job.height * job.width * channels;
     if (job.out_channels_last || channels == 1) {
-        cast_row<KIND>(values, (int64_t)num_cols * channels, batch + ((int64_t)row * job.width + first_col) * channels);
+        cast_row<KIND>(values, (int64_t)num_cols * channels, batch + ((int64_t)row * job.width + first_col) * channels,
+                       job.streams);
         return;
     }
     To *line = batch + (int64_t)row * job.width + first_col;
@@ -110,13 +114,13 @@ void put_row(const Job &job, int64_t sample, int row, int first_col, int num_col
         if (channels == 3) {
             T *const room[3] = {planes, planes + num_cols, planes + 2 * num_cols};
             extract_rgb(values, num_cols, room);
-            for (int channel = 0; channel < 3; ++channel) cast_row<KIND>(room[channel], num_cols, line + channel * plane);
+            for (int channel = 0; channel < 3; ++channel) cast_row<KIND>(room[channel], num_cols, line + channel * plane, job.streams);
             return;
         }
     }
     for (int channel = 0; channel < channels; ++channel) {
         extract(values, num_cols, channels, channel, planes);
-        cast_row<KIND>(planes, num_cols, line + channel * plane);
+        cast_row<KIND>(planes, num_cols, line + channel * plane, job.streams);
     }
 }
 

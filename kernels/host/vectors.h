@@ -18,6 +18,13 @@ typedef uint16_t H4 __attribute__((vector_size(8)));
 typedef uint64_t Q4 __attribute__((vector_size(32)));
 typedef uint32_t W8 __attribute__((vector_size(32)));
 
+// Four values out of the eight of two vectors.
+#if defined(__clang__)
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, I4{__VA_ARGS__})
+#endif
+
 template <class To, class From> inline To load_as(const From *from)
 {
     To value;

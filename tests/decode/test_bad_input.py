@@ -285,7 +285,7 @@ def test_a_programming_error_is_no_bad_file(monkeypatch: pytest.MonkeyPatch) -> 
     def defect(*arguments: object) -> None:
         raise ZeroDivisionError("defect")
 
-    monkeypatch.setattr(decode, "to_array", defect)
+    monkeypatch.setattr(decode, "resized", defect)
     with pytest.raises(ZeroDivisionError, match="defect"):
         decode.decode([matrix()["png_rgb"]] * 5, DecodeOptions(num_threads=2))
 

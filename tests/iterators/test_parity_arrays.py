@@ -24,7 +24,7 @@ from tests.parity import (
 )
 
 keras_image = pytest.importorskip("keras.src.legacy.preprocessing.image")
-pytestmark = pytest.mark.keras
+pytestmark = [pytest.mark.keras, pytest.mark.each_cpu_engine]
 
 NUM_CONFIGS = 160
 

@@ -26,7 +26,7 @@ from tests.parity import (
 from tests.photos import KINDS, write_photo
 
 keras_image = pytest.importorskip("keras.src.legacy.preprocessing.image")
-pytestmark = pytest.mark.keras
+pytestmark = [pytest.mark.keras, pytest.mark.each_cpu_engine]
 
 NUM_CONFIGS = 90
 INTERPOLATIONS = literals(Interpolation)

@@ -17,7 +17,7 @@ from tests.parity import Config, Streams, assert_same_attributes, assert_same_wa
 
 pandas = pytest.importorskip("pandas")
 keras_image = pytest.importorskip("keras.src.legacy.preprocessing.image")
-pytestmark = pytest.mark.keras
+pytestmark = [pytest.mark.keras, pytest.mark.each_cpu_engine]
 
 NUM_CONFIGS = 50
 CLASS_MODES = ("categorical", "binary", "sparse", "input", "multi_output", "raw", None, "lists")

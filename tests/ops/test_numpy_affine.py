@@ -19,6 +19,7 @@ from tests.cases import DTYPES, FILL_MODES, LINEAR_ORDERS, SHAPES, draw_params, 
 from tests.compare import assert_same, read_only
 
 pytest.importorskip("scipy")
+pytestmark = pytest.mark.each_cpu_engine
 
 SIZES = [pytest.param(shape, id=name) for name, shape in SHAPES.items()]
 
@@ -188,7 +189,7 @@ def test_a_large_image_costs_its_thread_no_memory_for_good() -> None:
         kept, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak > 64 << 20  # or nothing was counted
+    assert peak >= 4 * large.size  # the batch at least, or nothing was counted
     assert kept < 32 << 20, f"{kept / 1e6:.0f} MB"
     assert max(buffer.nbytes for buffer in scratch.buffers.values()) <= KEEP_BYTES
 

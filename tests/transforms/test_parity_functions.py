@@ -20,7 +20,7 @@ from tests.tolerance import PIXELS, unit_of
 
 keras_image = pytest.importorskip("keras.src.legacy.preprocessing.image")
 keras_files = pytest.importorskip("keras.src.utils.image_utils")
-pytestmark = pytest.mark.keras
+pytestmark = [pytest.mark.keras, pytest.mark.each_cpu_engine]
 
 AXES = {
     "channels_first": {"row_axis": 1, "col_axis": 2, "channel_axis": 0},

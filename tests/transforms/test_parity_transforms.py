@@ -15,7 +15,7 @@ from tests.parity import Streams, darken, quiet, sample_generator
 from tests.tolerance import NORMALISED, PIXELS, unit_of
 
 keras_image = pytest.importorskip("keras.src.legacy.preprocessing.image")
-pytestmark = pytest.mark.keras
+pytestmark = [pytest.mark.keras, pytest.mark.each_cpu_engine]
 
 FIELDS = {
     "theta",

@@ -15,6 +15,7 @@ import numpy as np
 
 from gpuseq.base.arguments import warn
 from gpuseq.base.types import Array
+from gpuseq.ops.codes import FILL_MODES, OUT_KINDS, PREPROCESSING, needs_range
 from gpuseq.ops.options import AugmentOptions, Statistics
 from gpuseq.ops.table import NUM_COLUMNS, fill_table
 
@@ -46,9 +47,6 @@ _SOURCE_TYPES = {
     np.dtype(np.float32): "float",
     np.dtype(np.float64): "double",
 }
-_OUT_KINDS = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 3, "uint8": 4}
-_FILL_MODES = {"nearest": 0, "constant": 1, "reflect": 2, "wrap": 3}
-_PREPROCESSING = {None: 0, "tf": 1, "caffe": 2, "torch": 3}
 
 
 @dataclass(frozen=True)
@@ -216,16 +214,10 @@ def _variant(
     options: AugmentOptions, source_dtype: np.dtype[Any], channels: int, has_table: bool, has_mean: bool, has_std: bool
 ) -> _Variant:
     """Turn a call's constants into the macros of its kernels."""
-    is_double = options.compute_dtype == np.float64
     has_shift = has_table and options.has_channel_shift
     has_brightness = has_table and options.has_brightness
     has_affine = has_table and options.has_affine
-    # 8-bit images stay within 0..255 unless the border is filled with something else; in double the weights' rounding
-    # can lift 255 by a bit, which Keras takes for a stretched image, and so do we.
-    in_bounds = source_dtype == np.uint8 and not (is_double and has_affine and not options.round_affine)
-    if has_affine and options.fill_mode == "constant" and not 0 <= options.cval <= 255:
-        in_bounds = False
-    has_range = has_shift or (has_brightness and not in_bounds)
+    has_range = has_table and needs_range(options, source_dtype)
     has_moments = options.samplewise_center or options.samplewise_std
     out_channels_last = options.data_format == "channels_last"
     out_dtype = _out_dtype(options.dtype)
@@ -235,7 +227,7 @@ def _variant(
         tile_cols *= 2
     shape = {
         "SOURCE_T": _SOURCE_TYPES[source_dtype],
-        "COMPUTE_T": "double" if is_double else "float",
+        "COMPUTE_T": "double" if options.compute_dtype == np.float64 else "float",
         "CHANNELS": channels if channels <= MAX_STAGED_CHANNELS else 0,
         "SOURCE_CHANNELS_LAST": int(options.source_format == "channels_last"),
         "TILE_COLS": tile_cols,
@@ -245,7 +237,7 @@ def _variant(
     if has_affine:
         shape |= {
             "ORDER": options.order,
-            "FILL_MODE": _FILL_MODES[options.fill_mode],
+            "FILL_MODE": FILL_MODES[options.fill_mode],
             "CORRECTED": int(options.conventions == "corrected"),
             "ROUND_AFFINE": int(options.round_affine),
         }
@@ -254,11 +246,11 @@ def _variant(
         "HAS_RANGE": int(has_range),
         "HAS_CHANNEL_SHIFT": int(has_shift),
         "HAS_BRIGHTNESS": int(has_brightness),
-        "PREPROCESS": _PREPROCESSING[options.preprocessing],
+        "PREPROCESS": PREPROCESSING[options.preprocessing],
         "HAS_RESCALE": int(options.rescale != 1.0),
     }
     finish = colour | {
-        "OUT_KIND": _OUT_KINDS[options.dtype],
+        "OUT_KIND": OUT_KINDS[options.dtype],
         "OUT_CHANNELS_LAST": int(out_channels_last),
         "SAMPLEWISE_CENTER": int(options.samplewise_center),
         "SAMPLEWISE_STD": int(options.samplewise_std),

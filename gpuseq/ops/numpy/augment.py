@@ -8,6 +8,8 @@ second-level cache.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from gpuseq.base.machine import cpu_count
@@ -184,11 +186,11 @@ def standardize_into(
         return
     if options.rescale != 1.0:
         work_nchw *= work_nchw.dtype.type(options.rescale)
-    per_sample = (1, 2, 3)
     if options.samplewise_center:
-        work_nchw -= work_nchw.mean(axis=per_sample, keepdims=True, dtype=np.float64).astype(work_nchw.dtype)
+        work_nchw -= _means(work_nchw).astype(work_nchw.dtype)
     if options.samplewise_std:
-        deviation = work_nchw.std(axis=per_sample, keepdims=True, dtype=np.float64).astype(work_nchw.dtype)
+        offsets = np.subtract(work_nchw, _means(work_nchw), dtype=np.float64)
+        deviation = np.sqrt(_means(np.square(offsets, out=offsets))).astype(work_nchw.dtype)
         work_nchw /= deviation + work_nchw.dtype.type(1e-6)
     if statistics is not None and options.featurewise_center and statistics.mean is not None:
         work_nchw -= statistics.mean.astype(work_nchw.dtype)[:, None, None]
@@ -197,6 +199,25 @@ def standardize_into(
     if out_nchw.dtype == np.uint8:
         np.clip(work_nchw, 0, 255, out=work_nchw)
     np.copyto(out_nchw, work_nchw, casting="unsafe")
+
+
+def _means(values_nchw: np.ndarray) -> np.ndarray:
+    """Return each sample's mean in double, shape ``(N, 1, 1, 1)``, summed in the order that the engines share.
+
+    Rows are added in pairs, the sums of pairs in pairs and so on, what is left over carried along; then the columns of
+    that one row in pairs; then the channels. NumPy's own sum is as exact, but its order follows from the memory layout.
+    """
+    sums: np.ndarray = values_nchw
+    for axis in (2, 3):
+        sums = sums.swapaxes(axis, 0)
+        while len(sums) > 1:
+            pairs = np.add(sums[0 : len(sums) - 1 : 2], sums[1::2], dtype=np.float64)
+            sums = np.concatenate([pairs, sums[-1:]]) if len(sums) % 2 else pairs
+        sums = sums.swapaxes(axis, 0)
+    total = sums[:, :1].astype(np.float64)
+    for channel in range(1, sums.shape[1]):
+        total += sums[:, channel : channel + 1]
+    return total / math.prod(values_nchw.shape[1:])
 
 
 def _preprocess(work_nchw: np.ndarray, mode: str) -> None:

@@ -1,0 +1,155 @@
+"""The ops of the compiled engine: one job a batch, cut into units of work for the kept threads.
+
+A unit is a band of rows of a sample, or a whole sample where something of it is reduced first; a call of the library
+takes several. The library allocates nothing: each thread lends it its own scratch memory.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from gpuseq.base.machine import cpu_count
+from gpuseq.base.threads import for_each
+from gpuseq.base.types import aligned_empty
+from gpuseq.ops.codes import FILL_MODES, OUT_KINDS, PREPROCESSING, needs_range
+from gpuseq.ops.numpy.affine import scratch, warp_spline
+from gpuseq.ops.numpy.augment import whiten
+from gpuseq.ops.options import AugmentOptions, Statistics
+from gpuseq.ops.table import NUM_COLUMNS, fill_table
+
+from .library import InstructionSet, Job, chosen
+from .resize import resize
+
+__all__ = ["augment", "resize", "standardize", "warp_spline", "whiten"]
+
+SOLO_PIXELS = 1 << 15
+"""Pixels of a batch that one thread does alone: to wake another takes longer."""
+
+CALL_PIXELS = 1 << 17
+"""Pixels that one call of the library takes, about: the caller hears of Ctrl-C between two of them."""
+
+STREAMED_BYTES = 8 << 20
+"""A batch of more leaves past the caches: it would only push the sources out of them."""
+
+_SOURCE_KINDS = {np.dtype(name): kind for kind, name in enumerate(("uint8", "uint16", "float32", "float64"))}
+
+
+def augment(
+    images: np.ndarray,
+    params: np.ndarray,
+    options: AugmentOptions,
+    *,
+    indices: np.ndarray | None = None,
+    statistics: Statistics | None = None,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """Compiled twin of `gpuseq.ops.dispatch.augment`; the contract is written there."""
+    return _run(images, params, options, indices, statistics, out)
+
+
+def standardize(
+    batch: np.ndarray, options: AugmentOptions, statistics: Statistics | None = None, *, out: np.ndarray | None = None
+) -> np.ndarray:
+    """Compiled twin of `gpuseq.ops.dispatch.standardize`; the contract is written there."""
+    return _run(batch, None, options, None, statistics, out)
+
+
+def _run(
+    images: np.ndarray,
+    params: np.ndarray | None,
+    options: AugmentOptions,
+    indices: np.ndarray | None,
+    statistics: Statistics | None,
+    out: np.ndarray | None,
+) -> np.ndarray:
+    instruction_set = chosen()
+    assert instruction_set is not None, "whoever calls this has asked `chosen` first"
+    if images.dtype not in _SOURCE_KINDS:
+        images = images.astype(options.compute_dtype)
+    images = np.ascontiguousarray(images)
+    if options.source_format == "channels_last":
+        height, width, channels = images.shape[1:]
+    else:
+        channels, height, width = images.shape[1:]
+    if options.preprocessing in ("caffe", "torch") and channels != 3:
+        raise ValueError(
+            f"preprocessing {options.preprocessing!r} is defined for 3 channels; the images have {channels}"
+        )
+    num_samples = len(images) if params is None else len(params)
+    if out is None:
+        last = options.data_format == "channels_last"
+        shape = (num_samples, height, width, channels) if last else (num_samples, channels, height, width)
+        out = aligned_empty(shape, options.dtype)
+    if out.size == 0:
+        return out
+    target = out if out.flags.c_contiguous else np.empty(out.shape, out.dtype)
+
+    dtype, has_table = options.compute_dtype, params is not None
+    table = mean = divisor = None
+    if params is not None:
+        table = np.empty((num_samples, NUM_COLUMNS))
+        fill_table(table, params, indices)
+    if statistics is not None and options.featurewise_center and statistics.mean is not None:
+        mean = _by_channel(statistics.mean.astype(dtype), channels)
+    if statistics is not None and options.featurewise_std and statistics.std is not None:
+        divisor = _by_channel(statistics.std.astype(dtype) + dtype.type(1e-6), channels)
+    has_range = has_table and needs_range(options, images.dtype)
+    is_reduced = has_range or options.samplewise_center or options.samplewise_std
+    num_threads = 1 if num_samples * height * width <= SOLO_PIXELS else cpu_count()
+    rows_per_unit = height if is_reduced else _rows_per_unit(num_samples, height, width, num_threads)
+    job = Job(
+        *(_address(images), _address(table), _address(target), _address(mean), _address(divisor)),
+        *(options.cval, options.rescale),
+        *(num_samples, height, width, channels),
+        *(_SOURCE_KINDS[images.dtype], dtype == np.float64, OUT_KINDS[options.dtype]),
+        *(options.source_format == "channels_last", options.data_format == "channels_last"),
+        *(options.order, FILL_MODES[options.fill_mode], options.conventions == "corrected", options.round_affine),
+        *(has_table and options.has_affine, has_table and options.has_flip),
+        *(has_table and options.has_channel_shift, has_table and options.has_brightness, has_range),
+        *(PREPROCESSING[options.preprocessing], options.samplewise_center, options.samplewise_std),
+        *(target.nbytes > STREAMED_BYTES, rows_per_unit),
+    )
+    num_units = num_samples * -(-height // rows_per_unit)
+    units_per_call = max(1, min(CALL_PIXELS // (rows_per_unit * width), -(-num_units // num_threads)))
+    held = images, table, target, mean, divisor
+    call = _caller(instruction_set, job, held, num_units, units_per_call)
+    for_each(call, -(-num_units // units_per_call), num_threads)
+    if target is not out:
+        out[...] = target
+    return out
+
+
+def _rows_per_unit(num_samples: int, height: int, width: int, num_threads: int) -> int:
+    """Return whole samples where there are enough of them for all threads, else bands, a few for each thread."""
+    if num_threads == 1 or (num_samples >= 4 * num_threads and height * width <= CALL_PIXELS):
+        return height
+    num_bands = max(-(-4 * num_threads // num_samples), -(-height * width // CALL_PIXELS))
+    return max(1, min(height, max(16, -(-height // num_bands))))
+
+
+def _caller(
+    instruction_set: InstructionSet, job: Job, held: tuple[Any, ...], num_units: int, units_per_call: int
+) -> Callable[[int], None]:
+    """Return what makes one part of a batch; it keeps alive what the job points at, whoever gives up on it."""
+    number, functions = instruction_set.number, instruction_set.functions
+    scratch_bytes = functions.gpuseq_augment_scratch(number, ctypes.addressof(job))
+
+    def call(part: int, _held: tuple[Any, ...] = held) -> None:
+        room = scratch("compiled", (scratch_bytes,), np.uint8)
+        first = part * units_per_call
+        last = min(first + units_per_call, num_units)
+        functions.gpuseq_augment(number, ctypes.addressof(job), first, last, room.ctypes.data)
+
+    return call
+
+
+def _by_channel(values: np.ndarray, channels: int) -> np.ndarray:
+    return np.ascontiguousarray(np.broadcast_to(values.ravel(), (channels,)))
+
+
+def _address(array: np.ndarray | None) -> Any:
+    return None if array is None else array.ctypes.data

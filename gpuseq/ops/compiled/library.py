@@ -1,0 +1,181 @@
+"""Finds and loads the library of the compiled engine, and picks the instruction set that runs here.
+
+``GPUSEQ_CPU_ENGINE`` decides who computes on the host: ``auto`` takes the compiled engine where it is installed,
+``numpy`` the NumPy engine, ``compiled`` insists, and ``compiled:baseline`` or ``compiled:avx2`` name the instruction
+set. ``GPUSEQ_CPU_LIBRARY`` is the path of another build of the library: for developers.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from gpuseq.base.arguments import did_you_mean
+from gpuseq.base.errors import MissingDependencyError
+
+__all__ = ["ENGINE", "LIBRARY", "PATH", "InstructionSet", "Job", "ResizeJob", "chosen", "describe", "instruction_sets"]
+
+ENGINE = "GPUSEQ_CPU_ENGINE"
+"""The environment variable that decides who computes on the host."""
+
+PATH = "GPUSEQ_CPU_LIBRARY"
+"""The environment variable that names another build of the library."""
+
+LIBRARY = "gpuseq_cpu.so"
+
+ABI = 1
+"""Has to be the library's ``gpuseq_abi()``: what a job holds, and which functions there are."""
+
+logger = logging.getLogger("gpuseq")
+
+_POINTER, _INT, _LONG = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64
+
+
+class Job(ctypes.Structure):
+    """``Job`` of ``kernels/host/job.h``, where its fields are explained."""
+
+    _fields_ = (
+        *((name, _POINTER) for name in ("images", "table", "out", "mean_c", "divisor_c")),
+        *((name, ctypes.c_double) for name in ("cval", "rescale")),
+        *((name, _INT) for name in ("num_samples", "height", "width", "channels", "source_kind", "is_double")),
+        *((name, _INT) for name in ("out_kind", "source_channels_last", "out_channels_last")),
+        *((name, _INT) for name in ("order", "fill_mode", "corrected", "round_affine")),
+        *((name, _INT) for name in ("has_affine", "has_flip", "has_channel_shift", "has_brightness", "has_range")),
+        *((name, _INT) for name in ("preprocess", "samplewise_center", "samplewise_std", "streams", "rows_per_unit")),
+    )
+
+
+class LineTable(ctypes.Structure):
+    """``LineTable`` of ``kernels/host/resize.h``."""
+
+    _fields_ = (*((name, _POINTER) for name in ("first", "count", "weights")), ("length", _INT), ("taps", _INT))
+
+
+class ResizeJob(ctypes.Structure):
+    """``ResizeJob`` of ``kernels/host/resize.h``, where its fields are explained."""
+
+    _fields_ = (
+        *(("source", _POINTER), ("source_pitch", _LONG), ("target", _POINTER)),
+        *(("across", LineTable), ("down", LineTable), ("rows", _POINTER), ("cols", _POINTER)),
+        *((name, _INT) for name in ("height", "width", "channels", "pixel_bytes")),
+        *((name, _INT) for name in ("target_rows", "target_cols", "down_first")),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class InstructionSet:
+    """One compilation of the engine, which runs on this machine.
+
+    Attributes
+    ----------
+    name : str
+        ``"avx2"`` or ``"baseline"``.
+    number : int
+        Its place in the library.
+    functions : ctypes.CDLL
+        The library; its functions take `number` first and release the GIL while they work.
+    """
+
+    name: str
+    number: int
+    functions: Any
+
+
+@lru_cache(maxsize=8)
+def _load(path: str) -> ctypes.CDLL | str:
+    """Return the library, or one line that says why there is none."""
+    if not Path(path).is_file():
+        return (
+            "the library was not built: there was no C++ compiler when gpuseq was installed. Install one "
+            "(apt-get install g++) and install gpuseq again"
+        )
+    try:
+        library = ctypes.CDLL(path)
+        abi, job, resize_job = library.gpuseq_abi(), library.gpuseq_job_bytes(), library.gpuseq_resize_job_bytes()
+    except (OSError, AttributeError) as error:
+        return f"{path} cannot be loaded ({error}). Install gpuseq again"
+    if (abi, job, resize_job) != (ABI, ctypes.sizeof(Job), ctypes.sizeof(ResizeJob)):
+        return f"{path} is of another version of gpuseq (its interface is {abi}, not {ABI}). Install gpuseq again"
+    library.gpuseq_set_name.restype = ctypes.c_char_p
+    for name in ("gpuseq_augment_scratch", "gpuseq_resize_scratch"):
+        getattr(library, name).restype = _LONG
+        getattr(library, name).argtypes = (ctypes.c_int, _POINTER)
+    library.gpuseq_augment.restype = library.gpuseq_resize.restype = None
+    library.gpuseq_augment.argtypes = (ctypes.c_int, _POINTER, _LONG, _LONG, _POINTER)
+    library.gpuseq_resize.argtypes = (ctypes.c_int, _POINTER, _POINTER)
+    return library
+
+
+def _path() -> str:
+    return os.environ.get(PATH) or str(Path(__file__).with_name(LIBRARY))
+
+
+def instruction_sets() -> tuple[InstructionSet, ...] | str:
+    """Return what of the library runs on this machine, the widest first; or one line that says why nothing does."""
+    library = _load(_path())
+    if isinstance(library, str):
+        return library
+    return _instruction_sets(library)
+
+
+@lru_cache(maxsize=8)
+def _instruction_sets(library: ctypes.CDLL) -> tuple[InstructionSet, ...]:
+    found, number = [], 0
+    while (name := library.gpuseq_set_name(number)) is not None:
+        if library.gpuseq_set_runs_here(number):
+            found.append(InstructionSet(name.decode(), number, library))
+        number += 1
+    return tuple(found)
+
+
+def chosen() -> InstructionSet | None:
+    """Return the instruction set that works on host arrays; None for the NumPy engine.
+
+    Raises
+    ------
+    ValueError
+        If ``GPUSEQ_CPU_ENGINE`` is none of the accepted values.
+    MissingDependencyError
+        If it insists on what is not there.
+    """
+    return _chosen(os.environ.get(ENGINE) or "auto", _path())
+
+
+@lru_cache(maxsize=32)
+def _chosen(asked: str, path: str) -> InstructionSet | None:
+    engine, _, wanted = asked.partition(":")
+    accepted = ("auto", "numpy", "compiled", "compiled:avx2", "compiled:baseline")
+    if asked not in accepted:
+        listed = ", ".join(map(repr, accepted))
+        raise ValueError(
+            f"the environment's {ENGINE} must be one of {listed}; got {asked!r}{did_you_mean(asked, accepted)}"
+        )
+    if engine == "numpy":
+        return None
+    found = instruction_sets()
+    if isinstance(found, str):
+        if engine == "compiled":
+            raise MissingDependencyError(f"{ENGINE}={asked} cannot be had: {found}. Or use {ENGINE}=auto")
+        logger.info("CPU engine: NumPy, and not the compiled one: %s", found)
+        return None
+    for instruction_set in found:
+        if not wanted or instruction_set.name == wanted:
+            logger.debug("CPU engine: compiled, %s", instruction_set.name)
+            return instruction_set
+    names = ", ".join(item.name for item in found)
+    raise MissingDependencyError(f"{ENGINE}={asked} cannot be had: this machine runs {names}. Or use {ENGINE}=compiled")
+
+
+def describe() -> str:
+    """Return who works on host arrays, in a few words: ``"compiled, avx2"`` or ``"numpy"`` and why."""
+    instruction_set = chosen()
+    if instruction_set is not None:
+        return f"compiled, {instruction_set.name}"
+    if os.environ.get(ENGINE) == "numpy":
+        return f"numpy ({ENGINE}=numpy)"
+    return f"numpy ({instruction_sets()})"

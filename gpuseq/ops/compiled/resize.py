@@ -1,0 +1,113 @@
+"""Pillow's resize in the compiled engine, from the tables that the other engines read too."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+
+import numpy as np
+
+from gpuseq.base.machine import cpu_count
+from gpuseq.base.threads import for_each
+from gpuseq.ops.numpy.affine import scratch
+from gpuseq.ops.resample import LineTable, line_table, nearest_indices, vertical_first
+
+from .library import InstructionSet, ResizeJob, chosen
+from .library import LineTable as CLineTable
+
+__all__ = ["resize", "resize_pixels"]
+
+
+def resize(
+    images: Sequence[np.ndarray],
+    target_size: tuple[int, int],
+    interpolation: str,
+    *,
+    boxes: np.ndarray | None = None,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """Compiled twin of `gpuseq.ops.dispatch.resize`; the contract is written there."""
+    instruction_set = chosen()
+    assert instruction_set is not None, "whoever calls this has asked `chosen` first"
+    if out is None:
+        out = np.empty((len(images), *target_size, images[0].shape[2]), np.uint8)
+
+    def work_on(sample: int) -> None:
+        image = images[sample]
+        image = image if image.strides[1:] == (image.shape[2], 1) else np.ascontiguousarray(image)
+        box = None if boxes is None else tuple(map(float, boxes[sample]))
+        target = out[sample]
+        whole = target if target.flags.c_contiguous else np.empty(target.shape, np.uint8)
+        height, width, channels = image.shape
+        pixels = (image.ctypes.data, image.strides[0], height, width, channels, channels)
+        resize_pixels(instruction_set, pixels, whole, interpolation, box)
+        if whole is not target:
+            target[...] = whole
+
+    for_each(work_on, len(images), cpu_count())
+    return out
+
+
+def resize_pixels(
+    instruction_set: InstructionSet,
+    pixels: tuple[int, int, int, int, int, int],
+    out: np.ndarray,
+    interpolation: str,
+    box: tuple[float, ...] | None = None,
+) -> None:
+    """Resize one image wherever its pixels lie; releases the GIL.
+
+    Parameters
+    ----------
+    instruction_set : InstructionSet
+        From `chosen`.
+    pixels : tuple of int
+        Address of the first pixel, bytes from one row to the next, rows, columns, channels (1 to 4), and bytes from one
+        pixel to the next; channels are 8-bit and lie side by side.
+    out : numpy.ndarray
+        Shape ``(rows, cols, channels)``, uint8, C-contiguous; written to.
+    interpolation : {"nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"}
+        Pillow's filter.
+    box : tuple of float or None
+        Left, upper, right, lower of the part to resize, as float32 values. None: the whole image.
+
+    References
+    ----------
+    ``PIL.Image.Image.resize``.
+    """
+    address, pitch, height, width, channels, pixel_bytes = pixels
+    rows, cols = out.shape[:2]
+    left, upper, right, lower = box or (0.0, 0.0, float(width), float(height))
+    job = ResizeJob(
+        source=address,
+        source_pitch=pitch,
+        target=out.ctypes.data,
+        height=height,
+        width=width,
+        channels=channels,
+        pixel_bytes=pixel_bytes,
+        target_rows=rows,
+        target_cols=cols,
+        down_first=vertical_first(height, width, (rows, cols)),
+    )
+    is_whole = (left, upper, right, lower) == (0.0, 0.0, width, height) and (rows, cols) == (height, width)
+    held: list[object] = []  # what the job points at; another thread may push it out of its cache meanwhile
+    if interpolation == "nearest" and not is_whole:
+        indices = nearest_indices(height, rows, upper, lower), nearest_indices(width, cols, left, right)
+        job.rows, job.cols = (array.ctypes.data for array in indices)
+        held.append(indices)
+    elif not is_whole:
+        if cols != width or (left, right) != (0.0, width):
+            held.append(table := line_table(width, cols, interpolation, left, right))
+            job.across = _line_table(table)
+        if rows != height or (upper, lower) != (0.0, height):
+            held.append(table := line_table(height, rows, interpolation, upper, lower))
+            job.down = _line_table(table)
+    job_address, functions = ctypes.addressof(job), instruction_set.functions
+    room = scratch("resize", (functions.gpuseq_resize_scratch(instruction_set.number, job_address),), np.uint8)
+    functions.gpuseq_resize(instruction_set.number, job_address, room.ctypes.data)
+
+
+def _line_table(table: LineTable) -> CLineTable:
+    taps, length = table.weights.shape
+    return CLineTable(table.first.ctypes.data, table.count.ctypes.data, table.weights.ctypes.data, length, taps)

@@ -1,0 +1,140 @@
+"""The compiled resize equals Pillow to the bit: every filter, mode, box and size, from arrays and Pillow's memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from gpuseq.base.types import COLOR_CHANNELS
+from gpuseq.decode import resized as decode_resized
+from gpuseq.decode.options import DecodeOptions
+from gpuseq.decode.pillow import RESAMPLING, finish
+from gpuseq.ops import resample
+from gpuseq.ops.compiled import library
+from gpuseq.ops.compiled import resize as ops_compiled
+from gpuseq.ops.numpy import resize as ops_numpy
+from tests import compiled_library
+from tests.compare import assert_same
+
+MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+SIZES = [(1, 1), (1, 17), (13, 1), (7, 5), (37, 53), (64, 48), (150, 31)]
+
+
+@pytest.fixture(params=["avx2", "baseline"], autouse=True)
+def instruction_set(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run each test with each instruction set that this CPU has."""
+    compiled_library.require()
+    found = library.instruction_sets()
+    assert not isinstance(found, str)
+    if request.param not in {item.name for item in found}:
+        pytest.skip(f"this CPU does not run {request.param}")
+    monkeypatch.setenv(library.ENGINE, f"compiled:{request.param}")
+
+
+def picture(height: int, width: int, channels: int, seed: int = 0) -> np.ndarray:
+    """Return noise with flat and extreme places, and alpha that is often 0 or 255."""
+    rng = np.random.default_rng([height, width, channels, seed])
+    pixels = rng.integers(0, 256, (height, width, channels), dtype=np.uint8)
+    pixels[rng.random((height, width)) < 0.2] = 255
+    pixels[rng.random((height, width)) < 0.2] = 0
+    return pixels
+
+
+def pillow(pixels: np.ndarray, target: tuple[int, int], interpolation: Any, box: Any = None) -> np.ndarray:
+    """Resize by Pillow itself."""
+    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    assert image.mode == MODES[pixels.shape[2]]
+    done = np.asarray(image.resize(target[::-1], RESAMPLING[interpolation], box=box))
+    return done.reshape(*target, pixels.shape[2])
+
+
+@pytest.mark.parametrize("interpolation", RESAMPLING)
+@pytest.mark.parametrize("channels", MODES)
+def test_every_size_to_every_size(channels: int, interpolation: str) -> None:
+    for size in SIZES:
+        pixels = picture(*size, channels)
+        for target in SIZES:
+            got = ops_compiled.resize([pixels], target, interpolation)[0]
+            assert_same(got, pillow(pixels, target, interpolation), message=f"{size} -> {target}")
+
+
+@settings(max_examples=200)
+@given(data=st.data())
+def test_any_box(data: st.DataObject) -> None:
+    height, width = data.draw(st.integers(1, 60)), data.draw(st.integers(1, 60))
+    channels, target = data.draw(st.integers(1, 4)), (data.draw(st.integers(1, 60)), data.draw(st.integers(1, 60)))
+    interpolation = data.draw(st.sampled_from(list(RESAMPLING)))
+    left, right = sorted(data.draw(st.tuples(st.floats(0, width, width=32), st.floats(0, width, width=32))))
+    upper, lower = sorted(data.draw(st.tuples(st.floats(0, height, width=32), st.floats(0, height, width=32))))
+    if right - left < 0.01 or lower - upper < 0.01:
+        left, upper, right, lower = 0.0, 0.0, float(width), float(height)
+    pixels = picture(height, width, channels, data.draw(st.integers(0, 100)))
+    boxes = np.array([[left, upper, right, lower]], np.float32)
+    got = ops_compiled.resize([pixels], target, interpolation, boxes=boxes)[0]
+    assert_same(got, pillow(pixels, target, interpolation, tuple(map(float, boxes[0]))))
+
+
+@pytest.mark.parametrize("vertical_first", [False, True])
+@pytest.mark.parametrize("channels", MODES)
+def test_both_orders_of_the_passes(channels: int, vertical_first: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow 13 weighs which pass goes first, older ones do not: NumPy's resize stands in for the one not installed."""
+    for module in (ops_compiled, ops_numpy):
+        monkeypatch.setattr(module, "vertical_first", lambda *arguments: vertical_first)
+    for interpolation in ("bilinear", "lanczos"):
+        pixels = picture(90, 40, channels)
+        wanted = ops_numpy.resize([pixels], (20, 37), interpolation)
+        assert_same(ops_compiled.resize([pixels], (20, 37), interpolation), wanted)
+    assert resample.vertical_first(90, 40, (20, 37)) in (False, True)
+
+
+def test_a_batch_of_all_sizes_and_strides() -> None:
+    pictures = [picture(*size, 3) for size in SIZES]
+    pictures += [picture(40, 60, 3)[::2], picture(40, 60, 3)[:, ::2], picture(40, 60, 3)[:, :, ::-1]]
+    assert_same(ops_compiled.resize(pictures, (24, 20), "bicubic"), ops_numpy.resize(pictures, (24, 20), "bicubic"))
+    out = np.zeros((len(pictures), 24, 20, 6), np.uint8)[..., ::2]
+    assert ops_compiled.resize(pictures, (24, 20), "bicubic", out=out) is out
+    assert_same(np.ascontiguousarray(out), ops_numpy.resize(pictures, (24, 20), "bicubic"))
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "lanczos"])
+@pytest.mark.parametrize("color_mode", COLOR_CHANNELS)
+@pytest.mark.parametrize("is_lent", [True, False])
+@pytest.mark.parametrize("keep_aspect_ratio", [True, False])
+def test_pillows_images(
+    color_mode: Any, interpolation: Any, is_lent: bool, keep_aspect_ratio: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not is_lent:
+        monkeypatch.setattr(decode_resized, "_lent_pixels", lambda *arguments: None)
+    channels = COLOR_CHANNELS[color_mode]
+    for size in SIZES:
+        pixels = picture(*size, channels)
+        image = Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels).copy()
+        for target in ((9, 14), size):
+            options = DecodeOptions(color_mode, target, interpolation, keep_aspect_ratio)
+            wanted = np.asarray(finish(image, options)).reshape(*target, channels)
+            got = decode_resized.resized(image, options)
+            assert_same(got, wanted, message=f"{size} -> {target}")
+
+
+def test_pillow_lends_its_memory_where_it_can() -> None:
+    image = Image.fromarray(picture(30, 20, 3)).copy()
+    lent = decode_resized._lent_pixels(image, 4)
+    assert (lent is not None) == hasattr(image, "__arrow_c_array__")
+
+
+def test_grey_files_of_16_bits_are_pillows() -> None:
+    image = Image.fromarray(np.arange(600, dtype=np.uint16).reshape(20, 30))
+    options = DecodeOptions("grayscale", (7, 9), "nearest")
+    assert_same(decode_resized.resized(image, options), np.asarray(finish(image, options))[:, :, None])
+
+
+def test_a_large_photograph_in_several_of_pillows_blocks() -> None:
+    pixels = picture(2300, 2100, 3)
+    image = Image.fromarray(pixels).copy()
+    options = DecodeOptions("rgb", (224, 224), "bicubic")
+    assert_same(decode_resized.resized(image, options), np.asarray(finish(image, options)))
