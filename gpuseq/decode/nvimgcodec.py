@@ -114,20 +114,22 @@ class DeviceImages:
         encoded : sequence of bytes
             Whole JPEG files.
         """
-        num_reused = min(len(encoded), len(self._images))
-        found = self._decode(encoded[:num_reused], self._images[:num_reused]) + self._decode(encoded[num_reused:], None)
-        # A buffer whose file failed stays in its place; it is as good for the next one.
-        for number, image in enumerate(found[:num_reused]):
-            self._images[number] = self._images[number] if image is None else image
-        self._images += [image for image in found[num_reused:] if image is not None]
-        return found
-
-    def _decode(self, encoded: Sequence[bytes], images: list[Any] | None) -> list[Any]:
         if not encoded:
             return []
+        # One call, whatever there is to reuse: the share of the JPEG engine is a share of a call, so in two calls the
+        # batches before would have a say in who decodes an image, and so in its pixels.
+        has_room = len(encoded) <= len(self._images)
+        reuse = {"images": self._images[: len(encoded)]} if has_room else {}
         streams = [self._codec.CodeStream(data) for data in encoded]
-        reuse = {} if images is None else {"images": images}
-        return list(self._decoder.decode(streams, params=self._params, cuda_stream=self._stream, **reuse))
+        found = list(self._decoder.decode(streams, params=self._params, cuda_stream=self._stream, **reuse))
+        if has_room:
+            # A buffer whose file failed stays in its place; it is as good for the next one.
+            for number, image in enumerate(found):
+                self._images[number] = self._images[number] if image is None else image
+        else:
+            made = [image for image in found if image is not None]
+            self._images = made + self._images[len(made) :]
+        return found
 
 
 def _backends(codec: Any, device_id: int | None, hw_decoder_load: float) -> list[Any]:

@@ -144,13 +144,22 @@ class DeviceSequence(PerProcess, Sequence):
         self._lock = threading.Lock()
         self._ahead = None
 
-    def _fetch(self) -> Callable[[int], Any]:
-        """Return a function that makes a batch, without a reference to this object."""
+    def _preparing(self) -> Callable[[int], Callable[[], Any]]:
+        """Return what prepares a batch, on the asking thread and in order, and returns what makes it, on any other.
+
+        Without a reference to this object. An iterator's plans are drawn in order, because each one tells its files'
+        source which ones follow: out of order, what is being decoded for one batch would be dropped for another.
+        """
         sequence = self.sequence
-        if isinstance(sequence, Iterator):
-            epoch = sequence.epoch
-            return lambda index: _with_makers(sequence.replay(sequence.plan_batch(index, epoch=epoch)))
-        return lambda index: _with_makers(sequence[index])
+        if not isinstance(sequence, Iterator):
+            return lambda index: lambda: _with_makers(sequence[index])
+        epoch = sequence.epoch
+
+        def prepare(index: int) -> Callable[[], Any]:
+            plan = sequence.plan_batch(index, epoch=epoch)
+            return lambda: _with_makers(sequence.replay(plan))
+
+        return prepare
 
 
 class _Ahead(PerProcess):
@@ -159,7 +168,7 @@ class _Ahead(PerProcess):
     _stop: Any = None
 
     def __init__(self, owner: DeviceSequence) -> None:
-        self._make = owner._fetch()
+        self._prepare = owner._preparing()
         self._device = owner.device
         self._num_ahead = owner.prefetch + owner.workers if owner.prefetch and owner.workers else 0
         self._num_workers = owner.workers
@@ -185,8 +194,8 @@ class _Ahead(PerProcess):
                 self._pending.popleft()[1].cancel()
             following = self._pending[-1][0] + 1 if self._pending else index
             for ahead in range(following, min(index + self._num_ahead, length)):
-                self._pending.append((ahead, self._started().submit(self._make, ahead)))
-            batch, makers = self._pending.popleft()[1].result() if self._pending else self._make(index)
+                self._pending.append((ahead, self._started().submit(self._prepare(ahead))))
+            batch, makers = self._pending.popleft()[1].result() if self._pending else self._prepare(index)()
         except EmptyBatchError:  # the next ones are wanted all the same
             raise
         except BaseException:

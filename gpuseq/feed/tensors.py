@@ -89,7 +89,12 @@ def torch_memory(device: str) -> Iterator[MutableMapping[int, Any]]:
     ordinal = ordinal_of(device)
 
     def allocate(num_bytes: int) -> Any:
-        block = torch.empty(max(num_bytes, 1), dtype=torch.uint8, device=f"cuda:{ordinal}")
+        try:
+            block = torch.empty(max(num_bytes, 1), dtype=torch.uint8, device=f"cuda:{ordinal}")
+        except torch.cuda.OutOfMemoryError as error:
+            # As CuPy's own allocator says it, which whoever asks for memory knows how to explain.
+            total = torch.cuda.memory_reserved(ordinal)
+            raise cupy.cuda.memory.OutOfMemoryError(num_bytes, total) from error
         blocks[block.data_ptr()] = block
         return cupy.cuda.MemoryPointer(cupy.cuda.UnownedMemory(block.data_ptr(), num_bytes, block, ordinal), 0)
 

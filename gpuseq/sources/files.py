@@ -31,8 +31,9 @@ from .source import Fetched
 
 __all__ = ["ArraySource", "FileSource"]
 
-MAX_CLAIMED = 8
-"""How many batches that are planned, and not yet fetched, keep what was decoded ahead for them."""
+MAX_CLAIMED = 32
+"""How many batches that are planned, and not yet fetched, keep what was decoded ahead for them: more than are usually
+made at the same time, few enough for plans that are drawn and kept."""
 
 
 class FileSource(PerProcess):

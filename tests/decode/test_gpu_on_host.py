@@ -182,6 +182,31 @@ def test_batches_may_grow_and_shrink() -> None:
     assert ring.num_blocks == 1
 
 
+def test_a_batch_is_one_call_whatever_came_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In two, the batches before would choose an image's decoder: the JPEG engine takes a share of each call."""
+    images = decode_nvimgcodec.DeviceImages(None, 0, 2, 0.0)
+    calls: list[tuple[int, int]] = []
+    original = images._decoder
+
+    class Watched:
+        def decode(self, streams: Any, *, images: Any = (), **options: Any) -> Any:
+            calls.append((len(streams), len(images)))
+            return original.decode(streams, **({"images": images} if images else {}), **options)
+
+    monkeypatch.setattr(images, "_decoder", Watched())
+    good, damaged = matrix()["jpeg_420"], matrix()["jpeg_420"][:40]
+    (want,) = decode.decode([good], DecodeOptions())
+    for batch in ([good] * 2, [good] * 5, [good, damaged, good], [], [good] * 6, [good, good, damaged] * 3):
+        for data, image in zip(batch, images.decode(batch), strict=True):
+            assert (image is None) == (data is damaged)
+            if image is not None:
+                assert_same(np.asarray(image.cpu()), want)
+    # Of the last, three buffers fail: what there was before stays for the next batch.
+    assert calls == [(2, 0), (5, 0), (3, 3), (6, 0), (9, 0)]
+    images.decode([good] * 6)
+    assert calls[-1] == (6, 6)
+
+
 def test_two_threads_at_once() -> None:
     ring = decoder()
     names = ["jpeg_444", "jpeg_420", "jpeg_grey"]

@@ -6,8 +6,10 @@ import gc
 import subprocess
 import threading
 import time
+from collections import Counter as Counts
 from collections import namedtuple
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,10 @@ from hypothesis import strategies as st
 from gpuseq import ImageDataGenerator, Sequence
 from gpuseq.feed import lookahead as feeding
 from gpuseq.feed.lookahead import map_arrays, to_device
+from gpuseq.iterators.iterator import Iterator as PlanningIterator
+from gpuseq.sources.files import FileSource
 from tests.feed.samples import generator, numbered
+from tests.photos import write_tree
 
 Pair = namedtuple("Pair", "left right")
 
@@ -225,6 +230,36 @@ def test_iterators_of_this_package_by_epoch() -> None:
     for (x, y), (wanted_x, wanted_y) in zip(got, expected, strict=True):
         assert np.array_equal(x, wanted_x)
         assert np.array_equal(y, wanted_y)
+
+
+@pytest.mark.parametrize(("prefetch", "workers"), [(2, 4), (1, 1), (4, 16), (0, 0)])
+def test_each_file_is_decoded_once(
+    prefetch: int, workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The source decodes ahead for itself: what it has begun for one batch is not dropped when another is planned."""
+    write_tree(tmp_path, per_class=(20, 20, 20))
+    loads: Counts[bytes] = Counts()
+    load = FileSource._load
+
+    def counted(source: FileSource, indices: np.ndarray) -> Any:
+        loads[indices.tobytes()] += 1
+        time.sleep(0.001)
+        return load(source, indices)
+
+    plan_batch = PlanningIterator.plan_batch
+
+    def late(iterator: Any, index: int | None = None, **options: Any) -> Any:
+        time.sleep(0.004 * ((index or 0) % 3 == 1))  # a thread that planned would be overtaken
+        return plan_batch(iterator, index, **options)
+
+    monkeypatch.setattr(FileSource, "_load", counted)
+    monkeypatch.setattr(PlanningIterator, "plan_batch", late)
+    flow = generator().flow_from_directory(tmp_path, batch_size=1, target_size=(8, 8), shuffle=False, verbose=False)
+    assert sum(1 for _ in to_device(flow, prefetch, workers, device="cpu")) == len(flow)
+    flow.close()
+    next_epochs = [np.array([index]).tobytes() for index in range(2)]  # read at the end of this one
+    assert {key: count for key, count in loads.items() if count != 1 and key not in next_epochs} == {}
+    assert len(loads) == len(flow)
 
 
 def test_wrong_things_are_named() -> None:

@@ -18,6 +18,7 @@ import pytest
 
 import gpuseq
 from gpuseq.base.devices import on_device, place
+from gpuseq.base.errors import DeviceError
 from gpuseq.base.streams import PER_THREAD, made_here
 from gpuseq.feed import tensors as streams
 from gpuseq.feed.lookahead import to_device
@@ -415,6 +416,26 @@ def test_a_tensor_of_torchs_has_the_arrays_order(cupy: Any, monkeypatch: pytest.
         array = cupy.asarray(host)
         for view in (array, array.T, array[1:], array[:, 1:]):
             np.testing.assert_array_equal(streams.torch_tensor(view, blocks).numpy(), view.get())
+
+
+def test_no_room_in_torchs_memory_is_said_as_of_cupys(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    standin_torch.install(monkeypatch)
+
+    def full(*shape: Any, **options: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+    said = r"cuda:0 has no room for 0\.30 GB: .* GB are free\. Pass a smaller memory_limit or batch_size"
+    array = cupy.asarray(DATA)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "empty", full)
+        with streams.torch_memory("cuda:0"):
+            with pytest.raises(DeviceError, match=said):
+                ops.empty((300, 1000, 1000), "uint8", "cuda:0")
+            with pytest.raises(DeviceError, match="cuda:0 has no room"):
+                ops.augment(array, draw_params(8, 9, 9), AugmentOptions())
+    with streams.torch_memory("cuda:0"):
+        assert ops.empty((3,), "uint8", "cuda:0").shape == (3,)
 
 
 @pytest.mark.parametrize("device", ["cuda:0", "cuda:1", "cpu"])

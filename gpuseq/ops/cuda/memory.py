@@ -59,10 +59,24 @@ def _ring(num_bytes: int) -> Ring:
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> Array:
-    """Return a C-contiguous array on the current device, uninitialised and aligned to 256 bytes by CuPy's pool."""
+    """Return a C-contiguous array on the current device, uninitialised and aligned to 256 bytes by CuPy's pool.
+
+    Raises
+    ------
+    DeviceError
+        If the device has no room for it.
+    """
     import cupy
 
-    return cupy.empty(shape, dtype)
+    try:
+        return cupy.empty(shape, dtype)
+    except cupy.cuda.memory.OutOfMemoryError:
+        device = f"cuda:{cupy.cuda.runtime.getDevice()}"
+        wanted = math.prod(shape) * np.dtype(dtype).itemsize
+        raise DeviceError(
+            f"{device} has no room for {wanted / 1e9:.2f} GB: {free_bytes(device) / 1e9:.2f} GB are free. "
+            "Pass a smaller memory_limit or batch_size"
+        ) from None
 
 
 def contiguous(array: Array) -> Array:
@@ -110,9 +124,7 @@ def upload(shape: tuple[int, ...], dtype: Any, fill: Callable[[np.ndarray], None
     array
         On the current device, valid in the order of the current stream. The host does not wait.
     """
-    import cupy
-
-    array = cupy.empty(shape, dtype)
+    array = empty(shape, dtype)
     _send(array, 0, shape, fill)
     return array
 
@@ -184,11 +196,4 @@ def empty_on(shape: tuple[int, ...], dtype: str, device: str) -> Array:
     import cupy
 
     with cupy.cuda.Device(ordinal_of(device)):
-        try:
-            return cupy.empty(shape, dtype)
-        except cupy.cuda.memory.OutOfMemoryError:
-            wanted = math.prod(shape) * np.dtype(dtype).itemsize
-            raise DeviceError(
-                f"{device} has no room for {wanted / 1e9:.2f} GB: {free_bytes(device) / 1e9:.2f} GB are free. "
-                "Pass a smaller memory_limit or batch_size"
-            ) from None
+        return empty(shape, dtype)
