@@ -11,6 +11,7 @@ from typing import Any, NoReturn, Protocol
 
 import numpy as np
 
+from gpuseq.base.arguments import caller
 from gpuseq.base.devices import array_module, on_device, place
 from gpuseq.base.errors import DeviceError, EmptyBatchError, GpuseqError
 from gpuseq.base.types import Array
@@ -391,10 +392,18 @@ class Fit:
             return _without_lists(map_arrays(host_array, batch))  # type: ignore[no-any-return]
 
     def _sampled(self, index: int) -> Any:
-        """Return batch `index`; where nothing is left of it, and TensorFlow wants to see shapes, another one."""
+        """Return batch `index`; where nothing is left of it, another one to what counts on a batch.
+
+        That is TensorFlow, which wants to see shapes, and tf_keras, which reads its epochs by index: there the next
+        batch of the epoch of which anything is left takes the place, beside its own.
+        """
         progress = self.progress
+        epoch = progress.epoch if progress.used else None
+        if caller().f_globals.get("__name__", "").startswith("tf_keras."):
+            length = len(self.source)
+            return first_left(partial(self.source.batch, (index + more) % length, epoch) for more in range(length))
         try:
-            return self.source.batch(index, progress.epoch if progress.used else None)
+            return self.source.batch(index, epoch)
         except EmptyBatchError as error:
             if not progress.is_opening:
                 raise

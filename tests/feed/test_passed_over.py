@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from gpuseq import ImageFileError, to_device
+from gpuseq.base.errors import EmptyBatchError
 from gpuseq.feed.loader import Loader
 from gpuseq.keras.fit_progress import FitProgress
 from tests.feed.samples import generator
@@ -222,6 +223,29 @@ def test_fit_where_the_first_batches_are_bad(folder: Path, how: str, backend: st
     printed = run_script(FIT, str(folder), how, KERAS_BACKEND=backend).stdout
     # Of 0 to 7 four are good, 3 to 6: Keras' two epochs of 8 are the walk's four.
     assert json.loads(printed.splitlines()[-1])[:2] == [16, 3]
+
+
+@pytest.mark.parametrize("road", ["plain", "epoch", "state"])
+@pytest.mark.parametrize("rng", ["keras", "keyed"])
+def test_tf_keras_which_reads_by_index_gets_another_batch_in_its_place(folder: Path, rng: str, road: str) -> None:
+    keras = pytest.importorskip("gpuseq.keras")
+    reader: dict[str, Any] = {"__name__": "tf_keras.src.utils.data_utils"}
+    exec("def read(dataset, index): return dataset[index]", reader)
+
+    def opened() -> Any:
+        made = flow(folder, keras.ImageDataGenerator(device="cpu"), rng=rng, shuffle=False)
+        if road == "epoch":
+            made.set_epoch(2)
+        elif road == "state":
+            state = flow(folder, keras.ImageDataGenerator(device="cpu"), rng=rng, shuffle=False).state_dict()
+            made.load_state_dict(state)
+        return made
+
+    dataset = opened()
+    shown = numbers(reader["read"](dataset, index) for index in range(NUM_FILES))
+    assert shown == [0, 1, 3, 3, 4, 5, 6, 0]  # 2 and 7 are bad
+    with pytest.raises(EmptyBatchError):
+        opened()[2]  # to everybody else it is an error
 
 
 @pytest.mark.frameworks("tensorflow")
