@@ -43,7 +43,7 @@ def list_images(directory: str, formats: tuple[str, ...], follow_links: bool) ->
     formats : tuple of str
         Accepted extensions, lower case.
     follow_links : bool
-        Enter symbolic links to folders; a link back to a folder above itself is not entered again.
+        Enter symbolic links to folders, but for those that lead back to a folder above them.
 
     Returns
     -------

@@ -38,7 +38,8 @@ def subfolders(folder: str) -> list[str]:
                 raise NotADirectoryError(f"not a directory: {folder!r}; name the folder that holds the class folders")
             remedy = "; ~ is not expanded: os.path.expanduser does that" if folder.startswith("~") else ""
             raise FileNotFoundError(f"no such directory: {folder!r} (the current one is {os.getcwd()!r}){remedy}")
-        return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+        # Not entry.is_dir(), which raises for a link to itself.
+        return sorted(name for name in os.listdir(folder) if os.path.isdir(os.path.join(folder, name)))
     with _listing(folder) as (filesystem, key):
         entries = filesystem.ls(key, detail=True)
     if [entry["name"].rstrip("/") for entry in entries if entry["type"] == "file"] == [key.rstrip("/")]:
@@ -55,7 +56,7 @@ def walk(folder: str, follow_links: bool = False) -> list[tuple[str, list[str]]]
     folder : str
         A local path, or a URL that fsspec knows.
     follow_links : bool
-        Enter symbolic links to local folders; a link back to a folder above itself is not entered again.
+        Enter symbolic links to local folders, but for those that lead back to a folder above them.
 
     Returns
     -------
@@ -136,18 +137,24 @@ def _walk_remote(url: str) -> dict[str, list[str]]:
 
 def _walk_local(directory: str, follow_links: bool) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    seen: set[tuple[int, int]] = set()
 
     def refuse(error: OSError) -> None:
         raise error
 
     prefix = len(os.path.join(directory, ""))
+    above: dict[str, tuple[tuple[int, int], ...]] = {directory: (_identity(directory),)} if follow_links else {}
     for root, folders, files in os.walk(directory, followlinks=follow_links, onerror=refuse):
         if follow_links:
-            status = os.stat(root)
-            if (status.st_dev, status.st_ino) in seen:
-                folders.clear()
-                continue
-            seen.add((status.st_dev, status.st_ino))
+            # The folders on the way here, by identity: one of them again would go round in a circle. A folder that is
+            # reached on two ways is listed on both.
+            way = above.pop(root)
+            ways = {name: (*way, _identity(os.path.join(root, name))) for name in folders}
+            folders[:] = [name for name in folders if ways[name][-1] not in way]
+            above |= {os.path.join(root, name): ways[name] for name in folders}
         found[root[prefix:]] = files
     return found
+
+
+def _identity(folder: str) -> tuple[int, int]:
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino

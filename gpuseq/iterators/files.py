@@ -36,7 +36,7 @@ from .images import (
     save_images,
 )
 from .iterator import Iterator
-from .labels import assemble, class_labels, gathered
+from .labels import assemble, class_labels, gathered, raw_targets
 from .passing import first_left
 
 __all__ = ["BatchFromFilesMixin", "DataFrameIterator", "DirectoryIterator"]
@@ -480,9 +480,7 @@ save_to_dir, save_prefix, save_format, subset, interpolation, keep_aspect_ratio,
         if class_mode == "multi_output":
             self._targets = [np.array(frame[name].tolist()) for name in y_col]
         elif class_mode == "raw":
-            targets = np.asarray(frame[y_col].values)
-            is_rows = targets.dtype == object and all(isinstance(row, (list, tuple, np.ndarray)) for row in targets)
-            self._targets = np.array(targets.tolist()) if is_rows else targets
+            self._targets = raw_targets(frame[y_col].values)
         self.samples = len(self.filenames)
         if not self.samples:
             raise ValueError(

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from gpuseq.files import listing
 from gpuseq.files.folders import find_classes, list_images, scan_classes, validate_filename
@@ -93,6 +94,40 @@ def test_links_are_followed_only_if_asked_and_never_in_a_circle(tmp_path: Path) 
     (root / "deep" / "up").symlink_to(root, target_is_directory=True)
     assert list_images(str(root), FORMATS, False) == ["own.png"]
     assert sorted(list_images(str(root), FORMATS, True)) == [os.path.join("link", "linked.png"), "own.png"]
+
+
+@pytest.mark.keras
+def test_a_file_that_is_reached_on_two_ways_is_found_on_both_as_keras_finds_it(tmp_path: Path) -> None:
+    """Which of them it was depended on the order in which the system lists a folder."""
+    keras_image = pytest.importorskip("keras.src.legacy.preprocessing.image")
+    root, shared = tmp_path / "root" / "one", tmp_path / "shared"
+    (root / "a").mkdir(parents=True)
+    (shared / "inner").mkdir(parents=True)
+    (shared / "inner" / "0.png").touch()
+    for link in (root / "x", root / "y", root / "a" / "z"):
+        link.symlink_to(shared, target_is_directory=True)
+    (root / "inner").symlink_to(shared / "inner", target_is_directory=True)
+    theirs = [os.path.relpath(os.path.join(*pair), root) for pair in keras_image._iter_valid_files(root, FORMATS, True)]
+    assert list_images(str(root), FORMATS, True) == theirs
+    assert len(theirs) == 4
+    (shared / "back").symlink_to(tmp_path / "root", target_is_directory=True)  # where Keras goes round, 40 times
+    ours = list_images(str(root), FORMATS, True)
+    assert set(theirs) <= set(ours)
+    assert all(ours.count(name) == 1 for name in ours)
+
+
+@pytest.mark.keras
+def test_a_link_to_itself_beside_the_classes_is_no_class(tmp_path: Path) -> None:
+    keras_image = pytest.importorskip("keras.src.legacy.preprocessing.image")
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (4, 4)).save(tmp_path / name / "0.png")
+    (tmp_path / "itself").symlink_to(tmp_path / "itself")
+    (tmp_path / "one" / "itself").symlink_to(tmp_path / "one" / "itself")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    theirs = keras_image.ImageDataGenerator().flow_from_directory(tmp_path, follow_links=True)
+    assert find_classes(tmp_path) == list(theirs.class_indices) == ["one", "two"]
+    assert scan_classes(str(tmp_path), ["one", "two"], FORMATS, None, True)[0] == theirs.filenames
 
 
 def test_tiff_warns_in_class_folders_and_tif_does_not(tmp_path: Path) -> None:

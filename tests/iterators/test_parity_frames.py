@@ -166,3 +166,53 @@ def test_the_sampler_reaches_every_corner() -> None:
     assert {config.data["absolute"] for config in configs} == {False, True}
     assert any(config.data["bad_rows"] for config in configs)
     assert any(isinstance(flow["y_col"], list) for flow in flows)
+
+
+LARGE = 2**53 + 1
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"a": [31, 32, 33], "b": ["x", "y", "z"]},
+        {"a": [LARGE, 1, 2], "b": ["x", "y", "z"], "c": [0.5, 1.5, 2.5]},
+        {"a": [True, False, True], "b": [0.5, 1.5, 2.5]},
+        {"a": [True, False, True], "b": [1, 2, 3]},
+        {"a": [1, 2, 3], "b": [0.5, 1.5, 2.5]},
+    ],
+    ids=lambda columns: "-".join(type(values[0]).__name__ for values in columns.values()),
+)
+def test_raw_columns_of_several_types_are_keras_values(tree: Path, columns: dict[str, list[Any]]) -> None:
+    """A number beside a text became a text, a truth value 1.0."""
+    frame = make_frame(tree, absolute=False, with_bad_rows=False, seed=0).head(3).assign(**columns)
+    options: dict[str, Any] = {"class_mode": "raw", "y_col": list(columns), "target_size": (8, 8), "shuffle": False}
+    theirs = next(keras_image.ImageDataGenerator().flow_from_dataframe(frame, str(tree), **options))[1]
+    ours = next(gpuseq.ImageDataGenerator(device="cpu").flow_from_dataframe(frame, str(tree), **options))[1]
+    assert ours.dtype == theirs.dtype
+    assert [[(type(value), value) for value in row] for row in ours] == [
+        [(type(value), value) for value in row] for row in theirs
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "stacked"),
+    [
+        ([[0, 0.5], [1, 2], [3, 4]], np.array([[0, 0.5], [1, 2], [3, 4]])),
+        ([[float("nan"), 0.5], [1, 2], [3, 4]], np.array([[float("nan"), 0.5], [1, 2], [3, 4]])),
+        ([[[1, 2]], [[3, 4]], [[5, 6]]], np.array([[[1, 2]], [[3, 4]], [[5, 6]]])),
+        ([["x", "y"], ["z", ""], ["", ""]], np.array([["x", "y"], ["z", ""], ["", ""]])),
+        ([[31, "x"], [32, "y"], [33, "z"]], None),
+        ([[LARGE, 0.5], [1, 2], [3, 4]], None),
+        ([[True, 0.5], [True, 2], [False, 4]], None),
+    ],
+    ids=repr,
+)
+def test_rows_are_stacked_where_that_changes_none_of_their_values(tree: Path, rows: Any, stacked: Any) -> None:
+    frame = make_frame(tree, absolute=False, with_bad_rows=False, seed=0).head(3).assign(rows=rows)
+    options: dict[str, Any] = {"class_mode": "raw", "y_col": "rows", "target_size": (8, 8), "shuffle": False}
+    got = next(gpuseq.ImageDataGenerator(device="cpu").flow_from_dataframe(frame, str(tree), **options))[1]
+    if stacked is None:
+        assert got.dtype == object
+        assert got.tolist() == rows
+    else:
+        assert_same_structure(got, stacked)
