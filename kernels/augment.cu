@@ -21,30 +21,6 @@
 #define MAX_STAGED_CHANNELS 16
 #define IS_STAGED (OUT_CHANNELS_LAST && CHANNELS > 1 && CHANNELS <= MAX_STAGED_CHANNELS)
 
-#if OUT_KIND == OUT_FLOAT16 && !defined(HOST_RUN)    // the host shim brings its own
-DEVICE unsigned short half_bits(float value)
-{
-    unsigned short bits;
-    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
-    return bits;
-}
-#endif
-
-DEVICE OUT_T cast_out(COMPUTE_T value)
-{
-#if OUT_KIND == OUT_UINT8
-    return value >= (COMPUTE_T)255.0 ? 255 : value > (COMPUTE_T)0.0 ? (unsigned char)(int)value : 0;
-#elif OUT_KIND == OUT_FLOAT16
-    return half_bits(value);
-#elif OUT_KIND == OUT_BFLOAT16
-    const unsigned bits = __float_as_uint(value);    // round to nearest even by hand: no instruction before sm_80
-    if ((bits & 0x7fffffffu) > 0x7f800000u) return (unsigned short)(bits >> 16 | 0x40u);
-    return (unsigned short)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
-#else
-    return value;
-#endif
-}
-
 // What becomes of channel `channel` of the batch after its colours.
 DEVICE OUT_T finish(COMPUTE_T value, int channel, const Sample &sample, const COMPUTE_T *mean_c, const COMPUTE_T *divisor_c,
                     double rescale)

@@ -65,28 +65,6 @@ DEVICE void shift_and_brighten(COMPUTE_T *values, const Sample &sample, int firs
 #endif
 }
 
-// Keras' imagenet_utils modes for channel `channel` of the batch, then the rescale.
-DEVICE COMPUTE_T preprocess(COMPUTE_T value, int channel, double rescale)
-{
-#if PREPROCESS == 1
-    value /= (COMPUTE_T)127.5;
-    value -= (COMPUTE_T)1.0;
-#elif PREPROCESS == 2
-    value -= (COMPUTE_T)(channel == 0 ? 103.939 : channel == 1 ? 116.779 : channel == 2 ? 123.68 : 0.0);
-#elif PREPROCESS == 3
-    value /= (COMPUTE_T)255.0;
-    value -= (COMPUTE_T)(channel == 0 ? 0.485 : channel == 1 ? 0.456 : channel == 2 ? 0.406 : 0.0);
-    value /= (COMPUTE_T)(channel == 0 ? 0.229 : channel == 1 ? 0.224 : channel == 2 ? 0.225 : 1.0);
-#endif
-#if HAS_RESCALE
-    value *= (COMPUTE_T)rescale;
-#endif
-    return value;
-}
-
-// The source channel that channel `channel` of the batch shows: caffe's are in reverse.
-DEVICE int source_channel(int channel, int channels) { return PREPROCESS == 2 ? channels - 1 - channel : channel; }
-
 // Calls use(channel, value) for the channels of the batch at one pixel. change(values, first) has had the affine map's values
 // before, STEP of them from source channel `first` on.
 template <class Tap, class Change, class Use>

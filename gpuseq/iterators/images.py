@@ -19,6 +19,7 @@ from gpuseq.plan.draw import draw_params
 from gpuseq.plan.plan import BatchPlan
 from gpuseq.plan.policies.geometry import RandomResizedCrop
 from gpuseq.plan.policies.recipe import Recipe
+from gpuseq.plan.policies.timm import AugMix
 from gpuseq.plan.ranges import TransformRanges
 from gpuseq.sources.files import ArraySource, FileSource
 from gpuseq.sources.masks import PairedMasks
@@ -281,10 +282,10 @@ def _check_augmentations(generator: Any, image_size: tuple[int, int], source: Ar
             f"{first!r} on files would crop what target_size={image_size} has already made small: use it on "
             "arrays, or with gpuseq.Compose"
         )
-    if source.device != "cpu":
+    if source.device != "cpu" and generator.recipe.holds(AugMix, RandomResizedCrop):
         raise DeviceError(
-            f"augmentations={generator.augmentations!r} do not run on a GPU yet, and batches are made on "
-            f"{source.device}: pass device='cpu' to the generator"
+            f"augmentations={generator.augmentations!r}: AugMix and RandomResizedCrop do not run on a GPU yet, and "
+            f"batches are made on {source.device}: pass device='cpu' to the generator"
         )
 
 

@@ -13,16 +13,13 @@ from types import ModuleType
 import numpy as np
 
 from gpuseq.base.devices import is_cupy, on_device, place
-from gpuseq.base.errors import DeviceError
 from gpuseq.base.machine import available_memory
 from gpuseq.base.types import Array
 from gpuseq.ops.cuda.resident import DeviceResident, Resident
-from gpuseq.plan.program import IDENTITY, STEPS
 
 from .compiled import augment as ops_compiled
 from .compiled import library
 from .numpy import augment as ops_numpy
-from .numpy import erase as numpy_erase
 from .numpy import program as numpy_program
 from .numpy.program import check_program
 from .options import AugmentOptions, Statistics
@@ -192,7 +189,7 @@ def run_program(
     ValueError
         If a step of colour meets other than 1, 3 or 4 channels.
     DeviceError
-        On a GPU, which these steps do not run on yet.
+        On a GPU, for AugMix and crops, which do not run there yet, and for images that its maps cannot count.
 
     References
     ----------
@@ -203,8 +200,10 @@ def run_program(
     check_program(program, images.dtype, channels)
     if indices is not None:
         indices = _rows(indices, len(images))
-    _check_engine(images, program)
-    return numpy_program.run_program(images, program, options, indices=indices, statistics=statistics, out=out)
+    engine = _program_engine(images)
+    with on_device(images):
+        batch: Array = engine.run_program(images, program, options, indices=indices, statistics=statistics, out=out)
+    return batch
 
 
 def run_geometry(images: Array, program: np.ndarray, source_format: str, *, indices: np.ndarray | None = None) -> Array:
@@ -233,8 +232,10 @@ def run_geometry(images: Array, program: np.ndarray, source_format: str, *, indi
     """
     if indices is not None:
         indices = _rows(indices, len(images))
-    _check_engine(images, program)
-    return numpy_program.run_geometry(images, program, source_format, indices=indices)
+    engine = _program_engine(images)
+    with on_device(images):
+        moved: Array = engine.run_geometry(images, program, source_format, indices=indices)
+    return moved
 
 
 def erase(batch: Array, program: np.ndarray, data_format: str) -> None:
@@ -249,25 +250,17 @@ def erase(batch: Array, program: np.ndarray, data_format: str) -> None:
     data_format : {"channels_last", "channels_first"}
         Axis order of `batch`.
 
-    Raises
-    ------
-    DeviceError
-        As `run_program`.
     """
-    _check_engine(batch, program)
-    numpy_erase.erase(batch if data_format == "channels_last" else batch.transpose(0, 2, 3, 1), program)
+    with on_device(batch):
+        _program_engine(batch).erase_rectangles(batch, program, data_format)
 
 
-def _check_engine(images: Array, program: np.ndarray) -> None:
-    """Refuse what the engine of these images cannot do yet, by the name of the first step."""
-    if not is_cupy(images):
-        return
-    working = program["op"][program["op"] != IDENTITY]
-    if working.size:
-        raise DeviceError(
-            f"{STEPS[int(working[0])].name} does not run on a GPU yet: the modern augmentations need device='cpu' for "
-            "now, and Keras' own ranges run on both"
-        )
+def _program_engine(array: Array) -> ModuleType:
+    if is_cupy(array):
+        from .cuda import program as cuda_program
+
+        return cuda_program
+    return numpy_program
 
 
 def whiten(batch: Array, matrix: Array) -> Array:

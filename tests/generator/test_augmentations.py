@@ -13,11 +13,9 @@ import pytest
 from PIL import Image
 
 import gpuseq
-from gpuseq.ops import dispatch
 from gpuseq.ops.numpy.program import run_steps
-from gpuseq.ops.options import AugmentOptions
 from gpuseq.plan.plan import BatchPlan
-from gpuseq.plan.program import code_of, empty_program, only_geometry
+from gpuseq.plan.program import only_geometry
 from tests.compare import assert_same, read_only
 
 MODERN = [gpuseq.RandAugment(3, 9, interpolation="bilinear"), gpuseq.RandomHorizontalFlip()]
@@ -354,12 +352,3 @@ def test_repr_and_change(images: np.ndarray) -> None:
     assert iterator.plan_batch().describe(0) == [("Equalize",)]
     generator.augmentations = None
     assert iterator.plan_batch().program is None
-
-
-def test_a_program_on_a_gpu_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Until the kernels have them, no engine does them silently otherwise."""
-    monkeypatch.setattr(dispatch, "is_cupy", lambda array: True)
-    steps = empty_program(1, 1)
-    steps["op"] = code_of("Rotate")
-    with pytest.raises(gpuseq.DeviceError, match="Rotate does not run on a GPU yet"):
-        dispatch.run_program(np.zeros((1, 4, 4, 3), np.uint8), steps, AugmentOptions(dtype="uint8"))

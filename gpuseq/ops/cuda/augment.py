@@ -185,7 +185,7 @@ def _run(
     mean_c = divisor_c = None
     if mean is not None or std is not None:
         assert statistics is not None
-        mean_c, divisor_c = _constants(statistics, options.compute_dtype)
+        mean_c, divisor_c = constants(statistics, options.compute_dtype)
     geometry = _geometry(num_samples, height, width, variant.tile_cols)
     grid, block = geometry.grid, geometry.block
     bands = (num_samples, geometry.num_bands)
@@ -220,8 +220,8 @@ def _variant(
     has_range = has_table and needs_range(options, source_dtype)
     has_moments = options.samplewise_center or options.samplewise_std
     out_channels_last = options.data_format == "channels_last"
-    out_dtype = _out_dtype(options.dtype)
-    pixel_bytes = out_dtype.itemsize * (channels if out_channels_last else 1)
+    finished = out_dtype(options.dtype)
+    pixel_bytes = finished.itemsize * (channels if out_channels_last else 1)
     tile_cols = 8
     while tile_cols < 32 and tile_cols * pixel_bytes < MIN_SEGMENT_BYTES:
         tile_cols *= 2
@@ -262,7 +262,7 @@ def _variant(
         augment=_macros(finish),
         sample_range=_macros(shape | {"HAS_FLIP": 0}) if has_range else None,
         sample_moments=_macros(colour) if has_moments else None,
-        out_dtype=out_dtype,
+        out_dtype=finished,
         tile_cols=tile_cols,
         is_staged=is_staged,
         pixel_bytes=pixel_bytes,
@@ -273,7 +273,7 @@ def _macros(values: dict[str, Any]) -> kernels.Macros:
     return tuple((name, str(value)) for name, value in values.items())
 
 
-def _out_dtype(name: str) -> Any:
+def out_dtype(name: str) -> Any:
     if name != "bfloat16":
         return np.dtype(name)
     try:
@@ -311,7 +311,7 @@ _constants_of: weakref.WeakKeyDictionary[Statistics, dict[Any, tuple[Array | Non
 )
 
 
-def _constants(statistics: Statistics, dtype: np.dtype[Any]) -> tuple[Array | None, Array | None]:
+def constants(statistics: Statistics, dtype: np.dtype[Any]) -> tuple[Array | None, Array | None]:
     """Return mean and std + 1e-6 on the device, uploaded once for each device, stream and dtype."""
     known = _constants_of.setdefault(statistics, {})
     key = (*device.place_key(), dtype)

@@ -50,6 +50,15 @@ _SIZES: tuple[tuple[str, ArgumentKind], ...] = tuple(
     )
 )
 
+
+def _pointers(*names: str) -> tuple[tuple[str, ArgumentKind], ...]:
+    return tuple((name, "pointer") for name in names)
+
+
+def _counts(*names: str) -> tuple[tuple[str, ArgumentKind], ...]:
+    return tuple((name, "int32") for name in names)
+
+
 SIGNATURES: dict[str, tuple[str, tuple[tuple[str, ArgumentKind], ...]]] = {
     "augment": (
         "augment.cu",
@@ -82,14 +91,38 @@ SIGNATURES: dict[str, tuple[str, tuple[tuple[str, ArgumentKind], ...]]] = {
             ("rescale", "float64"),
         ),
     ),
+    "prepare": (
+        "program.cu",
+        (
+            *_pointers("images", "jobs", "levels", "steps", "lines", "weights", "tables", "made"),
+            *_counts("num_jobs", "num_made", "height", "width"),
+        ),
+    ),
+    "program": (
+        "program.cu",
+        (
+            *_pointers("images", "samples", "steps", "lines", "weights", "tables", "made", "erases", "quantiles"),
+            *_pointers("mean_c", "divisor_c", "out"),
+            *_counts("num_samples", "num_made", "height", "width"),
+            ("rescale", "float64"),
+        ),
+    ),
+    "erase": (
+        "program.cu",
+        (
+            *_pointers("samples", "erases", "quantiles", "batch"),
+            *_counts("num_samples", "height", "width", "channels"),
+        ),
+    ),
     "resample_pass": ("resize.cu", (("passes", "pointer"), ("num_samples", "int32"))),
 }
 """Kernel name -> (file, parameters in order)."""
 
 HEADERS: dict[str, tuple[str, ...]] = {
-    "augment.cu": ("common.cuh", "geometry.cuh", "sampling.cuh", "sample.cuh"),
-    "reduce.cu": ("common.cuh", "geometry.cuh", "sampling.cuh", "sample.cuh"),
+    "augment.cu": ("common.cuh", "geometry.cuh", "sampling.cuh", "finish.cuh", "sample.cuh"),
+    "reduce.cu": ("common.cuh", "geometry.cuh", "sampling.cuh", "finish.cuh", "sample.cuh"),
     "resize.cu": ("common.cuh",),
+    "program.cu": ("common.cuh", "finish.cuh", "program.cuh"),
 }
 """File -> the texts that are pasted before it, in order."""
 

@@ -46,8 +46,12 @@ def erase(batch_nhwc: np.ndarray, program: np.ndarray) -> None:
 
 
 def _as_levels(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Return values as a batch's dtype stores them: truncated and cut off at the ends of an integer's range."""
-    if dtype.kind == "f":
+    """Return values as a batch's dtype stores them: truncated and cut off at the ends of an integer's range.
+
+    They pass through float32, as all values of a batch do that is not float64.
+    """
+    values = values.astype(np.float64 if dtype == np.float64 else np.float32)
+    if dtype.kind not in "iu":
         return values.astype(dtype)
     limits = np.iinfo(dtype)
     levels: np.ndarray = np.clip(np.trunc(values), limits.min, limits.max).astype(dtype)

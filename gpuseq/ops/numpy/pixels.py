@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from gpuseq.ops.levels import blend, luminance
+from gpuseq.ops.weights import gaussian_weights
 
-__all__ = ["gaussian_blur", "gaussian_weights", "permute", "recolour", "rotate_hue", "sharpen"]
+__all__ = ["gaussian_blur", "permute", "recolour", "rotate_hue", "sharpen"]
 
 _PER_LEVEL = np.float32(1 / 255)
 _SIXTH = np.float32(1 / 6)
@@ -105,14 +104,6 @@ def sharpen(image_hwc: np.ndarray, factor: float) -> np.ndarray:
     # Thirteenths, rounded: none of them lies halfway.
     smooth[1:-1, 1:-1] = (2 * total + 13) // 26
     return blend(smooth, levels, factor)
-
-
-def gaussian_weights(size: int, sigma: float) -> np.ndarray:
-    """Return the weights of one side of a Gaussian kernel, float64, with sum 1."""
-    half = (size - 1) / 2
-    bell = [math.exp(-((position - half) ** 2) / (2 * sigma**2)) for position in range(size)]
-    total = math.fsum(bell)
-    return np.array([weight / total for weight in bell])
 
 
 def gaussian_blur(image_hwc: np.ndarray, kernel_width: int, kernel_height: int, sigma: float) -> np.ndarray:

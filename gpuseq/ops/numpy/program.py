@@ -21,7 +21,7 @@ from .moves import move
 from .pixels import gaussian_blur, permute, recolour, rotate_hue, sharpen
 from .resize import resize_one
 
-__all__ = ["check_program", "run_geometry", "run_program", "run_steps", "size_after"]
+__all__ = ["check_program", "erase_rectangles", "run_geometry", "run_program", "run_steps", "size_after"]
 
 _COLOURED: tuple[Kind, ...] = ("table", "measured", "pixel")
 
@@ -108,6 +108,11 @@ def run_program(
     for_each(work_on, num_samples, cpu_count())
     erase(out_nchw.transpose(0, 2, 3, 1), program)
     return out
+
+
+def erase_rectangles(batch: np.ndarray, program: np.ndarray, data_format: str) -> None:
+    """NumPy twin of `gpuseq.ops.dispatch.erase`; the contract is written there."""
+    erase(batch if data_format == "channels_last" else batch.transpose(0, 2, 3, 1), program)
 
 
 def run_geometry(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +66,14 @@ class Recipe:
                     f"{name}: RandomErasing must come last: it is done after normalisation, and all others before"
                 )
         return cls(augmentations)
+
+    def holds(self, *kinds: type[Augmentation]) -> bool:
+        """Tell whether one of these kinds is among the augmentations, or among those that one of them is made of."""
+
+        def among(items: Sequence[Augmentation]) -> bool:
+            return any(isinstance(item, kinds) or among(getattr(item, "transforms", ())) for item in items)
+
+        return among(self.augmentations)
 
     def __repr__(self) -> str:
         return repr(list(self.augmentations))

@@ -112,12 +112,12 @@ def test_the_reader_of_declarations_sees_what_is_there() -> None:
 
 def test_messages_point_into_the_files() -> None:
     source = kernels.pasted_source("augment.cu")
-    line = source.split('#line 1 "augment.cu"\n')[1].splitlines().index("DEVICE OUT_T cast_out(COMPUTE_T value)") + 1
+    line = source.split('#line 1 "finish.cuh"\n')[1].splitlines().index("DEVICE OUT_T cast_out(COMPUTE_T value)") + 1
     broken = source.replace("DEVICE OUT_T cast_out(COMPUTE_T value)", "DEVICE OUT_T cast_out(NO_SUCH_TYPE value)")
     program = cupy_cuda.nvrtc.createProgram(broken, "augment.cu", [], [])
     with pytest.raises(cupy_cuda.nvrtc.NVRTCError):
         cupy_cuda.nvrtc.compileProgram(program, [*kernels.COMPILE_OPTIONS, "--gpu-architecture=compute_80"])
-    assert f"augment.cu({line}): error" in cupy_cuda.nvrtc.getProgramLog(program)
+    assert f"finish.cuh({line}): error" in cupy_cuda.nvrtc.getProgramLog(program)
 
 
 def test_the_packaged_folder_comes_before_the_checkouts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

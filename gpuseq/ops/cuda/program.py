@@ -1,0 +1,182 @@
+"""Programs on CuPy arrays: the launcher of ``kernels/program.cu``. What they do is said in `gpuseq.ops.dispatch`.
+
+One launch makes the batch; a second one comes before it where a sample needs an intermediate image, or a look at one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from gpuseq.base.errors import DeviceError
+from gpuseq.base.types import Array
+from gpuseq.ops.codes import OUT_KINDS, PREPROCESSING
+from gpuseq.ops.numpy.erase import normal_quantiles
+from gpuseq.ops.options import AugmentOptions, Statistics
+from gpuseq.ops.segments import Segments, cut
+from gpuseq.plan.program import of_kind, without_erasing
+
+from . import augment as ops_cuda
+from . import compile as kernels
+from . import memory as device
+
+__all__ = ["erase_rectangles", "run_geometry", "run_program"]
+
+MAX_CHANNELS = 16
+PREPARE_BLOCK = 128
+PROGRAM_BLOCK = 256
+UNIT_PIXELS = 2048
+"""Pixels of one sample that one block works on."""
+
+TABLE_BYTES = 768
+
+
+def run_program(
+    images: Array,
+    program: np.ndarray,
+    options: AugmentOptions,
+    *,
+    indices: np.ndarray | None = None,
+    statistics: Statistics | None = None,
+    out: Array | None = None,
+) -> Array:
+    """CUDA twin of `gpuseq.ops.dispatch.run_program`; the contract is written there."""
+    if options.samplewise_center or options.samplewise_std:
+        # The sample's own mean is that of the finished levels, so these are written first.
+        levels = run_program(images, without_erasing(program), _levels_of(options), indices=indices)
+        after = replace(options, source_format=options.data_format)
+        batch = ops_cuda.standardize(levels, after, statistics, out=out)
+        erase_rectangles(batch, program, options.data_format)
+        return batch
+    images = device.contiguous(images)
+    last = options.source_format == "channels_last"
+    height, width, channels = images.shape[1:] if last else (*images.shape[2:], images.shape[1])
+    if channels > MAX_CHANNELS:
+        raise DeviceError(
+            f"augmentations on a GPU take up to {MAX_CHANNELS} channels; got {channels}: take device='cpu'"
+        )
+    if height * width * channels >= ops_cuda.MAX_SAMPLE_VALUES:
+        raise DeviceError(f"an image of {height} x {width} x {channels} values is too large for the GPU")
+    rows = np.arange(len(program)) if indices is None else indices
+    segments = cut(program, rows, height, width, channels)
+    mean = statistics.mean if statistics is not None and options.featurewise_center else None
+    std = statistics.std if statistics is not None and options.featurewise_std else None
+    macros = _macros(options, channels, mean is not None, std is not None)
+    if out is None:
+        shape = (height, width, channels) if options.data_format == "channels_last" else (channels, height, width)
+        out = device.empty((len(program), *shape), ops_cuda.out_dtype(options.dtype))
+    if out.size == 0:
+        return out
+    samples, jobs, levels, steps, weights, erases = _uploaded(segments)
+    tables = _sent(segments.tables)
+    lines = _sent(segments.lines)
+    made = None
+    if len(segments.jobs):
+        image_bytes = height * width * channels
+        made = device.empty((segments.num_looks * TABLE_BYTES + segments.num_slots * image_bytes,), np.uint8)
+        kernels.load("prepare", macros).launch(
+            (len(segments.jobs),),
+            PREPARE_BLOCK,
+            (
+                *(images, jobs, levels, steps, lines, weights, tables, made),
+                *(len(segments.jobs), segments.num_looks, height, width),
+            ),
+        )
+    mean_c = divisor_c = None
+    if mean is not None or std is not None:
+        assert statistics is not None
+        mean_c, divisor_c = ops_cuda.constants(statistics, options.compute_dtype)
+    units = len(program) * -(-height * width // UNIT_PIXELS)
+    kernels.load("program", macros).launch(
+        (min(units, 2**31 - 1),),
+        PROGRAM_BLOCK,
+        (
+            *(images, samples, steps, lines, weights, tables, made, erases, _quantiles(segments)),
+            *(mean_c, divisor_c, out, len(program), segments.num_looks, height, width, options.rescale),
+        ),
+    )
+    return out
+
+
+def erase_rectangles(batch: Array, program: np.ndarray, data_format: str) -> None:
+    """CUDA twin of `gpuseq.ops.dispatch.erase`; the contract is written there."""
+    kept = program.copy()
+    kept[~of_kind(program, "erase")] = np.zeros((), program.dtype)
+    if batch.size == 0 or not (kept["op"] != 0).any():
+        return
+    height, width, channels = batch.shape[1:] if data_format == "channels_last" else (*batch.shape[2:], batch.shape[1])
+    segments = cut(kept, np.arange(len(kept)), height, width, channels)
+    samples, erases = _sent(segments.samples), _sent(segments.erases)
+    options = AugmentOptions(dtype=batch.dtype.name, data_format=data_format)  # type: ignore[arg-type]
+    kernels.load("erase", _macros(options, min(channels, MAX_CHANNELS), False, False)).launch(
+        (min(len(kept) * height, 2**31 - 1),),
+        PROGRAM_BLOCK,
+        (samples, erases, _quantiles(segments), batch, len(kept), height, width, channels),
+    )
+
+
+def run_geometry(images: Array, program: np.ndarray, source_format: str, *, indices: np.ndarray | None = None) -> Array:
+    """CUDA twin of `gpuseq.ops.dispatch.run_geometry`; the contract is written there.
+
+    The bytes of a value travel as channels: nearest pixels are copied whole, whatever they stand for.
+    """
+    last = source_format == "channels_last"
+    images_nhwc = device.contiguous(images if last else images.transpose(0, 2, 3, 1))
+    itemsize = images_nhwc.dtype.itemsize
+    if itemsize > 1 and program["fill"].any():
+        raise DeviceError(f"masks of {images.dtype} are filled with 0 on a GPU: take fill=0, or uint8 masks")
+    moved = run_program(images_nhwc.view(np.uint8), program, AugmentOptions(dtype="uint8"), indices=indices)
+    moved = moved.view(images_nhwc.dtype)
+    return moved if last else device.contiguous(moved.transpose(0, 3, 1, 2))
+
+
+def _levels_of(options: AugmentOptions) -> AugmentOptions:
+    return AugmentOptions(source_format=options.source_format, data_format=options.data_format, dtype="uint8")
+
+
+def _sent(array: np.ndarray) -> Array:
+    """Upload an array, or one element where it is empty: a kernel gets no null pointer that it may add to."""
+    if array.size == 0:
+        array = np.zeros((1,) * array.ndim, array.dtype)
+
+    def fill(buffer: np.ndarray) -> None:
+        buffer[...] = array
+
+    return device.upload(array.shape, array.dtype, fill)
+
+
+def _uploaded(segments: Segments) -> list[Array]:
+    parts = [segments.samples, segments.jobs, segments.levels, segments.steps, segments.weights, segments.erases]
+    return [_sent(part) for part in parts]
+
+
+_quantiles_at: dict[Any, Array] = {}
+
+
+def _quantiles(segments: Segments) -> Array | None:
+    """Return the normal distribution's quantiles on the device, uploaded once for each device and stream."""
+    if not (len(segments.erases) and segments.erases[:, -1].any()):
+        return None
+    key = device.place_key()
+    if key not in _quantiles_at:
+        _quantiles_at[key] = device.to_device(normal_quantiles())
+    return _quantiles_at[key]
+
+
+@lru_cache(maxsize=256)
+def _macros(options: AugmentOptions, channels: int, has_mean: bool, has_std: bool) -> kernels.Macros:
+    values: dict[str, Any] = {
+        "COMPUTE_T": "double" if options.compute_dtype == np.float64 else "float",
+        "OUT_KIND": OUT_KINDS[options.dtype],
+        "CHANNELS": channels,
+        "SOURCE_CHANNELS_LAST": int(options.source_format == "channels_last"),
+        "OUT_CHANNELS_LAST": int(options.data_format == "channels_last"),
+        "PREPROCESS": PREPROCESSING[options.preprocessing],
+        "HAS_RESCALE": int(options.rescale != 1.0),
+        "FEATUREWISE_CENTER": int(has_mean),
+        "FEATUREWISE_STD": int(has_std),
+    }
+    return tuple((name, str(value)) for name, value in values.items())

@@ -1,0 +1,300 @@
+// The modern augmentations on a batch: `prepare` for the samples that an image has to be made or looked at for first,
+// `program` for all of them, in one launch with normalisation, layout, cast and erasing; `erase` where that comes apart.
+//
+// Macros: those of common.cuh, and the two below; source images are uint8.
+// Checked by gpuseq/ops/dispatch.py: dtype, channels, source rows. By gpuseq/ops/segments.py: the steps of a segment, what
+// they point into, H, W < 2^15. By the launcher (gpuseq/ops/cuda/program.py): H * W * C < 2^31.
+
+#ifndef FEATUREWISE_CENTER       // 1: subtract mean_c
+#define FEATUREWISE_CENTER 0
+#endif
+#ifndef FEATUREWISE_STD          // 1: divide by divisor_c, which already holds the 1e-6
+#define FEATUREWISE_STD 0
+#endif
+
+#define PREPARE_BLOCK 128        // threads of `prepare`: one counter a level and thread
+#define COUNTER_PIXELS 255       // that a counter of 8 bits can count
+#define LEVEL_COLUMNS 8          // numbers of a level: from, first step, steps, to, measure, table, factor, unused
+#define UNIT_PIXELS 2048         // of one sample, for one block of `program`
+
+#define MEASURE_NOTHING 0
+#define MEASURE_CONTRAST 1
+#define MEASURE_AUTOCONTRAST 2
+#define MEASURE_EQUALIZE 3
+
+#define ERASE_COLUMNS 9          // top, left, height, width, then four values; the last: 1 for noise of the key in value 0
+
+// Steps of the segment that the block works on.
+struct Steps {
+    double numbers[MAX_STEPS * STEP_COLUMNS];
+};
+
+DEVICE void load_steps(Steps &shared, const double *steps, int first, int count)
+{
+    for (int number = threadIdx.x; number < count * STEP_COLUMNS; number += blockDim.x)
+        shared.numbers[number] = steps[(long long)first * STEP_COLUMNS + number];
+}
+
+DEVICE Levels source_image(const unsigned char *images, long long row, int height, int width)
+{
+    const unsigned char *data = images + row * ((long long)height * width * CHANNELS);
+    if (SOURCE_CHANNELS_LAST) return {data, width * CHANNELS, CHANNELS, 1};
+    return {data, width, 1, height * width};
+}
+
+DEVICE Levels scratch_image(const unsigned char *scratch, long long slot, int height, int width)
+{
+    return {scratch + slot * ((long long)height * width * CHANNELS), width * CHANNELS, CHANNELS, 1};
+}
+
+// Where level `from` of a sample lies: -1 the source, else a slot of the scratch.
+DEVICE Levels image_of(const unsigned char *images, const unsigned char *scratch, double from, double source_row, int height, int width)
+{
+    if (from < 0.0) return source_image(images, (long long)source_row, height, width);
+    return scratch_image(scratch, (long long)from, height, width);
+}
+
+// ------------------------------------------------------------------------------------------------ tables of measured images
+DEVICE void write_contrast(unsigned char *levels, long long light, int num_pixels, float factor)
+{
+    const int middle = (int)((double)light / num_pixels + 0.5);
+    for (int level = threadIdx.x; level < 256; level += blockDim.x) {
+        const unsigned char changed = (unsigned char)blend_levels(middle, level, factor);
+        for (int channel = 0; channel < 3; ++channel) levels[channel * 256 + level] = changed;
+    }
+}
+
+DEVICE void write_autocontrast(unsigned char *levels, const int *histogram)
+{
+    int low = 0, high = 255;
+    while (low < 255 && histogram[low] == 0) ++low;
+    while (high > 0 && histogram[high] == 0) --high;
+    const double scale = high > low ? 255.0 / (high - low) : 1.0, offset = high > low ? -low * scale : 0.0;
+    for (int level = threadIdx.x; level < 256; level += blockDim.x) {
+        const double stretched = level * scale + offset;
+        levels[level] = stretched <= 0.0 ? 0 : stretched >= 255.0 ? 255 : (unsigned char)(int)stretched;
+    }
+}
+
+DEVICE void write_equalized(unsigned char *levels, const int *histogram, int num_pixels)
+{
+    int last = 255, num_used = 0;
+    for (int level = 0; level < 256; ++level) num_used += histogram[level] != 0;
+    while (last > 0 && histogram[last] == 0) --last;
+    const int step = (num_pixels - histogram[last]) / 255;
+    for (int level = threadIdx.x; level < 256; level += blockDim.x) {
+        int below = 0;
+        for (int lower = 0; lower < level; ++lower) below += histogram[lower];
+        const int flat = num_used < 2 || step == 0 ? level : (step / 2 + below) / step;
+        levels[level] = (unsigned char)(flat < 255 ? flat : 255);
+    }
+}
+
+// One block makes the levels of one sample, one after another: an image in the scratch, or the table of a look at one.
+extern "C" __global__ void __launch_bounds__(PREPARE_BLOCK) prepare(
+    const unsigned char *__restrict__ images, // (M, H, W, C) or (M, C, H, W)
+    const double *__restrict__ jobs,          // (J, 3): source row, first level, levels
+    const double *__restrict__ levels,        // (L, LEVEL_COLUMNS)
+    const double *__restrict__ steps,         // (K, STEP_COLUMNS)
+    const int *__restrict__ lines,
+    const double *__restrict__ weights,
+    const unsigned char *__restrict__ tables, // (T, 3, 256)
+    unsigned char *made,                      // (num_made, 3, 256), then (S, H, W, C): what is written here and read again
+    int num_jobs, int num_made, int height, int width)
+{
+    __shared__ Steps shared;
+    __shared__ unsigned char counters[256 * PREPARE_BLOCK];      // (level, thread)
+    __shared__ int histogram[256];
+    __shared__ long long light[PREPARE_BLOCK];
+    const int num_pixels = height * width;
+    unsigned char *scratch = made + (long long)num_made * TABLE_BYTES;
+    for (int job = blockIdx.x; job < num_jobs; job += gridDim.x) {
+        const double source_row = jobs[3 * job];
+        const int first = (int)jobs[3 * job + 1], count = (int)jobs[3 * job + 2];
+        for (int level = first; level < first + count; ++level) {
+            const double *numbers = levels + (long long)level * LEVEL_COLUMNS;
+            const int num_steps = (int)numbers[2], measure = (int)numbers[4];
+            Levels image = image_of(images, scratch, numbers[0], source_row, height, width);
+            __syncthreads();                 // the level before may still be read and written
+            load_steps(shared, steps, (int)numbers[1], num_steps);
+            __syncthreads();
+            if (numbers[3] >= 0.0) {
+                unsigned char *out = scratch + (long long)numbers[3] * ((long long)num_pixels * CHANNELS);
+                for (int pixel = threadIdx.x; pixel < num_pixels; pixel += blockDim.x) {
+                    const Pixel done = run_segment(shared.numbers, num_steps, image, {tables, made, lines, weights}, height, width,
+                                                   pixel / width, pixel % width);
+                    for (int channel = 0; channel < CHANNELS; ++channel)
+                        out[(long long)pixel * CHANNELS + channel] = (unsigned char)done.level[channel];
+                }
+                image = scratch_image(scratch, (long long)numbers[3], height, width);
+                __syncthreads();
+            }
+            if (measure == MEASURE_NOTHING) continue;
+            unsigned char *table = made + (long long)numbers[5] * TABLE_BYTES;
+            if (measure == MEASURE_CONTRAST) {
+                long long sum = 0;
+                for (int pixel = threadIdx.x; pixel < num_pixels; pixel += blockDim.x) {
+                    const Pixel seen = read_pixel(image, pixel / width, pixel % width);
+#if CHANNELS >= 3
+                    sum += luminance(seen);
+#else
+                    sum += seen.level[0];
+#endif
+                }
+                light[threadIdx.x] = sum;
+                __syncthreads();
+                sum = 0;
+                for (unsigned thread = 0; thread < blockDim.x; ++thread) sum += light[thread];
+                write_contrast(table, sum, num_pixels, (float)numbers[6]);
+                continue;
+            }
+            for (int channel = 0; channel < COLOURS && channel < 3; ++channel) {
+                for (int bin = threadIdx.x; bin < 256; bin += blockDim.x) histogram[bin] = 0;
+                for (long long start = 0; start < num_pixels; start += (long long)blockDim.x * COUNTER_PIXELS) {
+                    for (int bin = 0; bin < 256; ++bin) counters[bin * PREPARE_BLOCK + threadIdx.x] = 0;
+                    const long long stop = start + (long long)blockDim.x * COUNTER_PIXELS;
+                    for (long long pixel = start + threadIdx.x; pixel < stop && pixel < num_pixels; pixel += blockDim.x) {
+                        const unsigned char *at = image.data + channel * image.channel_stride
+                            + (int)pixel / width * image.row_stride + (int)pixel % width * image.col_stride;
+                        ++counters[*at * PREPARE_BLOCK + threadIdx.x];
+                    }
+                    __syncthreads();
+                    for (int bin = threadIdx.x; bin < 256; bin += blockDim.x) {
+                        int seen = 0;
+                        for (unsigned thread = 0; thread < blockDim.x; ++thread) seen += counters[bin * PREPARE_BLOCK + thread];
+                        histogram[bin] += seen;
+                    }
+                    __syncthreads();
+                }
+                if (measure == MEASURE_AUTOCONTRAST) {
+                    write_autocontrast(table + channel * 256, histogram);
+                } else {
+                    write_equalized(table + channel * 256, histogram, num_pixels);
+                }
+                __syncthreads();
+            }
+        }
+    }
+}
+
+// ------------------------------------------------------------------------------------------------ the finished batch
+DEVICE unsigned multiply_high(unsigned a, unsigned b) { return (unsigned)((unsigned long long)a * b >> 32); }
+
+// Normal number `element` of a key: Philox4x32-10, of which each word gives two numbers, its low half first.
+DEVICE float normal_number(double key_number, unsigned element, const float *quantiles)
+{
+    const unsigned long long key = (unsigned long long)key_number;
+    unsigned words[4] = {element / 8, 0, 0, 0}, low_key = (unsigned)key, high_key = (unsigned)(key >> 32);
+    for (int round = 0; round < 10; ++round) {
+        const unsigned first_high = multiply_high(0xD2511F53u, words[0]), first_low = 0xD2511F53u * words[0];
+        const unsigned second_high = multiply_high(0xCD9E8D57u, words[2]), second_low = 0xCD9E8D57u * words[2];
+        words[0] = second_high ^ words[1] ^ low_key;
+        words[1] = second_low;
+        words[2] = first_high ^ words[3] ^ high_key;
+        words[3] = first_low;
+        low_key += 0x9E3779B9u;
+        high_key += 0xBB67AE85u;
+    }
+    const unsigned lane = element % 8, pair = lane / 2;
+    const unsigned word = pair == 0 ? words[0] : pair == 1 ? words[1] : pair == 2 ? words[2] : words[3];
+    return quantiles[lane % 2 ? word >> 16 : word & 0xffffu];
+}
+
+DEVICE COMPUTE_T standardized(COMPUTE_T value, int channel, const COMPUTE_T *mean_c, const COMPUTE_T *divisor_c, double rescale)
+{
+    value = preprocess(value, channel, rescale);
+#if FEATUREWISE_CENTER
+    value -= mean_c[channel];
+#endif
+#if FEATUREWISE_STD
+    value /= divisor_c[channel];
+#endif
+    return value;
+}
+
+// What the erasing steps write at a pixel, the last of them; false where none does.
+DEVICE bool erased(const double *erases, int count, const float *quantiles, int row, int col, int channel, int channels, COMPUTE_T &value)
+{
+    for (int number = count - 1; number >= 0; --number) {
+        const double *erase = erases + number * ERASE_COLUMNS;
+        const int down = row - (int)erase[0], across = col - (int)erase[1];
+        const int height = (int)erase[2], width = (int)erase[3];
+        if (down < 0 || across < 0 || down >= height || across >= width) continue;
+        if (erase[8] != 0.0) {
+            value = (COMPUTE_T)normal_number(erase[4], (unsigned)((down * width + across) * channels + channel), quantiles);
+        } else {
+            value = (COMPUTE_T)erase[4 + (channels <= 4 ? channel : 0)];
+        }
+        return true;
+    }
+    return false;
+}
+
+extern "C" __global__ void __launch_bounds__(MAX_BLOCK) program(
+    const unsigned char *__restrict__ images, // (M, H, W, C) or (M, C, H, W)
+    const double *__restrict__ samples,       // (N, 6): source row, from, first step, steps, first erase, erases
+    const double *__restrict__ steps,         // (K, STEP_COLUMNS)
+    const int *__restrict__ lines,
+    const double *__restrict__ weights,
+    const unsigned char *__restrict__ tables, // (T, 3, 256)
+    const unsigned char *__restrict__ made,   // prepare's; null where nothing was prepared
+    const double *__restrict__ erases,        // (E, ERASE_COLUMNS)
+    const float *__restrict__ quantiles,      // (65536,); null without noise
+    const COMPUTE_T *__restrict__ mean_c,     // (C,); null without FEATUREWISE_CENTER
+    const COMPUTE_T *__restrict__ divisor_c,  // (C,); null without FEATUREWISE_STD
+    OUT_T *__restrict__ out,                  // (N, H, W, C) or (N, C, H, W)
+    int num_samples, int num_made, int height, int width, double rescale)
+{
+    __shared__ Steps shared;
+    const unsigned char *scratch = made + (long long)num_made * TABLE_BYTES;
+    const int num_pixels = height * width;
+    const int units = (num_pixels + UNIT_PIXELS - 1) / UNIT_PIXELS;
+    for (long long unit = blockIdx.x; unit < (long long)num_samples * units; unit += gridDim.x) {
+        const long long sample = unit / units;
+        const int start = (int)(unit % units) * UNIT_PIXELS;
+        const double *numbers = samples + sample * 6;
+        const int num_steps = (int)numbers[3], num_erases = (int)numbers[5];
+        __syncthreads();                     // the block may still work on its last unit
+        load_steps(shared, steps, (int)numbers[2], num_steps);
+        __syncthreads();
+        const Levels image = image_of(images, scratch, numbers[1], numbers[0], height, width);
+        const double *own_erases = erases + (long long)numbers[4] * ERASE_COLUMNS;
+        OUT_T *batch = out + sample * ((long long)num_pixels * CHANNELS);
+        const int stop = num_pixels - start < UNIT_PIXELS ? num_pixels : start + UNIT_PIXELS;
+        for (int position = start + threadIdx.x; position < stop; position += blockDim.x) {
+            const int row = position / width, col = position % width;
+            const Pixel done = run_segment(shared.numbers, num_steps, image, {tables, made, lines, weights}, height, width, row, col);
+#pragma unroll
+            for (int channel = 0; channel < CHANNELS; ++channel) {
+                COMPUTE_T value = (COMPUTE_T)done.level[source_channel(channel, CHANNELS)];
+                value = standardized(value, channel, mean_c, divisor_c, rescale);
+                erased(own_erases, num_erases, quantiles, row, col, channel, CHANNELS, value);
+                batch[OUT_CHANNELS_LAST ? position * CHANNELS + channel : channel * num_pixels + position] = cast_out(value);
+            }
+        }
+    }
+}
+
+// Erasing on a batch that is finished already; one block to a row of a rectangle's sample.
+extern "C" __global__ void __launch_bounds__(MAX_BLOCK) erase(
+    const double *__restrict__ samples,       // (N, 6): as program's
+    const double *__restrict__ erases,        // (E, ERASE_COLUMNS)
+    const float *__restrict__ quantiles,      // (65536,); null without noise
+    OUT_T *__restrict__ batch,                // (N, H, W, C) or (N, C, H, W); written within the rectangles
+    int num_samples, int height, int width, int channels)
+{
+    const int num_pixels = height * width;
+    for (long long unit = blockIdx.x; unit < (long long)num_samples * height; unit += gridDim.x) {
+        const long long sample = unit / height;
+        const int row = (int)(unit % height), num_erases = (int)samples[sample * 6 + 5];
+        if (num_erases == 0) continue;
+        const double *own_erases = erases + (long long)samples[sample * 6 + 4] * ERASE_COLUMNS;
+        OUT_T *image = batch + sample * ((long long)num_pixels * channels);
+        for (int number = threadIdx.x; number < width * channels; number += blockDim.x) {
+            const int col = number / channels, channel = number % channels, position = row * width + col;
+            COMPUTE_T value = (COMPUTE_T)0.0;
+            if (erased(own_erases, num_erases, quantiles, row, col, channel, channels, value))
+                image[OUT_CHANNELS_LAST ? position * channels + channel : channel * num_pixels + position] = cast_out(value);
+        }
+    }
+}

@@ -1,0 +1,315 @@
+// Steps of the modern augmentations on one pixel of uint8: geometry walked back, one neighbourhood read, colours forward.
+//
+// A segment is a run of steps that needs no image but the one it starts from: at its front at most one step that reads
+// several pixels, then nearest geometry and steps of single pixels in any order. gpuseq/ops/segments.py cuts programs
+// into segments and makes the rows below; what each number means is said there. Macros: CHANNELS and
+// SOURCE_CHANNELS_LAST of common.cuh. Pillow on uint8 defines every step: products and sums are rounded one by one.
+
+#if CHANNELS == 0                // the number of channels is always known here; the file compiles without it too
+#undef CHANNELS
+#define CHANNELS 3
+#endif
+
+#define STEP_COLUMNS 10          // doubles of a step: its code, eight numbers, the fill as four bytes
+#define MAX_STEPS 16             // of a segment
+#define TABLE_BYTES 768          // 256 levels for each of three channels
+#define STEP_FILL 9
+
+#define STEP_FIXED 1             // nearest: six 16.16 numbers, columns then rows
+#define STEP_LINES 2             // nearest: where the columns' and the rows' numbers begin in `lines`
+#define STEP_PROJECTIVE 3        // nearest: eight coefficients
+#define STEP_TABLE 4             // which of `levels`, or -1 - n for table n of those that `prepare` made
+#define STEP_COLOR 5
+#define STEP_GREY 6
+#define STEP_HUE 7
+#define STEP_PERMUTE 8
+#define STEP_BILINEAR 9          // six or eight coefficients; the last two are 0 for an affine map
+#define STEP_SHARPNESS 10
+#define STEP_BLUR 11             // width, height, where the weights of the columns and of the rows begin
+
+#define COLOURS (CHANNELS == 4 ? 3 : CHANNELS)       // alpha stays as it is
+#define HAS_ALPHA (CHANNELS == 2 || CHANNELS == 4)
+
+struct Pixel {
+    int level[CHANNELS];
+};
+
+struct Tables {                  // what steps point into
+    const unsigned char *levels; // (T, 3, 256)
+    const unsigned char *made;   // the same, of images that were looked at
+    const int *lines;
+    const double *weights;
+};
+
+// An image that a segment starts from: a source image in its own layout, or an intermediate one with channels last.
+struct Levels {
+    const unsigned char *data;
+    int row_stride, col_stride, channel_stride;
+};
+
+DEVICE Pixel read_pixel(const Levels &image, int row, int col)
+{
+    Pixel pixel;
+    const unsigned char *at = image.data + row * image.row_stride + col * image.col_stride;
+#pragma unroll
+    for (int channel = 0; channel < CHANNELS; ++channel) pixel.level[channel] = at[channel * image.channel_stride];
+    return pixel;
+}
+
+DEVICE Pixel fill_of(const double *step)
+{
+    const unsigned fill = (unsigned)step[STEP_FILL];
+    Pixel pixel;
+#pragma unroll
+    for (int channel = 0; channel < CHANNELS; ++channel)
+        pixel.level[channel] = fill >> (CHANNELS <= 4 ? 8 * channel : 0) & 255u;
+    return pixel;
+}
+
+// low + factor * (high - low) in float32, cut off at 0 and 255, truncated.
+DEVICE int blend_levels(int low, int high, float factor)
+{
+    const float mixed = factor * (float)(high - low) + (float)low;
+    return (int)(mixed < 0.0f ? 0.0f : mixed > 255.0f ? 255.0f : mixed);
+}
+
+#if CHANNELS >= 3
+DEVICE int luminance(const Pixel &pixel)
+{
+    return (19595 * pixel.level[0] + 38470 * pixel.level[1] + 7471 * pixel.level[2] + 32768) >> 16;
+}
+
+// torchvision's adjust_hue of one pixel, in float32.
+DEVICE void rotate_hue(Pixel &pixel, float shift)
+{
+    const float per_level = (float)(1.0 / 255.0);
+    const float red = (float)pixel.level[0] * per_level, green = (float)pixel.level[1] * per_level, blue = (float)pixel.level[2] * per_level;
+    float most = red > green ? red : green, least = red < green ? red : green;
+    most = most > blue ? most : blue;
+    least = least < blue ? least : blue;
+    const bool is_grey = most == least;
+    const float spread = most - least, divisor = is_grey ? 1.0f : spread;
+    const float saturation = spread / (is_grey ? 1.0f : most);
+    const float from_red = (most - red) / divisor, from_green = (most - green) / divisor, from_blue = (most - blue) / divisor;
+    const float sixths = most == red ? from_blue - from_green : most == green ? from_red + 2.0f - from_blue : from_green + 4.0f - from_red;
+    float hue = sixths * (float)(1.0 / 6.0) + 1.0f;
+    hue = (hue >= 1.0f ? hue - 1.0f : hue) + shift;      // fmod by 1, exact: it lies below 2
+    hue = hue >= 1.0f ? hue - 1.0f : hue < 0.0f ? hue + 1.0f : hue;
+    const float six = hue * 6.0f, whole = floorf(six);
+    const float part = saturation * (six - whole), pale = 1.0f - saturation;
+    auto clipped = [](float value) { return value < 0.0f ? 0.0f : value > 1.0f ? 1.0f : value; };
+    const float sinking = clipped((1.0f - part) * most), rising = clipped((part + pale) * most), low = clipped(pale * most);
+    const int sector = (int)whole % 6;
+    const float turned[3] = {
+        sector == 0 || sector == 5 ? most : sector == 1 ? sinking : sector == 4 ? rising : low,
+        sector == 1 || sector == 2 ? most : sector == 0 ? rising : sector == 3 ? sinking : low,
+        sector == 3 || sector == 4 ? most : sector == 2 ? rising : sector == 5 ? sinking : low};
+#pragma unroll
+    for (int channel = 0; channel < 3; ++channel) pixel.level[channel] = (int)(turned[channel] * 255.999f);
+}
+#endif
+
+// A step that looks at one pixel.
+DEVICE void recolour(Pixel &pixel, const double *step, const Tables &tables)
+{
+    const int code = (int)step[0];
+    if (code == STEP_TABLE) {
+        const long long table = (long long)step[1];
+        const unsigned char *levels = table < 0 ? tables.made + (-1 - table) * TABLE_BYTES : tables.levels + table * TABLE_BYTES;
+#pragma unroll
+        for (int channel = 0; channel < COLOURS && channel < 3; ++channel)
+            pixel.level[channel] = levels[channel * 256 + pixel.level[channel]];
+        return;
+    }
+#if CHANNELS >= 3
+    if (code == STEP_HUE) {
+        rotate_hue(pixel, (float)step[1]);
+    } else if (code == STEP_PERMUTE) {
+        const Pixel before = pixel;
+#pragma unroll
+        for (int channel = 0; channel < 3; ++channel) {
+            const int from = (int)step[1 + channel];
+            pixel.level[channel] = before.level[from == 0 ? 0 : from == 1 ? 1 : 2];
+        }
+    } else {
+        const int grey = luminance(pixel);
+        const float factor = code == STEP_COLOR ? (float)step[1] : 0.0f;
+#pragma unroll
+        for (int channel = 0; channel < 3; ++channel) pixel.level[channel] = blend_levels(grey, pixel.level[channel], factor);
+    }
+#endif
+}
+
+// Moves (row, col) of the step's output to its input, nearest; false where that lies outside.
+DEVICE bool walk_back(const double *step, const Tables &tables, int height, int width, int &row, int &col)
+{
+    const int code = (int)step[0];
+    if (code == STEP_FIXED) {
+        const long long from_col = (long long)step[3] + col * (long long)step[1] + row * (long long)step[2];
+        const long long from_row = (long long)step[6] + col * (long long)step[4] + row * (long long)step[5];
+        col = (int)(from_col >> 16);
+        row = (int)(from_row >> 16);
+    } else if (code == STEP_LINES) {
+        col = tables.lines[(int)step[1] + col];
+        row = tables.lines[(int)step[2] + row];
+    } else {
+        const double x = col + 0.5, y = row + 0.5;
+        const double depth = step[7] * x + step[8] * y + 1.0;
+        const double at_col = (step[1] * x + step[2] * y + step[3]) / depth, at_row = (step[4] * x + step[5] * y + step[6]) / depth;
+        if (!(at_col >= 0.0 && at_col < width && at_row >= 0.0 && at_row < height)) return false;
+        col = (int)at_col;
+        row = (int)at_row;
+    }
+    return (unsigned)col < (unsigned)width && (unsigned)row < (unsigned)height;
+}
+
+// Pillow's premultiplied alpha, in which it blends.
+DEVICE void premultiply(Pixel &pixel)
+{
+#if HAS_ALPHA
+#pragma unroll
+    for (int channel = 0; channel < CHANNELS - 1; ++channel) {
+        const int product = pixel.level[channel] * pixel.level[CHANNELS - 1] + 128;
+        pixel.level[channel] = ((product >> 8) + product) >> 8;
+    }
+#endif
+}
+
+DEVICE void unpremultiply(Pixel &pixel)
+{
+#if HAS_ALPHA
+    const int alpha = pixel.level[CHANNELS - 1];
+    if (alpha == 0 || alpha == 255) return;
+#pragma unroll
+    for (int channel = 0; channel < CHANNELS - 1; ++channel) {
+        const int quotient = 255 * pixel.level[channel] / alpha;
+        pixel.level[channel] = quotient < 255 ? quotient : 255;
+    }
+#endif
+}
+
+DEVICE int clamped(int position, int side) { return position < 0 ? 0 : position < side ? position : side - 1; }
+
+DEVICE Pixel read_bilinear(const double *step, const Levels &image, int height, int width, int row, int col)
+{
+    const double x = col + 0.5, y = row + 0.5;
+    double at_col = step[1] * x + step[2] * y + step[3], at_row = step[4] * x + step[5] * y + step[6];
+    if (step[7] != 0.0 || step[8] != 0.0) {
+        const double depth = step[7] * x + step[8] * y + 1.0;
+        at_col /= depth;
+        at_row /= depth;
+    }
+    Pixel blended;
+    if (at_col >= 0.0 && at_col < width && at_row >= 0.0 && at_row < height) {
+        at_col -= 0.5;
+        at_row -= 0.5;
+        const double floor_col = floor(at_col), floor_row = floor(at_row);
+        const double right = at_col - floor_col, below = at_row - floor_row;
+        const int left_col = clamped((int)floor_col, width), right_col = clamped((int)floor_col + 1, width);
+        const int upper_row = clamped((int)floor_row, height), lower_row = clamped((int)floor_row + 1, height);
+        Pixel taps[4] = {read_pixel(image, upper_row, left_col), read_pixel(image, upper_row, right_col),
+                         read_pixel(image, lower_row, left_col), read_pixel(image, lower_row, right_col)};
+#pragma unroll
+        for (int tap = 0; tap < 4; ++tap) premultiply(taps[tap]);
+#pragma unroll
+        for (int channel = 0; channel < CHANNELS; ++channel) {
+            const double upper_left = taps[0].level[channel], lower_left = taps[2].level[channel];
+            const double upper = upper_left + (taps[1].level[channel] - upper_left) * right;
+            const double lower = lower_left + (taps[3].level[channel] - lower_left) * right;
+            blended.level[channel] = (int)(upper + (lower - upper) * below);
+        }
+    } else {
+        blended = fill_of(step);
+    }
+    unpremultiply(blended);
+    return blended;
+}
+
+DEVICE Pixel read_sharpened(const double *step, const Levels &image, int height, int width, int row, int col)
+{
+    Pixel pixel = read_pixel(image, row, col);
+    if (row < 1 || col < 1 || row > height - 2 || col > width - 2) return pixel;
+    Pixel sum;
+#pragma unroll
+    for (int channel = 0; channel < CHANNELS; ++channel) sum.level[channel] = 4 * pixel.level[channel];
+    for (int down = -1; down <= 1; ++down) {
+        for (int across = -1; across <= 1; ++across) {
+            const Pixel tap = read_pixel(image, row + down, col + across);
+#pragma unroll
+            for (int channel = 0; channel < CHANNELS; ++channel) sum.level[channel] += tap.level[channel];
+        }
+    }
+    const float factor = (float)step[1];
+#pragma unroll
+    for (int channel = 0; channel < COLOURS; ++channel)
+        pixel.level[channel] = blend_levels((2 * sum.level[channel] + 13) / 26, pixel.level[channel], factor);
+    return pixel;
+}
+
+// d c b | a b c d | c b a
+DEVICE int reflected(int position, int side)
+{
+    position = position < 0 ? -position : position;
+    return position < side ? position : 2 * (side - 1) - position;
+}
+
+DEVICE Pixel read_blurred(const double *step, const Levels &image, const Tables &tables, int height, int width, int row, int col)
+{
+    const int kernel_width = (int)step[1], kernel_height = (int)step[2];
+    const double *col_weights = tables.weights + (long long)step[3], *row_weights = tables.weights + (long long)step[4];
+    double total[CHANNELS];
+#pragma unroll
+    for (int channel = 0; channel < CHANNELS; ++channel) total[channel] = 0.0;
+    for (int down = 0; down < kernel_height; ++down) {
+        const int at_row = reflected(row + down - kernel_height / 2, height);
+        double line[CHANNELS];
+#pragma unroll
+        for (int channel = 0; channel < CHANNELS; ++channel) line[channel] = 0.0;
+        for (int across = 0; across < kernel_width; ++across) {
+            const Pixel tap = read_pixel(image, at_row, reflected(col + across - kernel_width / 2, width));
+#pragma unroll
+            for (int channel = 0; channel < CHANNELS; ++channel) line[channel] += col_weights[across] * tap.level[channel];
+        }
+#pragma unroll
+        for (int channel = 0; channel < CHANNELS; ++channel) total[channel] += row_weights[down] * line[channel];
+    }
+    Pixel pixel;
+#pragma unroll
+    for (int channel = 0; channel < CHANNELS; ++channel) {
+        const double level = rint(total[channel]);
+        pixel.level[channel] = level < 0.0 ? 0 : level > 255.0 ? 255 : (int)level;
+    }
+    return pixel;
+}
+
+// One pixel after a segment. The steps are the same for the whole block, so no warp splits over their codes.
+DEVICE Pixel run_segment(const double *steps, int num_steps, const Levels &image, const Tables &tables, int height, int width, int row, int col)
+{
+    const bool has_front = num_steps > 0 && (int)steps[0] >= STEP_BILINEAR;
+    int first = has_front ? 1 : 0;
+    Pixel pixel;
+    bool is_filled = false;
+    for (int step = num_steps - 1; step >= first && !is_filled; --step) {
+        const double *numbers = steps + step * STEP_COLUMNS;
+        if ((int)numbers[0] >= STEP_TABLE || walk_back(numbers, tables, height, width, row, col)) continue;
+        pixel = fill_of(numbers);
+        first = step + 1;
+        is_filled = true;
+    }
+    if (!is_filled) {
+        if (!has_front) {
+            pixel = read_pixel(image, row, col);
+        } else if ((int)steps[0] == STEP_BILINEAR) {
+            pixel = read_bilinear(steps, image, height, width, row, col);
+        } else if ((int)steps[0] == STEP_SHARPNESS) {
+            pixel = read_sharpened(steps, image, height, width, row, col);
+        } else {
+            pixel = read_blurred(steps, image, tables, height, width, row, col);
+        }
+    }
+    for (int step = first; step < num_steps; ++step) {
+        const double *numbers = steps + step * STEP_COLUMNS;
+        if ((int)numbers[0] >= STEP_TABLE) recolour(pixel, numbers, tables);
+    }
+    return pixel;
+}

@@ -1,0 +1,211 @@
+"""`program.cu`, run on the CPU, equals the NumPy engine to the bit: every step, chains, layouts, dtypes and erasing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpuseq
+from gpuseq.ops.cuda import program as cuda_program
+from gpuseq.ops.numpy import program as numpy_program
+from gpuseq.ops.numpy.erase import erase
+from gpuseq.ops.options import AugmentOptions, Statistics
+from gpuseq.ops.segments import cut
+from gpuseq.plan.policies.recipe import Recipe
+from gpuseq.plan.program import as_text, only_geometry
+from tests.compare import assert_same
+from tests.ops.pillow_steps import CASES, pictures, step
+from tests.standin import host_runner
+from tests.standin.host_runner import HostRun, Launch
+
+UINT8 = AugmentOptions(dtype="uint8")
+FURTHER = [
+    *(step("Hue", shift) for shift in (-0.5, -0.31, 0.02, 0.5)),
+    *(step("GaussianBlur", width, height, sigma) for width, height, sigma in ((3, 3, 0.3), (5, 3, 1.1), (1, 7, 2.0))),
+    *(step("Gamma", gamma, gain) for gamma, gain in ((0.7, 1.0), (2.2, 1.2))),
+    *(step("PermuteChannels", *order) for order in ((0, 2, 1), (2, 0, 1), (2, 1, 0))),
+    step("SolarizeAdd", 60, 128),
+    *(step("Affine", 20, 2, -1, scale, 5, -3, bilinear=bilinear) for scale in (0.7, 1.3) for bilinear in (False, True)),
+    *(step("Perspective", 1, 0, 5, 1, 6, 5, 0, 6, bilinear=bilinear) for bilinear in (False, True)),
+]
+POLICIES: list[Any] = [
+    gpuseq.RandAugment(4, 14),
+    gpuseq.RandAugment(4, 14, interpolation="bilinear", fill=(7, 8, 9)),
+    gpuseq.TrivialAugmentWide(),
+    gpuseq.AutoAugment("svhn", interpolation="bilinear"),
+    "rand-m9-n4-mstd0.5-inc1-p0.9",
+    [gpuseq.ColorJitter(0.4, 0.4, 0.4, 0.2), gpuseq.RandomPhotometricDistort(), gpuseq.RandomGrayscale()],
+    [gpuseq.RandomPerspective(p=0.8), gpuseq.GaussianBlur(3), gpuseq.RandomAffine(20, (0.1, 0.1), (0.8, 1.2), 5)],
+]
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch) -> HostRun:
+    return host_runner.install(monkeypatch)
+
+
+def _same(images: np.ndarray, program: np.ndarray, options: AugmentOptions = UINT8, **further: Any) -> np.ndarray:
+    """Run both engines; where they differ, say at which sample's steps."""
+    wanted = numpy_program.run_program(images, program, options, **further)
+    got = cuda_program.run_program(images, program, options, **further)
+    for sample, steps in enumerate(program):
+        assert_same(got[sample], wanted[sample], message=as_text(steps))
+    return got
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+def test_every_step(mode: str, host: HostRun) -> None:
+    """Each case of the grid that is held against Pillow, and the steps that Pillow has not, on every small picture."""
+    for image in pictures(mode):
+        height, width = image.shape[:2]
+        if height * width > 400:
+            continue
+        rows = [case.steps for case in CASES if case.name != "ResizedCrop"]
+        rows += [one for one in FURTHER if min(height, width) >= 7]
+        program = np.stack(rows)
+        _same(image[None], program, indices=np.zeros(len(program), np.int64))
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=str)
+def test_policies(policy: Any, host: HostRun) -> None:
+    """Chains with intermediate images and looks at them; two launches at most, whatever the chains."""
+    recipe = Recipe.parse("augmentations", policy)
+    assert recipe is not None
+    rng = np.random.default_rng(1)
+    images = rng.integers(0, 256, (7, 23, 31, 3), np.uint8)
+    images[::2] //= 3
+    program = recipe.draw(np.arange(60), (23, 31), seed=5, epoch=0)
+    _same(images, program, indices=rng.integers(0, 7, 60))
+    assert host.num_launches == 2
+
+
+def test_launches(host: HostRun) -> None:
+    """One where no image is looked at first or in between, and none for its tables."""
+    images = np.random.default_rng(0).integers(0, 256, (4, 20, 20, 3), np.uint8)
+    for names, launches in (
+        ((("Brightness", 1.3), ("Rotate", 9.0), ("Color", 0.5), ("ShearX", 0.1), ("Posterize", 4)), 1),
+        ((("Sharpness", 1.3), ("Rotate", 9.0)), 1),
+        ((("Contrast", 1.3),), 2),
+        ((("Rotate", 9.0), ("Sharpness", 0.3)), 2),
+        ((("Equalize",), ("Rotate", 9.0), ("Contrast", 0.7), ("Sharpness", 0.3), ("AutoContrast",)), 2),
+    ):
+        before = host.num_launches
+        program = np.concatenate([step(*one) for one in names])[None].repeat(4, axis=0)
+        _same(images, program)
+        assert host.num_launches - before == launches
+
+
+@pytest.mark.parametrize("last", [True, False], ids=["last", "first"])
+@pytest.mark.parametrize("out_last", [True, False], ids=["to_last", "to_first"])
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "float64", "float16"])
+def test_what_follows(dtype: str, last: bool, out_last: bool, host: HostRun) -> None:
+    """Layouts, casts, modes, rescale, featurewise and samplewise normalisation, and erasing after all of them."""
+    rng = np.random.default_rng(3)
+    images = rng.integers(0, 256, (5, 12, 17, 3), np.uint8)
+    x = images if last else np.ascontiguousarray(np.moveaxis(images, 3, 1))
+    erasing = [gpuseq.RandomErasing(0.7, value=(3.7, -1.2, 300.0)), gpuseq.RandomErasing(0.7, value="random")]
+    recipe = Recipe.parse("augmentations", [gpuseq.RandAugment(), *erasing])
+    assert recipe is not None
+    program = recipe.draw(np.arange(12), (12, 17), seed=1, epoch=0)
+    statistics = Statistics(np.array([1.5, 2.5, 3.5]), np.array([0.5, 2.0, 30.0]))
+    for extra in (
+        {},
+        {"rescale": 1 / 255},
+        {"preprocessing": "tf"},
+        {"preprocessing": "caffe"},
+        {"preprocessing": "torch", "rescale": 0.5},
+        {"featurewise_center": True, "featurewise_std": True},
+    ):
+        options = AugmentOptions(
+            source_format="channels_last" if last else "channels_first",
+            data_format="channels_last" if out_last else "channels_first",
+            dtype=dtype,
+            **extra,  # type: ignore[arg-type]
+        )
+        indices = rng.integers(0, 5, 12)
+        _same(x, program, options, indices=indices, statistics=statistics if "featurewise_center" in extra else None)
+
+
+def test_samplewise(host: HostRun) -> None:
+    """The sample's own mean is that of the finished levels; sums in another order, so not to the bit."""
+    images = np.random.default_rng(3).integers(0, 256, (5, 12, 17, 3), np.uint8)
+    recipe = Recipe.parse("augmentations", [gpuseq.RandAugment(), gpuseq.RandomErasing(1.0, value=(9, 8, 7))])
+    assert recipe is not None
+    program = recipe.draw(np.arange(5), (12, 17), seed=1, epoch=0)
+    options = AugmentOptions(samplewise_center=True, samplewise_std=True)
+    wanted = numpy_program.run_program(images, program, options)
+    assert_same(cuda_program.run_program(images, program, options), wanted, atol=2e-5)
+
+
+def test_erase_alone(host: HostRun) -> None:
+    """The kernel for batches that a function of the user's has finished."""
+    recipe = Recipe.parse("augmentations", [gpuseq.RandomErasing(1.0, value=(1, 2.5, -3))])
+    noise = Recipe.parse("augmentations", [gpuseq.RandomErasing(1.0, value="random")])
+    assert recipe is not None
+    assert noise is not None
+    for one in (recipe, noise):
+        program = one.draw(np.arange(6), (13, 9), seed=2, epoch=0)
+        for data_format in ("channels_last", "channels_first"):
+            shape = (6, 13, 9, 3) if data_format == "channels_last" else (6, 3, 13, 9)
+            got = np.random.default_rng(0).random(shape, np.float32)
+            wanted = got.copy()
+            erase(wanted if data_format == "channels_last" else wanted.transpose(0, 2, 3, 1), program)
+            cuda_program.erase_rectangles(got, program, data_format)
+            assert_same(got, wanted)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.float64])
+@pytest.mark.parametrize("source_format", ["channels_last", "channels_first"])
+def test_masks(dtype: Any, source_format: str, host: HostRun) -> None:
+    """Masks of any dtype move by nearest pixels."""
+    recipe = Recipe.parse("augmentations", [gpuseq.RandAugment(3, 14), gpuseq.RandomAffine(30, (0.2, 0.2), (0.5, 2))])
+    assert recipe is not None
+    program = only_geometry(recipe.draw(np.arange(20), (12, 17), seed=1, epoch=0))
+    shape = (20, 12, 17, 1) if source_format == "channels_last" else (20, 1, 12, 17)
+    masks = (np.random.default_rng(0).random(shape) * 200).astype(dtype)
+    wanted = numpy_program.run_geometry(masks, program, source_format)
+    assert_same(cuda_program.run_geometry(masks, program, source_format), wanted)
+    assert (wanted != masks).any()
+
+
+@pytest.mark.parametrize("how", [Launch((1,)), Launch((3,), reverse=True), Launch((500,))], ids=str)
+def test_the_answer_does_not_depend_on_the_launch(how: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
+    host_runner.install(monkeypatch, how)
+    recipe = Recipe.parse("augmentations", gpuseq.RandAugment(4, 14, interpolation="bilinear"))
+    assert recipe is not None
+    images = np.random.default_rng(1).integers(0, 256, (12, 51, 50, 3), np.uint8)
+    _same(images, recipe.draw(np.arange(12), (51, 50), seed=8, epoch=0))
+
+
+def test_counters_do_not_overflow(host: HostRun) -> None:
+    """More equal pixels than a counter of eight bits holds: constants of 200 squared, looked at for their histogram."""
+    images = np.full((2, 200, 200, 3), 77, np.uint8)
+    images[1, :150] = 78
+    program = np.stack([np.concatenate([step("Equalize"), step("AutoContrast")])] * 2)
+    _same(images, program)
+
+
+def test_tables_are_shared_and_composed() -> None:
+    """Steps that are tables become one, and one is kept for all samples that ask for the same."""
+    rows = [("Invert",), ("Posterize", 4), ("Solarize", 100)]
+    program = np.concatenate([step(*row) for row in rows])[None].repeat(9, axis=0)
+    segments = cut(program, np.arange(9), 20, 20, 3)
+    assert len(segments.tables) == 3
+    assert (segments.samples[:, 3] == 1).all()
+    assert len(segments.jobs) == 0
+    assert segments.num_slots == 0
+
+
+@pytest.mark.parametrize("name", ["AugMix", "ResizedCrop"])
+def test_what_is_not_there_yet_is_named(name: str) -> None:
+    with pytest.raises(gpuseq.DeviceError, match=f"{name} does not run on a GPU yet"):
+        cut(step(name, 0, 0, 2, 2, 4, 4)[None], np.arange(1), 20, 20, 3)
+
+
+def test_long_programs_are_cut(host: HostRun) -> None:
+    """More steps than a segment holds go by way of intermediate images."""
+    images = np.random.default_rng(0).integers(0, 256, (2, 20, 21, 3), np.uint8)
+    rows = [("Color", 0.9), ("Hue", 0.1), ("HorizontalFlip",), ("ShearX", 0.1)] * 10
+    _same(images, np.concatenate([step(*row) for row in rows])[None].repeat(2, axis=0))
