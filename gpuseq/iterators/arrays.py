@@ -13,7 +13,7 @@ from gpuseq.base.errors import require
 from gpuseq.base.types import Array
 from gpuseq.files.folders import split_bounds
 from gpuseq.plan.plan import BatchPlan
-from gpuseq.sources.files import ArraySource
+from gpuseq.sources.arrays import ArraySource
 from gpuseq.sources.masks import masks_of_arrays
 
 from .images import (

@@ -17,14 +17,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from gpuseq.base.devices import is_cupy
 from gpuseq.base.machine import cpu_count
+from gpuseq.base.text import array_text, bytes_text
 from gpuseq.base.version import PACKAGE
-from gpuseq.decode.host import check_decoder
 from gpuseq.ops.compiled.library import describe
 from gpuseq.plan.columns import cells
 from gpuseq.plan.plan import BatchPlan
-from gpuseq.sources.files import ArraySource, FileSource
 
 from .notebook import SIDE, picture_strip, pictures_of
 
@@ -190,16 +188,8 @@ def _path(iterator: Any, plan: BatchPlan) -> list[tuple[str, str]]:
     generator, source = iterator.image_data_generator, iterator._source
     height, width = plan.image_size
     path: list[tuple[str, str]] = [("plan", _random_mode(iterator))]
-    if isinstance(source, ArraySource):
-        images = source.images
-        what = _array(images.shape, images.dtype, images.nbytes)
-        place = f"on {iterator.device}" if is_cupy(images) else "in host memory"
-        how = "gathered by index" if source.is_resident else f"each batch is copied to {source.device}"
-        path.append(("source", f"{'resident: ' if source.is_resident else ''}{what} {place}, {how}"))
-        num_values, itemsize = math.prod(images.shape[1:]), images.dtype.itemsize
-    else:
-        path += _file_stations(source, plan)
-        num_values, itemsize = math.prod(source.image_shape), 1
+    path += source.describe(plan)
+    num_values, itemsize = math.prod(source.image_shape), source.dtype.itemsize
     if iterator._masks is not None:
         path.append(("masks", "the same plan: the same maps and flips, nearest neighbour, no colours"))
     path += _engine(iterator, generator, itemsize)
@@ -207,10 +197,9 @@ def _path(iterator: Any, plan: BatchPlan) -> list[tuple[str, str]]:
     read, written = len(plan) * num_values * itemsize, len(plan) * num_values * out_itemsize
     channels = num_values // max(1, height * width)
     order = (height, width, channels) if iterator.data_format == "channels_last" else (channels, height, width)
-    path.append(("batch", f"{_array((len(plan), *order), iterator.dtype, written)} on {iterator.device}"))
-    path.append(
-        ("bytes", f"{_bytes(read)} of pixels in, {_bytes(written)} out, a table of {_bytes(plan.params.nbytes)}")
-    )
+    path.append(("batch", f"{array_text((len(plan), *order), iterator.dtype, written)} on {iterator.device}"))
+    table = bytes_text(plan.params.nbytes)
+    path.append(("bytes", f"{bytes_text(read)} of pixels in, {bytes_text(written)} out, a table of {table}"))
     return path
 
 
@@ -218,38 +207,6 @@ def _random_mode(iterator: Any) -> str:
     options, seed = iterator.planner.options, iterator.seed
     text = f'rng="{options.rng}", ' + ("NumPy's global stream" if seed is None else f"seed {seed}")
     return text if options.world == 1 else f"{text}, rank {options.rank} of {options.world}"
-
-
-def _file_stations(source: FileSource, plan: BatchPlan) -> list[tuple[str, str]]:
-    options = source.options
-    decoder = check_decoder(options.decoder)
-    asked = "" if options.decoder == decoder else f" ({options.decoder})"
-    others = "" if decoder == "pillow" else "; files that it does not decode as Pillow does go to Pillow"
-    if source.decodes_on_device:
-        load = 0.0 if options.deterministic else options.hw_decoder_load
-        asked = f" on {source.device}, {load:.0%} of it by the JPEG engine where there is one"
-        others = "; what is not JPEG is decoded on the host"
-    ahead = f"{source.prefetch} batch(es) ahead" if source.prefetch else "when asked for"
-    threads = options.num_threads or cpu_count()
-    rows, cols = source.image_shape[:2]
-    stations = [
-        ("source", f"decoded: {len(source.paths)} files, {ahead}, on {threads} thread(s)"),
-        ("decoder", f"{decoder}{asked}{others}; resized to {rows} x {cols}, {options.interpolation}"),
-    ]
-    cache = source.cache
-    if cache is None:
-        return [*stations, ("cache", 'none: every epoch decodes anew (cache="host" keeps the images)')]
-    kept = cache.num_kept(plan.indices)
-    return [
-        *stations,
-        (
-            "cache",
-            (
-                f"{kept} of this batch's {len(plan)} images; room for {cache.capacity} of {len(source.paths)}; "
-                f"{_bytes(cache.num_bytes)} kept so far"
-            ),
-        ),
-    ]
 
 
 def _engine(iterator: Any, generator: Any, itemsize: int) -> list[tuple[str, str]]:
@@ -280,14 +237,6 @@ def _engine(iterator: Any, generator: Any, itemsize: int) -> list[tuple[str, str
             kernels.insert(0, "sample_range")
         engine = f"cuda, on {iterator.device}: {len(kernels)} launch(es), {' then '.join(kernels)}"
     return [("engine", engine), *(("slow path", reason) for reason in slow)]
-
-
-def _array(shape: Sequence[int], dtype: Any, nbytes: int) -> str:
-    return f"({', '.join(map(str, shape))}) {dtype}, {_bytes(nbytes)}"
-
-
-def _bytes(count: int) -> str:
-    return f"{count} B" if count < 1000 else f"{count / 1e3:.1f} kB" if count < 1e6 else f"{count / 1e6:.1f} MB"
 
 
 # Pages and pictures, for notebooks

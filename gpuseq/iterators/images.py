@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,10 @@ from gpuseq.plan.policies.geometry import RandomResizedCrop
 from gpuseq.plan.policies.recipe import Recipe
 from gpuseq.plan.policies.timm import AugMix
 from gpuseq.plan.ranges import TransformRanges
-from gpuseq.sources.files import ArraySource, FileSource
+from gpuseq.sources.files import FileSource
 from gpuseq.sources.masks import PairedMasks
+from gpuseq.sources.source import Fetched, Source
+from gpuseq.transforms.masks import warp_masks
 
 from .iterator import Iterator
 
@@ -126,7 +128,7 @@ class MadeImages:
 
 def make_images(
     plan: BatchPlan,
-    source: ArraySource | FileSource,
+    source: Source,
     masks: PairedMasks | None,
     generator: Any,
     layout: Layout,
@@ -137,7 +139,7 @@ def make_images(
     ----------
     plan : BatchPlan
         What to make.
-    source : ArraySource or FileSource
+    source : Source
         Where the images are kept.
     masks : PairedMasks or None
         Their masks.
@@ -156,7 +158,9 @@ def make_images(
         plan = plan.take(fetched.positions)
     made_masks = None
     if masks is not None:
-        fetched, plan, made_masks = masks.fetch(fetched, plan, _geometry(generator))
+        shared = _mask_options(generator, masks)
+        fetched, plan, found = masks.fetch(fetched, plan)
+        made_masks = _make_masks(masks, found, plan, shared)
     with fetched.reading() as images:
         if generator is None:
             batch = images if fetched.rows is None else images[fetched.rows]
@@ -218,19 +222,30 @@ def save_images(made: MadeImages, folder: str, prefix: str, extension: str, data
         array_to_img(image, data_format, scale=True).save(os.path.join(folder, name))
 
 
-def _geometry(generator: Any) -> AugmentOptions:
-    """Return what masks share with their images."""
+def _make_masks(masks: PairedMasks, found: list[Fetched], plan: BatchPlan, options: AugmentOptions) -> Any:
+    made = []
+    for fetched, dtype in zip(found, masks.dtypes, strict=True):
+        with fetched.reading() as images:
+            made.append(warp_masks(images, fetched.rows, plan, options, dtype=dtype, device=masks.device))
+    return made if masks.as_list else made[0]
+
+
+def _mask_options(generator: Any, masks: PairedMasks) -> AugmentOptions:
+    """Return what masks share with their images, and their own axis orders."""
+    options = AugmentOptions(source_format=masks.source_format, data_format=masks.data_format)
     if generator is None:
-        return AugmentOptions()
+        return options
     if generator.is_customised:
         raise ValueError(
             f"{type(generator).__name__} overrides apply_transform or standardize, and what it does there to an "
             "image cannot be done to its mask: use preprocessing_function, or plan_batch() and replay()"
         )
-    return AugmentOptions(fill_mode=generator.fill_mode, cval=float(generator.cval), conventions=generator.conventions)
+    return replace(
+        options, fill_mode=generator.fill_mode, cval=float(generator.cval), conventions=generator.conventions
+    )
 
 
-def check_generator(generator: Any, rng: str, image_size: tuple[int, int], source: ArraySource | FileSource) -> None:
+def check_generator(generator: Any, rng: str, image_size: tuple[int, int], source: Source) -> None:
     """Look at a generator together with the images and the random mode, once all are known.
 
     Parameters
@@ -241,7 +256,7 @@ def check_generator(generator: Any, rng: str, image_size: tuple[int, int], sourc
         Whose numbers are drawn.
     image_size : (int, int)
         Rows and columns of the images.
-    source : ArraySource or FileSource
+    source : Source
         Where they are kept.
 
     Raises
@@ -263,13 +278,12 @@ def check_generator(generator: Any, rng: str, image_size: tuple[int, int], sourc
         _check_augmentations(generator, image_size, source)
 
 
-def _check_augmentations(generator: Any, image_size: tuple[int, int], source: ArraySource | FileSource) -> None:
+def _check_augmentations(generator: Any, image_size: tuple[int, int], source: Source) -> None:
     """Refuse at construction what the augmentations cannot be done to."""
-    source_dtype = source.images.dtype if isinstance(source, ArraySource) else np.dtype(np.uint8)
-    if source_dtype != np.uint8:
+    if source.dtype != np.uint8:
         raise TypeError(
             f"augmentations={generator.augmentations!r} work on uint8 images, levels 0 to 255, as Pillow's do; x "
-            f"holds {source_dtype}: hand in x.astype('uint8') of images in 0 to 255"
+            f"holds {source.dtype}: hand in x.astype('uint8') of images in 0 to 255"
         )
     if generator.is_customised:
         raise ValueError(

@@ -16,8 +16,8 @@ from gpuseq.base.arguments import caller, checked_arguments, warn
 from gpuseq.plan.plan import BatchPlan
 from gpuseq.plan.planner import Drawing, NoDrawing, Planner
 from gpuseq.plan.sharding import checked_options
-from gpuseq.sources.files import ArraySource, FileSource
 from gpuseq.sources.masks import PairedMasks
+from gpuseq.sources.source import Source
 
 from .explain import Explanation, explain, iterator_html
 
@@ -216,7 +216,7 @@ class Iterator(Sequence):  # numpydoc ignore=PR02
     white_list_formats = ("png", "jpg", "jpeg", "bmp", "ppm", "tif", "tiff")
 
     planner: Planner
-    _source: ArraySource | FileSource | None = None
+    _source: Source | None = None
     _masks: PairedMasks | None = None
     n = _Planned[int]("n")
     batch_size = _Planned[int]("batch_size")

@@ -24,12 +24,11 @@ from gpuseq.decode.options import DecodeOptions
 from gpuseq.ops import dispatch as ops
 from gpuseq.plan.plan import BatchPlan
 
-from .arrays import ArraySource
 from .cache import ImageCache, Kept
 from .options import OnError
 from .source import Fetched
 
-__all__ = ["ArraySource", "FileSource"]
+__all__ = ["FileSource"]
 
 MAX_CLAIMED = 32
 """How many batches that are planned, and not yet fetched, keep what was decoded ahead for them: more than are usually

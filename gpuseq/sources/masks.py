@@ -1,4 +1,4 @@
-"""Masks that go through the plan of their images: the geometry is shared, colours and normalisation are not."""
+"""Masks of images: found, fetched, and dropped together with their images."""
 
 from __future__ import annotations
 
@@ -9,32 +9,25 @@ from typing import Any
 
 import numpy as np
 
-from gpuseq.base.devices import is_cupy, on_device, place
-from gpuseq.base.types import Array
+from gpuseq.base.devices import is_cupy, on_device
+from gpuseq.base.types import Array, DataFormat
 from gpuseq.decode.options import DecodeOptions
 from gpuseq.files.folders import list_images
-from gpuseq.ops import dispatch as ops
-from gpuseq.ops.options import AugmentOptions
-from gpuseq.plan.columns import put_to_rest
 from gpuseq.plan.plan import BatchPlan
-from gpuseq.plan.program import only_geometry
 
 from .arrays import ArraySource
 from .files import FileSource
-from .source import Fetched
+from .source import Fetched, Source
 
-__all__ = ["PairedMasks", "find_masks", "geometry_of", "masks_of_arrays", "masks_of_files"]
+__all__ = ["PairedMasks", "find_masks", "masks_of_arrays", "masks_of_files"]
 
 
 class PairedMasks:
-    """The second half of a pair: sources of masks, drawn along with the images' plan.
-
-    Each sample's mask gets the affine map and the flips of its image, with nearest-neighbour resampling, and nothing
-    else: there is one plan, so the two cannot drift apart.
+    """Sources of masks beside that of the images: what `gpuseq.transforms.masks` warps by the images' own plan.
 
     Parameters
     ----------
-    sources : list of ArraySource or FileSource
+    sources : sequence of Source
         One per mask, over the same samples as the images.
     dtypes : list of numpy.dtype or None
         What each mask is handed out in: its own dtype. None: as its file had it.
@@ -48,10 +41,10 @@ class PairedMasks:
 
     def __init__(
         self,
-        sources: Sequence[ArraySource | FileSource],
+        sources: Sequence[Source],
         dtypes: Sequence[np.dtype[Any] | None],
-        source_format: str,
-        data_format: str,
+        source_format: DataFormat,
+        data_format: DataFormat,
         device: str,
         as_list: bool,
     ) -> None:
@@ -62,7 +55,7 @@ class PairedMasks:
         self.device = device
         self.as_list = as_list
 
-    def fetch(self, fetched: Fetched, plan: BatchPlan, options: AugmentOptions) -> tuple[Fetched, BatchPlan, Any]:
+    def fetch(self, fetched: Fetched, plan: BatchPlan) -> tuple[Fetched, BatchPlan, list[Fetched]]:
         """Return the masks of a batch, and the batch without the samples whose mask could not be read.
 
         Parameters
@@ -71,38 +64,27 @@ class PairedMasks:
             The images.
         plan : BatchPlan
             Theirs, one row for each.
-        options : AugmentOptions
-            The images'; only fill mode, `cval` and conventions are taken.
+
+        Returns
+        -------
+        fetched, plan
+            Of the samples that have all of their masks.
+        masks : list of Fetched
+            One for each source, of the same samples; as they are kept, to be warped by `plan`.
 
         Raises
         ------
         ImageFileError
             If a mask cannot be read and ``on_error`` says so.
         """
-        batches: list[Array] = []
-        for place_in_list, source in enumerate(self.sources):
+        masks: list[Fetched] = []
+        for source in self.sources:
             found = source.fetch(fetched.sample_indices)
             if found.positions is not None:
                 fetched, plan = _keep(fetched, found.positions), plan.take(found.positions)
-                for earlier, masks in enumerate(batches[:place_in_list]):
-                    batches[earlier] = masks[found.positions]
-            batches.append(self._make(found, plan, options, self.dtypes[place_in_list]))
-        return fetched, plan, batches if self.as_list else batches[0]
-
-    def _make(self, found: Fetched, plan: BatchPlan, options: AugmentOptions, dtype: Any) -> Array:
-        own = found.images.dtype
-        options = replace(
-            options.geometry(),
-            source_format=self.source_format,  # type: ignore[arg-type]
-            data_format=self.data_format,  # type: ignore[arg-type]
-            dtype="uint8" if own == np.uint8 else "float64" if own == np.float64 else "float32",
-        )
-        with found.reading() as images:
-            masks = ops.augment(place(images, self.device), geometry_of(plan.params), options, indices=found.rows)
-        masks = masks.astype(own if dtype is None else dtype, copy=False)
-        if plan.program is None:
-            return masks
-        return ops.run_geometry(masks, only_geometry(plan.program), self.data_format)
+                masks = [_keep(earlier, found.positions) for earlier in masks]
+            masks.append(found)
+        return fetched, plan, masks
 
     def expect(self, upcoming: Sequence[np.ndarray], current: np.ndarray | None = None) -> None:
         """Announce the next batches, as `FileSource.expect` has it."""
@@ -115,18 +97,7 @@ class PairedMasks:
             source.close()
 
 
-def geometry_of(params: np.ndarray) -> np.ndarray:
-    """Return a copy of drawn parameters in which nothing touches a colour.
-
-    Parameters
-    ----------
-    params : numpy.ndarray
-        Shape ``(N,)``, dtype `~gpuseq.plan.columns.PARAMS_DTYPE`.
-    """
-    return put_to_rest(params, "colour")
-
-
-def masks_of_arrays(masks: Any, images: Array, data_format: str, device: str, part: slice) -> PairedMasks:
+def masks_of_arrays(masks: Any, images: Array, data_format: DataFormat, device: str, part: slice) -> PairedMasks:
     """Pair arrays of masks with an array of images.
 
     Parameters
@@ -174,7 +145,7 @@ def masks_of_arrays(masks: Any, images: Array, data_format: str, device: str, pa
 
 
 def masks_of_files(
-    paths: Sequence[str], options: DecodeOptions, images: FileSource, data_format: str, device: str
+    paths: Sequence[str], options: DecodeOptions, images: FileSource, data_format: DataFormat, device: str
 ) -> PairedMasks:
     """Pair files of masks with files of images: grey, nearest in the resize, read ahead and kept like the images.
 

@@ -55,6 +55,8 @@ class Source(Protocol):
     ----------
     prefetch : int
         How many announced batches it makes ready ahead; 0 where there is nothing to be made ready.
+    device : str
+        ``"cpu"`` or ``"cuda:N"``: where it hands them over.
     image_shape : tuple of int
         Shape of one image, in the source's own axis order.
     dtype : numpy.dtype
@@ -64,6 +66,10 @@ class Source(Protocol):
     @property
     def prefetch(self) -> int:
         """How many announced batches are made ready ahead."""
+
+    @property
+    def device(self) -> str:
+        """Where the images are handed over."""
 
     @property
     def image_shape(self) -> tuple[int, ...]:
