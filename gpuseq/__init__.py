@@ -1,5 +1,6 @@
 """Keras' image generators with the work on the GPU: same arguments, same seed, same batch."""
 
+from gpuseq import image as image
 from gpuseq.base.errors import DeviceError, GpuseqError, ImageFileError, MissingDependencyError, StorageError
 from gpuseq.base.version import __version__  # noqa: F401
 from gpuseq.compose import Compose
@@ -110,3 +111,9 @@ __all__ = [
     "transform_matrix_offset_center",
     "validate_filename",
 ]
+
+# Each public name says that it lives here, whichever room it is written in: messages and reprs print what users import,
+# and what is pickled by its name, such as a generator, outlives the next move.
+for _name in __all__:
+    globals()[_name].__module__ = __name__
+del _name

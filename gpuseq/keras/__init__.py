@@ -150,3 +150,10 @@ def to_keras(
         If `source` has no batches by index; the message names its class.
     """
     return KerasDataset(source, class_weight, prefetch, workers)
+
+
+# As in `gpuseq`: what is public here says so.
+for _name in __all__:
+    if globals()[_name].__module__.startswith(__name__):
+        globals()[_name].__module__ = __name__
+del _name
