@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Literal
 
 import numpy as np
 
 from gpuseq.base.arguments import check_choice, check_count, checked_arguments, checked_data_format, checked_dtype
 from gpuseq.base.devices import is_cupy, on_device, place, resolve_device
-from gpuseq.base.types import Array, DataFormat
+from gpuseq.base.types import Array, BatchDType, DataFormat, Device, SameArray
 from gpuseq.ops import dispatch as ops
 from gpuseq.ops.options import AugmentOptions
 from gpuseq.plan.columns import identity_params
 from gpuseq.plan.plan import BatchPlan
 from gpuseq.plan.policies.augmentation import Augmentation
 from gpuseq.plan.policies.geometry import RandomResizedCrop
-from gpuseq.plan.policies.recipe import Recipe
+from gpuseq.plan.policies.recipe import Augmentations, Recipe
 from gpuseq.plan.program import only_geometry
 
 __all__ = ["Compose"]
@@ -65,12 +65,12 @@ class Compose:
     @checked_arguments()
     def __init__(
         self,
-        augmentations: Any,
+        augmentations: Augmentations,
         *,
         seed: int | None = None,
-        dtype: str | None = None,
-        data_format: str | None = None,
-        device: str | None = None,
+        dtype: BatchDType | None = None,
+        data_format: DataFormat | None = None,
+        device: Device | None = None,
     ) -> None:
         recipe = Recipe.parse("Compose", augmentations)
         if recipe is None:
@@ -89,7 +89,7 @@ class Compose:
         return f"Compose({self.recipe!r}, seed={self.seed}{dtype}{order})"
 
     @checked_arguments()
-    def __call__(self, images: Any, *, epoch: int | None = None, sample_ids: Any = None) -> Any:
+    def __call__(self, images: SameArray, *, epoch: int | None = None, sample_ids: Any = None) -> SameArray:
         """Return the augmented batch.
 
         Parameters
@@ -119,7 +119,8 @@ class Compose:
         self._check(array)
         size = self._size(array.shape)
         plan = self.plan(len(array), size, epoch=epoch, sample_ids=sample_ids)
-        return back(self._made(array, plan))
+        made: SameArray = back(self._made(array, plan))
+        return made
 
     @checked_arguments()
     def plan(
@@ -166,7 +167,9 @@ class Compose:
         )
 
     @checked_arguments()
-    def apply(self, plan: BatchPlan, images: Any, interpolation: str | None = None, fill: int = 0) -> Any:
+    def apply(
+        self, plan: BatchPlan, images: SameArray, interpolation: Literal["nearest"] | None = None, fill: int = 0
+    ) -> SameArray:
         """Make the batch of a plan.
 
         Parameters
@@ -202,12 +205,14 @@ class Compose:
                 f"{self._size(array.shape)}"
             )
         if interpolation is None:
-            return back(self._made(array, plan))
+            made: SameArray = back(self._made(array, plan))
+            return made
         if self.device is not None:
             array = place(array, self.device)
         frames, program = _flat(array, only_geometry(plan.program, fill))
         moved = ops.run_geometry(frames, program, self.data_format)
-        return back(moved.reshape(*array.shape[: array.ndim - 3], *moved.shape[1:]))
+        mask: SameArray = back(moved.reshape(*array.shape[: array.ndim - 3], *moved.shape[1:]))
+        return mask
 
     def _check(self, array: Array) -> None:
         if array.ndim not in (4, 5):
@@ -228,7 +233,7 @@ class Compose:
             array = place(array, self.device)
         assert plan.program is not None
         frames, program = _flat(array, plan.program)
-        order = cast(DataFormat, self.data_format)
+        order = self.data_format
         options = AugmentOptions(source_format=order, data_format=order, dtype=self.dtype)
         with on_device(frames):
             batch = ops.run_program(frames, program, options)

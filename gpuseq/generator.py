@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -13,14 +13,37 @@ import numpy as np
 from gpuseq.base.arguments import check_choice, checked_arguments, checked_data_format, checked_dtype, warn
 from gpuseq.base.devices import resolve_device
 from gpuseq.base.errors import EmptyBatchError
-from gpuseq.base.types import Array, Conventions, DataFormat, FillMode, literals
+from gpuseq.base.types import (
+    Array,
+    BatchDType,
+    Cache,
+    ClassMode,
+    ColorMode,
+    Conventions,
+    DataFormat,
+    DecoderChoice,
+    Device,
+    FactorRange,
+    FillMode,
+    FrameClassMode,
+    Interpolation,
+    Preprocessing,
+    Remainder,
+    Rng,
+    Shard,
+    ShiftRange,
+    Size,
+    Subset,
+    ZoomRange,
+    literals,
+)
 from gpuseq.iterators.arrays import NumpyArrayIterator, as_array
 from gpuseq.iterators.explain import generator_html
 from gpuseq.iterators.files import DataFrameIterator, DirectoryIterator
 from gpuseq.iterators.iterator import Iterator
 from gpuseq.plan.columns import params_to_dicts
 from gpuseq.plan.draw import draw_params, draw_with
-from gpuseq.plan.policies.recipe import Recipe
+from gpuseq.plan.policies.recipe import Augmentations, Recipe
 from gpuseq.plan.ranges import TransformRanges
 from gpuseq.sources.options import READ_ARGUMENTS, OnError
 from gpuseq.transforms import fitting, settings
@@ -138,31 +161,31 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
         zca_whitening: bool = False,
         zca_epsilon: float = 1e-6,
         rotation_range: float = 0,
-        width_shift_range: Any = 0.0,
-        height_shift_range: Any = 0.0,
-        brightness_range: Any = None,
+        width_shift_range: ShiftRange = 0.0,
+        height_shift_range: ShiftRange = 0.0,
+        brightness_range: FactorRange | None = None,
         shear_range: float = 0.0,
-        zoom_range: Any = 0.0,
+        zoom_range: ZoomRange = 0.0,
         channel_shift_range: float = 0.0,
         fill_mode: FillMode = "nearest",
         cval: float = 0.0,
         horizontal_flip: bool = False,
         vertical_flip: bool = False,
         rescale: float | None = None,
-        preprocessing_function: Callable[[Any], Any] | str | None = None,
+        preprocessing_function: Callable[[Any], Any] | Preprocessing | None = None,
         data_format: DataFormat | None = None,
         validation_split: float = 0.0,
         interpolation_order: int = 1,
-        dtype: Any = None,
+        dtype: BatchDType | None = None,
         *,
-        device: str = "auto",
-        rng: str = "keras",
+        device: Device = "auto",
+        rng: Rng = "keras",
         conventions: Conventions = "keras",
-        augmentations: Any = None,
+        augmentations: Augmentations | None = None,
     ) -> None:
         self.device = resolve_device(device)
         logger.info("device=%r: batches are made on %s", device, self.device)
-        check_choice("rng", rng, ("keras", "keyed"))
+        check_choice("rng", rng, literals(Rng))
         check_choice("conventions", conventions, literals(Conventions))
         check_choice("fill_mode", fill_mode, literals(FillMode))
         check_choice("interpolation_order", interpolation_order, tuple(range(6)))
@@ -275,11 +298,11 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
         save_prefix: str = "",
         save_format: str = "png",
         ignore_class_split: bool = False,
-        subset: str | None = None,
+        subset: Subset | None = None,
         *,
-        rng: str | None = None,
-        shard: tuple[int, int] | str | None = None,
-        remainder: str = "pad",
+        rng: Rng | None = None,
+        shard: Shard | None = None,
+        remainder: Remainder = "pad",
         masks: Any = None,
         memory_limit: int | None = None,
     ) -> NumpyArrayIterator:
@@ -348,10 +371,10 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
     def flow_from_directory(
         self,
         directory: str | os.PathLike[str],
-        target_size: tuple[int, int] = (256, 256),
-        color_mode: str = "rgb",
-        classes: Any = None,
-        class_mode: str | None = "categorical",
+        target_size: Size = (256, 256),
+        color_mode: ColorMode = "rgb",
+        classes: Sequence[str] | None = None,
+        class_mode: ClassMode | None = "categorical",
         batch_size: int = 32,
         shuffle: bool = True,
         seed: int | None = None,
@@ -359,23 +382,23 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
         save_prefix: str = "",
         save_format: str = "png",
         follow_links: bool = False,
-        subset: str | None = None,
-        interpolation: str = "nearest",
+        subset: Subset | None = None,
+        interpolation: Interpolation = "nearest",
         keep_aspect_ratio: bool = False,
         *,
         on_error: OnError = "raise",
         prefetch: int = 2,
-        cache: str | None = None,
+        cache: Cache | None = None,
         memory_limit: int | None = None,
-        decoder: str = "auto",
+        decoder: DecoderChoice = "auto",
         exif_orientation: bool = False,
         max_pixels: int | None = None,
         num_threads: int | None = None,
         hw_decoder_load: float = 0.65,
         deterministic: bool = False,
-        rng: str | None = None,
-        shard: tuple[int, int] | str | None = None,
-        remainder: str = "pad",
+        rng: Rng | None = None,
+        shard: Shard | None = None,
+        remainder: Remainder = "pad",
         verbose: bool = True,
         mask_directory: str | os.PathLike[str] | None = None,
     ) -> DirectoryIterator:
@@ -495,35 +518,35 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
         dataframe: Any,
         directory: str | os.PathLike[str] | None = None,
         x_col: str = "filename",
-        y_col: Any = "class",
+        y_col: str | Sequence[str] = "class",
         weight_col: str | None = None,
-        target_size: tuple[int, int] = (256, 256),
-        color_mode: str = "rgb",
-        classes: Any = None,
-        class_mode: str | None = "categorical",
+        target_size: Size = (256, 256),
+        color_mode: ColorMode = "rgb",
+        classes: Sequence[str] | None = None,
+        class_mode: FrameClassMode | None = "categorical",
         batch_size: int = 32,
         shuffle: bool = True,
         seed: int | None = None,
         save_to_dir: str | None = None,
         save_prefix: str = "",
         save_format: str = "png",
-        subset: str | None = None,
-        interpolation: str = "nearest",
+        subset: Subset | None = None,
+        interpolation: Interpolation = "nearest",
         validate_filenames: bool = True,
         *,
         on_error: OnError = "raise",
         prefetch: int = 2,
-        cache: str | None = None,
+        cache: Cache | None = None,
         memory_limit: int | None = None,
-        decoder: str = "auto",
+        decoder: DecoderChoice = "auto",
         exif_orientation: bool = False,
         max_pixels: int | None = None,
         num_threads: int | None = None,
         hw_decoder_load: float = 0.65,
         deterministic: bool = False,
-        rng: str | None = None,
-        shard: tuple[int, int] | str | None = None,
-        remainder: str = "pad",
+        rng: Rng | None = None,
+        shard: Shard | None = None,
+        remainder: Remainder = "pad",
         verbose: bool = True,
         **kwargs: Any,
     ) -> DataFrameIterator:
@@ -834,10 +857,10 @@ hw_decoder_load, deterministic, verbose
     def fit_directory(
         self,
         directory: str | os.PathLike[str],
-        target_size: tuple[int, int] = (256, 256),
-        color_mode: str = "rgb",
+        target_size: Size = (256, 256),
+        color_mode: ColorMode = "rgb",
         batch_size: int = 32,
-        interpolation: str = "nearest",
+        interpolation: Interpolation = "nearest",
         *,
         progress: bool = True,
         **options: Any,
@@ -958,11 +981,13 @@ def _refuse_iterators(images: object) -> None:
         )
 
 
-def _without_deprecated(further: dict[str, Any], class_mode: str | None) -> tuple[dict[str, Any], str | None]:
+def _without_deprecated(
+    further: dict[str, Any], class_mode: FrameClassMode | None
+) -> tuple[dict[str, Any], FrameClassMode | None]:
     """Return the arguments of `flow_from_dataframe` without what Keras has deprecated, and warn of that."""
     for name in _DEPRECATED.keys() & further.keys():
         warn(f"{name} is deprecated, {_DEPRECATED[name]}", DeprecationWarning)
-    if class_mode == "other":
+    if str(class_mode) == "other":
         warn('`class_mode="other"` is deprecated, please use `class_mode="raw"`.', DeprecationWarning)
         class_mode = "raw"
     return {name: value for name, value in further.items() if name not in _DEPRECATED}, class_mode

@@ -9,14 +9,15 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from gpuseq.base.atomic import replacing
 from gpuseq.base.errors import ImageFileError, require
-from gpuseq.base.types import COLOR_CHANNELS, ColorMode, Interpolation
+from gpuseq.base.types import COLOR_CHANNELS, ColorMode, Interpolation, Size
 from gpuseq.decode.host import decode_into
+from gpuseq.decode.images import checked_size
 from gpuseq.decode.options import DecodeOptions
 from gpuseq.files.folders import find_classes, scan_classes
 from gpuseq.generator import ImageDataGenerator
@@ -33,10 +34,10 @@ INDEX = "shards.json"
 def fit_directory(
     generator: ImageDataGenerator,
     directory: str | os.PathLike[str],
-    target_size: tuple[int, int] = (256, 256),
-    color_mode: str = "rgb",
+    target_size: Size = (256, 256),
+    color_mode: ColorMode = "rgb",
     batch_size: int = 32,
-    interpolation: str = "nearest",
+    interpolation: Interpolation = "nearest",
     *,
     classes: Sequence[str] | None = None,
     num_workers: int = 2,
@@ -88,9 +89,9 @@ def fit_directory(
 def predecode(
     directory: str | os.PathLike[str],
     out: str | os.PathLike[str],
-    target_size: tuple[int, int] = (256, 256),
-    color_mode: str = "rgb",
-    interpolation: str = "nearest",
+    target_size: Size = (256, 256),
+    color_mode: ColorMode = "rgb",
+    interpolation: Interpolation = "nearest",
     *,
     shard_size: int = 1024,
     num_workers: int = 2,
@@ -249,14 +250,8 @@ def _scan(
     return names, labels, classes
 
 
-def _decode_options(target_size: tuple[int, int], color_mode: str, interpolation: str) -> DecodeOptions:
-    height, width = target_size
-    return DecodeOptions(
-        color_mode=cast(ColorMode, color_mode),
-        target_size=(int(height), int(width)),
-        interpolation=cast(Interpolation, interpolation),
-        num_threads=1,
-    )
+def _decode_options(target_size: Size, color_mode: ColorMode, interpolation: Interpolation) -> DecodeOptions:
+    return DecodeOptions(color_mode, checked_size(target_size), interpolation, num_threads=1)
 
 
 def _over_chunks(

@@ -10,10 +10,11 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
+from .types import DataFormat, DTypeName, literals
 from .version import PACKAGE
 
 __all__ = [
@@ -30,7 +31,6 @@ __all__ = [
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-DTYPES = ("float32", "float16", "bfloat16", "float64", "uint8")
 """Of batches."""
 
 _INSIDE = f"{PACKAGE}{os.sep}"
@@ -96,7 +96,7 @@ def check_flag(name: str, value: object) -> None:
         raise ValueError(f"{name} must be True or False; got {value!r}")
 
 
-def checked_dtype(dtype: Any, device: str) -> str:
+def checked_dtype(dtype: Any, device: str) -> DTypeName:
     """Return the name of an accepted output dtype, "float32" for None.
 
     Raises
@@ -110,14 +110,14 @@ def checked_dtype(dtype: Any, device: str) -> str:
         name = "bfloat16" if dtype == "bfloat16" else np.dtype(dtype).name
     except TypeError:
         name = str(dtype)
-    accepted = DTYPES if device != "cpu" else tuple(item for item in DTYPES if item != "bfloat16")
+    accepted = tuple(item for item in literals(DTypeName) if item != "bfloat16" or device != "cpu")
     if name not in accepted:
         listed = ", ".join(accepted)
         raise ValueError(f"dtype must be one of {listed} on {device!r}; got {dtype!r}{did_you_mean(name, accepted)}")
-    return name
+    return cast(DTypeName, name)
 
 
-def checked_data_format(data_format: str | None) -> Any:
+def checked_data_format(data_format: str | None) -> DataFormat:
     """Return `data_format`, "channels_last" for None.
 
     Raises
@@ -125,13 +125,13 @@ def checked_data_format(data_format: str | None) -> Any:
     ValueError
         If it is neither of the two.
     """
-    accepted = ("channels_last", "channels_first")
+    accepted = literals(DataFormat)
     if data_format not in (None, *accepted):
         raise ValueError(
             '`data_format` should be `"channels_last"` (channel after row and column) or `"channels_first"` '
             f"(channel before row and column). Received: {data_format}{did_you_mean(data_format, accepted)}"
         )
-    return data_format or "channels_last"
+    return cast(DataFormat, data_format or "channels_last")
 
 
 def checked_arguments(*further: str) -> Callable[[Function], Function]:

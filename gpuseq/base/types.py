@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, TypeAlias, get_args
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
 
@@ -11,11 +12,28 @@ __all__ = [
     "ALIGNMENT",
     "COLOR_CHANNELS",
     "Array",
+    "BatchDType",
+    "Cache",
+    "ClassMode",
     "ColorMode",
     "Conventions",
+    "DTypeName",
     "DataFormat",
+    "DecoderChoice",
+    "Device",
+    "FactorRange",
     "FillMode",
+    "FrameClassMode",
     "Interpolation",
+    "Preprocessing",
+    "Remainder",
+    "Rng",
+    "SameArray",
+    "Shard",
+    "ShiftRange",
+    "Size",
+    "Subset",
+    "ZoomRange",
     "aligned_empty",
     "literals",
 ]
@@ -23,11 +41,40 @@ __all__ = [
 Array: TypeAlias = Any
 """A NumPy or CuPy array. Where only one is meant the annotation says ``np.ndarray``."""
 
+SameArray = TypeVar("SameArray")
+"""An array of any library, for what returns another one of the same."""
+
 DataFormat: TypeAlias = Literal["channels_last", "channels_first"]
 FillMode: TypeAlias = Literal["nearest", "constant", "reflect", "wrap"]
 Interpolation: TypeAlias = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 ColorMode: TypeAlias = Literal["rgb", "rgba", "grayscale"]
+ClassMode: TypeAlias = Literal["categorical", "binary", "sparse", "input"]
+FrameClassMode: TypeAlias = Literal[ClassMode, "multi_output", "raw"]
+Subset: TypeAlias = Literal["training", "validation"]
+Cache: TypeAlias = Literal["host", "device", "auto"]
+DecoderChoice: TypeAlias = Literal["auto", "dali", "nvimgcodec", "pillow"]
+Rng: TypeAlias = Literal["keras", "keyed"]
 Conventions: TypeAlias = Literal["keras", "corrected"]
+Preprocessing: TypeAlias = Literal["tf", "caffe", "torch"]
+Remainder: TypeAlias = Literal["pad", "drop", "exact"]
+Shard: TypeAlias = tuple[int, int] | Literal["auto"]
+
+Device: TypeAlias = Literal["auto", "cpu", "cuda", "cuda:0", "cuda:1"] | str
+"""Any string to a type checker, because most are computed, f"cuda:{rank}"; an editor offers the literals."""
+
+DTypeName: TypeAlias = Literal["float32", "float16", "bfloat16", "float64", "uint8"]
+BatchDType: TypeAlias = DTypeName | np.dtype[Any] | type[np.generic]
+"""Of batches: a name, or what NumPy makes a dtype of."""
+
+ShiftRange: TypeAlias = float | Sequence[float] | np.ndarray
+"""A fraction, a number of pixels, or the pixels to choose from."""
+
+ZoomRange: TypeAlias = float | tuple[float, float] | list[float] | np.ndarray
+FactorRange: TypeAlias = tuple[float, float] | list[float] | np.ndarray
+"""Lowest and highest factor."""
+
+Size: TypeAlias = tuple[int, int] | list[int]
+"""Rows and columns."""
 
 COLOR_CHANNELS: dict[str, int] = {"rgb": 3, "rgba": 4, "grayscale": 1}
 

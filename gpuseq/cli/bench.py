@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from gpuseq.base.devices import gpu_problem, synchronize
 from gpuseq.base.machine import cpu_count
+from gpuseq.base.types import Device
 from gpuseq.generator import ImageDataGenerator
 
 from .engine import quiet
@@ -155,7 +156,7 @@ def contenders(
     present: list[Contender] = []
     absent: list[BenchResult] = []
 
-    def ours(device: str) -> Callable[[], Any]:
+    def ours(device: Device) -> Callable[[], Any]:
         return lambda: ImageDataGenerator(**augmentation, device=device).flow_from_directory(**options)
 
     try:

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from gpuseq.base.devices import synchronize
 from gpuseq.base.machine import cpu_count
+from gpuseq.base.types import Device
 from gpuseq.generator import ImageDataGenerator
 
 from .engine import engine_and_reason, quiet
@@ -91,7 +92,7 @@ def run_demo(
     directory: str | os.PathLike[str] | None = None,
     *,
     out: str | os.PathLike[str] = "gpuseq-demo.png",
-    device: str = "auto",
+    device: Device = "auto",
     target_size: tuple[int, int] = (224, 224),
     batch_size: int = 32,
     num_epochs: int = 2,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from gpuseq.base.types import Device
 from gpuseq.decode.images import img_to_array, load_img
 from gpuseq.generator import ImageDataGenerator
 from gpuseq.plan.columns import captions
@@ -39,7 +40,7 @@ def preview_rows(
     num_variants: int = 4,
     target_size: tuple[int, int] = (224, 224),
     seed: int = 0,
-    device: str = "auto",
+    device: Device = "auto",
 ) -> list[Row]:
     """Augment each picture several times and keep what was drawn.
 

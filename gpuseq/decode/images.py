@@ -12,7 +12,7 @@ from PIL import Image
 
 from gpuseq.base.arguments import check_choice, checked_arguments, checked_data_format, warn
 from gpuseq.base.devices import is_cupy
-from gpuseq.base.types import COLOR_CHANNELS, Interpolation, literals
+from gpuseq.base.types import ColorMode, Interpolation, literals
 from gpuseq.files.folders import list_images
 
 from . import host as decode
@@ -51,9 +51,9 @@ def checked_size(target_size: Any) -> tuple[int, int]:
 @checked_arguments()
 def load_img(
     path: str | os.PathLike[str] | io.BytesIO,
-    color_mode: str = "rgb",
+    color_mode: ColorMode = "rgb",
     target_size: tuple[int, int] | None = None,
-    interpolation: str = "nearest",
+    interpolation: Interpolation = "nearest",
     keep_aspect_ratio: bool = False,
 ) -> Image.Image:
     """Load an image file as a Pillow image.
@@ -89,14 +89,14 @@ def load_img(
     ----------
     ``keras.utils.load_img``.
     """
-    check_choice("color_mode", color_mode, tuple(COLOR_CHANNELS))
+    check_choice("color_mode", color_mode, literals(ColorMode))
     check_choice("interpolation", interpolation, literals(Interpolation))
     if not isinstance(path, (str, bytes, os.PathLike, io.BytesIO)):
         raise TypeError(f"path should be path-like or io.BytesIO, not {type(path)}")
     options = DecodeOptions(
-        color_mode=color_mode,  # type: ignore[arg-type]
+        color_mode=color_mode,
         target_size=None if target_size is None else checked_size(target_size),
-        interpolation=interpolation,  # type: ignore[arg-type]
+        interpolation=interpolation,
         keep_aspect_ratio=keep_aspect_ratio,
     )
     return decode.load_image(os.fsdecode(path) if isinstance(path, bytes) else path, options)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-from gpuseq.base.types import ColorMode, Interpolation
+from gpuseq.base.types import ColorMode, DecoderChoice, Interpolation
 
 __all__ = ["DecodeOptions"]
 
@@ -37,7 +36,7 @@ class DecodeOptions:
     target_size: tuple[int, int] | None = None
     interpolation: Interpolation = "nearest"
     keep_aspect_ratio: bool = False
-    decoder: Literal["auto", "dali", "nvimgcodec", "pillow"] = "auto"
+    decoder: DecoderChoice = "auto"
     exif_orientation: bool = False
     max_pixels: int | None = None
     num_threads: int | None = None

@@ -19,6 +19,7 @@ from gpuseq.base.devices import is_cupy, place, resolve_device
 from gpuseq.base.errors import EmptyBatchError
 from gpuseq.base.streams import Made, made_here
 from gpuseq.base.threads import PerProcess
+from gpuseq.base.types import Device
 from gpuseq.iterators.iterator import Iterator, Sequence
 from gpuseq.iterators.passing import first_left
 
@@ -27,7 +28,7 @@ __all__ = ["DeviceSequence", "check_batches", "map_arrays", "to_device"]
 logger = logging.getLogger("gpuseq")
 
 
-def to_device(sequence: Any, prefetch: int = 2, workers: int = 4, *, device: str = "auto") -> DeviceSequence:
+def to_device(sequence: Any, prefetch: int = 2, workers: int = 4, *, device: Device = "auto") -> DeviceSequence:
     """Give a data set of batches by index a lookahead, and its batches a place on the device.
 
     Parameters

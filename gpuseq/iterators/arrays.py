@@ -10,7 +10,7 @@ import numpy as np
 from gpuseq.base.arguments import checked_arguments, checked_data_format, checked_dtype, warn
 from gpuseq.base.devices import is_cupy, on_device, place
 from gpuseq.base.errors import require
-from gpuseq.base.types import Array
+from gpuseq.base.types import Array, BatchDType, DataFormat, Remainder, Rng, Shard, Subset
 from gpuseq.files.folders import split_bounds
 from gpuseq.plan.plan import BatchPlan
 from gpuseq.sources.arrays import ArraySource
@@ -99,17 +99,17 @@ class NumpyArrayIterator(Iterator):
         shuffle: bool = False,
         sample_weight: Any = None,
         seed: int | None = None,
-        data_format: str | None = None,
+        data_format: DataFormat | None = None,
         save_to_dir: str | None = None,
         save_prefix: str = "",
         save_format: str = "png",
-        subset: str | None = None,
+        subset: Subset | None = None,
         ignore_class_split: bool = False,
-        dtype: str | None = None,
+        dtype: BatchDType | None = None,
         *,
-        rng: str | None = None,
-        shard: tuple[int, int] | str | None = None,
-        remainder: str = "pad",
+        rng: Rng | None = None,
+        shard: Shard | None = None,
+        remainder: Remainder = "pad",
         masks: Any = None,
         memory_limit: int | None = None,
         **kwargs: Any,

@@ -13,7 +13,20 @@ import numpy as np
 
 from gpuseq.base.arguments import check_choice, checked_arguments, checked_data_format, checked_dtype
 from gpuseq.base.devices import on_device, place
-from gpuseq.base.types import COLOR_CHANNELS, Array, ColorMode, Interpolation, literals
+from gpuseq.base.types import (
+    COLOR_CHANNELS,
+    Array,
+    BatchDType,
+    ClassMode,
+    ColorMode,
+    DataFormat,
+    FrameClassMode,
+    Interpolation,
+    Rng,
+    Size,
+    Subset,
+    literals,
+)
 from gpuseq.decode.host import check_decoder
 from gpuseq.decode.images import checked_size
 from gpuseq.decode.options import DecodeOptions
@@ -69,14 +82,14 @@ class BatchFromFilesMixin(Iterator):
     def set_processing_attrs(
         self,
         image_data_generator: Any,
-        target_size: tuple[int, int],
-        color_mode: str,
-        data_format: str | None,
+        target_size: Size,
+        color_mode: ColorMode,
+        data_format: DataFormat | None,
         save_to_dir: str | None,
         save_prefix: str,
         save_format: str,
-        subset: str | None,
-        interpolation: str,
+        subset: Subset | None,
+        interpolation: Interpolation,
         keep_aspect_ratio: bool,
     ) -> None:
         """Check and set what turns files into batches.
@@ -106,7 +119,7 @@ class BatchFromFilesMixin(Iterator):
             If a value is not one of the accepted ones.
         """
         self.target_size = checked_size(target_size)
-        check_choice("color_mode", color_mode, tuple(COLOR_CHANNELS))
+        check_choice("color_mode", color_mode, literals(ColorMode))
         check_choice("interpolation", interpolation, literals(Interpolation))
         self.image_data_generator = image_data_generator
         self.device = "cpu" if image_data_generator is None else image_data_generator.device
@@ -134,9 +147,9 @@ class BatchFromFilesMixin(Iterator):
             raise ValueError('cache="device" needs a GPU, and this iterator runs on the CPU: use cache="host"')
         check_decoder(read.decoder)
         options = DecodeOptions(
-            color_mode=cast(ColorMode, self.color_mode),
+            color_mode=self.color_mode,
             target_size=self.target_size,
-            interpolation=cast(Interpolation, self.interpolation),
+            interpolation=self.interpolation,
             keep_aspect_ratio=self.keep_aspect_ratio,
             decoder=read.decoder,
             exif_orientation=read.exif_orientation,
@@ -316,24 +329,24 @@ save_format, follow_links, subset, interpolation, keep_aspect_ratio
         self,
         directory: str | os.PathLike[str],
         image_data_generator: Any,
-        target_size: tuple[int, int] = (256, 256),
-        color_mode: str = "rgb",
+        target_size: Size = (256, 256),
+        color_mode: ColorMode = "rgb",
         classes: Sequence[str] | None = None,
-        class_mode: str | None = "categorical",
+        class_mode: ClassMode | None = "categorical",
         batch_size: int = 32,
         shuffle: bool = True,
         seed: int | None = None,
-        data_format: str | None = None,
+        data_format: DataFormat | None = None,
         save_to_dir: str | None = None,
         save_prefix: str = "",
         save_format: str = "png",
         follow_links: bool = False,
-        subset: str | None = None,
-        interpolation: str = "nearest",
+        subset: Subset | None = None,
+        interpolation: Interpolation = "nearest",
         keep_aspect_ratio: bool = False,
-        dtype: str | None = None,
+        dtype: BatchDType | None = None,
         *,
-        rng: str | None = None,
+        rng: Rng | None = None,
         verbose: bool = True,
         mask_directory: str | os.PathLike[str] | None = None,
         **kwargs: Any,
@@ -425,24 +438,24 @@ save_to_dir, save_prefix, save_format, subset, interpolation, keep_aspect_ratio,
         x_col: str = "filename",
         y_col: Any = "class",
         weight_col: str | None = None,
-        target_size: tuple[int, int] = (256, 256),
-        color_mode: str = "rgb",
+        target_size: Size = (256, 256),
+        color_mode: ColorMode = "rgb",
         classes: Sequence[str] | None = None,
-        class_mode: str | None = "categorical",
+        class_mode: FrameClassMode | None = "categorical",
         batch_size: int = 32,
         shuffle: bool = True,
         seed: int | None = None,
-        data_format: str | None = "channels_last",
+        data_format: DataFormat | None = "channels_last",
         save_to_dir: str | None = None,
         save_prefix: str = "",
         save_format: str = "png",
-        subset: str | None = None,
-        interpolation: str = "nearest",
+        subset: Subset | None = None,
+        interpolation: Interpolation = "nearest",
         keep_aspect_ratio: bool = False,
-        dtype: str | None = "float32",
+        dtype: BatchDType | None = "float32",
         validate_filenames: bool = True,
         *,
-        rng: str | None = None,
+        rng: Rng | None = None,
         verbose: bool = True,
         **kwargs: Any,
     ) -> None:

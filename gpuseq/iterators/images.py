@@ -12,7 +12,7 @@ from PIL import Image
 from gpuseq.base.arguments import check_choice, did_you_mean
 from gpuseq.base.devices import is_cupy
 from gpuseq.base.errors import DeviceError
-from gpuseq.base.types import Array
+from gpuseq.base.types import Array, Subset, literals
 from gpuseq.decode.images import array_to_img
 from gpuseq.ops.options import AugmentOptions
 from gpuseq.plan.draw import draw_params
@@ -313,7 +313,7 @@ def checked_split(subset: str | None, generator: Any) -> tuple[float, float] | N
     """
     if subset is None:
         return None
-    check_choice("subset", subset, ("training", "validation"))
+    check_choice("subset", subset, literals(Subset))
     fraction = 0.0 if generator is None else generator._validation_split
     if subset == "training":
         return fraction, 1.0

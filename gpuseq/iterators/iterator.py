@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 import numpy as np
 
 from gpuseq.base.arguments import caller, checked_arguments, warn
+from gpuseq.base.types import Remainder, Rng, Shard
 from gpuseq.plan.plan import BatchPlan
 from gpuseq.plan.planner import Drawing, NoDrawing, Planner
 from gpuseq.plan.sharding import checked_options
@@ -236,9 +237,9 @@ class Iterator(Sequence):  # numpydoc ignore=PR02
         shuffle: bool,
         seed: int | None,
         *,
-        rng: str = "keras",
-        shard: tuple[int, int] | str | None = None,
-        remainder: str = "pad",
+        rng: Rng = "keras",
+        shard: Shard | None = None,
+        remainder: Remainder = "pad",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)

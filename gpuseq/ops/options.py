@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from gpuseq.base.types import Conventions, DataFormat, FillMode
+from gpuseq.base.types import Conventions, DataFormat, FillMode, Preprocessing
 
 __all__ = ["AugmentOptions", "Statistics"]
 
@@ -67,7 +67,7 @@ class AugmentOptions:
     has_channel_shift: bool = True
     has_brightness: bool = True
     round_affine: bool = False
-    preprocessing: Literal["tf", "caffe", "torch"] | None = None
+    preprocessing: Preprocessing | None = None
     rescale: float = 1.0
     samplewise_center: bool = False
     samplewise_std: bool = False

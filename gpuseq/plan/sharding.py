@@ -7,11 +7,12 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from gpuseq.base.arguments import check_choice, check_count, check_flag
+from gpuseq.base.types import Remainder, Rng, Shard, literals
 
 __all__ = ["PlanOptions", "checked_options", "detect_shard", "resolve_shard"]
 
@@ -34,10 +35,10 @@ class PlanOptions:
         What happens to samples that do not divide by `world`.
     """
 
-    rng: Literal["keras", "keyed"] = "keras"
+    rng: Rng = "keras"
     rank: int = 0
     world: int = 1
-    remainder: Literal["pad", "drop", "exact"] = "pad"
+    remainder: Remainder = "pad"
 
     @classmethod
     def parse(cls, rng: Any, rank: int, world: int, remainder: Any) -> PlanOptions:
@@ -48,8 +49,8 @@ class PlanOptions:
         ValueError
             If a value is not one of the accepted ones.
         """
-        check_choice("rng", rng, ("keras", "keyed"))
-        check_choice("remainder", remainder, ("pad", "drop", "exact"))
+        check_choice("rng", rng, literals(Rng))
+        check_choice("remainder", remainder, literals(Remainder))
         return cls(rng, rank, world, remainder)
 
 
@@ -59,7 +60,7 @@ def checked_options(
     seed: object,
     *,
     rng: object = "keras",
-    shard: tuple[int, int] | str | None = None,
+    shard: Shard | None = None,
     remainder: object = "pad",
     **_: object,  # those of `Sequence`
 ) -> PlanOptions:
@@ -82,7 +83,7 @@ def _check_seed(seed: object) -> None:
         raise ValueError(f"seed must be from 0 to 2**32 - 1; got {seed!r}")
 
 
-def resolve_shard(shard: tuple[int, int] | str | None) -> tuple[int, int]:
+def resolve_shard(shard: Shard | None) -> tuple[int, int]:
     """Turn a user's `shard` into (rank, world).
 
     Parameters

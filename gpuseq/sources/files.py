@@ -17,7 +17,7 @@ from gpuseq.base.errors import EmptyBatchError, ImageFileError
 from gpuseq.base.machine import cpu_count
 from gpuseq.base.text import bytes_text
 from gpuseq.base.threads import PerProcess
-from gpuseq.base.types import COLOR_CHANNELS, Array
+from gpuseq.base.types import COLOR_CHANNELS, Array, Cache
 from gpuseq.decode.gpu import DeviceBatch, DeviceDecoder
 from gpuseq.decode.host import check_decoder, common_dtype, decode_files, decode_into
 from gpuseq.decode.options import DecodeOptions
@@ -79,7 +79,7 @@ class FileSource(PerProcess):
         *,
         on_error: OnError = "raise",
         prefetch: int = 2,
-        cache: str | None = None,
+        cache: Cache | None = None,
         memory_limit: int | None = None,
         device: str = "cpu",
     ) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 from gpuseq.base.arguments import check_choice, check_count
 from gpuseq.base.errors import ImageFileError
+from gpuseq.base.types import Cache, DecoderChoice, literals
 
 __all__ = ["READ_ARGUMENTS", "OnError", "ReadOptions"]
 
@@ -26,9 +27,9 @@ class ReadOptions:
 
     on_error: OnError = "raise"
     prefetch: int = 2
-    cache: Literal["host", "device", "auto"] | None = None
+    cache: Cache | None = None
     memory_limit: int | None = None
-    decoder: Literal["auto", "dali", "nvimgcodec", "pillow"] = "auto"
+    decoder: DecoderChoice = "auto"
     exif_orientation: bool = False
     max_pixels: int | None = None
     num_threads: int | None = None
@@ -43,8 +44,8 @@ class ReadOptions:
         check_count("memory_limit", self.memory_limit, unit="bytes")
         check_count("max_pixels", self.max_pixels)
         check_count("num_threads", self.num_threads)
-        check_choice("cache", self.cache, (None, "host", "auto", "device"))
-        check_choice("decoder", self.decoder, ("auto", "dali", "nvimgcodec", "pillow"))
+        check_choice("cache", self.cache, (None, *literals(Cache)))
+        check_choice("decoder", self.decoder, literals(DecoderChoice))
 
 
 READ_ARGUMENTS = tuple(field.name for field in fields(ReadOptions))

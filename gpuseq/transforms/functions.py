@@ -134,7 +134,7 @@ def apply_affine_transform(
     row_axis: int = 1,
     col_axis: int = 2,
     channel_axis: int = 0,
-    fill_mode: str = "nearest",
+    fill_mode: FillMode = "nearest",
     cval: float = 0.0,
     order: int = 1,
 ) -> Array:
@@ -192,7 +192,7 @@ def apply_affine_transform(
     for name, value in {"theta": theta, "tx": tx, "ty": ty, "shear": shear, "zx": zx, "zy": zy}.items():
         params[name] = value
     axes = (row_axis, col_axis, channel_axis)
-    options = AugmentOptions(fill_mode=fill_mode, cval=float(cval), order=order)  # type: ignore[arg-type]
+    options = AugmentOptions(fill_mode=fill_mode, cval=float(cval), order=order)
     with on_device(x):
         return transform_image(x.transpose(axes), params, options).transpose(np.argsort(axes))
 
@@ -210,7 +210,7 @@ def random_rotation(
     row_axis: int = 1,
     col_axis: int = 2,
     channel_axis: int = 0,
-    fill_mode: str = "nearest",
+    fill_mode: FillMode = "nearest",
     cval: float = 0.0,
     interpolation_order: int = 1,
 ) -> Array:
@@ -231,7 +231,7 @@ def random_shift(
     row_axis: int = 1,
     col_axis: int = 2,
     channel_axis: int = 0,
-    fill_mode: str = "nearest",
+    fill_mode: FillMode = "nearest",
     cval: float = 0.0,
     interpolation_order: int = 1,
 ) -> Array:
@@ -252,7 +252,7 @@ def random_shear(
     row_axis: int = 1,
     col_axis: int = 2,
     channel_axis: int = 0,
-    fill_mode: str = "nearest",
+    fill_mode: FillMode = "nearest",
     cval: float = 0.0,
     interpolation_order: int = 1,
 ) -> Array:
@@ -272,7 +272,7 @@ def random_zoom(
     row_axis: int = 1,
     col_axis: int = 2,
     channel_axis: int = 0,
-    fill_mode: str = "nearest",
+    fill_mode: FillMode = "nearest",
     cval: float = 0.0,
     interpolation_order: int = 1,
 ) -> Array:

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from gpuseq.base.types import Array, DataFormat
+from gpuseq.base.types import Array, DataFormat, Rng
 from gpuseq.plan.policies.recipe import Recipe
 from gpuseq.plan.ranges import TransformRanges
 
@@ -24,7 +24,7 @@ class ImageGenerator(Settings, Protocol):
     """
 
     device: str
-    rng: str
+    rng: Rng
     channel_axis: int
     row_axis: int
     col_axis: int

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from gpuseq.base.arguments import check_choice, check_flag, warn
-from gpuseq.base.types import Conventions, DataFormat, FillMode
+from gpuseq.base.types import Conventions, DataFormat, DTypeName, FillMode, Preprocessing, literals
 from gpuseq.plan.ranges import ShiftRange, TransformRanges
 
 __all__ = [
@@ -27,7 +27,6 @@ __all__ = [
     "warn_of_conventions",
 ]
 
-PREPROCESSING_MODES = ("tf", "caffe", "torch")
 FLAGS = (
     "featurewise_center",
     "samplewise_center",
@@ -65,7 +64,7 @@ class Settings(Protocol):
     preprocessing_function: Any
     data_format: DataFormat
     interpolation_order: int
-    dtype: str
+    dtype: DTypeName
     conventions: Conventions
     augmentations: Any
     mean: Any
@@ -155,7 +154,7 @@ def checked_preprocessing(value: Any) -> Any:
         If it is none of the three.
     """
     if isinstance(value, str):
-        check_choice("preprocessing_function", value, PREPROCESSING_MODES)
+        check_choice("preprocessing_function", value, literals(Preprocessing))
     elif value is not None and not callable(value):
         raise ValueError(f"preprocessing_function must be callable or one of 'tf', 'caffe', 'torch'; got {value!r}")
     return value

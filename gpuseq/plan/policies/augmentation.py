@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 import numpy as np
 
 from gpuseq.base.arguments import checked_arguments, did_you_mean
+from gpuseq.base.types import SameArray
 from gpuseq.plan.program import STEPS, code_of, empty_program
 
 __all__ = [
@@ -73,11 +74,12 @@ class Augmentation:
         """
         raise NotImplementedError
 
-    def __call__(self, images: Any, **kwargs: Any) -> Any:
+    def __call__(self, images: SameArray, **kwargs: Any) -> SameArray:
         """Apply it to a batch: as `~gpuseq.Compose` of this one alone, whose arguments `kwargs` are."""
         call = Augmentation.call
         assert call is not None
-        return call(self, images, **kwargs)
+        made: SameArray = call(self, images, **kwargs)
+        return made
 
     def __repr__(self) -> str:
         shown = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -17,7 +17,10 @@ from .erasing import RandomErasing
 from .geometry import RandomResizedCrop
 from .timm import parse_policy
 
-__all__ = ["Recipe"]
+__all__ = ["Augmentations", "Recipe"]
+
+Augmentations: TypeAlias = Augmentation | str | Sequence[Augmentation | str]
+"""What a user may pass as augmentations: one, the name of a policy, or several of them in order."""
 
 
 @dataclass(frozen=True)
