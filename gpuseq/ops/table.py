@@ -42,7 +42,15 @@ def fill_table(rows: np.ndarray, params: np.ndarray, indices: np.ndarray | None)
         Shape ``(N,)``, dtype `~gpuseq.plan.columns.PARAMS_DTYPE`.
     indices : numpy.ndarray or None
         Shape ``(N,)``, int64: the source row of each sample. None: row i for sample i.
+
+    Raises
+    ------
+    ValueError
+        If `params` have other columns than the table.
     """
+    if params.dtype.names != COLUMNS.names:
+        ours, theirs = ", ".join(COLUMNS.names), ", ".join(params.dtype.names or ())
+        raise ValueError(f"the engines' table holds {ours}; the parameters hold {theirs}")
     num_drawn = len(COLUMNS)
     rows[:, :num_drawn] = np.ascontiguousarray(params).view(np.float64).reshape(-1, num_drawn)
     # The angles' functions are NumPy's on every engine: the maps, and so the pixels, are the same to the bit.

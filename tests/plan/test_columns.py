@@ -11,6 +11,7 @@ import pytest
 import gpuseq
 from gpuseq.ops.affine import is_identity
 from gpuseq.ops.options import AugmentOptions
+from gpuseq.ops.table import NUM_COLUMNS, fill_table
 from gpuseq.plan import columns as table
 from gpuseq.plan.columns import (
     COLUMNS,
@@ -151,7 +152,10 @@ def test_the_texts_follow(registered: Columns) -> None:
     assert "hue" not in dict(captions(params[1]))
 
 
-def test_what_a_subclass_draws_is_explained_and_replayed(registered: Columns) -> None:
+def test_what_a_subclass_draws_is_explained_and_replayed(registered: Columns, monkeypatch: pytest.MonkeyPatch) -> None:
+    # NumPy's engine takes columns by name; the compiled ones have to be built with a new one, and refuse it until then.
+    monkeypatch.setenv("GPUSEQ_CPU_ENGINE", "numpy")
+
     class Tinted(gpuseq.ImageDataGenerator):
         def get_random_transform(self, img_shape: tuple[int, ...], seed: int | None = None) -> dict[str, Any]:
             return super().get_random_transform(img_shape, seed) | {"hue": 0.25}
@@ -162,6 +166,12 @@ def test_what_a_subclass_draws_is_explained_and_replayed(registered: Columns) ->
     assert [row[2] for row in found.rows] == ["0.25"] * 3
     assert [row["hue"] for row in found.plan.to_dicts()] == [0.25] * 3
     assert iterator.replay(found.plan).shape == (3, 8, 8, 3)
+
+
+def test_a_table_without_the_column_is_not_filled(registered: Columns) -> None:
+    rows = np.empty((2, NUM_COLUMNS))
+    with pytest.raises(ValueError, match=r"table holds .*brightness; the parameters hold .*brightness, hue"):
+        fill_table(rows, identity_params(2), None)
 
 
 # Further parts of a plan
