@@ -26,7 +26,6 @@ from gpuseq.plan.columns import (
     put_to_rest,
 )
 from gpuseq.plan.plan import BatchPlan
-from gpuseq.sources.masks import geometry_of
 from tests.cases import draw_params, images
 from tests.compare import assert_same
 
@@ -121,7 +120,7 @@ def test_an_unregistered_column_is_refused() -> None:
 
 def test_masks_share_the_geometry_and_no_colour(registered: Columns) -> None:
     params = drawn()
-    shared = geometry_of(params)
+    shared = put_to_rest(params, "colour")
     assert np.isnan(shared["hue"]).all()
     assert not shared["to_grey"].any()
     assert_same(shared["bend"], params["bend"])
