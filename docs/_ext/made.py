@@ -215,6 +215,44 @@ API: dict[str, str] = {
 .. autoclass:: BatchPlan
    :members:
 """,
+    "compose": """
+.. currentmodule:: gpuseq
+
+.. autoclass:: Compose
+   :members: plan, apply, output_size
+   :special-members: __call__
+""",
+    "augmentations": """
+.. currentmodule:: gpuseq
+
+.. autoclass:: RandAugment
+.. autoclass:: TrivialAugmentWide
+.. autoclass:: AutoAugment
+.. autoclass:: TimmRandAugment
+.. autoclass:: AugMix
+.. autoclass:: ColorJitter
+.. autoclass:: RandomPhotometricDistort
+.. autoclass:: RandomGrayscale
+.. autoclass:: RandomPosterize
+.. autoclass:: RandomSolarize
+.. autoclass:: RandomInvert
+.. autoclass:: RandomEqualize
+.. autoclass:: RandomAutocontrast
+.. autoclass:: RandomAdjustSharpness
+.. autoclass:: RandomGamma
+.. autoclass:: GaussianBlur
+.. autoclass:: RandomAffine
+.. autoclass:: RandomRotation
+.. autoclass:: RandomPerspective
+.. autoclass:: RandomHorizontalFlip
+.. autoclass:: RandomVerticalFlip
+.. autoclass:: RandomResizedCrop
+.. autoclass:: RandomErasing
+.. autoclass:: RandomApply
+.. autoclass:: RandomChoice
+.. autoclass:: RandomOrder
+""",
+    "program": ".. automodule:: gpuseq.plan.program\n   :members:\n",
     "ops": ".. automodule:: gpuseq.ops.dispatch\n   :members:\n",
     "options": """
 .. automodule:: gpuseq.ops.options

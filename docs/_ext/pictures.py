@@ -93,10 +93,44 @@ def augmented() -> tuple[Image.Image, str]:
     )
 
 
+def _modern(augmentations: Any, count: int, seed: int) -> Image.Image:
+    """Draw one photograph `count` times through augmentations, each with its steps under it."""
+    image = load("everyday/chelsea.jpg")
+    augment = gpuseq.Compose(augmentations, seed=seed)
+    plan = augment.plan(count, (SIDE, SIDE), epoch=0)
+    batch = augment.apply(plan, np.repeat(image[None], count, axis=0))
+    titles = []
+    for sample in range(count):
+        steps = [" ".join((name, *(f"{value:.3g}" for value in args[:1]))) for name, *args in plan.describe(sample)]
+        titles.append(", ".join(steps)[:28] or "as it is")
+    return strip(list(batch), titles)
+
+
+def rand_augment() -> tuple[Image.Image, str]:
+    sheet = _modern(gpuseq.RandAugment(num_ops=2, magnitude=15, fill=128), 5, 4)
+    return (
+        sheet,
+        "RandAugment(num_ops=2, magnitude=15): each sample of a batch has its own two steps, with these arguments.",
+    )
+
+
+def trivial() -> tuple[Image.Image, str]:
+    sheet = _modern(gpuseq.TrivialAugmentWide(fill=128), 5, 9)
+    return sheet, "TrivialAugmentWide(): one step of any strength for each sample."
+
+
+def jitter() -> tuple[Image.Image, str]:
+    sheet = _modern([gpuseq.ColorJitter(0.4, 0.4, 0.4, 0.1), gpuseq.RandomErasing(p=1.0, value=(128, 0, 0))], 5, 2)
+    return sheet, "ColorJitter(0.4, 0.4, 0.4, 0.1), its four steps in a drawn order, then RandomErasing."
+
+
 PICTURES: dict[str, Callable[[], tuple[Image.Image, str]]] = {
     "augmented": augmented,
     "brightness": brightness,
     "channel-shift": channel_shift,
     "conventions": conventions,
     "fill-modes": fill_modes,
+    "jitter": jitter,
+    "rand-augment": rand_augment,
+    "trivial": trivial,
 }

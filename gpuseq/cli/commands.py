@@ -66,6 +66,7 @@ def demo(arguments: argparse.Namespace) -> int:
         target_size=tuple(arguments.size),
         batch_size=arguments.batch_size,
         seed=arguments.seed,
+        augmentations=arguments.augmentations,
         say=(lambda line: None) if arguments.json else print,
     )
     if arguments.json:

@@ -98,6 +98,7 @@ def run_demo(
     num_epochs: int = 2,
     min_images: int = 256,
     seed: int = 1,
+    augmentations: str | None = None,
     say: Any = print,
 ) -> DemoResult:
     """Stream epochs of augmented batches from a folder, say how fast, and write a contact sheet.
@@ -118,6 +119,8 @@ def run_demo(
         A folder with fewer files is walked several times per epoch, so that there is something to time.
     seed : int, optional
         Same seed, same batches.
+    augmentations : str or None, optional
+        A modern policy, as in `ImageDataGenerator`, in the place of Keras' ranges.
     say : callable, optional
         Called with each line for the user.
 
@@ -143,9 +146,10 @@ def run_demo(
     say(f"Data         {what}{' (they ship with gpuseq; SOURCES.md there)' if directory is None else ''}")
     engine = f"NumPy on {cpu_count()} CPU thread(s)" if resolved == "cpu" else f"CUDA on {resolved}"
     say(f"Engine       {engine}: {reason}")
-    say(f"Augmentation {format_arguments(AUGMENTATION)}, rescale=1/255")
+    chosen = dict(AUGMENTATION) if augmentations is None else {"augmentations": augmentations}
+    say(f"Augmentation {format_arguments(chosen)}, rescale=1/255")
 
-    generator = ImageDataGenerator(**AUGMENTATION, rescale=1 / 255, device=device)
+    generator = ImageDataGenerator(**chosen, rescale=1 / 255, device=device)
     with quiet():
         iterator = generator.flow_from_directory(
             **folder.as_arguments,
@@ -169,9 +173,9 @@ def run_demo(
             )
         shown = pick(folder.streamed, 4) if directory is not None else tuple(folder.path / name for name in SHOWN)
         rows = preview_rows(
-            AUGMENTATION, shown, root=folder.path, num_variants=5, target_size=target_size, seed=seed, device=device
+            chosen, shown, root=folder.path, num_variants=5, target_size=target_size, seed=seed, device=device
         )
-    notes = [format_arguments(AUGMENTATION), f"seed={seed}  ·  {engine}"]
+    notes = [format_arguments(chosen), f"seed={seed}  ·  {engine}"]
     sheet = write_sheet(out, rows, heading="gpuseq demo", notes=notes)
     say(f"Sheet        {sheet}")
     return DemoResult(folder.path, num_files, resolved, reason, tuple(epochs), sheet)

@@ -186,7 +186,7 @@ def _seed(text: str) -> int:
     return value
 
 
-def _add_augmentation(parser: argparse.ArgumentParser) -> None:
+def _add_augmentation(parser: argparse.ArgumentParser, *, modern: bool = False) -> None:
     group = parser.add_argument_group(
         "augmentation", "the arguments of ImageDataGenerator, by their names; none given: some of everything"
     )
@@ -207,6 +207,13 @@ def _add_augmentation(parser: argparse.ArgumentParser) -> None:
     add("--fill-mode", choices=literals(FillMode), help="what comes in from outside (default: nearest)")
     add("--cval", type=float, metavar="LEVEL", help="the level that --fill-mode constant fills in")
     add("--conventions", choices=("keras", "corrected"), help="which axis the shift arguments move")
+    if modern:  # which Keras has not, so that a race with it has none
+        add(
+            "--augment",
+            dest="augmentations",
+            metavar="POLICY",
+            help="a modern policy after the ranges: rand-m9-mstd0.5-inc1, augmix-m3-w3, trivial, imagenet, ...",
+        )
     parser.set_defaults(augmentation_names=tuple(names))
 
 
@@ -233,6 +240,12 @@ def _add_demo(subparsers: Any) -> None:
     )
     parser.add_argument("--batch-size", type=_positive, default=32, help="images per batch (default: 32)")
     parser.add_argument("--seed", type=_seed, default=1, help="same seed, same batches (default: 1)")
+    parser.add_argument(
+        "--augment",
+        dest="augmentations",
+        metavar="POLICY",
+        help="a modern policy in the place of Keras' ranges, such as rand-m9-mstd0.5-inc1 or trivial",
+    )
     _add_size(parser)
     _add_device(parser)
     _add_json(parser)
@@ -265,6 +278,7 @@ def _add_preview(subparsers: Any) -> None:
         examples:
           gpuseq preview photos/ --rotation-range 30 --horizontal-flip
           gpuseq preview cat.jpg --brightness-range 0.5 1.5 --variants 8
+          gpuseq preview photos/ --augment rand-m9-mstd0.5-inc1
           gpuseq preview photos/ --zoom-range 0.8 1.2 --fill-mode reflect --format html --out zoom.html
         """,
     )
@@ -277,7 +291,7 @@ def _add_preview(subparsers: Any) -> None:
     _add_size(parser)
     _add_device(parser)
     _add_json(parser)
-    _add_augmentation(parser)
+    _add_augmentation(parser, modern=True)
 
 
 def _add_check(subparsers: Any) -> None:

@@ -13,6 +13,7 @@ from gpuseq.base.types import Device
 from gpuseq.decode.images import img_to_array, load_img
 from gpuseq.generator import ImageDataGenerator
 from gpuseq.plan.columns import captions
+from gpuseq.plan.plan import BatchPlan
 
 from .sheet import Row, Tile
 
@@ -83,11 +84,17 @@ def preview_rows(
     rows = []
     for index, (file, original) in enumerate(zip(files, originals, strict=True)):
         variants = tuple(
-            Tile(batch[sample], f"variant {number}", captions(plan.params[sample]))
+            Tile(batch[sample], f"variant {number}", _captions(plan, sample))
             for number, sample in enumerate(range(index * num_variants, (index + 1) * num_variants), start=1)
         )
         rows.append(Row(Tile(original, _title(file, root), _sizes(file, target_size)), variants))
     return rows
+
+
+def _captions(plan: BatchPlan, sample: int) -> tuple[tuple[str, str], ...]:
+    """Return what was drawn for a sample: the ranges' parameters, then the steps of the augmentations."""
+    steps = [(name, " ".join(f"{value:.4g}" for value in args) or "yes") for name, *args in plan.describe(sample)]
+    return (*captions(plan.params[sample]), *steps)
 
 
 def to_pictures(batch: Any) -> np.ndarray:

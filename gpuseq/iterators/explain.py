@@ -23,6 +23,7 @@ from gpuseq.base.version import PACKAGE
 from gpuseq.ops.compiled.library import describe
 from gpuseq.plan.columns import cells
 from gpuseq.plan.plan import BatchPlan
+from gpuseq.plan.program import as_text, has_kind
 
 from .notebook import SIDE, picture_strip, pictures_of
 
@@ -98,13 +99,16 @@ def explain(iterator: Any, index: int | None = None) -> Explanation:
         *(("image",) if names else ()),
         *(("label",) if labels else ()),
         *drawn,
+        *(("augmentations",) if plan.program is not None else ()),
     )
     rows = []
     for position, sample in enumerate(plan.indices.tolist()):
         row = [str(sample)]
         row += [names[position]] if names else []
         row += [labels[position]] if labels else []
-        rows.append((*row, *(column[position] for column in drawn.values())))
+        row += [column[position] for column in drawn.values()]
+        row += [as_text(plan.program[position]) or "-"] if plan.program is not None else []
+        rows.append(tuple(row))
     where = f"batch {plan.batch_index} of {len(iterator)}" + (f", epoch {plan.epoch}" if plan.epoch >= 0 else "")
     heading = f"{type(iterator).__name__}: {where}, {len(plan)} samples"
     return Explanation(heading, head, tuple(rows), tuple(_path(iterator, plan)), plan)
@@ -176,7 +180,7 @@ def _shortened(text: str, length: int = 40) -> str:
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    sides = ["<" if name in ("image", "label") else ">" for name in rows[0]]
+    sides = ["<" if name in ("image", "label", "augmentations") else ">" for name in rows[0]]
     formats = [f"{{:{side}{width}}}" for side, width in zip(sides, widths, strict=True)]
     return ["  ".join(form.format(cell) for form, cell in zip(formats, row, strict=True)).rstrip() for row in rows]
 
@@ -192,6 +196,8 @@ def _path(iterator: Any, plan: BatchPlan) -> list[tuple[str, str]]:
     num_values, itemsize = math.prod(source.image_shape), source.dtype.itemsize
     if iterator._masks is not None:
         path.append(("masks", "the same plan: the same maps and flips, nearest neighbour, no colours"))
+    if generator is not None and generator.recipe is not None:
+        path.append(("augmentations", _augmentations(iterator, generator, plan)))
     path += _engine(iterator, generator, itemsize)
     out_itemsize = {"bfloat16": 2}.get(iterator.dtype) or np.dtype(iterator.dtype).itemsize
     read, written = len(plan) * num_values * itemsize, len(plan) * num_values * out_itemsize
@@ -201,6 +207,18 @@ def _path(iterator: Any, plan: BatchPlan) -> list[tuple[str, str]]:
     table = bytes_text(plan.params.nbytes)
     path.append(("bytes", f"{bytes_text(read)} of pixels in, {bytes_text(written)} out, a table of {table}"))
     return path
+
+
+def _augmentations(iterator: Any, generator: Any, plan: BatchPlan) -> str:
+    """Say what is done between Keras' ranges and its normalisation, and by whom."""
+    ranges = generator.transform_ranges
+    rounds = ranges.has_affine or ranges.channel_shift or ranges.brightness is not None
+    rounded = ", after the ranges are rounded to uint8" if rounds else ""
+    if iterator.device == "cpu":
+        return f"{generator.recipe!r} on uint8{rounded}; step after step on the host"
+    looked_at = has_kind(plan.program, "measured", "neighbourhood")
+    launches = "program, and prepare before it for what is looked at first" if looked_at else "program"
+    return f"{generator.recipe!r} on uint8{rounded}; kernels: {launches}"
 
 
 def _random_mode(iterator: Any) -> str:

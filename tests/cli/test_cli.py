@@ -201,6 +201,15 @@ def test_the_demo_streams_two_epochs_and_draws_what_it_did(capsys: pytest.Captur
         assert min(picture.size) > 500
 
 
+def test_the_demo_takes_a_modern_policy(capsys: pytest.CaptureFixture[str], photos: Path) -> None:
+    """In the place of Keras' ranges; a word that is none is an error of usage that names the nearest."""
+    arguments = ("demo", str(photos), "--size", "24", "24", "--device", "cpu")
+    assert main([*arguments, "--augment", "trivial"]) == 0
+    assert "augmentations='trivial'" in capsys.readouterr().out
+    assert main([*arguments, "--augment", "trivia"]) == 2
+    assert "did you mean 'trivial'" in capsys.readouterr().err
+
+
 def test_the_demo_in_json_says_why_this_engine(
     capsys: pytest.CaptureFixture[str], photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -341,3 +341,21 @@ def test_every_shipped_photo_has_its_source_and_all_are_small() -> None:
     assert [name for name, _ in listed] == [str(file.relative_to(photos.path)) for file in photos.files]
     assert all(re.search(r"CC0|public domain", licence) for _, licence in listed)
     assert sum(file.stat().st_size for file in photos.files) < 1_000_000
+
+
+def test_a_modern_policy_is_drawn_with_its_steps() -> None:
+    """Each variant's caption holds the steps of its own program."""
+    folder = open_folder(shipped_photos())
+    rows = preview_rows(
+        {"augmentations": "rand-m9-mstd0.5-inc1-p1"},
+        pick(folder.files, 2),
+        root=folder.path,
+        num_variants=3,
+        target_size=(48, 48),
+        seed=1,
+        device="cpu",
+    )
+    captions_of = [tile.lines for row in rows for tile in row.variants]
+    assert all(len(lines) == 2 for lines in captions_of)
+    assert len(set(captions_of)) == 6
+    assert all((tile.image != row.original.image).any() for row in rows for tile in row.variants)

@@ -233,3 +233,28 @@ def test_explanations_are_public() -> None:
     assert hasattr(gpuseq.NumpyArrayIterator, "explain")
     assert hasattr(gpuseq.DirectoryIterator, "explain")
     assert hasattr(gpuseq.DataFrameIterator, "explain")
+
+
+@pytest.mark.parametrize("looks_at", [True, False])
+def test_the_steps_of_the_augmentations_are_shown(looks_at: bool) -> None:
+    """One column with each sample's steps, and a station that says what they are and where they stand."""
+    chosen = gpuseq.RandomEqualize(1.0) if looks_at else gpuseq.RandomSolarize(100, 0.5)
+    generator = ImageDataGenerator(rotation_range=9, augmentations=chosen, device="cpu", conventions="corrected")
+    iterator = generator.flow(images((10, 12, 12, 3), "uint8"), batch_size=8, seed=1)
+    found = iterator.explain()
+    assert found.head[-1] == "augmentations"
+    column = [row[-1] for row in found.rows]
+    assert set(column) == ({"Equalize"} if looks_at else {"Solarize 100", "-"})
+    assert [[tuple(text.split())] if text != "-" else [] for text in column] == [
+        [
+            tuple(f"{part:.4g}" if isinstance(part, float) else part for part in one)
+            for one in found.plan.describe(sample)
+        ]
+        for sample in range(8)
+    ]
+    stations = dict(found.path)
+    assert repr(chosen) in stations["augmentations"]
+    assert "after the ranges are rounded to uint8" in stations["augmentations"]
+    assert found.plan == iterator.plan_batch()
+    plain = ImageDataGenerator(device="cpu").flow(images((10, 12, 12, 3), "uint8"), batch_size=8, seed=1)
+    assert "augmentations" not in (*plain.explain().head, *dict(plain.explain().path))
