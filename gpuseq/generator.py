@@ -6,6 +6,7 @@ import inspect
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -43,6 +44,7 @@ from gpuseq.iterators.files import DataFrameIterator, DirectoryIterator
 from gpuseq.iterators.iterator import Iterator
 from gpuseq.plan.columns import params_to_dicts
 from gpuseq.plan.draw import draw_params, draw_with
+from gpuseq.plan.drawing import Drawing
 from gpuseq.plan.policies.recipe import Augmentations, Recipe
 from gpuseq.plan.ranges import TransformRanges
 from gpuseq.sources.options import READ_ARGUMENTS, OnError
@@ -635,33 +637,28 @@ hw_decoder_load, deterministic, verbose
             **kwargs,
         )
 
-    def draw_batch(self, stream: Any, num_samples: int, image_shape: tuple[int, ...]) -> np.ndarray:
-        """Draw the parameters of a batch in Keras' random mode.
+    def drawing(self, image_shape: tuple[int, ...], file_number_limit: int = 0) -> Drawing:
+        """Return what is drawn for images of one shape, as the attributes stand now.
 
         Parameters
         ----------
-        stream : numpy.random.RandomState or module
-            A private stream, or ``numpy.random`` for the global one. A subclass' own `get_random_transform` draws from
-            ``numpy.random``: it finds the private stream there while it is asked.
-        num_samples : int
-            Number of rows.
         image_shape : tuple of int
             Of one image, in the generator's axis order.
+        file_number_limit : int
+            See `~gpuseq.plan.drawing.Drawing`.
 
         Returns
         -------
-        numpy.ndarray
-            Shape ``(num_samples,)``, dtype `~gpuseq.plan.columns.PARAMS_DTYPE`.
-
-        Raises
-        ------
-        ValueError
-            If an own `get_random_transform` returns parameters that are unknown.
+        Drawing
+            Its `params` draws from a stream. A subclass' own `get_random_transform` draws from ``numpy.random``: it
+            finds the stream there while it is asked.
         """
-        if not self.draws_its_own:
-            height, width = image_shape[self.row_axis - 1], image_shape[self.col_axis - 1]
-            return draw_params(stream, self.transform_ranges, num_samples, height, width)
-        return draw_with(self.get_random_transform, stream, num_samples, image_shape)
+        derived = self._derived()
+        own = None
+        if self.draws_its_own:
+            own = partial(draw_with, self.get_random_transform, image_shape=image_shape)
+        image_size = image_shape[self.row_axis - 1], image_shape[self.col_axis - 1]
+        return Drawing(derived.ranges, derived.recipe, image_size, file_number_limit, own)
 
     def process(
         self,

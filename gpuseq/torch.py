@@ -163,7 +163,7 @@ def augment(images: Any, generator: ImageDataGenerator, *, seed: int, epoch: int
         params = draw_keyed(generator.transform_ranges, ids, height, width, seed=seed, epoch=epoch)
     else:
         stream: Any = np.random.RandomState(seed)
-        params = generator.draw_batch(stream, len(images), tuple(images.shape[1:]))
+        params = generator.drawing(tuple(images.shape[1:])).params(stream, len(images))
     device = "cpu" if images.device.type == "cpu" else f"cuda:{images.device.index}"
     with torch_memory(device) as blocks:
         return torch_tensor(generator.process(cupy_view(images.contiguous()), params), blocks)

@@ -12,13 +12,14 @@ from gpuseq.base.devices import is_cupy, on_device, place
 from gpuseq.base.errors import require
 from gpuseq.base.types import Array, BatchDType, DataFormat, Remainder, Rng, Shard, Subset
 from gpuseq.files.folders import split_bounds
+from gpuseq.plan.drawing import Drawing
 from gpuseq.plan.plan import BatchPlan
 from gpuseq.sources.arrays import ArraySource
 from gpuseq.sources.masks import masks_of_arrays
+from gpuseq.transforms.protocol import ImageGenerator
 
 from .images import (
     FURTHER_ARGUMENTS,
-    GeneratorDrawing,
     Layout,
     check_generator,
     check_save_to_dir,
@@ -87,6 +88,7 @@ class NumpyArrayIterator(Iterator):
     ``keras.src.legacy.preprocessing.image.NumpyArrayIterator`` (Keras 3.15).
     """
 
+    image_data_generator: ImageGenerator
     _source: ArraySource
 
     @checked_arguments(*FURTHER_ARGUMENTS)
@@ -174,9 +176,9 @@ class NumpyArrayIterator(Iterator):
         return self.x.shape[rows], self.x.shape[rows + 1]
 
     @property
-    def _drawing(self) -> GeneratorDrawing:
+    def _drawing(self) -> Drawing:
         limit = FILE_NUMBERS if self.save_to_dir else 0
-        return GeneratorDrawing(self.image_data_generator, self.x.shape[1:], self._image_size, limit)
+        return self.image_data_generator.drawing(self.x.shape[1:], limit)
 
 
 def _with_further_inputs(x: Any) -> tuple[Any, list[np.ndarray]]:

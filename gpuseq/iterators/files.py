@@ -32,15 +32,16 @@ from gpuseq.decode.images import checked_size
 from gpuseq.decode.options import DecodeOptions
 from gpuseq.files.folders import find_classes, scan_classes, split_bounds
 from gpuseq.files.frames import check_frame, filter_classes, filter_filenames
+from gpuseq.plan.drawing import Drawing
 from gpuseq.plan.plan import BatchPlan
 from gpuseq.plan.sharding import checked_options
 from gpuseq.sources.files import FileSource
 from gpuseq.sources.masks import find_masks, masks_of_files
 from gpuseq.sources.options import READ_ARGUMENTS, ReadOptions
+from gpuseq.transforms.protocol import ImageGenerator
 
 from .images import (
     FURTHER_ARGUMENTS,
-    GeneratorDrawing,
     Layout,
     check_generator,
     check_save_to_dir,
@@ -74,6 +75,7 @@ class BatchFromFilesMixin(Iterator):
     }
     class_mode: str | None
     dtype: str
+    image_data_generator: ImageGenerator | None
     _source: FileSource  # narrower than the base's: there is one, and it is of files
     filenames: list[str]
     samples: int
@@ -216,14 +218,9 @@ class BatchFromFilesMixin(Iterator):
 
     def __next__(self) -> Any:
         """Return the next batch of which anything is left once bad files are passed over."""
-        return first_left(itertools.repeat(super().__next__, len(self.planner)))
-
-    def replay(self, plan: BatchPlan) -> Any:  # noqa: D102 - the documentation is the base's
-        try:
-            return super().replay(plan)
-        finally:
-            if plan.batch_index == len(self) - 1:
-                self._report_bad_files()
+        if not self.may_pass_over:
+            return super().__next__()
+        return first_left(itertools.repeat(super().__next__, len(self)))
 
     def _report_bad_files(self) -> None:
         new = {path: reason for path, reason in self.bad_files.items() if path not in self._reported}
@@ -233,6 +230,13 @@ class BatchFromFilesMixin(Iterator):
             logger.warning("%d bad image file(s) were passed over:%s", len(new), listed)
 
     def _make(self, plan: BatchPlan) -> Any:
+        try:
+            return self._made(plan)
+        finally:
+            if plan.batch_index == len(self.planner) - 1:
+                self._report_bad_files()
+
+    def _made(self, plan: BatchPlan) -> Any:
         with on_device(self.device):  # whichever is current in this thread
             # Keras makes float32 images of files whatever the batch's dtype, and casts at the end.
             image_dtype = "float32" if self.dtype == "float64" else self.dtype
@@ -263,9 +267,11 @@ class BatchFromFilesMixin(Iterator):
         return place(found, self.device)
 
     @property
-    def _drawing(self) -> GeneratorDrawing:
+    def _drawing(self) -> Drawing:
         limit = FILE_NUMBERS if self.save_to_dir else 0
-        return GeneratorDrawing(self.image_data_generator, self.image_shape, self.target_size, limit)
+        if self.image_data_generator is None:
+            return Drawing(image_size=self.target_size, file_number_limit=limit)
+        return self.image_data_generator.drawing(self.image_shape, limit)
 
     classes: Any
     class_indices: dict[str, int]

@@ -12,25 +12,23 @@ from PIL import Image
 from gpuseq.base.arguments import check_choice, did_you_mean
 from gpuseq.base.devices import is_cupy
 from gpuseq.base.errors import DeviceError
-from gpuseq.base.types import Array, Subset, literals
+from gpuseq.base.types import Array, DataFormat, Subset, literals
 from gpuseq.decode.images import array_to_img
 from gpuseq.ops.options import AugmentOptions
-from gpuseq.plan.draw import draw_params
 from gpuseq.plan.plan import BatchPlan
 from gpuseq.plan.policies.geometry import RandomResizedCrop
 from gpuseq.plan.policies.recipe import Recipe
 from gpuseq.plan.policies.timm import AugMix
-from gpuseq.plan.ranges import TransformRanges
 from gpuseq.sources.files import FileSource
 from gpuseq.sources.masks import PairedMasks
 from gpuseq.sources.source import Fetched, Source
 from gpuseq.transforms.masks import warp_masks
+from gpuseq.transforms.protocol import ImageGenerator
 
 from .iterator import Iterator
 
 __all__ = [
     "FURTHER_ARGUMENTS",
-    "GeneratorDrawing",
     "Layout",
     "MadeImages",
     "check_generator",
@@ -58,50 +56,11 @@ class Layout:
         See `~gpuseq.ops.options.AugmentOptions`.
     """
 
-    source_format: str
-    data_format: str
+    source_format: DataFormat
+    data_format: DataFormat
     image_dtype: str
     dtype: str
     round_affine: bool = False
-
-
-@dataclass(frozen=True)
-class GeneratorDrawing:
-    """What a generator draws for images of one size: the `~gpuseq.plan.planner.Drawing` of the image iterators.
-
-    Attributes
-    ----------
-    generator : ImageDataGenerator or None
-        None draws nothing.
-    image_shape : (int, int, int)
-        Of one image, in the generator's axis order.
-    image_size : (int, int)
-        Its rows and columns.
-    file_number_limit : int
-        See `~gpuseq.plan.planner.Drawing`.
-    """
-
-    generator: Any
-    image_shape: tuple[int, ...]
-    image_size: tuple[int, int]
-    file_number_limit: int
-
-    @property
-    def ranges(self) -> TransformRanges | None:
-        """The generator's, as they stand now."""
-        return None if self.generator is None else self.generator.transform_ranges
-
-    @property
-    def recipe(self) -> Recipe | None:
-        """The generator's augmentations."""
-        return None if self.generator is None else self.generator.recipe
-
-    def params(self, stream: Any, num_samples: int) -> np.ndarray:
-        """Draw the parameters of a batch in Keras' random mode."""
-        if self.generator is None:
-            return draw_params(stream, TransformRanges(), num_samples, *self.image_size)
-        params: np.ndarray = self.generator.draw_batch(stream, num_samples, self.image_shape)
-        return params
 
 
 @dataclass(frozen=True)
@@ -130,7 +89,7 @@ def make_images(
     plan: BatchPlan,
     source: Source,
     masks: PairedMasks | None,
-    generator: Any,
+    generator: ImageGenerator | None,
     layout: Layout,
 ) -> MadeImages:
     """Fetch the images of a plan and transform them.
@@ -230,7 +189,7 @@ def _make_masks(masks: PairedMasks, found: list[Fetched], plan: BatchPlan, optio
     return made if masks.as_list else made[0]
 
 
-def _mask_options(generator: Any, masks: PairedMasks) -> AugmentOptions:
+def _mask_options(generator: ImageGenerator | None, masks: PairedMasks) -> AugmentOptions:
     """Return what masks share with their images, and their own axis orders."""
     options = AugmentOptions(source_format=masks.source_format, data_format=masks.data_format)
     if generator is None:
@@ -245,7 +204,7 @@ def _mask_options(generator: Any, masks: PairedMasks) -> AugmentOptions:
     )
 
 
-def check_generator(generator: Any, rng: str, image_size: tuple[int, int], source: Source) -> None:
+def check_generator(generator: ImageGenerator | None, rng: str, image_size: tuple[int, int], source: Source) -> None:
     """Look at a generator together with the images and the random mode, once all are known.
 
     Parameters
@@ -274,11 +233,13 @@ def check_generator(generator: Any, rng: str, image_size: tuple[int, int], sourc
             'get_random_transform that it overrides: use rng="keras"'
         )
     generator.check_conventions(image_size)
-    if generator.recipe is not None:
-        _check_augmentations(generator, image_size, source)
+    if (recipe := generator.recipe) is not None:
+        _check_augmentations(generator, recipe, image_size, source)
 
 
-def _check_augmentations(generator: Any, image_size: tuple[int, int], source: Source) -> None:
+def _check_augmentations(
+    generator: ImageGenerator, recipe: Recipe, image_size: tuple[int, int], source: Source
+) -> None:
     """Refuse at construction what the augmentations cannot be done to."""
     if source.dtype != np.uint8:
         raise TypeError(
@@ -290,20 +251,20 @@ def _check_augmentations(generator: Any, image_size: tuple[int, int], source: So
             f"{type(generator).__name__} overrides apply_transform or standardize, which Keras calls with one "
             "image before it is normalised: augmentations have no place between the two. Leave out one of them"
         )
-    first = generator.recipe.augmentations[0]
+    first = recipe.augmentations[0]
     if isinstance(first, RandomResizedCrop) and isinstance(source, FileSource):
         raise ValueError(
             f"{first!r} on files would crop what target_size={image_size} has already made small: use it on "
             "arrays, or with gpuseq.Compose"
         )
-    if source.device != "cpu" and generator.recipe.holds(AugMix, RandomResizedCrop):
+    if source.device != "cpu" and recipe.holds(AugMix, RandomResizedCrop):
         raise DeviceError(
             f"augmentations={generator.augmentations!r}: AugMix and RandomResizedCrop do not run on a GPU yet, and "
             f"batches are made on {source.device}: pass device='cpu' to the generator"
         )
 
 
-def checked_split(subset: str | None, generator: Any) -> tuple[float, float] | None:
+def checked_split(subset: str | None, generator: ImageGenerator | None) -> tuple[float, float] | None:
     """Return which part of the samples a subset is, ``(from, to)``: validation comes first. None: all of them.
 
     Raises

@@ -14,8 +14,9 @@ import numpy as np
 
 from gpuseq.base.arguments import caller, checked_arguments, warn
 from gpuseq.base.types import Remainder, Rng, Shard
+from gpuseq.plan.drawing import Drawing
 from gpuseq.plan.plan import BatchPlan
-from gpuseq.plan.planner import Drawing, NoDrawing, Planner
+from gpuseq.plan.planner import Planner
 from gpuseq.plan.sharding import checked_options
 from gpuseq.sources.masks import PairedMasks
 from gpuseq.sources.source import Source
@@ -32,7 +33,7 @@ T = TypeVar("T")
 _REPLAYED: ContextVar[list[Any] | None] = ContextVar("gpuseq_replayed", default=None)
 """The iterator and the plan of the batch that this thread makes through a method that only knows sample numbers."""
 
-_NOTHING_DRAWN = NoDrawing()
+_NOTHING_DRAWN = Drawing()
 
 _TF_KERAS_ADAPTER = "keras.src.engine.data_adapter"
 _NO_END = (
@@ -285,7 +286,9 @@ class Iterator(Sequence):  # numpydoc ignore=PR02
             if epoch is not None and not (planner.position.by_epoch and planner.epoch == epoch):
                 planner.set_epoch(epoch, drawing)
             plan = planner.plan(index, drawing)
-            self._expect(plan, planner.batch_index if index is None else index + planner.stride, onward=index is None)
+            self._expect(
+                plan, planner.position.batch if index is None else index + planner.stride, onward=index is None
+            )
         return plan
 
     def replay(self, plan: BatchPlan) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -74,7 +75,7 @@ class AugmentOptions:
     featurewise_center: bool = False
     featurewise_std: bool = False
 
-    @property
+    @cached_property
     def compute_dtype(self) -> np.dtype[np.floating]:
         """The dtype the arithmetic runs in: float64 for float64 output, else float32."""
         return np.dtype(np.float64 if self.dtype == "float64" else np.float32)

@@ -19,7 +19,6 @@ __all__ = [
     "KerasStream",
     "epoch_permutation",
     "keyed_permutation",
-    "num_batches",
     "position_of",
     "shard_indices",
     "shard_size",
@@ -201,11 +200,6 @@ def shard_size(num_samples: int, world: int, remainder: str) -> int:
         "drop" leaves out what does not divide; the others fill up.
     """
     return num_samples // world if remainder == "drop" else -(-num_samples // world)
-
-
-def num_batches(num_samples: int, batch_size: int) -> int:
-    """Return how many batches an epoch of `num_samples` has, the last one partial where it does not divide."""
-    return -(-num_samples // batch_size)
 
 
 def shard_indices(

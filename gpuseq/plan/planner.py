@@ -12,7 +12,7 @@ import copy
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -21,51 +21,14 @@ from gpuseq.base.errors import BatchIndexError, GpuseqError
 from gpuseq.base.threads import PerProcess
 
 from .columns import identity_params
-from .draw import draw_keyed, draw_params
-from .order import KerasStream, epoch_permutation, num_batches, position_of, shard_indices, shard_size
+from .draw import draw_keyed
+from .drawing import Drawing
+from .order import KerasStream, epoch_permutation, position_of, shard_indices, shard_size
 from .plan import BatchPlan
-from .policies.recipe import Recipe
-from .ranges import TransformRanges
 from .sharding import PlanOptions
 from .state import PlannerState
 
-__all__ = ["Drawing", "NoDrawing", "Planner", "Position"]
-
-
-class Drawing(Protocol):
-    """What is drawn for each sample, as it stands when a batch is planned."""
-
-    @property
-    def ranges(self) -> TransformRanges | None:
-        """What may be drawn; None: nothing, and no number is taken."""
-
-    @property
-    def recipe(self) -> Recipe | None:
-        """The augmentations; None: none, and no program is drawn."""
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """Rows and columns of the images, for fractional shifts."""
-
-    @property
-    def file_number_limit(self) -> int:
-        """The numbers in the names of saved files are below it; 0: none are drawn."""
-
-    def params(self, stream: Any, num_samples: int) -> np.ndarray:
-        """Draw the parameters of a batch in Keras' random mode, from a ``RandomState`` or ``numpy.random``."""
-
-
-class NoDrawing:
-    """Nothing is drawn: of batches whose making nobody here knows."""
-
-    ranges: TransformRanges | None = None
-    recipe: Recipe | None = None
-    image_size = (1, 1)
-    file_number_limit = 0
-
-    def params(self, stream: Any, num_samples: int) -> np.ndarray:
-        """Draw as for images without ranges: the numbers of the two flips, which Keras always takes."""
-        return draw_params(stream, TransformRanges(), num_samples, *self.image_size)
+__all__ = ["Planner", "Position"]
 
 
 @dataclass
@@ -165,7 +128,7 @@ class Planner(PerProcess):
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch: the same on every rank."""
-        return num_batches(self.n, self.batch_size)
+        return -(-self.n // self.batch_size)
 
     @property
     def batch_index(self) -> int:

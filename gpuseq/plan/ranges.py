@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -85,12 +86,12 @@ class TransformRanges:
     channel_shift: float = 0.0
     brightness: tuple[float, float] | None = None
 
-    @property
+    @cached_property
     def draws_zoom(self) -> bool:
         """Whether the zoom pair is drawn."""
         return not (self.zoom[0] == 1 and self.zoom[1] == 1)
 
-    @property
+    @cached_property
     def has_affine(self) -> bool:
         """Whether any sample can need resampling."""
         return bool(self.rotation or self.height_shift or self.width_shift or self.shear or self.draws_zoom)

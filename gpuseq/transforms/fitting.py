@@ -135,7 +135,7 @@ def _transformed(generator: ImageGenerator, x: Array, rounds: int, seed: int | N
     """Yield pieces of so many transformed copies, drawn for as Keras draws: all of the numbers before the first."""
     total = len(x) * rounds
     stream: Any = np.random if seed is None else np.random.RandomState(seed)
-    params = generator.draw_batch(stream, total, x.shape[1:])
+    params = generator.drawing(x.shape[1:]).params(stream, total)
     program = None
     if generator.recipe is not None:
         if x.dtype != np.uint8:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,7 @@ class Normalisation:
         unfitted = tuple(name for name in asked if fitted[name] is None)
         return cls(function if callable(function) else None, mean, std, whitening, unfitted, settings.data_format)
 
-    @property
+    @cached_property
     def is_fused(self) -> bool:
         """Whether the pass over a batch does all of it."""
         return self.function is None and self.whitening is None

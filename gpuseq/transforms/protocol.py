@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from gpuseq.base.types import Array, DataFormat, Rng
+from gpuseq.plan.drawing import Drawing
 from gpuseq.plan.policies.recipe import Recipe
 from gpuseq.plan.ranges import TransformRanges
 
@@ -49,10 +50,10 @@ class ImageGenerator(Settings, Protocol):
 
     @property
     def draws_its_own(self) -> bool:
-        """Whether `draw_batch` asks a method of a subclass, so that nothing can be drawn by key."""
+        """Whether `drawing` asks a method of a subclass, so that nothing can be drawn by key."""
 
-    def draw_batch(self, stream: Any, num_samples: int, image_shape: tuple[int, ...]) -> np.ndarray:
-        """Draw parameters from Keras' stream: shape ``(num_samples,)``, dtype `~gpuseq.plan.columns.PARAMS_DTYPE`."""
+    def drawing(self, image_shape: tuple[int, ...], file_number_limit: int = 0) -> Drawing:
+        """Return what is drawn for images of one shape, as the attributes stand now."""
 
     def process(
         self,

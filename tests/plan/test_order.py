@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpuseq.plan.draw import draw_params, philox_uniform
-from gpuseq.plan.order import Draw, KerasStream, keyed_permutation, num_batches, shard_indices, shard_size
+from gpuseq.plan.order import Draw, KerasStream, keyed_permutation, shard_indices, shard_size
+from gpuseq.plan.planner import Planner
 from gpuseq.plan.ranges import ShiftRange, TransformRanges
+from gpuseq.plan.sharding import PlanOptions
 from tests.compare import assert_same
 
 sizes = st.integers(0, 300)
@@ -90,7 +92,7 @@ def test_the_ranks_batches_together_are_pieces_of_the_global_order(
 
 @given(size=sizes, batch_size=st.integers(1, 70))
 def test_num_batches_covers_every_sample_and_not_one_batch_more(size: int, batch_size: int) -> None:
-    count = num_batches(size, batch_size)
+    count = len(Planner(size, batch_size, False, None, PlanOptions()))
     assert count * batch_size >= size
     assert (count - 1) * batch_size < size or count == 0
 
