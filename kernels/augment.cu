@@ -2,7 +2,7 @@
 // preprocessing mode, rescale, normalisation, layout and cast, in Keras' order.
 //
 // Macros: those of common.cuh and the four below. Sizes are arguments.
-// Checked by gpuseq/ops.py: source indices. By the launcher (gpuseq/ops_cuda.py): H * W * C < 2^31, blockDim.x
+// Checked by gpuseq/ops/dispatch.py: source indices. By the launcher (gpuseq/ops/cuda/augment.py): H * W * C < 2^31, blockDim.x
 // a multiple of TILE_COLS * 2^across_bits and at most MAX_BLOCK, rows_per_band at most MAX_BAND_ROWS.
 
 #ifndef SAMPLEWISE_CENTER        // 1: subtract the sample's mean; `moments` is read for it

@@ -150,10 +150,11 @@ def rows() -> list[Row]:
     add("and all normalisations", everything, also=shifted)
     add("its moments", everything, kernel="sample_moments", also=shifted)
     for channels in (3, 4):
-        work = [("LDG.E.U8*", channels)]
-        found.append(
-            Row(f"resize, {channels} channels, a tap", "resample_pass", (("CHANNELS", str(channels)),), work, None)
-        )
+        macros = (("CHANNELS", str(channels)),)
+        four: Work = [("LDG.E", 4), ("LDG.E.U8*", 4 * channels)]  # the weights are whole words; the loop is unrolled
+        found.append(Row(f"resize, {channels} channels, four taps", "resample_pass", macros, four, None))
+        whole: Work = [*four, ("STG*", channels)]
+        found.append(Row(f"resize, {channels} channels, a pixel of four taps", "resample_pass", macros, whole, None))
     return found
 
 
