@@ -86,6 +86,10 @@ class InstructionSet:
     functions: Any
 
 
+_BUILT = str(Path(__file__).with_name(LIBRARY))
+"""Where the build puts it; made once, because every call of an op asks for the engine."""
+
+
 @lru_cache(maxsize=8)
 def _load(path: str) -> ctypes.CDLL | str:
     """Return the library, or one line that says why there is none."""
@@ -112,7 +116,7 @@ def _load(path: str) -> ctypes.CDLL | str:
 
 
 def _path() -> str:
-    return os.environ.get(PATH) or str(Path(__file__).with_name(LIBRARY))
+    return os.environ.get(PATH) or _BUILT
 
 
 def instruction_sets() -> tuple[InstructionSet, ...] | str:
