@@ -19,6 +19,7 @@ from gpuseq.ops.cuda.resident import DeviceResident, Resident
 
 from .compiled import augment as ops_compiled
 from .compiled import library
+from .compiled import program as compiled_program
 from .numpy import augment as ops_numpy
 from .numpy import program as numpy_program
 from .numpy.program import check_program
@@ -260,7 +261,7 @@ def _program_engine(array: Array) -> ModuleType:
         from .cuda import program as cuda_program
 
         return cuda_program
-    return numpy_program
+    return numpy_program if library.chosen() is None else compiled_program
 
 
 def whiten(batch: Array, matrix: Array) -> Array:

@@ -25,7 +25,7 @@ from .levels import table
 from .maps import coefficients, fits_fixed_point, is_projective
 from .weights import gaussian_weights
 
-__all__ = ["Segments", "cut"]
+__all__ = ["Lists", "Segments", "cut", "listed"]
 
 STEP_COLUMNS = 10
 LEVEL_COLUMNS = 8
@@ -38,10 +38,14 @@ MAX_SIDE = 1 << 15
 """Rows and columns stay below this, as Pillow's fixed-point numbers do."""
 
 FIXED, LINES, PROJECTIVE, TABLE, COLOR, GREY, HUE, PERMUTE, BILINEAR, SHARPNESS, BLUR = range(1, 12)
+CONTRAST, AUTOCONTRAST, EQUALIZE = range(12, 15)
+"""Steps that look at the image themselves: of `listed` alone."""
+
 SOURCE = -1
 """In the place of a slot: the source image."""
 
 _LOOKS = {"Contrast": 1, "AutoContrast": 2, "Equalize": 3}
+_LOOKING = {"Contrast": CONTRAST, "AutoContrast": AUTOCONTRAST, "Equalize": EQUALIZE}
 _PIXEL_CODES = {"Color": COLOR, "Grayscale": GREY, "Hue": HUE, "PermuteChannels": PERMUTE}
 
 
@@ -109,22 +113,41 @@ def cut(program: np.ndarray, rows: np.ndarray, height: int, width: int, num_chan
             f"images of {height} x {width} are too large for augmentations on a GPU, whose maps count to {MAX_SIDE}: "
             "resize them, or take device='cpu'"
         )
-    lists = _Lists(height, width, num_channels)
+    lists = Lists(height, width, num_channels)
     samples = np.empty((len(program), SAMPLE_COLUMNS))
     for sample, (steps, row) in enumerate(zip(program, rows.tolist(), strict=True)):
         samples[sample] = lists.add(steps[steps["op"] != 0], row)
-    return Segments(
-        samples=samples,
-        jobs=_array(lists.jobs, 3),
-        levels=_array(lists.levels, LEVEL_COLUMNS),
-        steps=_array(lists.steps, STEP_COLUMNS),
-        tables=np.array(lists.tables, np.uint8).reshape(-1, 3, 256),
-        lines=np.array(lists.lines, np.int32),
-        weights=np.array(lists.weights, np.float64),
-        erases=_array(lists.erases, ERASE_COLUMNS),
-        num_looks=lists.num_looks,
-        num_slots=lists.num_slots,
-    )
+    return lists.tables_of(samples)
+
+
+def listed(program: np.ndarray, height: int, width: int, num_channels: int) -> Segments | None:
+    """List the steps of a batch uncut, for an engine that goes from image to image.
+
+    Parameters
+    ----------
+    program : numpy.ndarray
+        Shape ``(N, S)``, dtype `~gpuseq.plan.program.STEP_DTYPE`.
+    height, width, num_channels : int
+        Of an image.
+
+    Returns
+    -------
+    Segments or None
+        In ``samples`` are the third and fourth number those of a sample's steps; jobs and levels are empty. None where
+        a step or its map is one that such an engine does not have.
+    """
+    if max(height, width) >= MAX_SIDE:
+        return None
+    lists = Lists(height, width, num_channels)
+    samples = np.zeros((len(program), SAMPLE_COLUMNS))
+    try:
+        for sample, steps in enumerate(program):
+            first = len(lists.steps)
+            lists.steps += lists.uncut(steps[steps["op"] != 0])
+            samples[sample, 2:4] = first, len(lists.steps) - first
+    except DeviceError:
+        return None
+    return lists.tables_of(samples)
 
 
 def _array(rows: Sequence[Sequence[float]], num_columns: int) -> np.ndarray:
@@ -132,7 +155,7 @@ def _array(rows: Sequence[Sequence[float]], num_columns: int) -> np.ndarray:
 
 
 @dataclass
-class _Lists:
+class Lists:
     """The tables while they grow."""
 
     height: int
@@ -202,6 +225,39 @@ class _Lists:
         if num_levels:
             self.jobs.append([row, first_level, num_levels])
         return [row, start, first_step, len(segment), first_erase, len(self.erases) - first_erase]
+
+    def tables_of(self, samples: np.ndarray) -> Segments:
+        """Return what the lists hold as arrays, beside the rows of the samples."""
+        return Segments(
+            samples=samples,
+            jobs=_array(self.jobs, 3),
+            levels=_array(self.levels, LEVEL_COLUMNS),
+            steps=_array(self.steps, STEP_COLUMNS),
+            tables=np.array(self.tables, np.uint8).reshape(-1, 3, 256),
+            lines=np.array(self.lines, np.int32),
+            weights=np.array(self.weights, np.float64),
+            erases=_array(self.erases, ERASE_COLUMNS),
+            num_looks=self.num_looks,
+            num_slots=self.num_slots,
+        )
+
+    def uncut(self, steps: np.ndarray) -> list[list[float]]:
+        """Return one sample's steps in order, erasing apart."""
+        done: list[list[float]] = []
+        for values in steps:
+            step, args = STEPS[values["op"]], values["arg"].tolist()
+            if step.kind == "erase" or (step.kind == "pixel" and self.num_channels == 1):
+                continue
+            if step.kind in ("mix", "crop") or values["chain"]:
+                raise DeviceError(f"{step.name} is done by NumPy")
+            if step.kind == "measured":
+                done.append(_step(_LOOKING[step.name], args[0]))
+            elif step.kind == "table":
+                self._look_up(done, step.name, args)
+            else:
+                made = self._made(step.name, args, bool(values["bilinear"]), values["fill"].tolist())
+                done += [] if made is None else [made]
+        return done
 
     def _look_up(self, segment: list[list[float]], name: str, args: list[float]) -> None:
         """Add a table that needs no look: one for all that ask for it, or one with that before it, which is exact."""

@@ -23,7 +23,7 @@ FOLDER = Path(__file__).resolve().parent
 LIBRARY = "gpuseq_cpu.so"
 """Name of the shared library; it has no Python in it, so no ABI tag."""
 
-TEXTS = ("augment.cpp", "resize.cpp")
+TEXTS = ("augment.cpp", "program.cpp", "resize.cpp")
 """Compiled once for each instruction set."""
 
 FLAGS = (

@@ -1,13 +1,16 @@
 // What the shared library offers: the instruction sets that were compiled into it, and which of them run here.
 #include "job.h"
+#include "program.h"
 #include "resize.h"
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
 extern "C" const AugmentEngine gpuseq_augment_baseline;
+extern "C" const ProgramEngine gpuseq_program_baseline;
 extern "C" const ResizeEngine gpuseq_resize_baseline;
 #if defined(__x86_64__)
 extern "C" const AugmentEngine gpuseq_augment_avx2;
+extern "C" const ProgramEngine gpuseq_program_avx2;
 extern "C" const ResizeEngine gpuseq_resize_avx2;
 #endif
 
@@ -16,6 +19,7 @@ namespace {
 struct InstructionSet {
     const char *name;
     const AugmentEngine *augment;
+    const ProgramEngine *program;
     const ResizeEngine *resize;
     bool (*runs_here)();
 };
@@ -23,18 +27,19 @@ struct InstructionSet {
 const InstructionSet SETS[] = {          // the widest first
 #if defined(__x86_64__)
     // The test asks the CPU, and the operating system whether it keeps the wide registers.
-    {"avx2", &gpuseq_augment_avx2, &gpuseq_resize_avx2,
+    {"avx2", &gpuseq_augment_avx2, &gpuseq_program_avx2, &gpuseq_resize_avx2,
      [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"); }},
 #endif
-    {"baseline", &gpuseq_augment_baseline, &gpuseq_resize_baseline, [] { return true; }},
+    {"baseline", &gpuseq_augment_baseline, &gpuseq_program_baseline, &gpuseq_resize_baseline, [] { return true; }},
 };
 constexpr int NUM_SETS = sizeof SETS / sizeof *SETS;
 
 } // namespace
 
 // Raised whenever a field of a job or a function below changes.
-EXPORT int gpuseq_abi() { return 1; }
+EXPORT int gpuseq_abi() { return 2; }
 EXPORT int gpuseq_job_bytes() { return (int)sizeof(Job); }
+EXPORT int gpuseq_program_job_bytes() { return (int)sizeof(ProgramJob); }
 EXPORT int gpuseq_resize_job_bytes() { return (int)sizeof(ResizeJob); }
 
 // The name of instruction set `number`, or null past the last.
@@ -47,5 +52,7 @@ EXPORT void gpuseq_augment(int number, const Job *job, int64_t first, int64_t la
 {
     SETS[number].augment->augment(job, first, last, scratch);
 }
+EXPORT int64_t gpuseq_program_scratch(int number, const ProgramJob *job) { return SETS[number].program->scratch_bytes(job); }
+EXPORT void gpuseq_program(int number, const ProgramJob *job, unsigned char *scratch) { SETS[number].program->run(job, scratch); }
 EXPORT int64_t gpuseq_resize_scratch(int number, const ResizeJob *job) { return SETS[number].resize->scratch_bytes(job); }
 EXPORT void gpuseq_resize(int number, const ResizeJob *job, unsigned char *scratch) { SETS[number].resize->resize(job, scratch); }

@@ -18,7 +18,18 @@ from typing import Any
 from gpuseq.base.arguments import did_you_mean
 from gpuseq.base.errors import MissingDependencyError
 
-__all__ = ["ENGINE", "LIBRARY", "PATH", "InstructionSet", "Job", "ResizeJob", "chosen", "describe", "instruction_sets"]
+__all__ = [
+    "ENGINE",
+    "LIBRARY",
+    "PATH",
+    "InstructionSet",
+    "Job",
+    "ProgramJob",
+    "ResizeJob",
+    "chosen",
+    "describe",
+    "instruction_sets",
+]
 
 ENGINE = "GPUSEQ_CPU_ENGINE"
 """The environment variable that decides who computes on the host."""
@@ -28,7 +39,7 @@ PATH = "GPUSEQ_CPU_LIBRARY"
 
 LIBRARY = "gpuseq_cpu.so"
 
-ABI = 1
+ABI = 2
 """Has to be the library's ``gpuseq_abi()``: what a job holds, and which functions there are."""
 
 logger = logging.getLogger("gpuseq")
@@ -47,6 +58,17 @@ class Job(ctypes.Structure):
         *((name, _INT) for name in ("order", "fill_mode", "corrected", "round_affine")),
         *((name, _INT) for name in ("has_affine", "has_flip", "has_channel_shift", "has_brightness", "has_range")),
         *((name, _INT) for name in ("preprocess", "samplewise_center", "samplewise_std", "streams", "rows_per_unit")),
+    )
+
+
+class ProgramJob(ctypes.Structure):
+    """``ProgramJob`` of ``kernels/host/program.h``, where its fields are explained."""
+
+    _fields_ = (
+        ("source", _POINTER),
+        *((name, _LONG) for name in ("row_stride", "col_stride", "channel_stride")),
+        *((name, _POINTER) for name in ("target", "steps", "tables", "lines", "weights")),
+        *((name, _INT) for name in ("num_steps", "height", "width", "channels")),
     )
 
 
@@ -101,17 +123,19 @@ def _load(path: str) -> ctypes.CDLL | str:
     try:
         library = ctypes.CDLL(path)
         abi, job, resize_job = library.gpuseq_abi(), library.gpuseq_job_bytes(), library.gpuseq_resize_job_bytes()
+        program_job = library.gpuseq_program_job_bytes() if abi > 1 else 0
     except (OSError, AttributeError) as error:
         return f"{path} cannot be loaded ({error}). Install gpuseq again"
-    if (abi, job, resize_job) != (ABI, ctypes.sizeof(Job), ctypes.sizeof(ResizeJob)):
+    sizes = tuple(map(ctypes.sizeof, (Job, ResizeJob, ProgramJob)))
+    if (abi, job, resize_job, program_job) != (ABI, *sizes):
         return f"{path} is of another version of gpuseq (its interface is {abi}, not {ABI}). Install gpuseq again"
     library.gpuseq_set_name.restype = ctypes.c_char_p
-    for name in ("gpuseq_augment_scratch", "gpuseq_resize_scratch"):
+    for name in ("gpuseq_augment_scratch", "gpuseq_program_scratch", "gpuseq_resize_scratch"):
         getattr(library, name).restype = _LONG
         getattr(library, name).argtypes = (ctypes.c_int, _POINTER)
-    library.gpuseq_augment.restype = library.gpuseq_resize.restype = None
+    library.gpuseq_augment.restype = library.gpuseq_program.restype = library.gpuseq_resize.restype = None
     library.gpuseq_augment.argtypes = (ctypes.c_int, _POINTER, _LONG, _LONG, _POINTER)
-    library.gpuseq_resize.argtypes = (ctypes.c_int, _POINTER, _POINTER)
+    library.gpuseq_program.argtypes = library.gpuseq_resize.argtypes = (ctypes.c_int, _POINTER, _POINTER)
     return library
 
 

@@ -1,0 +1,99 @@
+"""Programs on the compiled engine equal the NumPy engine, and so Pillow, to the bit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpuseq
+from gpuseq.ops.compiled import library
+from gpuseq.ops.compiled import program as compiled_program
+from gpuseq.ops.numpy import program as numpy_program
+from gpuseq.ops.options import AugmentOptions, Statistics
+from gpuseq.ops.segments import listed
+from gpuseq.plan.policies.recipe import Recipe
+from gpuseq.plan.program import as_text
+from tests import compiled_library
+from tests.compare import assert_same, read_only
+from tests.ops.cuda.test_program_on_host import FURTHER, POLICIES
+from tests.ops.pillow_steps import CASES, pictures
+
+UINT8 = AugmentOptions(dtype="uint8")
+
+
+@pytest.fixture(params=["avx2", "baseline"], autouse=True)
+def instruction_set(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return each instruction set's name, with the engine told to take it."""
+    compiled_library.require()
+    found = library.instruction_sets()
+    assert not isinstance(found, str)
+    if request.param not in {item.name for item in found}:
+        pytest.skip(f"this CPU does not run {request.param}")
+    monkeypatch.setenv(library.ENGINE, f"compiled:{request.param}")
+    return str(request.param)
+
+
+def _same(images: np.ndarray, program: np.ndarray, options: AugmentOptions = UINT8, **further: Any) -> None:
+    """Run both engines; where they differ, say at which sample's steps."""
+    wanted = numpy_program.run_program(images, program, options, **further)
+    got = compiled_program.run_program(read_only(images), program, options, **further)
+    for sample, steps in enumerate(program):
+        assert_same(got[sample], wanted[sample], message=as_text(steps))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+def test_every_step(mode: str) -> None:
+    """Each case of the grid that is held against Pillow, and the steps that Pillow has not, on every picture."""
+    for image in pictures(mode):
+        height, width = image.shape[:2]
+        rows = [case.steps for case in CASES if case.name != "ResizedCrop"]
+        rows += [one for one in FURTHER if min(height, width) >= 7]
+        program = np.stack(rows if height < 200 else rows[::5])
+        assert listed(program, height, width, image.shape[2]) is not None
+        _same(image[None], program, indices=np.zeros(len(program), np.int64))
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=str)
+def test_policies(policy: Any) -> None:
+    recipe = Recipe.parse("augmentations", policy)
+    assert recipe is not None
+    rng = np.random.default_rng(1)
+    images = rng.integers(0, 256, (7, 43, 51, 3), np.uint8)
+    images[::2] //= 3
+    _same(images, recipe.draw(np.arange(150), (43, 51), seed=5, epoch=0), indices=rng.integers(0, 7, 150))
+
+
+@pytest.mark.parametrize("last", [True, False], ids=["last", "first"])
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "float64", "float16"])
+def test_what_follows(dtype: str, last: bool) -> None:
+    """Layouts, casts, modes, normalisation and erasing after all of them; steps that only NumPy has."""
+    rng = np.random.default_rng(3)
+    images = rng.integers(0, 256, (5, 12, 17, 3), np.uint8)
+    x = images if last else np.ascontiguousarray(np.moveaxis(images, 3, 1))
+    erasing = gpuseq.RandomErasing(0.7, value="random")
+    statistics = Statistics(np.array([1.5, 2.5, 3.5]), np.array([0.5, 2.0, 30.0]))
+    for first in (gpuseq.RandAugment(), gpuseq.AugMix(), gpuseq.RandomResizedCrop((7, 9))):
+        recipe = Recipe.parse("augmentations", [first, erasing])
+        assert recipe is not None
+        program = recipe.draw(np.arange(12), (12, 17), seed=1, epoch=0)
+        for extra in ({"rescale": 1 / 255}, {"preprocessing": "caffe"}, {"featurewise_center": True}):
+            options = AugmentOptions(
+                source_format="channels_last" if last else "channels_first",
+                data_format="channels_first" if last else "channels_last",
+                dtype=dtype,
+                **extra,  # type: ignore[arg-type]
+            )
+            _same(x, program, options, indices=rng.integers(0, 5, 12), statistics=statistics)
+
+
+def test_images_that_lie_anyhow() -> None:
+    """Views with steps between rows, columns and channels."""
+    images = np.random.default_rng(3).integers(0, 256, (6, 30, 40, 6), np.uint8)
+    recipe = Recipe.parse("augmentations", gpuseq.RandAugment(2, 20))
+    assert recipe is not None
+    for view in (images[::-2, 3:, ::3, 1::2], images[:3, ::-1, :, :3], images[:3, ..., :1]):
+        program = recipe.draw(np.arange(len(view)), view.shape[1:3], seed=1, epoch=0)
+        _same(view, program)
+    _same(np.empty((0, 5, 5, 3), np.uint8), program[:0])
