@@ -12,6 +12,8 @@ import numpy as np
 
 import gpuseq
 from gpuseq.base.devices import gpu_problem
+from gpuseq.base.errors import MissingDependencyError
+from gpuseq.decode.host import check_decoder
 from gpuseq.ops import dispatch as ops
 from gpuseq.ops.options import AugmentOptions
 from gpuseq.plan.draw import draw_params
@@ -19,7 +21,10 @@ from gpuseq.plan.ranges import TransformRanges
 
 from .work import folder, pictures
 
-__all__ = ["main", "on_files", "on_streams"]
+__all__ = ["DECODERS", "decoder_problem", "main", "on_files", "on_streams"]
+
+DECODERS = ("nvimgcodec", "dali", "pillow")
+"""Those of the GPU first."""
 
 TOLERANCE = 1e-3 * 255
 NUM_STREAMS = 4
@@ -66,8 +71,33 @@ def on_streams(iterations: int, size: int = 97, batch: int = 24) -> dict[str, An
     return {"launches": iterations * 8 * NUM_STREAMS, "wrong": wrong[:20], "ok": not wrong}
 
 
-def on_files(epochs: int, count: int = 300, size: int = 96) -> dict[str, Any]:
-    """Decode the same folder over and over; each epoch must equal the first to the bit, and NumPy's closely."""
+def decoder_problem(name: str) -> str | None:
+    """Return None where a decoder can be had, else what is missing.
+
+    Parameters
+    ----------
+    name : str
+        As in ``decoder=``.
+    """
+    try:
+        check_decoder(name)
+    except MissingDependencyError as error:
+        return str(error)
+    return None
+
+
+def on_files(decoder: str, epochs: int, count: int = 300, size: int = 96) -> dict[str, Any]:
+    """Decode the same folder over and over; each epoch must equal the first to the bit, and Pillow's closely.
+
+    Parameters
+    ----------
+    decoder : str
+        One of `DECODERS`.
+    epochs, count, size : int
+        How often, how many files, to what size.
+    """
+    if (reason := decoder_problem(decoder)) is not None:
+        return {"left_out": reason, "ok": True}
     import cupy
 
     root = folder(count)
@@ -77,7 +107,9 @@ def on_files(epochs: int, count: int = 300, size: int = 96) -> dict[str, Any]:
         "interpolation": "bilinear",
         "shuffle": False,
     }
-    on_device = gpuseq.ImageDataGenerator(device="cuda").flow_from_directory(root, verbose=False, **arguments)
+    on_device = gpuseq.ImageDataGenerator(device="cuda").flow_from_directory(
+        root, verbose=False, decoder=decoder, **arguments
+    )
     on_host = gpuseq.ImageDataGenerator(device="cpu").flow_from_directory(root, verbose=False, **arguments)
     expected = [next(on_host)[0] for _ in range(len(on_host))]
     first: list[Any] = []
@@ -96,6 +128,7 @@ def on_files(epochs: int, count: int = 300, size: int = 96) -> dict[str, Any]:
     on_device.close()
     on_host.close()
     ok = not wrong and furthest < 2.0  # a GPU's JPEG decoder may round differently from Pillow's
+    ok = ok and on_device._source.decodes_on_device == (decoder != "pillow")
     return {"batches": epochs * len(on_device), "wrong": wrong[:20], "mean_distance_of_255": furthest, "ok": ok}
 
 
@@ -111,7 +144,10 @@ def main() -> int:
         return 2
     started = time.monotonic()
     streams, files = ({"size": 9, "batch": 3}, {"count": 20, "size": 16}) if options.smoke else ({}, {})
-    found = {"streams": on_streams(options.iterations, **streams), "files": on_files(options.epochs, **files)}
+    found = {"streams": on_streams(options.iterations, **streams)}
+    for name in DECODERS:
+        found[name] = on_files(name, options.epochs, **files)
+        print(json.dumps({name: found[name]}), flush=True)  # at once: the next one may hang
     print(json.dumps({**found, "seconds": round(time.monotonic() - started, 1)}))
     return 0 if all(part["ok"] for part in found.values()) else 1
 

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from . import REHEARSES
 from .environment import ROOT
 
-__all__ = ["AUGMENTATION", "augmentation", "folder", "kept", "labels", "picture", "pictures"]
+__all__ = ["AUGMENTATION", "augmentation", "device_work", "folder", "kept", "labels", "picture", "pictures"]
 
 AUGMENTATION: dict[str, Any] = {
     "rotation_range": 20,
@@ -28,6 +29,16 @@ AUGMENTATION: dict[str, Any] = {
 
 PHOTOS = ROOT / "gpuseq" / "photos"
 RECIPE = 3
+
+
+def device_work() -> int | None:
+    """Return how many kernels and decodes the stand-in for a GPU has done in this process; None without a rehearsal."""
+    if not REHEARSES:
+        return None
+    from tests.standin import cupy as standin
+    from tests.standin import host_runner
+
+    return host_runner.num_launches() + standin.num_decodes()
 
 
 def augmentation(dtype: str) -> dict[str, Any]:

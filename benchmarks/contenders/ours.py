@@ -8,7 +8,7 @@ import numpy as np
 
 import gpuseq
 from benchmarks.work import augmentation, labels, picture
-from gpuseq.base.devices import synchronize
+from gpuseq.base.devices import place, synchronize
 from gpuseq.base.errors import MissingDependencyError
 
 from . import Absent, Contender
@@ -26,7 +26,8 @@ class Gpuseq(Contender):
         self.ahead = 2 if self.case.files else 0
 
     def rotate(self, degrees: float) -> np.ndarray | None:
-        turned = self.generator.apply_transform(picture().astype(np.float32), {"theta": degrees})
+        image = place(picture().astype(np.float32), self.generator.device)  # where the batches are made
+        turned = self.generator.apply_transform(image, {"theta": degrees})
         return self.to_host(turned)
 
     def start(self) -> None:

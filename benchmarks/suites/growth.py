@@ -78,7 +78,7 @@ for _ in range(50):
     plan = iterator.plan_batch()
     plans.append(time.perf_counter() - started)
     started = time.perf_counter()
-    iterator._with_labels(images[: len(plan)], plan.indices)
+    iterator._labels_of(images[: len(plan)], plan.indices)
     labels.append(time.perf_counter() - started)
 print(iterator.samples, seconds, resident() - before, first, *(1e6 * sorted(times)[25] for times in (plans, labels)))
 """

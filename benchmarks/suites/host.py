@@ -14,6 +14,8 @@ from benchmarks import REHEARSES
 from benchmarks.measure import Row, Settings, row, time_each
 from benchmarks.work import AUGMENTATION, labels
 from gpuseq.base.devices import is_cupy, synchronize
+from gpuseq.iterators.images import Layout, make_images
+from gpuseq.iterators.labels import assemble, gathered
 from gpuseq.ops import dispatch as ops
 from gpuseq.ops.cuda import augment as ops_cuda
 from gpuseq.ops.cuda import compile as kernels
@@ -39,17 +41,22 @@ def run(settings: Settings) -> list[Row]:
         generator = gpuseq.ImageDataGenerator(**AUGMENTATION, device=settings.device)
         iterator = generator.flow(images, labels(len(images)), batch_size=BATCH, seed=1)
         plan = iterator.plan_batch()
-        fetched = iterator._source.fetch(plan.indices)
-        batch = iterator._make_images(fetched.images, plan.params, fetched.rows)
+        layout = Layout("channels_last", "channels_last", "float32", "float32")
+
+        def launch(plan: Any = plan) -> Any:
+            return make_images(plan, iterator._source, None, generator, layout).images
+
+        def beside() -> Any:
+            return assemble(batch, gathered(iterator.y, plan.indices, iterator.device), None)
+
+        batch = launch()
         stream = np.random.RandomState(1)
         parts: dict[str, Any] = {
             "plan, the draw included": iterator.plan_batch,
             "the draw alone": lambda: draw_params(stream, generator.transform_ranges, BATCH, 8, 8),
-            "launch": lambda: iterator._make_images(fetched.images, plan.params, fetched.rows),
-            "labels and tuple": lambda: iterator._with_labels(batch, plan.indices),
-            "plan and launch": lambda: iterator._make_images(
-                fetched.images, iterator.plan_batch().params, fetched.rows
-            ),
+            "launch": launch,
+            "labels and tuple": beside,
+            "plan and launch": lambda: launch(iterator.plan_batch()),
             "everything, by next()": lambda: next(iterator),
         }
         for name, work in parts.items():

@@ -49,11 +49,12 @@ def run(settings: Settings) -> list[Row]:
         return [row("kernel", case, name, "us", absent=problem) for name in ("device copy", *OPS)]
     import cupy
 
+    busy = _Filler(settings.smoke)
     count, batch, size = (3, 8, 24) if settings.smoke else (50, 256, 224)
     repeats = 1 if settings.smoke else 4
     source = cupy.asarray(np.concatenate([pictures(batch, size)] * repeats))
-    copied = [cupy.empty((1 if settings.smoke else 256) << 20, cupy.uint8) for _ in range(2)]
-    seconds = _timed(lambda number: cupy.copyto(copied[number % 2], copied[1 - number % 2]), count)
+    copied = busy.buffers
+    seconds = busy.timed(lambda number: cupy.copyto(copied[number % 2], copied[1 - number % 2]), count)
     bandwidth = 2 * copied[0].nbytes / float(np.median(seconds))
     rows = [row("kernel", case, "device copy", "us", [1e6 * value for value in seconds], at={"bytes_per_s": bandwidth})]
     ranges = TransformRanges(
@@ -83,7 +84,7 @@ def run(settings: Settings) -> list[Row]:
                 source, drawn, options, indices=indices[number % 8], statistics=statistics, out=outs[number % 2]
             )
 
-        seconds = _timed(launch, count)
+        seconds = busy.timed(launch, count)
         moved = batch * source[0].nbytes + outs[0].nbytes
         share = moved / float(np.median(seconds)) / bandwidth
         rows.append(
@@ -97,10 +98,10 @@ def run(settings: Settings) -> list[Row]:
             )
         )
         settings.say(f"  kernel | {name}: {rows[-1]['median']:.1f} us, {100 * share:.0f} % of the copy's bandwidth")
-    return rows + _resizes(case, batch, count, bandwidth, settings)
+    return rows + _resizes(case, batch, count, bandwidth, settings, busy)
 
 
-def _resizes(case: str, batch: int, count: int, bandwidth: float, settings: Settings) -> list[Row]:
+def _resizes(case: str, batch: int, count: int, bandwidth: float, settings: Settings, busy: _Filler) -> list[Row]:
     """Time Pillow's resize of a ragged batch of decoded photographs."""
     import cupy
 
@@ -118,7 +119,7 @@ def _resizes(case: str, batch: int, count: int, bandwidth: float, settings: Sett
         def launch(_: int, name: str = name, out: Any = out) -> None:
             ops.resize(images, (side, side), name, out=out)
 
-        seconds = _timed(launch, count)
+        seconds = busy.timed(launch, count)
         moved = sum(image.nbytes for image in images) + out.nbytes
         at = {"bytes": moved, "share_of_copy": moved / float(np.median(seconds)) / bandwidth}
         rows.append(row("kernel", case, what, "us", [1e6 * value for value in seconds], at=at))
@@ -126,19 +127,74 @@ def _resizes(case: str, batch: int, count: int, bandwidth: float, settings: Sett
     return rows
 
 
-def _timed(launch: Any, count: int) -> list[float]:
-    import cupy
+class _Filler:
+    """Keeps the stream busy while launches are put behind it, so that the device's time is taken and not the host's.
 
-    launches = 1 if REHEARSES else 8  # between two events, so that the host is not what is measured
-    warm_up = 1 if REHEARSES else 5
-    seconds = []
-    for number in range(count + warm_up):
+    A launch costs the host more than many kernels take. On an idle stream each one begins at once and ends before the
+    next one is there, and the time between two events is then the host's. Here copies of known length come first, so
+    many that the first event is not reached until the last one has been recorded; where it is all the same, more of
+    them, and the measurement is taken again.
+
+    Attributes
+    ----------
+    buffers : list of cupy.ndarray
+        Two, larger than the device's cache.
+    num_copies : int
+        How many fill the stream; grows to what is needed.
+    """
+
+    LAUNCHES = 8
+    MOST_COPIES = 512  # some 0.1 s
+
+    def __init__(self, is_small: bool) -> None:
+        import cupy
+
+        self.buffers = [cupy.zeros((1 if is_small else 256) << 20, cupy.uint8) for _ in range(2)]
+        self.num_copies = 1 if REHEARSES else 4
+
+    def timed(self, launch: Any, count: int) -> list[float]:
+        """Return seconds per launch, once for each of `count` series.
+
+        Parameters
+        ----------
+        launch : callable
+            Takes a number, and puts work on the current stream.
+        count : int
+            How many.
+
+        Raises
+        ------
+        RuntimeError
+            If no filling keeps the stream busy for as long as the host takes: there is no time of the device to be had.
+        """
+        launches, warm_up = (1, 1) if REHEARSES else (self.LAUNCHES, 5)
+        seconds: list[float] = []
+        number = 0
+        while len(seconds) < count:
+            elapsed = self._series(launch, number * launches, launches)
+            number += 1
+            if elapsed is None:  # the stream ran dry
+                if self.num_copies >= self.MOST_COPIES:
+                    raise RuntimeError(
+                        f"{launches} launches take the host longer than {self.num_copies} copies of "
+                        f"{self.buffers[0].nbytes >> 20} MiB take the device: its time cannot be told from the host's"
+                    )
+                self.num_copies *= 2
+            elif number > warm_up:
+                seconds.append(elapsed / launches)
+        return seconds
+
+    def _series(self, launch: Any, first: int, launches: int) -> float | None:
+        """Return the device's seconds for some launches, None where it did not wait for the host to be ready."""
+        import cupy
+
         begin, end = cupy.cuda.Event(), cupy.cuda.Event()
+        for copy in range(self.num_copies):
+            cupy.copyto(self.buffers[copy % 2], self.buffers[1 - copy % 2])
         begin.record()
         for step in range(launches):
-            launch(number * launches + step)
+            launch(first + step)
         end.record()
+        was_busy = not begin.done
         end.synchronize()
-        if number >= warm_up:
-            seconds.append(cupy.cuda.get_elapsed_time(begin, end) / 1e3 / launches)
-    return seconds
+        return float(cupy.cuda.get_elapsed_time(begin, end)) / 1e3 if was_busy else None

@@ -215,9 +215,9 @@ def test_several_threads_on_streams_of_their_own() -> None:
 JAX_STRESS = """
 import json
 import jax, jax.numpy as jnp
-from tests.standin import rehearsal
-if rehearsal.ENABLED:
-    rehearsal.install()
+from tests.standin import process
+if process.ENABLED:
+    process.install()
     jax.default_backend = lambda: "gpu"
 import cupy
 from gpuseq.jax import loader

@@ -15,11 +15,10 @@ import types
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
-import pytest
 
 from gpuseq.base import devices as compat
 from gpuseq.decode import gpu_backend as decode_engine
@@ -36,7 +35,10 @@ from tests.standin.array import ndarray as DeviceArray  # noqa: N812
 from tests.standin.memory import FREE_BYTES, OutOfMemoryError
 from tests.standin.streams import NUM_DEVICES, Device, RaceError
 
-__all__ = ["MODULES", "NUM_DEVICES", "DeviceArray", "RaceError", "install", "modules"]
+if TYPE_CHECKING:
+    import pytest
+
+__all__ = ["MODULES", "NUM_DEVICES", "DeviceArray", "RaceError", "install", "modules", "num_decodes"]
 
 MODULES = ("cupy", "cupy.cuda", "cupy.cuda.memory", "cupy.cuda.runtime", "cupy.random", "cupyx", "cupyx.scipy")
 
@@ -186,6 +188,14 @@ def _random(size: Any = None, dtype: Any = float) -> DeviceArray:
     return standin_array.on_device(np.random.default_rng(0).random(size, np.dtype(dtype)))  # type: ignore[arg-type]
 
 
+_decodes = 0
+
+
+def num_decodes() -> int:
+    """Return how many batches of files this process has had decoded "on a device"."""
+    return _decodes
+
+
 class _DecoderOnHost:
     """What `gpuseq.decode.gpu_backend` asks of a GPU's decoder, done by the same library's CPU side."""
 
@@ -194,6 +204,8 @@ class _DecoderOnHost:
         self._images, self._key = kind(None, 0, num_threads, 0.0), (ordinal, stream)
 
     def decode(self, encoded: list[bytes]) -> list[Any]:
+        global _decodes
+        _decodes += bool(encoded)
         assert self._key == (standin_streams.current_device(), standin_streams.get_current_stream().ptr)
         return [None if image is None else np.array(image.cpu()) for image in self._images.decode(encoded)]
 

@@ -16,13 +16,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pytest
 
 from gpuseq.ops.cuda import compile as kernels
 from gpuseq.ops.cuda import memory as device
+
+if TYPE_CHECKING:
+    import pytest
 
 __all__ = ["CACHE_FOLDER", "HostKernel", "HostRun", "Launch", "build", "host_kernel", "install", "num_launches"]
 

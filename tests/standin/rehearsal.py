@@ -14,10 +14,9 @@ from typing import Any
 
 import pytest
 
-__all__ = ["ENABLED", "NOT_REHEARSED", "SAMPLED", "VARIABLE", "Rehearsal", "install", "scaled"]
+from tests.standin.process import ENABLED, VARIABLE
 
-VARIABLE = "GPUSEQ_GPU_STANDIN"
-ENABLED = os.environ.get(VARIABLE, "") not in ("", "0")
+__all__ = ["ENABLED", "NOT_REHEARSED", "SAMPLED", "VARIABLE", "Rehearsal", "scaled"]
 
 NOT_REHEARSED = {
     "tests/ops/cuda/test_gpu_device.py::test_a_batch_larger_than_two_to_the_31_values": "the stand-in has less memory",
@@ -38,20 +37,6 @@ SAMPLED = {
 def scaled(amount: int, rehearsed: int) -> int:
     """Return how much of something a test does: less in a rehearsal."""
     return rehearsed if ENABLED else amount
-
-
-def install(*, with_torch: bool = True) -> None:
-    """Put the stand-ins in place for the rest of this process."""
-    from gpuseq.base import devices as compat
-    from tests.standin import cupy as standin
-    from tests.standin import torch as standin_torch
-
-    patch = pytest.MonkeyPatch()
-    problem = compat.gpu_problem
-    standin.install(patch)
-    compat.gpu_problem = problem  # the real one, which asks the stand-in
-    if with_torch:
-        standin_torch.install(patch)
 
 
 class Rehearsal:

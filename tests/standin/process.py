@@ -1,0 +1,37 @@
+"""The stand-ins for a GPU in place for the whole of a process; without pytest, which a machine with a GPU may lack."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+__all__ = ["ENABLED", "VARIABLE", "install"]
+
+VARIABLE = "GPUSEQ_GPU_STANDIN"
+ENABLED = os.environ.get(VARIABLE, "") not in ("", "0")
+
+
+class _ForGood:
+    """As much of ``pytest.MonkeyPatch`` as the stand-ins ask for; nothing is put back."""
+
+    def setattr(self, target: Any, name: str, value: Any, raising: bool = True) -> None:
+        if raising and not hasattr(target, name):
+            raise AttributeError(f"{target!r} has no attribute {name!r}")
+        setattr(target, name, value)
+
+    def setitem(self, mapping: Any, name: Any, value: Any) -> None:
+        mapping[name] = value
+
+
+def install(*, with_torch: bool = True) -> None:
+    """Put the stand-ins in place for the rest of this process."""
+    from gpuseq.base import devices as compat
+    from tests.standin import cupy as standin
+    from tests.standin import torch as standin_torch
+
+    patch: Any = _ForGood()
+    problem = compat.gpu_problem
+    standin.install(patch)
+    compat.gpu_problem = problem  # the real one, which asks the stand-in
+    if with_torch:
+        standin_torch.install(patch)
