@@ -14,10 +14,11 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, ClassVar, TypeVar
 
-__all__ = ["PerProcess", "close_pools", "for_each", "per_thread"]
+__all__ = ["PerProcess", "close_pools", "for_each", "per_thread", "submit"]
 
 T = TypeVar("T", bound="PerProcess")
 Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 _pools: dict[int, ThreadPoolExecutor] = {}
 _lock = threading.Lock()
@@ -56,7 +57,12 @@ def for_each(work: Callable[[int], None], count: int, num_threads: int) -> None:
         run()
         return
     pool = _pool(num_threads - 1)
-    futures: list[Future[None]] = [pool.submit(run) for _ in range(helpers)]
+    futures: list[Future[None]] = []
+    for _ in range(helpers):
+        future = submit(pool, run)
+        if future is None:
+            break
+        futures.append(future)
     try:
         run()
     finally:
@@ -66,6 +72,41 @@ def for_each(work: Callable[[int], None], count: int, num_threads: int) -> None:
         wait(started)
     for future in started:
         future.result()
+
+
+def submit(pool: ThreadPoolExecutor, call: Callable[..., Result], *arguments: Any) -> Future[Result] | None:
+    """Let a pool call something, or say that the caller has to: where a process may have no more threads.
+
+    Parameters
+    ----------
+    pool : concurrent.futures.ThreadPoolExecutor
+        Its ``submit`` raises where it cannot start a thread, and has the call in its queue all the same.
+    call : callable
+        What to call.
+    *arguments
+        With what.
+
+    Returns
+    -------
+    concurrent.futures.Future or None
+        None: no thread will call it.
+    """
+    future: Future[Result] = Future()
+
+    def run() -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            future.set_result(call(*arguments))
+        except BaseException as error:
+            future.set_exception(error)
+
+    try:
+        pool.submit(run)
+    except RuntimeError:  # no thread could be started, or the interpreter ends
+        if future.cancel():
+            return None
+    return future
 
 
 def close_pools() -> None:

@@ -27,9 +27,9 @@ class Place:
     A process makes every `step`-th batch of a pass: all of them without worker processes, every n-th with n.
 
     An index below the number of batches means that this batch and those `step`, 2 `step` ... after it are still to be
-    made. An index beyond means that this process has made all of its batches, and nothing more: other processes may
-    have some left, so the place is not yet the next epoch's start. Whatever the index is, the pass after this one is
-    that of epoch + 1, from 0, in every process.
+    made. The number of batches itself means that this process has made all of its batches, and nothing more: other
+    processes may have some left, so the place is not yet the next epoch's start. Whatever the index is, the pass after
+    this one is that of epoch + 1, from 0, in every process.
 
     Compared by identity: two passes that begin at the same numbers were not therefore begun by the same call.
 
@@ -273,7 +273,7 @@ class _Pass:
             Where the pass began, if its end is to move the loader on; not where somebody put the loader elsewhere in
             the meantime.
         """
-        self._place, self._origin = place, origin
+        self._place, self._origin = Place(place.epoch, min(place.index, len(self._loader))), origin
         if origin is not None and origin is self._loader._next and place.index >= len(self._loader):
             # Over with the last batch: who counts batches never asks for one more.
             self._loader._next = Place(place.epoch + 1, 0)

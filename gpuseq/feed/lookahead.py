@@ -18,7 +18,7 @@ import numpy as np
 from gpuseq.base.devices import is_cupy, place, resolve_device
 from gpuseq.base.errors import EmptyBatchError
 from gpuseq.base.streams import Made, made_here
-from gpuseq.base.threads import PerProcess
+from gpuseq.base.threads import PerProcess, submit
 from gpuseq.base.types import Device
 from gpuseq.iterators.iterator import Iterator, Sequence
 from gpuseq.iterators.passing import first_left
@@ -195,7 +195,10 @@ class _Ahead(PerProcess):
                 self._pending.popleft()[1].cancel()
             following = self._pending[-1][0] + 1 if self._pending else index
             for ahead in range(following, min(index + self._num_ahead, length)):
-                self._pending.append((ahead, self._started().submit(self._prepare(ahead))))
+                future = submit(self._started(), self._prepare(ahead))
+                if future is None:  # without a thread each batch is made when it is asked for
+                    break
+                self._pending.append((ahead, future))
             batch, makers = self._pending.popleft()[1].result() if self._pending else self._prepare(index)()
         except EmptyBatchError:  # the next ones are wanted all the same
             raise

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gpuseq.base.arguments import did_you_mean, warn
+from gpuseq.base.threads import submit
 
 from .listing import are_files, subfolders, walk
 from .reading import is_url
@@ -164,7 +165,10 @@ def scan_classes(
         return list_images(_join(directory, name), formats, follow_links)
 
     with ThreadPoolExecutor() as pool:
-        found = list(pool.map(scan, classes))
+        futures = [submit(pool, scan, name) for name in classes]
+        found = [
+            scan(name) if future is None else future.result() for name, future in zip(classes, futures, strict=True)
+        ]
     if any(file.lower().endswith(".tiff") for files in found for file in files):
         warn('Using ".tiff" files with multiple bands will cause distortion. Please verify your output.')
     empty = [name for name, files in zip(classes, found, strict=True) if not files]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from hashlib import blake2b
+from struct import Struct
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -20,9 +21,15 @@ __all__ = [
     "epoch_permutation",
     "keyed_permutation",
     "position_of",
+    "replay_cost",
     "shard_indices",
     "shard_size",
 ]
+
+REPLAYED = 2**12
+"""How many entries and numbers a position makes a stream take again at most, permutations aside."""
+
+_STATE = Struct("<624IHBd")
 
 Draw: TypeAlias = Callable[[Any, int], np.ndarray]
 """Takes a stream and a number of samples, draws, and returns their parameters."""
@@ -40,7 +47,9 @@ class KerasStream(PerProcess):
     Notes
     -----
     The record lists what was taken since the last reseed: ``"P100"`` a permutation of 100, ``"D32"`` the parameters of
-    32 samples, ``"S8:10000"`` eight file numbers below 10000. Replaying it leaves the stream where it stood.
+    32 samples, ``"S8:10000"`` eight file numbers below 10000. Replaying it leaves the stream where it stood. Where that
+    would take long the record begins anew with the generator's own state, ``"R..."``: it holds one permutation at most,
+    and `REPLAYED` entries and numbers. Without a seed nothing is recorded, as the global stream is never set back.
     """
 
     def __init__(self, seed: int | None) -> None:
@@ -48,6 +57,7 @@ class KerasStream(PerProcess):
         self._state = None if seed is None else np.random.RandomState(seed)
         self._number = 0
         self._record: list[str] = []
+        self._num_draws = self._cost = 0
 
     def _renew(self) -> None:
         # NumPy's generators hold a lock while they draw. A child that was forked while another thread drew inherits it
@@ -76,21 +86,33 @@ class KerasStream(PerProcess):
             self._state.seed(self.seed + number)
             self._number = number
             self._record = []
+            self._num_draws = self._cost = 0
+
+    def _note(self, entry: str, count: int = 0) -> None:
+        """Record what is taken next, of which `count` numbers would have to be taken again."""
+        if self._state is None:
+            return
+        self._cost += 1 + count
+        if self._cost > REPLAYED or (entry[0] == "P" and any(noted[0] == "P" for noted in self._record)):
+            self._record = [f"R{self._num_draws}:{_packed(self._state)}"]
+            self._cost = 1 + count
+        self._record.append(entry)
 
     def permutation(self, size: int) -> np.ndarray:
         """Take a permutation of ``range(size)``: shape ``(size,)``, int64."""
-        self._record.append(f"P{size}")
+        self._note(f"P{size}")
         permutation: np.ndarray = self._stream.permutation(size)
         return permutation
 
     def params(self, draw: Draw, num_samples: int) -> np.ndarray:
         """Take the parameters of `num_samples` samples: shape ``(num_samples,)``, dtype `PARAMS_DTYPE`."""
-        self._record.append(f"D{num_samples}")
+        self._note(f"D{num_samples}", num_samples)
+        self._num_draws += 1
         return draw(self._stream, num_samples)
 
     def file_numbers(self, num_files: int, high: int) -> np.ndarray:
         """Take the number in the name of each saved file: shape ``(num_files,)``, int64, below `high`."""
-        self._record.append(f"S{num_files}:{high}")
+        self._note(f"S{num_files}:{high}", num_files)
         return np.array([self._stream.randint(high) for _ in range(num_files)], np.int64)
 
     @property
@@ -99,9 +121,8 @@ class KerasStream(PerProcess):
 
         Nothing is taken for them, of the global stream neither, whose state they then follow from.
         """
-        num_draws = sum(entry[0] == "D" for entry in self._record)
         if self.seed is not None:
-            return self.seed % 2**64, self._number + (num_draws << 40)
+            return self.seed % 2**64, self._number + (self._num_draws << 40)
         _, words, place, *_ = np.random.get_state()
         digest = blake2b(np.asarray(words).tobytes() + bytes(str(place), "ascii"), digest_size=16).digest()
         return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
@@ -118,7 +139,11 @@ class KerasStream(PerProcess):
         last = None
         for entry in record:
             kind, count = entry[0], entry[1:]
-            if kind == "P":
+            if kind == "R":
+                num_draws, _, packed = count.partition(":")
+                self._stream.set_state(_unpacked(packed))
+                self._record, self._num_draws, self._cost = [entry], int(num_draws), 1
+            elif kind == "P":
                 last = self.permutation(int(count))
             elif kind == "D":
                 self.params(draw, int(count))
@@ -126,6 +151,28 @@ class KerasStream(PerProcess):
                 num_files, high = count.split(":")
                 self.file_numbers(int(num_files), int(high))
         return last
+
+
+def replay_cost(position: str) -> int:
+    """Return how many entries and numbers `KerasStream.restore` takes again for a position, permutations aside.
+
+    Parameters
+    ----------
+    position : str
+        From `KerasStream.position`, or of its form.
+    """
+    entries = position.split()[1:]
+    return len(entries) + sum(int(entry[1:].partition(":")[0]) for entry in entries if entry[0] in "DS")
+
+
+def _packed(generator: np.random.RandomState) -> str:
+    _, words, place, has_gauss, gauss = generator.get_state(legacy=True)
+    return _STATE.pack(*map(int, words), place, has_gauss, gauss).hex()
+
+
+def _unpacked(text: str) -> tuple[str, np.ndarray, int, int, float]:
+    *words, place, has_gauss, gauss = _STATE.unpack(bytes.fromhex(text))
+    return "MT19937", np.array(words, np.uint32), place, has_gauss, gauss
 
 
 def keyed_permutation(size: int, *, seed: int, epoch: int) -> np.ndarray:

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, fields
 from numbers import Integral
 from typing import Any
 
+from .order import REPLAYED, replay_cost, shard_size
+
 __all__ = ["PlannerState", "at_batch"]
 
 VERSION = 2
@@ -16,7 +18,7 @@ VERSION = 2
 MAKING = ("rng", "dataset_size", "shuffle", "remainder", "batch_size", "world")
 """What of a state belongs to how the iterator was made."""
 
-_POSITION = re.compile(r"\d+( (P\d+|D\d+|S\d+:\d+))*")
+_POSITION = re.compile(r"\d{1,10}( R\d{1,10}:[0-9a-f]{5014})?( (P\d{1,18}|D\d{1,9}|S\d{1,9}:[1-9]\d{0,8}))*")
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,19 @@ class PlannerState:
             sizes = {int(size) for size in re.findall(r"P(\d+)", values[name])}
             if sizes - {values["dataset_size"]} or (name == "order" and values[name] and not sizes):
                 raise _strange(name, values[name])
-        return cls(**values)
+            # What nobody records: it would be drawn again for minutes, or fill the memory.
+            too_long = replay_cost(values[name]) > REPLAYED + values["dataset_size"] + 2 or values[name].count("P") > 64
+            if too_long or values["seed"] + int(values[name].partition(" ")[0] or 0) >= 2**32:
+                raise _strange(name, values[name])
+        found = cls(**values)
+        if found.batch_index > found.num_batches:
+            raise _strange("batch_index", found.batch_index)
+        return found
+
+    @property
+    def num_batches(self) -> int:
+        """Batches of an epoch of the iterator whose state this is."""
+        return -(-shard_size(self.dataset_size, self.world, self.remainder or "pad") // self.batch_size)
 
     def check(self, **here: int | str) -> None:
         """Refuse to go on in an iterator that was made otherwise.
@@ -134,7 +148,7 @@ def _checked(name: str, value: Any, is_text: bool) -> int | str:
     else:
         good = isinstance(value, Integral) and int(value) >= int(name in ("world", "batch_size"))
         good = good and (name not in ("by_epoch", "served", "shuffle") or value <= 1)
-        good = good and (name != "seed" or value < 2**32)
+        good = good and value < 2**32
     if not good:
         raise _strange(name, value)
     return str(value) if is_text else int(value)

@@ -16,7 +16,7 @@ from gpuseq.base.devices import is_cupy
 from gpuseq.base.errors import EmptyBatchError, ImageFileError
 from gpuseq.base.machine import cpu_count
 from gpuseq.base.text import bytes_text
-from gpuseq.base.threads import PerProcess
+from gpuseq.base.threads import PerProcess, submit
 from gpuseq.base.types import COLOR_CHANNELS, Array, Cache
 from gpuseq.decode.gpu import DeviceBatch, DeviceDecoder
 from gpuseq.decode.host import check_decoder, common_dtype, decode_files, decode_into
@@ -149,12 +149,18 @@ class FileSource(PerProcess):
             claimed = {key for key, planned in self._claimed if planned() is not None}
             for key in [key for key in self._pending if key not in wanted and key not in claimed]:
                 self._pending.pop(key).cancel()
-            if self._executor is None and wanted:
-                self._executor = ThreadPoolExecutor(1, thread_name_prefix="gpuseq-decode")
-                self._finalizer = weakref.finalize(self, self._executor.shutdown, wait=False, cancel_futures=True)
             for key, indices in wanted.items():
-                if key not in self._pending and self._executor is not None:
-                    self._pending[key] = self._executor.submit(self._load, indices)
+                if key in self._pending:
+                    continue
+                if self._executor is None:
+                    self._executor = ThreadPoolExecutor(1, thread_name_prefix="gpuseq-decode")
+                    self._finalizer = weakref.finalize(self, self._executor.shutdown, wait=False, cancel_futures=True)
+                future = submit(self._executor, self._load, indices)
+                if future is None:  # without a thread each batch is decoded when it is fetched
+                    self._finalizer()
+                    self._executor = None
+                    break
+                self._pending[key] = future
 
     def close(self) -> None:
         """Stop decoding ahead and wait for the worker; the source stays usable."""

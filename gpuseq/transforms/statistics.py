@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -363,11 +364,27 @@ def read_statistics(path: str | os.PathLike[str], names: Iterable[str], rescale:
     names = list(names)
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
-        values = {name: np.array(found[name], np.float64) for name in names}
-        factor = rescale / float(found.get("rescale", 1.0))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        values = {name: _numbers(name, found[name]) for name in names}
+        (divisor,) = _numbers("rescale", [found.get("rescale", 1.0)])
+        if not divisor:
+            raise ValueError("rescale is 0")
+        if len({len(per_channel) for per_channel in values.values()}) > 1:
+            raise ValueError("mean and std have different numbers of channels")
+        factors = {"mean": rescale / divisor, "std": abs(rescale / divisor)}
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(
             f"{os.fspath(path)!r} does not hold the {' and '.join(names)} that this generator asks for "
             f"({type(error).__name__}: {error}). Such files are written by save_statistics() and `gpuseq fit`"
         ) from None
-    return {name: per_channel * factor for name, per_channel in values.items()}
+    return {name: per_channel * factors[name] for name, per_channel in values.items()}
+
+
+def _numbers(name: str, values: Any) -> np.ndarray:
+    if not isinstance(values, list) or not values:
+        raise TypeError(f"{name} is no list of numbers")
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise TypeError(f"{name} holds {value!r}, which is no number")
+        if not abs(value) <= sys.float_info.max or (name == "std" and value < 0):
+            raise ValueError(f"{name} holds {value!r}")
+    return np.array(values, np.float64)

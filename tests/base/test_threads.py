@@ -10,9 +10,16 @@ import threading
 import time
 import weakref
 from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
+import gpuseq
 from gpuseq.base import threads as workers
 
 
@@ -189,3 +196,71 @@ def test_what_is_made_per_thread_is_made_once_in_each() -> None:
     thread.join(20)
     assert others[0] is others[1] is not mine
     assert made == [1, 2, 1]
+
+
+# A process that may have no more threads.
+
+
+@pytest.fixture
+def no_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Let no thread of ours start; the names of those that were to."""
+    asked: list[str] = []
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if not thread.name.startswith(("gpuseq", "ThreadPoolExecutor")):
+            start(thread)
+            return
+        asked.append(thread.name)
+        raise RuntimeError("can't start new thread")
+
+    workers.close_pools()
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    yield asked
+    monkeypatch.undo()
+    workers.close_pools()
+
+
+def test_without_threads_the_caller_does_it_all(no_threads: list[str]) -> None:
+    seen: list[int] = []
+    workers.for_each(seen.append, 100, 4)
+    assert seen == list(range(100))
+    assert no_threads
+
+
+def test_what_the_caller_took_back_is_not_done_by_a_thread_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool has the call in its queue although it could not start a thread for it; one that it has may take it up."""
+    hold, done = threading.Event(), []
+    with ThreadPoolExecutor(2) as pool:
+        first = workers.submit(pool, hold.wait, 10)
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", lambda thread: (_ for _ in ()).throw(RuntimeError("no thread")))
+            assert workers.submit(pool, done.append, 1) is None
+        hold.set()
+        last = workers.submit(pool, done.append, 2)
+        assert first is not None
+        assert last is not None
+        first.result(), last.result()
+    assert done == [2]
+
+
+def test_without_threads_iterators_lose_no_batch(no_threads: list[str], tmp_path: Path) -> None:
+    """Each next() raised, and the batch was gone."""
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        for number in range(7):
+            Image.new("RGB", (9, 9), (20 * number, 0, 0)).save(tmp_path / name / f"{number}.png")
+    own = gpuseq.ImageDataGenerator(rotation_range=20, conventions="corrected", device="cpu")
+
+    def flow(prefetch: int) -> Any:
+        return own.flow_from_directory(tmp_path, (8, 8), batch_size=3, seed=1, prefetch=prefetch, class_mode="sparse")
+
+    ahead, plain = flow(3), flow(0)
+    for _ in range(8):
+        for got, wanted in zip(next(ahead), next(plain), strict=True):
+            np.testing.assert_array_equal(got, wanted)
+    assert any(name.startswith("gpuseq-decode") for name in no_threads)
+    assert any(name.startswith("ThreadPoolExecutor") for name in no_threads), "the folders were listed without"
+    batches = gpuseq.to_device(flow(0), 2, 3, device="cpu")
+    assert sum(len(labels) for _, labels in batches) == 14
+    assert any(name.startswith("gpuseq-batch") for name in no_threads)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import subprocess
 import threading
 from collections import Counter
@@ -414,3 +415,23 @@ def test_a_state_at_the_end_of_a_shards_part_goes_on_with_the_next_epoch() -> No
     for _ in range(2 * len(part)):
         for got, wanted in zip(next(part), next(fresh), strict=True):
             np.testing.assert_array_equal(got, wanted)
+
+
+@pytest.mark.parametrize(
+    ("seed", "how"), [(None, "next"), (None, "index"), (None, "samples"), (3, "next"), (3, "index")]
+)
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_what_an_iterator_keeps_does_not_grow_with_its_batches(seed: int | None, shuffle: bool, how: str) -> None:
+    """Of an unseeded one what it took of the global stream was recorded, and never cleared."""
+    iterator = flow(11, seed=seed, shuffle=shuffle, ranges=GEOMETRY)
+    sizes = []
+    for number in range(400):
+        if how == "next":
+            next(iterator)
+        elif how == "index":
+            iterator[number % len(iterator)]
+        else:
+            iterator._get_batches_of_transformed_samples(np.arange(4))
+        if number in (80, 399):
+            sizes.append(len(pickle.dumps(iterator)))
+    assert sizes[1] - sizes[0] < 50, "but for numbers that need a digit more"

@@ -87,6 +87,28 @@ def test_files_that_hold_no_statistics(tmp_path: Path) -> None:
         (tmp_path / "file.json").write_text(text)
         with refuses(ValueError, "file.json", "mean", "gpuseq fit"):
             fitted().load_statistics(tmp_path / "file.json")
+    good = '{"mean": [1.0, 2.0, 3.0], "std": [1.0, 2.0, 3.0], "rescale": 1.0}'
+    (tmp_path / "file.json").write_text(good)
+    kept = fitted()
+    kept.load_statistics(tmp_path / "file.json")
+    for old, new in (
+        ('"rescale": 1.0', '"rescale": 0'),
+        ('"rescale": 1.0', '"rescale": NaN'),
+        ('"rescale": 1.0', '"rescale": "1"'),
+        ('"rescale": 1.0', '"rescale": true'),
+        ("[1.0, 2.0, 3.0]", "[1.0, NaN, 3.0]"),
+        ("[1.0, 2.0, 3.0]", "[1.0, Infinity, 3.0]"),
+        ("[1.0, 2.0, 3.0]", '["1", "2", "3"]'),
+        ("[1.0, 2.0, 3.0]", "[]"),
+        ("[1.0, 2.0, 3.0]", "[[1.0, 2.0, 3.0]]"),
+        ("[1.0, 2.0, 3.0]", f"[1{400 * '0'}, 1, 1]"),
+        ('"std": [1.0,', '"std": [-1.0,'),
+        ('"std": [1.0,', '"std": ['),
+    ):
+        (tmp_path / "file.json").write_text(good.replace(old, new))
+        with refuses(ValueError, "file.json", "mean and std", "gpuseq fit"):
+            kept.load_statistics(tmp_path / "file.json")
+        np.testing.assert_array_equal(np.ravel(kept.std), [1, 2, 3])
     with pytest.raises(FileNotFoundError, match="absent.json"):
         fitted().load_statistics(tmp_path / "absent.json")
 

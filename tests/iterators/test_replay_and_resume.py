@@ -162,6 +162,26 @@ def test_states_say_how_the_iterator_was_made() -> None:
     assert all(type(value) in (int, str) for value in state.values())
 
 
+def test_a_state_stays_small_and_quick_however_much_was_drawn_for_samples_by_hand() -> None:
+    """What Keras' users do who call the hook themselves: nothing reseeds the stream in between."""
+    original, resumed = (flow(GEOMETRY, samples(), seed=seed) for seed in (7, 0))
+    next(original)
+    for number in range(6000):
+        original.planner.stream.params(original._drawing.params, 4)
+        if number % 500 == 0:
+            original.on_epoch_end()
+            state = json.loads(json.dumps(original.state_dict()))
+            resumed.load_state_dict(state)
+            assert resumed.planner.stream.key == original.planner.stream.key
+            assert_same(resumed.index_array, original.index_array)
+    assert len(state["stream"]) < 25_000
+    resumed.load_state_dict(original.state_dict())
+    resumed.on_epoch_end()
+    original.on_epoch_end()
+    for (image, _), (wanted, _) in zip(walk(resumed, 5), walk(original, 5), strict=True):
+        assert_same(image, wanted)
+
+
 def damaged_states() -> Any:
     batches = flow(GEOMETRY, samples(), seed=1)
     walk(batches, 2)
@@ -178,11 +198,22 @@ def damaged_states() -> Any:
         ("batch_size", 0),
         ("stream", "1 P11 D4 X"),
         ("stream", "1 P12"),
+        ("stream", "1 D999999999"),
+        ("stream", "1" + 20_000 * " D1"),
+        ("stream", "1" + 100 * " P11"),
+        ("stream", "1 S99999:0"),
+        ("stream", "99999999999"),
+        ("stream", "4294967295"),
+        ("stream", "1 R1:" + 5014 * "g"),
+        ("batch_index", 99),
+        ("epoch", 2**40),
+        ("total_batches_seen", 2**63),
+        ("world", 2**70),
         ("order", "0 D4"),
         ("order", None),
         ("version", 3),
     ]:
-        yield f"{name}={value}", state | {name: value}, name
+        yield f"{name}={value}"[:40], state | {name: value}, name
     yield "no dictionary", [], "list"
 
 
