@@ -29,12 +29,11 @@ source_suffix = {".md": "markdown"}
 nitpicky = True
 default_role = "py:obj"
 # Names in docstrings that are no link: parameters, types in words, the standard library, NumPy and Pillow.
-modules = "arguments array_iterator arrays compat decode directory_iterator draw feeding fitdata fitwalk headers"
-modules += " image_iterators options settings sources stats transforms"
+rooms = "base cli decode feed files iterators ops plan sources transforms"
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!gpuseq\b).*"),
     # Layers below the public names: their own text is for those who read the code.
-    (r"py:.*", rf"gpuseq\.({'|'.join(modules.split())})(\..*)?"),
+    (r"py:.*", rf"gpuseq\.(keras\.fit_progress|{'|'.join(rooms.split())})(\..*)?"),
 ]
 # A re-exported option or an opener shows up under both its names; the page of the public one is the one to read.
 suppress_warnings = ["myst.header"]

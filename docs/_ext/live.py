@@ -5,33 +5,32 @@ The pages themselves are plain Markdown, and read the same in a browser of the r
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import made
 from sphinx.application import Sphinx
 
 TREE = {
-    "index": ("guide", "design", "api/index", "development"),
-    "guide": (
+    "index": (
         "start",
         "migrating",
+        "api/index",
+        "modern",
         "files",
         "feeding",
         "explain",
-        "notebooks",
-        "clusters",
         "command",
+        "clusters",
+        "notebooks",
         "troubleshooting",
+        "parity",
+        "architecture",
+        "benchmarks",
     ),
-    "design": ("parity", "architecture", "kernels", "benchmarks"),
-    "development": ("contributing", "changelog"),
-    "api/index": ("generator", "iterators", "functions", "frameworks", "errors", "layers"),
+    "api/index": ("generator", "augmentations", "iterators", "functions", "frameworks", "errors", "layers"),
 }
-WHOLE_FILES = {
-    "benchmarks": "../benchmarks/README.md",
-    "changelog": "../CHANGELOG.md",
-    "contributing": "../CONTRIBUTING.md",
-}
+WHOLE_FILES = {"benchmarks": "../benchmarks/README.md"}
 
 
 def complete(app: Sphinx, docname: str, source: list[str]) -> None:
@@ -41,10 +40,6 @@ def complete(app: Sphinx, docname: str, source: list[str]) -> None:
     if docname in TREE:
         pages = "\n".join(TREE[docname])
         source[0] += f"\n\n```{{toctree}}\n:hidden:\n\n{pages}\n```\n"
-    readme = made.ROOT / "kernels" / "README.md"
-    if docname == "kernels" and readme.is_file():
-        # The kernels' own page stands before the list of files, in the place of the short one.
-        source[0] = f"{readme.read_text()}\n\n{source[0][source[0].index('## The files') :]}"
 
     def reference(match: Any) -> str:
         name, *arguments = match.group(2).split()
@@ -53,6 +48,8 @@ def complete(app: Sphinx, docname: str, source: list[str]) -> None:
         return f"```{{eval-rst}}\n{made.API[arguments[0]].strip()}\n```\n"
 
     source[0] = made.BLOCK.sub(reference, source[0])
+    # Files of the repository that are no pages: a browser of the repository follows the link, the built page names it.
+    source[0] = re.sub(r"\[([^\]]+)\]\(\.\./(C\w+\.md)\)", r"\1 (`\2`)", source[0])
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

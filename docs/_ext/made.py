@@ -264,7 +264,7 @@ API: dict[str, str] = {
 .. automodule:: gpuseq.plan.ranges
    :members:
 """,
-    "arrays": ".. automodule:: gpuseq.base.types\n   :members:\n",
+    "arrays": ".. automodule:: gpuseq.base.types\n   :members:\n   :exclude-members: SameArray\n",
     "explain": ".. automodule:: gpuseq.iterators.explain\n   :members:\n",
 }
 

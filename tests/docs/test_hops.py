@@ -1,0 +1,47 @@
+"""The way of one batch through the package, as the architecture page draws it, does not get longer unseen."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+MOST_FILES, MOST_CALLS = 31, 74
+"""What a batch of four files touches and makes today, with room for one more of each."""
+
+ROOMS = ("base", "files", "plan", "ops", "decode", "transforms", "sources", "iterators", "generator")
+"""From the bottom up, where the rooms of one row do not call each other."""
+
+HANDED_DOWN = {("iterators", "generator")}
+"""An iterator calls the generator that it was handed, which it knows by a protocol."""
+
+SCRIPT = """
+import json, sys
+sys.path.insert(0, "docs/_ext")
+import hops
+calls, files = hops.trace_batch()
+print(json.dumps([[[*call.rooms, call.callee, call.function] for call in calls], files]))
+"""
+
+
+def test_a_batch_touches_few_files_and_calls_downward() -> None:
+    done = subprocess.run([sys.executable, "-c", SCRIPT], cwd=ROOT, capture_output=True, text=True, check=True)
+    calls, files = json.loads(done.stdout)
+    assert len(files) <= MOST_FILES, sorted(files)
+    assert len(calls) <= MOST_CALLS
+    upward = [
+        call
+        for call in calls
+        if ROOMS.index(call[1]) > ROOMS.index(call[0]) and (call[0], call[1]) not in HANDED_DOWN and "<" not in call[3]
+    ]
+    assert upward == [], "only functions that were handed down are called upward"
+
+
+def test_the_picture_is_there() -> None:
+    picture = (ROOT / "docs" / "pictures" / "hops.svg").read_text()
+    assert picture.startswith("<svg")
+    assert "make_images" not in picture  # within a room
+    assert "FileSource.fetch" in picture
