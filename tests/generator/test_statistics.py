@@ -12,7 +12,7 @@ import pytest
 import gpuseq
 from tests.cases import images
 from tests.compare import assert_same
-from tests.generator.test_bad_arguments import generator, refuses
+from tests.generator.test_wrong_arguments import generator, refuses
 
 IMAGES = images((6, 8, 8, 3), "uint8")
 
