@@ -1,7 +1,10 @@
-"""All that needs a GPU, in one command of less than nine minutes: tests, races, figures.
+"""All that needs a GPU, in one command of less than nine minutes: a minute of everything, the tests, races, figures.
 
-Each step runs in a process of its own, has a time limit, and leaves its result in the JSON file at once. A second call
-does what is left. Nothing needs to be installed beyond CuPy and pytest; what else is missing is named and left out.
+A GPU is often lent for minutes. So each step runs in a process of its own, has a time limit, and leaves its result on
+the disk at once; nothing is ever deleted; and everything lies in two files, ``gpu.json`` and ``gpu-round.tar.gz``. A
+second call, on the same machine or with ``--resume`` on another one, does what is left.
+
+CuPy is needed, and what gpuseq needs. pytest and hypothesis may be brought: see `benchmarks.bring`.
 """
 
 from __future__ import annotations
@@ -9,9 +12,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -22,14 +27,21 @@ from typing import Any
 from gpuseq.base.devices import gpu_problem
 
 from . import REHEARSES, work
+from .bring import BROUGHT
 from .environment import ROOT, describe
-from .gpu_tests import COUNTS, merged
+from .gpu_tests import COUNTS, LEFT_OUT, merged
 from .results import RESULTS, SCHEMA, is_complete, read, write
 
-__all__ = ["STEPS", "Step", "main", "plan"]
+__all__ = ["FIGURES", "REPORTS", "STEPS", "Step", "idle_rows", "main", "plan"]
 
-GRACE_S = 15.0
+FIGURES, REPORTS = "gpu.json", "gpu-round.tar.gz"
+"""The two files."""
+
+GRACE_S = 10.0
 """A suite stops by itself when its time is over; it is killed that much later."""
+
+LEAST_S = 20.0
+"""With less time left no step is begun."""
 
 
 @dataclass(frozen=True)
@@ -60,19 +72,22 @@ def _suite(name: str, limit_s: float, seconds: float, rounds: int) -> Step:
     return Step(name, limit_s, command, is_suite=True)
 
 
-# What matters most comes first: a short visit to a GPU should still say whether the kernels are right.
+# What is worth most per second comes first: whether anything works at all, whether all of it is right, how fast it is.
 _KERNELS = ("tests/ops/cuda/test_gpu_catalogue.py", "tests/iterators/test_gpu_walks.py")
 STEPS = (
-    Step("tests", 190, ("-m", "benchmarks.gpu_tests")),
-    Step("races", 45, ("-m", "benchmarks.stress")),
-    _suite("kernel", 45, 1, 1),
-    _suite("host", 20, 1, 1),
-    _suite("arrays", 120, 1.0, 5),
-    _suite("feed", 45, 1, 5),
-    _suite("folder", 70, 1, 5),
+    Step("smoke", 65, ("-m", "benchmarks.gpu_smoke")),
+    Step("tests", 160, ("-m", "benchmarks.gpu_tests")),
+    Step("races", 50, ("-m", "benchmarks.stress")),
+    _suite("kernel", 40, 1, 1),
+    _suite("host", 15, 1, 1),
+    _suite("arrays", 80, 1.0, 5),
+    _suite("folder", 60, 1, 5),
+    _suite("feed", 40, 1, 5),
 )
-ON_DEMAND = (Step("memcheck", 500, ("-m", "benchmarks.gpu_tests", "--memcheck", "--processes", "4", *_KERNELS)),)
+ON_DEMAND = (Step("memcheck", 480, ("-m", "benchmarks.gpu_tests", "--memcheck", "--processes", "4", *_KERNELS)),)
 """Only where they are named."""
+
+_REPORTING = ("benchmarks.gpu_tests", "benchmarks.gpu_smoke")
 
 
 def plan(done: Sequence[str], only: Sequence[str] = ()) -> list[Step]:
@@ -98,8 +113,13 @@ def main(arguments: list[str] | None = None, problem: Callable[[], str | None] =
         1 if a step failed, 2 without a GPU, 3 if time ran out before the last step.
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_round", description=__doc__)
-    parser.add_argument("--json", type=Path, metavar="OUT", help=f"default: {RESULTS.name}/gpu.json")
-    parser.add_argument("--budget", type=float, default=530, help="seconds in all (default 530)")
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", help=f"for {FIGURES} and {REPORTS} (default: {RESULTS.name})"
+    )
+    parser.add_argument(
+        "--resume", type=Path, metavar="FOLDER", help="what an earlier call left, perhaps elsewhere: go on from there"
+    )
+    parser.add_argument("--budget", type=float, default=525, help="seconds in all (default 525)")
     parser.add_argument(
         "--only",
         nargs="+",
@@ -108,103 +128,168 @@ def main(arguments: list[str] | None = None, problem: Callable[[], str | None] =
         metavar="STEP",
         help=f"of {', '.join(step.name for step in (*STEPS, *ON_DEMAND))}: these, whether or not they have run",
     )
-    parser.add_argument("--fresh", action="store_true", help="begin again: forget what OUT has")
-    parser.add_argument(
-        "--all", action="store_true", help="begin again and run every step, three times as long where it needs it"
-    )
     parser.add_argument(
         "--rehearse", action="store_true", help="without a GPU: every step once, tiny, on the tests' stand-ins for one"
     )
     parser.add_argument("--peers", nargs="*", metavar="PEER", help="as in `python -m benchmarks run`")
     options = parser.parse_args(arguments)
+    deadline = time.monotonic() + options.budget
     reason = None if options.rehearse else problem()
     if reason is not None:
         print(f"The GPU round needs a GPU, and there is none here: {reason}", file=sys.stderr)
         print("Nothing was run and nothing was written. The CPU round is: python -m benchmarks run", file=sys.stderr)
         print("To try the round itself: python -m benchmarks.gpu_round --rehearse", file=sys.stderr)
         return 2
-    out = (options.json or (Path(tempfile.gettempdir()) if options.rehearse else RESULTS) / "gpu.json").resolve()
-    if options.rehearse and out.parent == RESULTS.resolve():
-        parser.error("a rehearsal writes no results: give it another folder with --json")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if options.fresh or options.all or options.rehearse:
-        out.unlink(missing_ok=True)
+    if options.rehearse and options.out is not None and options.out.resolve() == RESULTS.resolve():
+        parser.error("a rehearsal writes no results: give it another folder with --out")
+    folder = options.out or (Path(tempfile.mkdtemp(prefix="gpuseq-rehearsal-")) if options.rehearse else RESULTS)
+    folder = folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    if options.resume is not None and options.resume.resolve() != folder:
+        taken = [name for name in (FIGURES, REPORTS) if (folder / name).exists()]
+        if taken:
+            parser.error(f"{folder} has {' and '.join(taken)} of its own: nothing is overwritten. Give another --out")
+        for name in (FIGURES, REPORTS):
+            if (options.resume / name).exists():
+                shutil.copyfile(options.resume / name, folder / name)
+    out = folder / FIGURES
     empty = {"schema": SCHEMA, "device": "cuda", "smoke": options.rehearse, "suites": {}}
     result = read(out) if out.exists() else empty | ({"rehearsal": True} if options.rehearse else {})
+    if bool(result.get("rehearsal")) != options.rehearse:
+        parser.error(f"{out} holds {'a rehearsal' if result.get('rehearsal') else 'real figures'}: give another --out")
     result.setdefault("checks", {})
     write(out, result)
-    stretch = 10 if options.rehearse else 3 if options.all else 1
-    deadline = time.monotonic() + options.budget * stretch
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the step is ended, and what it found is packed
+    with tempfile.TemporaryDirectory(prefix="gpuseq-round-") as kept:
+        reports = Path(kept)
+        if (folder / REPORTS).exists():
+            with tarfile.open(folder / REPORTS) as packed:
+                packed.extractall(reports, filter="data")
+        try:
+            return _run_steps(options, out, reports, deadline)
+        finally:
+            _pack(reports, folder / REPORTS)
+            signal.signal(signal.SIGTERM, before)
+
+
+def _run_steps(options: argparse.Namespace, out: Path, reports: Path, deadline: float) -> int:
+    result = read(out)
+    complete = [name for name in result["suites"] if is_complete(result, name)]
+    checked = [name for name, check in result["checks"].items() if check["ok"] is not None]
     failed, late = [], []
-    done = [] if options.only else [name for name in result["suites"] if is_complete(result, name)]
-    for step in plan(done if options.only else [*done, *result["checks"]], options.only):
+    for step in plan([] if options.only else [*complete, *checked], options.only):
         left = deadline - time.monotonic()
-        if left < 20:
-            print(f"Out of time before {step.name!r}: call again for the rest.", file=sys.stderr)
-            return 3
+        if left < LEAST_S:
+            late.append(step.name)
+            continue
         print(f"== {step.name}", file=sys.stderr, flush=True)
         command = tuple(word for word in step.command if not options.only or word != "--resume")
-        step = replace(step, limit_s=min(left, step.limit_s * stretch), command=command)
-        if not _run(step, out, rehearse=options.rehearse, peers=options.peers):
+        limit_s = min(left - GRACE_S, left if options.rehearse else step.limit_s)
+        step = replace(step, limit_s=limit_s, command=command)
+        if not _run(step, out, reports, rehearse=options.rehearse, peers=options.peers):
             failed.append(step.name)
         elif step.is_suite and not is_complete(read(out), step.name):
             late.append(step.name)
+        _pack(reports, out.with_name(REPORTS))
     _print_failures(out)
+    if options.rehearse and (idle := idle_rows(read(out))):
+        print(f"Said to be on a GPU, and did nothing there: {'; '.join(idle)}", file=sys.stderr)
+        failed.append("idle")
     if failed:
         print(f"FAILED: {', '.join(failed)}", file=sys.stderr)
         return 1
     if late:
-        print(f"Out of time within: {', '.join(late)}. Call again for them.", file=sys.stderr)
+        print(f"Out of time: {', '.join(late)}. Call again, with --resume {out.parent} elsewhere.", file=sys.stderr)
         return 3
     print(f"All done: {out}. Now: python -m benchmarks table", file=sys.stderr)
     return 0
 
 
-def _run(step: Step, out: Path, *, rehearse: bool = False, peers: Sequence[str] | None = None) -> bool:
-    reports = out.with_name(f"{out.stem}-{step.name}")
+def idle_rows(result: dict[str, Any]) -> list[str]:
+    """Return what a rehearsal lists as done on a GPU though no kernel ran there, or no file was decoded there.
+
+    Parameters
+    ----------
+    result : dict
+        A result file's content.
+    """
+    idle = []
+    for name, content in result["suites"].items():
+        launches, _ = content.get("device_work") or (0, 0)
+        raced = [row for row in content["rows"] if "device_work" in row.get("at", {})]
+        if not raced and not launches:
+            idle.append(name)
+        for row in raced:
+            launches, decodes = row["at"]["device_work"]
+            label = f"{name} | {row['case']} | {row['contender']}"
+            if "GPU" in row["contender"] and not launches:
+                idle.append(f"{label}: no kernel")
+            if "on the GPU" in row["contender"] and not decodes:
+                idle.append(f"{label}: no decode")
+    return idle
+
+
+def _pack(reports: Path, target: Path) -> None:
+    """Put all reports into one file, in the place of the one before in one step."""
+    temporary = target.with_suffix(".new")
+    with tarfile.open(temporary, "w:gz", compresslevel=3) as packed:
+        for path in sorted(reports.rglob("*")):
+            if path.is_file():
+                packed.add(path, path.relative_to(reports).as_posix())
+    temporary.replace(target)
+
+
+def _run(step: Step, out: Path, reports: Path, *, rehearse: bool = False, peers: Sequence[str] | None = None) -> bool:
     command = [sys.executable, *step.command]
     if step.is_suite:
         command += ["--json", str(out), "--budget", str(step.limit_s), *(["--smoke"] if rehearse else [])]
         command += ["--seconds", "0.02", "--rounds", "1"] if rehearse else []
         command += [] if peers is None else ["--peers", *peers]
-    elif "benchmarks.gpu_tests" in step.command:
-        command += ["--reports", str(reports)]
+    elif any(module in step.command for module in _REPORTING):
+        command += ["--reports", str(reports / step.name)]
+        if rehearse and "benchmarks.gpu_smoke" in step.command:
+            command += ["--seconds", str(step.limit_s)]
     elif rehearse:
         command += ["--smoke", "--iterations", "2", "--epochs", "2"]
     started = time.monotonic()
-    process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=_environ(rehearse),
-        stdout=None if step.is_suite else subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        text = process.communicate(timeout=step.limit_s + (GRACE_S if step.is_suite else 0))[0] or ""
-        status = process.returncode
-    except subprocess.TimeoutExpired:
-        status = 124
-        os.killpg(process.pid, signal.SIGKILL)
-        text = process.communicate()[0] or ""
-        print(f"{step.name}: stopped after {time.monotonic() - started:.0f} s", file=sys.stderr)
+    # Into a file: what is killed has said it, and it is packed with the rest.
+    log = reports / f"{step.name}-{sum(1 for _ in reports.glob(f'{step.name}-*.txt'))}.txt"
+    with log.open("w", encoding="utf-8") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=_environ(rehearse),
+            stdout=output,
+            stderr=None if step.is_suite else output,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            status = process.wait(timeout=step.limit_s + (GRACE_S / 2 if step.is_suite else 0))
+        except subprocess.TimeoutExpired:
+            status = 124
+            print(f"{step.name}: stopped after {time.monotonic() - started:.0f} s", file=sys.stderr)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
     if not step.is_suite:
+        text = log.read_text(encoding="utf-8", errors="replace")
         print(text[-20_000:], file=sys.stderr, flush=True)
-        check = _check(status, text, time.monotonic() - started, reports)
+        check = _check(status, text, time.monotonic() - started, reports / step.name)
         result = read(out)
         # One that was stopped is tried again next time, but what it had found is kept.
-        result["checks" if status != 124 else "stopped"] = {
-            **result.get("checks" if status != 124 else "stopped", {}),
-            step.name: check,
-        }
+        kind = "checks" if status != 124 else "stopped"
+        result[kind] = {**result.get(kind, {}), step.name: check}
         write(out, result)
-    return status == 0
+    return status in (0, LEFT_OUT)
 
 
 def _environ(rehearse: bool) -> dict[str, str]:
     environ = {**os.environ, "GPUSEQ_REQUIRE_GPU": "1", "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    # Started as a module from anywhere, installed or not.
-    environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    # Started as a module from anywhere, installed or not. What was brought comes last: what is installed goes before.
+    parts = (str(ROOT), os.environ.get("PYTHONPATH", ""), str(BROUGHT) if BROUGHT.is_dir() else "")
+    environ["PYTHONPATH"] = os.pathsep.join(filter(None, parts))
     if rehearse:
         environ["GPUSEQ_GPU_STANDIN"] = "1"
     kept = work.kept()
@@ -218,17 +303,20 @@ def _environ(rehearse: bool) -> dict[str, str]:
 def _check(status: int, text: str, seconds: float, reports: Path) -> dict[str, Any]:
     last = (text.strip().splitlines() or [""])[-1]
     found: dict[str, Any] = {}
-    if any(reports.glob("report-*.json")):
+    said: Any
+    if any(reports.rglob("report-*.json")):
         found = merged(reports)
-        said: Any = {name: found[name] for name in COUNTS}
+        said = {name: found[name] for name in COUNTS}
     else:
         try:
             said = json.loads(last)
         except ValueError:
             said = last.strip("= ")
     more = {name: found[name] for name in ("failures", "skips", "running") if found.get(name)}
-    took = round(seconds, 1)
-    return {"ok": status == 0, "status": status, "said": said, "took_s": took, **more, "environment": describe()}
+    if status == 124 and (reports / "smoke.json").exists():
+        said = json.loads((reports / "smoke.json").read_text(encoding="utf-8"))
+    ok = None if status == LEFT_OUT else status == 0
+    return {"ok": ok, "status": status, "said": said, "took_s": round(seconds, 1), **more, "environment": describe()}
 
 
 def _print_failures(out: Path) -> None:

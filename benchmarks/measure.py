@@ -274,6 +274,7 @@ def race(
     notes: list[str | None] = [None] * len(runners)
     rss: list[float] = [0.0] * len(runners)
     spent: list[float] = [0.0] * len(runners)
+    there: list[dict[str, Any]] = [{} for _ in runners]
 
     def drop(index: int, reason: str) -> None:
         settings.say(f"  {suite} | {case} | {runners[index].label}: {reason}")
@@ -319,6 +320,7 @@ def race(
                     continue
                 values[index].append(answer["images"] / answer["seconds"])
                 rss[index], spent[index] = answer["rss_mb"], spent[index] + answer["seconds"]
+                there[index] = {key: answer[key] for key in ("device_work",) if key in answer}
                 worker_now.settle()
     finally:
         for worker_left in workers:
@@ -328,7 +330,7 @@ def race(
     for index, runner in enumerate(runners):
         made = rows[index]
         if made is None:
-            extra = {**(at or {}), "rss_mb": rss[index]}
+            extra = {**(at or {}), "rss_mb": rss[index], **there[index]}
             made = row(suite, case, runner.label, "img/s", values[index], note=notes[index], at=extra)
             settings.say(f"  {suite} | {case} | {runner.label}: {made['median']:,.0f} img/s")
         done.append(made)

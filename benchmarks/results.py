@@ -12,6 +12,7 @@ from . import REHEARSES
 from .environment import describe
 from .measure import OUT_OF_TIME, Row, Settings
 from .suites import SUITES, suite
+from .work import device_work
 
 __all__ = ["RESULTS", "is_complete", "read", "run_suites", "write"]
 
@@ -74,7 +75,7 @@ def run_suites(names: tuple[str, ...], settings: Settings, out: Path | None, *, 
             settings.say(f"{name}: already in {out}")
             continue
         settings.say(f"{name}:")
-        environment, started = describe(), time.monotonic()
+        environment, started, before = describe(), time.monotonic(), device_work()
         rows: list[Row] = suite(name)(settings)
         result["suites"][name] = {
             "environment": environment,
@@ -82,6 +83,8 @@ def run_suites(names: tuple[str, ...], settings: Settings, out: Path | None, *, 
             "took_s": round(time.monotonic() - started, 1),
             "rows": rows,
         }
+        if before is not None and (after := device_work()) is not None:
+            result["suites"][name]["device_work"] = [now - then for now, then in zip(after, before, strict=True)]
         if out is not None:
             write(out, result)
     return result

@@ -28,6 +28,7 @@ class Report:
         self._started = time.monotonic()
         self._calls: list[tuple[float, str]] = []
         self.collected = self.passed = 0
+        self.finished: list[str] = []
         self.failures: list[dict[str, str]] = []
         self.skips: Counter[str] = Counter()
         self.running: str | None = None
@@ -47,6 +48,7 @@ class Report:
             "seconds": round(time.monotonic() - self._started, 1),
             "running": self.running,
             "failures": self.failures,
+            "finished": self.finished,
             "skips": dict(self.skips.most_common()),
             "slowest": [[round(seconds, 2), name] for seconds, name in sorted(self._calls, reverse=True)[:15]],
         }
@@ -62,7 +64,11 @@ class Report:
     def pytest_collection_modifyitems(self, config: Any, items: list[Any]) -> None:
         """Keep the part of one of several processes: every so manieth test, so that all begin with the same files."""
         number, _, processes = os.environ.get("GPUSEQ_SUITE_PART", "0/1").partition("/")
-        kept = items[int(number) :: int(processes)]
+        before = set()
+        if path := os.environ.get("GPUSEQ_SUITE_FINISHED"):
+            before = set(json.loads(Path(path).read_text(encoding="utf-8")))
+        left = [item for item in items if item.nodeid not in before]
+        kept = left[int(number) :: int(processes)]
         config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
         items[:] = kept
 
@@ -80,6 +86,8 @@ class Report:
         self.write()
 
     def pytest_runtest_logreport(self, report: Any) -> None:
+        if (report.when == "call" or not report.passed) and report.nodeid not in self.finished[-1:]:
+            self.finished.append(report.nodeid)
         if report.failed:
             self._fail(report.nodeid + ("" if report.when == "call" else f" ({report.when})"), str(report.longrepr))
         elif report.skipped:

@@ -96,7 +96,7 @@ def tables(results: list[dict[str, Any]]) -> str:
     for result in results:
         parts.append(f"## {_title(result)}\n\n{_machine(result)}\n\n")
         for name, check in result.get("checks", {}).items():
-            verdict = "passed" if check["ok"] else "**FAILED**"
+            verdict = {True: "passed", False: "**FAILED**", None: "left out"}[check["ok"]]
             parts.append(f"- {name}: {verdict} in {check['took_s']:.0f} s: {_said(check['said'])}\n")
         parts.append("\n" if result.get("checks") else "")
         parts.append("### Targets\n\n" + _targets(result) + "\n")

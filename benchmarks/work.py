@@ -31,14 +31,14 @@ PHOTOS = ROOT / "gpuseq" / "photos"
 RECIPE = 3
 
 
-def device_work() -> int | None:
-    """Return how many kernels and decodes the stand-in for a GPU has done in this process; None without a rehearsal."""
+def device_work() -> tuple[int, int] | None:
+    """Return how many kernels, and decodes, the stand-in for a GPU has done in this process; None if this is real."""
     if not REHEARSES:
         return None
     from tests.standin import cupy as standin
     from tests.standin import host_runner
 
-    return host_runner.num_launches() + standin.num_decodes()
+    return host_runner.num_launches(), standin.num_decodes()
 
 
 def augmentation(dtype: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from .contenders import Absent, Case, Contender, load
 from .sanity import check_batch, check_rotation
+from .work import device_work
 
 __all__ = ["main"]
 
@@ -67,7 +68,7 @@ def open_checked(contender: Contender) -> str | None:
     return contender.note
 
 
-def measure(contender: Contender, seconds: float, images: int, reopen: bool) -> dict[str, float]:
+def measure(contender: Contender, seconds: float, images: int, reopen: bool) -> dict[str, Any]:
     """Time one slice: for some seconds, or for some images."""
     if reopen:
         contender.start()
@@ -83,7 +84,9 @@ def measure(contender: Contender, seconds: float, images: int, reopen: bool) -> 
             contender.synchronize()
     contender.synchronize()
     elapsed = time.perf_counter() - started
-    return {"images": done, "seconds": elapsed, "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    rss_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    answer = {"images": done, "seconds": elapsed, "rss_mb": rss_mb}
+    return answer if (done_there := device_work()) is None else answer | {"device_work": done_there}
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from benchmarks import gpu_round, gpu_tests, results, table, targets
+from benchmarks import results, table, targets
 from benchmarks.__main__ import main
 from benchmarks.contenders import CONTENDERS, Case, Contender, load
 from benchmarks.measure import OUT_OF_TIME, Runner, Settings, Worker, WorkerError, race, row, spread
@@ -301,46 +300,7 @@ def test_the_documentation_holds_what_the_result_files_say() -> None:
     assert table.write_tables([results.read(file) for file in files], check=True) == []
 
 
-# The GPU round.
-
-
-def test_without_a_gpu_the_round_says_why_and_writes_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "gpu.json"
-    assert gpu_round.main(["--json", str(out)], problem=lambda: "no driver answered") == 2
-    assert "no driver answered" in capsys.readouterr().err
-    assert not out.exists()
-
-
-def test_the_round_fits_and_resumes() -> None:
-    assert sum(step.limit_s for step in gpu_round.STEPS) < 540
-    assert [step.name for step in gpu_round.plan(["tests", "kernel"])][:2] == ["races", "host"]
-    assert [step.name for step in gpu_round.plan([], only=["feed"])] == ["feed"]
-
-
-def test_the_round_is_rehearsed_and_its_figures_are_not_published(tmp_path: Path) -> None:
-    """Every step's own code runs once, on the stand-in for a GPU; for "tests" see `tests/standin/test_rehearsal.py`."""
-    out = tmp_path / "gpu.json"
-    suites = [step.name for step in gpu_round.STEPS if step.is_suite]
-    assert gpu_round.main(["--rehearse", "--json", str(out), "--only", "races", *suites, "--peers"]) == 0
-    made = results.read(out)
-    assert made["rehearsal"]
-    assert made["checks"]["races"]["said"]["streams"] == {"launches": 64, "wrong": [], "ok": True}
-    assert sorted(made["suites"]) == sorted(suites)
-    rows = [item for content in made["suites"].values() for item in content["rows"]]
-    assert not [item for item in rows if "absent" in item]
-    assert {item["contender"] for item in rows} >= {"gpuseq, GPU", "device copy", "plan and launch", "a constant batch"}
-    assert any("nvImageCodec on the GPU" in item["contender"] for item in rows)
-    with pytest.raises(ValueError, match="not published"):
-        table.write_tables([made])
-    with pytest.raises(ValueError, match="holds a rehearsal"):
-        main(["run", "--device", "cuda", "--smoke", "--suite", "host", "--json", str(out)])
-
-
-def test_a_rehearsal_does_not_touch_the_results() -> None:
-    with pytest.raises(SystemExit):
-        gpu_round.main(["--rehearse", "--json", str(results.RESULTS / "gpu.json")])
+# What is slow, or hangs.
 
 
 def test_the_network_that_is_fed_learns_in_bfloat16() -> None:
@@ -369,79 +329,3 @@ def test_what_is_late_is_not_begun() -> None:
     assert results.is_complete(made, "arrays")
     made["suites"]["arrays"]["rows"] = found
     assert not results.is_complete(made, "arrays")
-
-
-def test_the_gpus_tests_are_shared_out_and_their_reports_put_together(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "test_it.py").write_text(
-        "import pytest\npytestmark = pytest.mark.gpu\n"
-        "@pytest.mark.parametrize('n', range(7))\ndef test_many(n): assert n != 4\n"
-        "@pytest.mark.skip(reason='one device only')\ndef test_left_out(): pass\n"
-    )
-    (tmp_path / "test_other.py").write_text("import pytest\npytest.importorskip('no_such_thing')\n")
-    reports = tmp_path / "reports"
-    assert gpu_tests.main(["--reports", str(reports), "--processes", "3", str(tmp_path)]) == 1
-    said = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert (said["collected"], said["passed"], said["failed"]) == (8, 6, 1)
-    assert sorted(said["skips"].values()) == [1, 1]
-    (failure,) = gpu_tests.merged(reports)["failures"]
-    assert "test_many[4]" in failure["test"]
-    assert len(list(reports.glob("junit-*.xml"))) == 3
-
-
-def test_the_sanitizer_is_put_before_the_tests(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    pytest.importorskip("cupy")
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    (tmp_path / "test_it.py").write_text("import pytest\n@pytest.mark.gpu\ndef test_it(): pass\n")
-    arguments = ["--reports", str(tmp_path / "reports"), "--processes", "1", "--memcheck", str(tmp_path)]
-    monkeypatch.setenv("PATH", str(folder))
-    assert gpu_tests.main(arguments) == 0
-    assert "no compute-sanitizer" in capsys.readouterr().out
-    sanitizer = folder / "compute-sanitizer"
-    sanitizer.write_text(f'#!/bin/sh\necho "$@" >{tmp_path}/asked\nshift 6\n"$@"\nexit 9\n')
-    sanitizer.chmod(0o755)
-    assert gpu_tests.main(arguments) == 1
-    assert "--tool memcheck" in (tmp_path / "asked").read_text()
-    assert json.loads(capsys.readouterr().out.splitlines()[-1])["passed"] == 1
-
-
-def test_what_is_killed_has_left_its_findings(tmp_path: Path) -> None:
-    (tmp_path / "test_it.py").write_text(
-        "import os, pytest\n"
-        "def test_good(): pass\n"
-        "def test_bad(): assert 1 == 2\n"
-        "@pytest.mark.skip(reason='no such thing')\ndef test_left_out(): pass\n"
-        "def test_hangs(): os._exit(9)\n"
-    )
-    report = tmp_path / "report.json"
-    environ = {**os.environ, "GPUSEQ_SUITE_REPORT": str(report), "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "benchmarks.suite_report", "-p", "no:cacheprovider"]
-    subprocess.run([*command, str(tmp_path)], cwd=tmp_path, env=environ, capture_output=True, check=False)
-    found = json.loads(report.read_text())
-    assert not found["done"]
-    assert [failure["test"] for failure in found["failures"]] == ["test_it.py::test_bad"]
-    assert "assert 1 == 2" in found["failures"][0]["message"]
-    assert (found["collected"], found["passed"]) == (4, 1)
-
-
-def test_the_round_keeps_what_each_step_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    good = gpu_round.Step("tests", 60, ("-c", "print('3 passed')"))
-    bad = gpu_round.Step("races", 60, ("-c", "print('{\"wrong\": 1}'); raise SystemExit(1)"))
-    slow = gpu_round.Step("kernel", 0.2, ("-c", "import time; time.sleep(60)"))
-    monkeypatch.setattr(gpu_round, "STEPS", (good, bad, slow))
-    out = tmp_path / "gpu.json"
-    assert gpu_round.main(["--json", str(out)], problem=lambda: None) == 1
-    checks = results.read(out)["checks"]
-    assert (checks["tests"]["ok"], checks["tests"]["said"]) == (True, "3 passed")
-    assert (checks["races"]["ok"], checks["races"]["said"]) == (False, {"wrong": 1})
-    assert "kernel" not in checks
-    assert results.read(out)["stopped"]["kernel"]["status"] == 124
-    capsys.readouterr()
-    assert gpu_round.main(["--json", str(out)], problem=lambda: None) == 1
-    assert "was stopped" in capsys.readouterr().err

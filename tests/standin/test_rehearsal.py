@@ -34,7 +34,7 @@ def test_the_gpus_tests_pass_on_the_stand_in(
     print(run.stdout[run.stdout.index("rehearsal on the stand-in") :])
     assert said["failed"] == []
     assert said["skipped"] == {}, "add it to NOT_REHEARSED, with the reason"
-    least_tests, least_launches, least_checked = {"device": (150, 3000, 30_000), "everything else": (40, 400, 5000)}[
+    least_tests, least_launches, least_checked = {"kernels": (150, 3000, 30_000), "everything else": (40, 400, 5000)}[
         part
     ]
     assert len(said["passed"]) >= least_tests
