@@ -98,7 +98,8 @@ extern "C" __global__ void __launch_bounds__(PREPARE_BLOCK) prepare(
     const double *__restrict__ steps,         // (K, STEP_COLUMNS)
     const int *__restrict__ lines,
     const double *__restrict__ weights,
-    const unsigned char *__restrict__ tables, // (T, 3, 256)
+    const unsigned char *tables,              // (T, 3, 256); no __restrict__: a step reads one of these or one of `made`, and
+                                              // what is written here must not be read as if it never changed (ld.global.nc)
     unsigned char *made,                      // (num_made, 3, 256), then (S, H, W, C): what is written here and read again
     int num_jobs, int num_made, int height, int width)
 {

@@ -82,6 +82,8 @@ class Code:
         What the operands -2, -3, ... stand for: the bits of 64-bit numbers.
     shared_bytes : int
         What the block's own variables take; dynamic shared memory begins there.
+    local_bytes : int
+        What each thread has for itself.
     globals : list of numpy.ndarray
         The module's variables, at the addresses that are written in `constants`.
     """
@@ -91,6 +93,7 @@ class Code:
     constants: list[int] = field(default_factory=list)
     num_registers: int = 0
     shared_bytes: int = 0
+    local_bytes: int = 0
     globals: list[np.ndarray] = field(default_factory=list)
 
 
@@ -107,6 +110,15 @@ def encode(module: Module, name: str, catalogue: dict[str, Entry]) -> Code:
     return _Encoder(module, module.kernels[name], catalogue).run()
 
 
+def _placed(variables: list[Variable]) -> tuple[dict[str, int], int]:
+    """Lay variables out one after the other. Return where they begin and where they end."""
+    addresses, end = {}, 0
+    for variable in variables:
+        addresses[variable.name] = -(-end // variable.alignment) * variable.alignment
+        end = addresses[variable.name] + variable.size
+    return addresses, end
+
+
 class _Encoder:
     def __init__(self, module: Module, kernel: Kernel, catalogue: dict[str, Entry]) -> None:
         self._kernel, self._catalogue = kernel, catalogue
@@ -115,26 +127,19 @@ class _Encoder:
         self._bits = {**dict.fromkeys(SPECIAL, 32), **kernel.registers}
         self._constant_slots: dict[int, int] = {}
         self._parameters = {parameter.name: parameter.offset for parameter in kernel.parameters}
-        self._addresses = self._place(kernel.shared, module.dynamic_shared)
+        self._addresses, end = _placed(kernel.shared)
+        if module.dynamic_shared:  # all dynamic arrays begin at one address, as they do in CUDA
+            alignment = max(variable.alignment for variable in module.dynamic_shared)
+            end = -(-end // alignment) * alignment
+            self._addresses.update((variable.name, end) for variable in module.dynamic_shared)
+        self._code.shared_bytes = end
+        local, self._code.local_bytes = _placed(kernel.local)
+        self._addresses |= local
         for variable in module.constants.values():
             data = np.frombuffer(variable.data or bytes(variable.size), np.uint8).copy()
             self._code.globals.append(data)
             self._addresses[variable.name] = data.ctypes.data
         self._code.num_registers = len(self._slots)
-
-    def _place(self, shared: list[Variable], dynamic: list[Variable]) -> dict[str, int]:
-        """Lay out a block's shared memory; all dynamic arrays begin at one address, as they do in CUDA."""
-        addresses, end = {}, 0
-        for variable in shared:
-            end = -(-end // variable.alignment) * variable.alignment
-            addresses[variable.name] = end
-            end += variable.size
-        if dynamic:
-            alignment = max(variable.alignment for variable in dynamic)
-            end = -(-end // alignment) * alignment
-            addresses.update((variable.name, end) for variable in dynamic)
-        self._code.shared_bytes = end
-        return addresses
 
     def run(self) -> Code:
         for row, instruction in zip(self._code.rows, self._kernel.instructions, strict=True):

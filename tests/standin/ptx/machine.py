@@ -86,7 +86,7 @@ def _library() -> ctypes.CDLL:
     library.ptx_entry.restype = ctypes.c_char_p
     library.ptx_entry.argtypes = (ctypes.c_int, ctypes.POINTER(ctypes.c_int), ctypes.POINTER(ctypes.c_char_p))
     library.ptx_make.restype = pointer
-    library.ptx_make.argtypes = (pointer, ctypes.c_int, pointer, ctypes.c_int, ctypes.c_int)
+    library.ptx_make.argtypes = (pointer, ctypes.c_int, pointer, ctypes.c_int, ctypes.c_int, ctypes.c_int)
     library.ptx_free.argtypes = (pointer,)
     library.ptx_launch.argtypes = (pointer, pointer, pointer, pointer, ctypes.c_int, pointer, pointer)
     return library
@@ -177,7 +177,12 @@ class Program:
         rows = np.ascontiguousarray(code.rows)
         constants = np.array(code.constants, np.uint64)
         self._handle = _library().ptx_make(
-            rows.ctypes.data, len(rows), constants.ctypes.data, len(constants), code.num_registers
+            rows.ctypes.data,
+            len(rows),
+            constants.ctypes.data,
+            len(constants),
+            code.num_registers,
+            code.local_bytes,
         )
         self._release = _library().ptx_free
 

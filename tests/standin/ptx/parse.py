@@ -89,6 +89,7 @@ class Kernel:
     registers: dict[str, int] = field(default_factory=dict)
     """Name -> bits; 1 for a predicate."""
     shared: list[Variable] = field(default_factory=list)
+    local: list[Variable] = field(default_factory=list)
     instructions: list[Instruction] = field(default_factory=list)
     labels: dict[str, int] = field(default_factory=dict)
     """Name -> index of the instruction that it stands before."""
@@ -261,6 +262,8 @@ class _Reader:
             self.module.dynamic_shared.append(_variable(line, found[1]))
         elif text.startswith(".shared"):
             self._inside(piece).shared.append(_variable(line, text.removeprefix(".shared")))
+        elif text.startswith(".local"):
+            self._inside(piece).local.append(_variable(line, text.removeprefix(".local")))
         elif found := re.match(r"(?:\.visible\s+|\.weak\s+)?\.(?:global|const)\s+(.*)", text, re.S):
             variable = _variable(line, found[1])
             self.module.constants[variable.name] = variable

@@ -336,3 +336,22 @@ def test_a_modules_variables_are_there_and_are_only_read() -> None:
     assert data[0] == 15
     with pytest.raises(LaunchError, match="only reads"):
         launch("st.global.u64 [table], 1;", data, before=before)
+
+
+@everyway
+def test_each_thread_has_local_memory_of_its_own(how: dict[str, object]) -> None:
+    data = zeros(40)
+    body = (
+        ".local .align 8 .b8 depot[24]; .reg .b64 %SP; .reg .b64 %SPL; mov.b64 %SPL, depot; cvta.local.u64 %SP, %SPL;"
+        "st.local.u32 [%SPL+8], %r0; st.u32 [%SP+12], 7; ld.u32 %r1, [%SP+8]; ld.local.u32 %r2, [depot+12];"
+        "cvta.to.local.u64 %rd5, %SP; ld.local.u32 %r3, [%rd5+8]; add.s32 %r4, %r1, %r2; add.s32 %r5, %r4, %r3;"
+        "st.global.u32 [%rd2], %r5;"
+    )
+    launch(START + body, data, 40, **how)
+    assert data.tolist() == [2 * k + 7 for k in range(40)]
+    for access, problem in (
+        ("ld.local.u32 %r1, [depot+24];", "bytes 24 to 27 of 24 of local memory"),
+        ("ld.local.u32 %r1, [depot+16]; add.s32 %r2, %r1, 1;", "loaded from what nobody wrote"),
+    ):
+        with pytest.raises(LaunchError, match=problem):
+            launch(START + body + access, zeros(40), 40)

@@ -291,11 +291,13 @@ const char *ptx_entry(int number, int *flags, const char **operands)
     return found->first.c_str();
 }
 
-void *ptx_make(const ptx::Instruction *code, int num_instructions, const ptx::Bits *constants, int num_constants, int num_registers)
+void *ptx_make(const ptx::Instruction *code, int num_instructions, const ptx::Bits *constants, int num_constants, int num_registers,
+               int local_bytes)
 {
     auto program = std::make_unique<ptx::Program>();
     program->code.assign(code, code + num_instructions);
     program->num_registers = num_registers;
+    program->local_bytes = local_bytes;
     for (int at = 0; at < num_constants; ++at) program->constants.insert(program->constants.end(), ptx::LANES, constants[at]);
     return program.release();
 }

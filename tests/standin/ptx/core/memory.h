@@ -74,8 +74,8 @@ struct Range {                   // an array that the kernel may touch; the laun
     std::int32_t is_writable, reserved;
 };
 
-// Where generic addresses of shared memory begin: no array of the host lies up there.
-constexpr std::uint64_t SHARED_WINDOW = 1ull << 60;
+// Where generic addresses of shared and of local memory begin: no array of the host lies up there.
+constexpr std::uint64_t SHARED_WINDOW = 1ull << 60, LOCAL_WINDOW = 1ull << 61;
 
 class GlobalMemory {
 public:
@@ -156,6 +156,33 @@ private:
     std::vector<unsigned char> bytes;
     std::vector<Cell> cells;
     const bool watches;
+};
+
+class LocalMemory {              // of the threads of one warp
+public:
+    LocalMemory(std::size_t size, int num_lanes) : size(size), bytes(size * (std::size_t)num_lanes), known(bytes.size()) {}
+
+    unsigned char *access(std::uint64_t address, unsigned width, bool writes, int lane)
+    {
+        if (address > size || address + width > size) {
+            throw Fault("bytes " + std::to_string(address) + " to " + std::to_string(address + width - 1) + " of " + std::to_string(size)
+                        + " of local memory");
+        }
+        const std::size_t first = size * (std::size_t)lane + address;
+        if (writes) std::fill_n(known.begin() + (std::ptrdiff_t)first, width, true);
+        return &bytes[first];
+    }
+
+    bool is_written(const unsigned char *first, unsigned width) const
+    {
+        if (first < bytes.data() || first >= bytes.data() + bytes.size()) return true;
+        const auto at = known.begin() + (first - bytes.data());
+        return std::all_of(at, at + width, [](unsigned char one) { return one; });
+    }
+
+private:
+    const std::size_t size;      // of each thread's
+    std::vector<unsigned char> bytes, known;
 };
 
 }  // namespace ptx

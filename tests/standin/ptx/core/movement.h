@@ -56,7 +56,7 @@ template <int width> void unpack(Warp &warp, const Instruction &at, Mask lanes)
 }
 
 // ---------------------------------------------------------------------------------------------------- memory
-enum class Space { PARAM, SHARED, GLOBAL, GENERIC };
+enum class Space { PARAM, SHARED, LOCAL, GLOBAL, GENERIC };
 
 // The address of one lane's access, checked in all ways but for what lies there.
 class Addresses {
@@ -84,8 +84,11 @@ unsigned char *locate(Warp &warp, const Instruction &at, std::uint64_t address, 
     if constexpr (space == Space::PARAM) return warp.parameters + address;
     try {
         const Moment now = warp.moment(lane);
-        if (space == Space::SHARED || (space == Space::GENERIC && address >= SHARED_WINDOW)) {
+        if (space == Space::SHARED || (space == Space::GENERIC && address >= SHARED_WINDOW && address < LOCAL_WINDOW)) {
             return warp.shared.access(address - (space == Space::SHARED ? 0 : SHARED_WINDOW), width, at.used_bytes, writes, now);
+        }
+        if (space == Space::LOCAL || (space == Space::GENERIC && address >= LOCAL_WINDOW)) {
+            return warp.local.access(address - (space == Space::LOCAL ? 0 : LOCAL_WINDOW), width, writes, lane);
         }
         return warp.global.access(address, width, at.used_bytes, writes, at.flags & CONSTANT, now);
     } catch (const Fault &fault) {
@@ -105,7 +108,10 @@ template <class T, Space space> void load(Warp &warp, const Instruction &at, Mas
             std::memcpy(&value, bytes + k * (int)sizeof(T), sizeof(T));
             if (!to[k]) continue;
             to[k][lane] = bits_of(value);
-            if (space != Space::PARAM && !warp.shared.is_written(bytes + k * (int)sizeof(T), sizeof(T))) warp.forget(at.to[k], Mask(1) << lane);
+            const unsigned char *part = bytes + k * (int)sizeof(T);
+            const bool is_known = space == Space::PARAM || space == Space::GLOBAL
+                                  || (warp.shared.is_written(part, sizeof(T)) && warp.local.is_written(part, sizeof(T)));
+            if (!is_known) warp.forget(at.to[k], Mask(1) << lane);
         }
     });
 }
@@ -132,6 +138,8 @@ template <class T> void add_access(Catalogue &catalogue, const std::string &name
     catalogue["ld.shared" + name] = {load<T, Space::SHARED>, loaded};
     catalogue["ld.global" + name] = {load<T, Space::GLOBAL>, loaded, CONSTANT};
     catalogue["ld.const" + name] = {load<T, Space::GLOBAL>, loaded};
+    catalogue["ld.local" + name] = {load<T, Space::LOCAL>, loaded};
+    catalogue["st.local" + name] = {store<T, Space::LOCAL>, stored};
     catalogue["ld.generic" + name] = {load<T, Space::GENERIC>, loaded};
     catalogue["st.shared" + name] = {store<T, Space::SHARED>, stored};
     catalogue["st.global" + name] = {store<T, Space::GLOBAL>, stored};
@@ -158,6 +166,8 @@ inline void add_movement(Catalogue &catalogue)
     for (const char *name : {"cvta.global.u64", "cvta.to.global.u64", "cvta.const.u64", "cvta.to.const.u64"}) {
         catalogue[name] = {copy, "d=d"};     // a generic address is the address
     }
+    catalogue["cvta.local.u64"] = {unary<Bits, Bits, [](Bits a) { return a + LOCAL_WINDOW; }>, "d=d"};
+    catalogue["cvta.to.local.u64"] = {unary<Bits, Bits, [](Bits a) { return a - LOCAL_WINDOW; }>, "d=d"};
     catalogue["cvta.shared.u64"] = {unary<Bits, Bits, [](Bits a) { return a + SHARED_WINDOW; }>, "d=d"};
     catalogue["cvta.to.shared.u64"] = {unary<Bits, Bits, [](Bits a) { return a - SHARED_WINDOW; }>, "d=d"};
 }

@@ -54,6 +54,7 @@ struct Program {
     std::vector<Instruction> code;
     std::vector<Bits> constants; // each LANES times
     int num_registers;
+    int local_bytes;             // of each thread
 };
 
 // Registers of warps that are at their end, for the next ones: hundreds of kilobytes each, which nobody needs cleared.
@@ -87,7 +88,7 @@ private:
 class Warp {
 public:
     Warp(const Program &program, unsigned char *parameters, GlobalMemory &global, SharedMemory &shared, Moment first, int num_lanes)
-        : parameters(parameters), global(global), shared(shared), exists(num_lanes == LANES ? ~Mask(0) : (Mask(1) << num_lanes) - 1),
+        : parameters(parameters), global(global), shared(shared), local((std::size_t)program.local_bytes, num_lanes), exists(num_lanes == LANES ? ~Mask(0) : (Mask(1) << num_lanes) - 1),
           registers((std::size_t)program.num_registers * LANES), defined((std::size_t)program.num_registers),
           constants(program.constants.data()), first(first)
     {
@@ -131,6 +132,7 @@ public:
     unsigned char *const parameters;
     GlobalMemory &global;
     SharedMemory &shared;
+    LocalMemory local;
 
     int pc[LANES] = {};
     const Mask exists;

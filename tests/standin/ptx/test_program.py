@@ -1,0 +1,42 @@
+"""The kernels of programs on the compiled code equal the NumPy engine to the bit: see `test_catalogue` for the ways."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpuseq.plan.policies.recipe import Recipe
+from tests.cases import images
+from tests.ops.cuda.test_program_on_host import CASES, FURTHER, POLICIES, _same
+from tests.standin.ptx import compiler
+from tests.standin.ptx.test_catalogue import WAYS, install
+
+pytestmark = pytest.mark.skipif(not compiler.is_installed(), reason="NVRTC is not installed")
+
+
+@pytest.mark.parametrize("way", WAYS, ids="-".join)
+@pytest.mark.exhaustive
+def test_every_step(way: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, way)
+    program = np.stack([*(case.steps for case in CASES if case.name != "ResizedCrop"), *FURTHER])
+    _same(images((1, 9, 11, 3)), program, indices=np.zeros(len(program), np.int64))
+
+
+@pytest.mark.parametrize(
+    ("policy", "way"),
+    [
+        pytest.param(policy, WAYS[at % len(WAYS)], marks=() if at == 0 else pytest.mark.exhaustive)
+        for at, policy in enumerate(POLICIES)
+    ],
+    ids=str,
+)
+def test_policies(policy: Any, way: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chains: what one level of a launch writes, its next reads again."""
+    made = install(monkeypatch, way)
+    recipe = Recipe.parse("augmentations", policy)
+    assert recipe is not None
+    program = recipe.draw(np.arange(30), (13, 11), seed=5, epoch=0)
+    _same(images((7, 13, 11, 3), seed=1), program, indices=np.arange(30) % 7)
+    assert made.launches == {"prepare": 1, "program": 1}
