@@ -39,7 +39,10 @@ def build(flags: tuple[str, ...] = ()) -> Path | None:
         command = builds.compiler()
     except FileNotFoundError:
         return None
-    version = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True).stdout
+    environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+    version = subprocess.run(
+        [*command, "--version"], capture_output=True, text=True, check=True, env=environment
+    ).stdout
     texts = [path.read_text() for path in sorted([*HOST.iterdir(), *HOST.parent.glob("*.cuh")]) if path.is_file()]
     recipe = "\0".join([*texts, version, *flags])
     target = CACHE_FOLDER / f"cpu-{hashlib.sha256(recipe.encode()).hexdigest()[:20]}.so"

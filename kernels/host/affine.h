@@ -273,8 +273,11 @@ void blend(const Job &job, const RowTaps &taps, const Source *source, int64_t ro
 // that lie side by side; a shuffle brings one of them to the bottom of its lane, under the 2^52 that is planted on top.
 inline __m256i read_pairs(const uint8_t *source, const int32_t *offset)
 {
-    const auto at = [&](int lane) { return (const double *)(const void *)(source + offset[lane]); };
-    const __m128d low = _mm_loadh_pd(_mm_load_sd(at(0)), at(1)), high = _mm_loadh_pd(_mm_load_sd(at(2)), at(3));
+    const auto two = [&](int lane) {
+        const void *first = source + offset[lane], *second = source + offset[lane + 1];
+        return _mm_loadh_pd(_mm_castsi128_pd(_mm_loadl_epi64((const __m128i *)first)), (const double *)second);
+    };
+    const __m128d low = two(0), high = two(2);
     return _mm256_blend_epi16(_mm256_castpd_si256(_mm256_insertf128_pd(_mm256_castpd128_pd256(low), high, 1)),
                               _mm256_set1_epi64x(0x4330000000000000), 0x88);
 }

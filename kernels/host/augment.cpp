@@ -7,6 +7,9 @@
 #include "affine.h"
 #include "colour.h"
 #include "store.h"
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
 
 namespace {
 
@@ -20,11 +23,24 @@ public:
     template <class T> T *take(int64_t count)
     {
         T *const at = base_ ? (T *)(void *)(base_ + used_) : nullptr;
-        used_ += (count + SPARE) * (int64_t)sizeof(T);
-        used_ = (used_ + 63) & ~(int64_t)63;
+        const int64_t end = used_ + (count + SPARE) * (int64_t)sizeof(T);
+#if defined(__SANITIZE_ADDRESS__)        // a wall behind each buffer, which the allocator does not know of
+        if (base_) {
+            __asan_unpoison_memory_region(base_ + used_, end - used_);
+            __asan_poison_memory_region(base_ + ((end + 7) & ~(int64_t)7), WALL - 8);
+        }
+#endif
+        used_ = (end + WALL + 63) & ~(int64_t)63;
         return at;
     }
     int64_t used() const { return used_; }
+
+private:
+#if defined(__SANITIZE_ADDRESS__)
+    static constexpr int64_t WALL = 64;
+#else
+    static constexpr int64_t WALL = 0;
+#endif
 };
 
 bool needs_sample(const Job &job) { return job.has_range || job.samplewise_center || job.samplewise_std; }

@@ -54,7 +54,7 @@ int pairs_of(const LineTable &table, int channels) { return channels == 1 ? (tab
 
 int32_t packed_pair(int first, int second) { return (int32_t)((uint32_t)(uint16_t)first | (uint32_t)(uint16_t)second << 16); }
 
-void pack_weights(const LineTable &table, PackedWeights packed)
+[[maybe_unused]] void pack_weights(const LineTable &table, PackedWeights packed)
 {
     for (int x = 0; x < table.length; ++x) {
         const auto weight = [&](int tap) { return tap < table.count[x] ? table.weights[(int64_t)tap * table.length + x] : 0; };

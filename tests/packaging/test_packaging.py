@@ -7,9 +7,11 @@ import inspect
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import time
 import zipfile
 from pathlib import Path
@@ -18,6 +20,7 @@ from typing import Any
 import pytest
 
 import gpuseq
+from tests import compiled_library
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -70,7 +73,7 @@ def test_the_wheel_holds_the_package_its_kernels_and_its_photographs(wheel: Path
     package = {
         f"gpuseq/{path.relative_to(ROOT / 'gpuseq')}"
         for path in (ROOT / "gpuseq").rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".so"
     }
     kernels = {f"gpuseq/_kernels/{path.name}" for path in (ROOT / "kernels").glob("*.cu*")}
     assert kernels, "there are no kernels to ship"
@@ -81,6 +84,77 @@ def test_the_wheel_holds_the_package_its_kernels_and_its_photographs(wheel: Path
     assert metadata["Version"] == gpuseq.__version__
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata.get_all("License-File") == ["LICENSE", "gpuseq/photos/SOURCES.md"]
+
+
+LIBRARY = "gpuseq/ops/compiled/gpuseq_cpu.so"
+
+
+def test_the_wheel_holds_the_compiled_engine(wheel: Path, empty_python: Path, tmp_path: Path) -> None:
+    """Where there is a compiler: a library for a platform, of any Python; it loads and works where it is installed."""
+    compiled_library.require()
+    assert re.fullmatch(rf"gpuseq-{re.escape(gpuseq.__version__)}-py3-none-(?!any)\w+\.whl", wheel.name), wheel.name
+    with zipfile.ZipFile(wheel) as archive:
+        assert LIBRARY in archive.namelist()
+    assert not (ROOT / "kernels" / "host" / "build").exists()
+    report = json.loads(run(empty_python.with_name("gpuseq"), "doctor", "--json", cwd=tmp_path).stdout)
+    (finding,) = (finding for finding in report["findings"] if finding["name"] == "compiled CPU engine")
+    assert finding["found"], finding
+    code = "from gpuseq.ops.compiled.library import chosen; print(chosen().name)"
+    assert run(empty_python, "-I", "-c", code, cwd=tmp_path, GPUSEQ_CPU_ENGINE="compiled").stdout.strip()
+
+
+def _checkout(folder: Path) -> Path:
+    """Copy what is built from; an editable installation puts its library there."""
+    for name in ("gpuseq", "kernels"):
+        ignored = shutil.ignore_patterns("__pycache__", "*.so")
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+BUILD = "import sys; from hatchling.build import build_{kind}; print(build_{kind}(sys.argv[1]))"
+
+
+def _built(kind: str, checkout: Path, out: Path, **environment: str) -> Path:
+    code = BUILD.format(kind=kind)
+    return out / run(sys.executable, "-c", code, out, cwd=checkout, **environment).stdout.split()[-1]
+
+
+def test_without_a_compiler_the_wheel_is_pure_unless_the_engine_is_insisted_on(tmp_path: Path) -> None:
+    checkout = _checkout(tmp_path / "checkout")
+    for choice in ({"CXX": "no-such-compiler"}, {"GPUSEQ_BUILD_ENGINE": "0"}):
+        made = _built("wheel", checkout, tmp_path, **choice)
+        assert made.name.endswith("-py3-none-any.whl")
+        with zipfile.ZipFile(made) as archive:
+            assert LIBRARY not in archive.namelist()
+    with pytest.raises(AssertionError, match="no C\\+\\+ compiler found"):
+        _built("wheel", checkout, tmp_path, CXX="no-such-compiler", GPUSEQ_BUILD_ENGINE="1")
+
+
+def test_an_editable_installation_finds_the_engine_in_the_checkout(tmp_path: Path) -> None:
+    compiled_library.require()
+    pytest.importorskip("editables", reason="the test extra brings it")
+    checkout = _checkout(tmp_path / "checkout")
+    made = _built("editable", checkout, tmp_path)
+    assert "-py3-none-any" not in made.name
+    code = "from gpuseq.ops.compiled.library import describe; import gpuseq; print(gpuseq.__file__, describe())"
+    answer = run(sys.executable, "-c", code, cwd=checkout, PYTHONPATH=str(checkout)).stdout
+    assert answer.startswith(str(checkout))
+    assert " compiled, " in answer
+
+
+def test_the_source_distribution_can_make_the_engine(tmp_path: Path) -> None:
+    checkout = _checkout(tmp_path / "checkout")
+    made = _built("sdist", checkout, tmp_path)
+    with tarfile.open(made) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {
+        "kernels/host/build.py",
+        "kernels/host/hatch_build.py",
+        "kernels/host/augment.cpp",
+        "kernels/geometry.cuh",
+    } <= names
 
 
 def test_the_installed_kernels_are_found_and_are_these(empty_python: Path, tmp_path: Path) -> None:

@@ -1,0 +1,71 @@
+"""Runs the catalogue and the resize with the compiled engine built under a sanitizer.
+
+A program of its own: the sanitizer's runtime has to be loaded before Python. `test_sanitizers` starts it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import numpy as np
+
+from gpuseq.ops.compiled import augment as ops_compiled
+from gpuseq.ops.compiled import library
+from gpuseq.ops.compiled import resize as ops_resize
+from tests import compiled_library
+from tests.cases import draw_params, images
+from tests.compare import assert_same
+from tests.ops.cuda.catalogue import CASES
+
+FLAGS = {
+    "address": ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g1", "-O1"),
+    "thread": ("-fsanitize=thread", "-g1", "-O1"),
+}
+
+
+def main(sanitizer: str, overrun: bool) -> None:
+    """Run all cases; with `overrun`, read one image past the end, which has to be fatal."""
+    built = compiled_library.build(FLAGS[sanitizer])
+    assert built is not None
+    os.environ[library.PATH] = str(built)
+    found = library.instruction_sets()
+    assert not isinstance(found, str), found
+    if overrun:
+        run = next(CASES["copy"].runs())
+        ops_compiled.augment(run.images.copy(), run.params, CASES["copy"].options, indices=np.array([len(run.images)]))
+        return
+    ops_compiled.SOLO_PIXELS, ops_compiled.CALL_PIXELS = 0, 500  # every thread gets something to do
+    num_runs = 0
+    for instruction_set in found:
+        os.environ[library.ENGINE] = f"compiled:{instruction_set.name}"
+        for case in CASES.values():
+            if case.options.dtype == "bfloat16":
+                continue
+            for run in case.runs(num_seeds=1):
+                if case.standardize_only:
+                    ops_compiled.standardize(run.images.copy(), case.options, run.statistics)
+                else:
+                    ops_compiled.augment(
+                        run.images.copy(), run.params, case.options, indices=run.indices, statistics=run.statistics
+                    )
+                num_runs += 1
+        for fill_mode in ("nearest", "constant", "reflect", "wrap"):  # large enough for windows and rows' own taps
+            batch, params = images((2, 450, 330, 3), "uint8"), draw_params(2, 450, 330, colour=True)
+            params["zx"] = (0.1, 7.0)
+            options = CASES["affine_1_" + fill_mode].options
+            ops_compiled.augment(batch, params, options)
+            num_runs += 1
+        for interpolation in ("nearest", "box", "lanczos"):
+            for channels in (1, 2, 3, 4):
+                pictures = [np.full((h, w, channels), 200, np.uint8) for h, w in ((1, 1), (31, 23), (9, 40))]
+                boxes = np.array([(0, 0, 1, 1), (0.5, 20, 23, 31), (3, 0, 40, 8.25)], np.float32)
+                first = ops_resize.resize(pictures, (7, 9), interpolation)
+                assert_same(ops_resize.resize(pictures, (7, 9), interpolation), first)
+                ops_resize.resize(pictures, (30, 41), interpolation, boxes=boxes)
+                num_runs += 3
+    print(f"{num_runs} runs under the sanitizer")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], "--overrun" in sys.argv)
