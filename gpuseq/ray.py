@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from gpuseq.base.arguments import check_count
 from gpuseq.base.atomic import replacing
 from gpuseq.base.errors import ImageFileError, require
 from gpuseq.base.types import COLOR_CHANNELS, ColorMode, Interpolation, Size
@@ -60,10 +61,12 @@ def fit_directory(
     Raises
     ------
     ValueError
-        With ``zca_whitening``, which needs all images at once, or if there are no images.
+        With ``zca_whitening``, which needs all images at once, if there are no images, or no worker.
     ImageFileError
         If a file cannot be decoded.
     """
+    check_count("num_workers", num_workers, or_none=False)
+    check_count("batch_size", batch_size, or_none=False)
     if generator.zca_whitening:
         raise ValueError("zca_whitening needs all images at once: use fit(x) on an array that fits in memory")
     names, _, _ = _scan(directory, classes)
@@ -120,10 +123,12 @@ def predecode(
     Raises
     ------
     ValueError
-        If there are no images.
+        If there are no images, or no worker.
     ImageFileError
         If a file cannot be decoded: see ``gpuseq check``.
     """
+    check_count("num_workers", num_workers, or_none=False)
+    check_count("shard_size", shard_size, or_none=False)
     names, labels, classes = _scan(directory)
     target = Path(out).absolute()
     target.mkdir(parents=True, exist_ok=True)

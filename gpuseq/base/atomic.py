@@ -43,7 +43,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise IsADirectoryError(f"{os.fspath(target)!r} is a folder; name a file in it")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"the folder {os.fspath(target.parent)!r} does not exist; make it first")
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.stem}-", suffix=target.suffix, dir=target.parent)
+    # A name may have 255 bytes, and that of `path` may be as long.
+    suffix = target.suffix if len(os.fsencode(target.suffix)) <= 32 else ""
+    descriptor, name = tempfile.mkstemp(prefix=f".{target.stem[:40]}-", suffix=suffix, dir=target.parent)
     os.close(descriptor)
     temporary = Path(name)
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["array_text", "bytes_text"]
+__all__ = ["array_text", "bytes_text", "printable"]
 
 
 def bytes_text(count: int) -> str:
@@ -42,3 +42,19 @@ def array_text(shape: Sequence[int], dtype: Any, nbytes: int) -> str:
     '(32, 224, 224, 3) uint8, 4.8 MB'
     """
     return f"({', '.join(map(str, shape))}) {dtype}, {bytes_text(nbytes)}"
+
+
+def printable(text: str) -> str:
+    r"""Return a text that any stream of UTF-8 takes: bytes of a file's name that are no UTF-8 are written out.
+
+    Parameters
+    ----------
+    text : str
+        Perhaps with such bytes, as Python has them in paths (surrogates).
+
+    Examples
+    --------
+    >>> printable("caf\udce9.png")
+    'caf\\udce9.png'
+    """
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ __all__ = [
     "EXIT_FINDINGS",
     "EXIT_INTERRUPTED",
     "EXIT_OK",
+    "EXIT_TERMINATED",
     "EXIT_USAGE",
     "augmentation",
     "bench",
@@ -22,7 +24,7 @@ __all__ = [
     "preview",
 ]
 
-EXIT_OK, EXIT_FINDINGS, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+EXIT_OK, EXIT_FINDINGS, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_TERMINATED = 0, 1, 2, 130, 143
 
 
 def augmentation(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -124,8 +126,9 @@ def preview(arguments: argparse.Namespace) -> int:
 
 def check(arguments: argparse.Namespace) -> int:
     """Decode every file; 1 where one fails."""
+    from gpuseq.base.text import printable
     from gpuseq.decode.host import check_files
-    from gpuseq.files.folders import list_images
+    from gpuseq.files.folders import few, list_images
     from gpuseq.files.reading import is_url
 
     from .folder import SUFFIXES, open_folder
@@ -141,11 +144,19 @@ def check(arguments: argparse.Namespace) -> int:
     bad = {path: reason for path, reason in outcomes if reason is not None}
     if arguments.json:
         _print_json({"folder": arguments.directory, "num_files": len(paths), "bad": bad})
+    elif arguments.null:
+        sys.stdout.buffer.write(b"".join(os.fsencode(path) + b"\0" for path in bad))
     elif arguments.quiet:
-        print("".join(f"{path}\n" for path in bad), end="")
+        odd = [path for path in bad if "\n" in path or printable(path) != path]
+        if odd:
+            print(
+                f"gpuseq: {few(odd)}: such names are no lines of text. --null prints all of them for xargs -0",
+                file=sys.stderr,
+            )
+        print("".join(f"{printable(path)}\n" for path in bad), end="")
     else:
         for path, reason in bad.items():
-            print(f"{path}: {reason}")
+            print(f"{printable(path)}: {reason}")
         whole = "the file decodes" if len(paths) == 1 else f"all {len(paths)} files decode"
         print(f"{len(bad)} of {len(paths)} files cannot be decoded" if bad else whole)
     return EXIT_FINDINGS if bad else EXIT_OK

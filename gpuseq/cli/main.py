@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import re
+import signal
 import sys
 import textwrap
+import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn, TextIO
 
 from gpuseq.base.arguments import did_you_mean
@@ -17,12 +21,13 @@ from gpuseq.base.types import ColorMode, FillMode, Interpolation, literals
 from gpuseq.base.version import __version__
 
 from . import commands
-from .commands import EXIT_FINDINGS, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
+from .commands import EXIT_FINDINGS, EXIT_INTERRUPTED, EXIT_OK, EXIT_TERMINATED, EXIT_USAGE
 
 __all__ = ["build_parser", "main"]
 
 _EXIT_CODES = (
-    "exit codes: 0 done; 1 it failed or found something; 2 wrong arguments; 130 interrupted, nothing half-written"
+    "exit codes: 0 done; 1 it failed or found something; 2 wrong arguments; 130 interrupted and 143 ended by SIGTERM, "
+    "with nothing half-written"
 )
 
 
@@ -37,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0 done; 1 it failed or found something; 130 interrupted.
+        0 done; 1 it failed or found something; 130 interrupted, 143 by SIGTERM.
 
     Raises
     ------
@@ -50,9 +55,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     run: Callable[[argparse.Namespace], int] = arguments.run
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _ending_at_sigterm():
             warnings.showwarning = _show_warning
             return run(arguments)
+    except _TerminatedError:
+        print("\ngpuseq: ended by SIGTERM; nothing was left half-written", file=sys.stderr)
+        return EXIT_TERMINATED
     except KeyboardInterrupt:
         print("\ngpuseq: interrupted; nothing was left half-written", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -72,6 +80,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"gpuseq: {error}", file=sys.stderr)
         return EXIT_USAGE
+
+
+class _TerminatedError(KeyboardInterrupt):
+    """Raised where SIGTERM arrives, so that what is half-written is removed, as with Ctrl-C."""
+
+
+@contextmanager
+def _ending_at_sigterm() -> Iterator[None]:
+    def end(number: int, frame: object) -> None:
+        raise _TerminatedError
+
+    if threading.current_thread() is not threading.main_thread():  # which alone may say what a signal does
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _show_warning(
@@ -176,6 +203,20 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be 1 or more; got {text}")
+    return value
+
+
+def _variants(text: str) -> int:
+    value = _positive(text)
+    if value > 1000:
+        raise argparse.ArgumentTypeError(f"must be 1000 or less, as all of them are in one picture; got {text}")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number of seconds above 0; got {text}")
     return value
 
 
@@ -286,7 +327,7 @@ def _add_preview(subparsers: Any) -> None:
     parser.add_argument("--out", metavar="FILE", help="where to (default: ./gpuseq-preview.png, or .html)")
     parser.add_argument("--format", choices=("png", "html"), help="default: by the suffix of --out, else png")
     parser.add_argument("--images", type=_positive, default=4, help="how many pictures of a folder (default: 4)")
-    parser.add_argument("--variants", type=_positive, default=5, help="how many variants of each (default: 5)")
+    parser.add_argument("--variants", type=_variants, default=5, help="how many variants of each (default: 5)")
     parser.add_argument("--seed", type=_seed, default=1, help="same seed, same variants (default: 1)")
     _add_size(parser)
     _add_device(parser)
@@ -304,11 +345,13 @@ def _add_check(subparsers: Any) -> None:
         examples:
           gpuseq check photos/
           gpuseq check photos/ --json > bad.json
-          gpuseq check photos/ --quiet | xargs -d '\\n' rm -i     the bad paths alone, one per line
+          gpuseq check photos/ --quiet                       the bad paths alone, one per line
+          gpuseq check photos/ --null | xargs -0 -o rm -i    asks for each whether to delete it
         """,
     )
     parser.add_argument("directory", metavar="DIR", help="a folder of pictures, or a URL such as s3://bucket/train")
     parser.add_argument("--quiet", action="store_true", help="print the paths of bad files and nothing else")
+    parser.add_argument("--null", action="store_true", help="as --quiet, for xargs -0: a null byte after each path")
     _add_json(parser)
 
 
@@ -329,7 +372,7 @@ def _add_bench(subparsers: Any) -> None:
         """,
     )
     parser.add_argument("directory", metavar="DIR", help="a folder of pictures")
-    parser.add_argument("--seconds", type=float, default=60.0, help="wall time in all (default: 60)")
+    parser.add_argument("--seconds", type=_seconds, default=60.0, help="wall time in all (default: 60)")
     parser.add_argument("--rounds", type=_positive, default=6, help="slices per contender (default: 6)")
     parser.add_argument("--batch-size", type=_positive, default=32, help="images per batch (default: 32)")
     _add_size(parser)

@@ -46,6 +46,17 @@ def check_frame(
             f"the data frame has no column {few(map(str, missing))}; it has {few(map(str, frame.columns), 20)}. "
             f"x_col, y_col and weight_col name its columns{did_you_mean(missing[0], frame.columns)}"
         )
+    if class_mode in ("binary", "categorical", "sparse") and isinstance(y_col, (list, tuple)):
+        one = f": y_col={y_col[0]!r}" if len(y_col) == 1 else ', or class_mode="raw" or "multi_output" for several'
+        message = f'class_mode="{class_mode}" takes the name of one column; got y_col={y_col!r}. Write it alone{one}'
+        raise TypeError(message)
+    columns = list(frame.columns)
+    twice = [name for name in (needed if class_mode != "raw" else [x_col]) if columns.count(name) > 1]
+    if twice:
+        raise TypeError(
+            f"the data frame has {columns.count(twice[0])} columns of the name {twice[0]!r}, and which one is meant is "
+            "not known: frame.loc[:, ~frame.columns.duplicated()] keeps the first"
+        )
     if class_mode == "multi_output" and not isinstance(y_col, list):
         raise TypeError(f'If class_mode="{class_mode}", y_col must be a list. Received {type(y_col).__name__}.')
     _check_types(frame, x_col, (str,), f"All values in column x_col={x_col} must be strings.", "")

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from gpuseq.base.machine import cpu_count
-from gpuseq.base.text import array_text, bytes_text
+from gpuseq.base.text import array_text, bytes_text, printable
 from gpuseq.base.version import PACKAGE
 from gpuseq.ops.compiled.library import describe
 from gpuseq.plan.columns import cells
@@ -153,7 +153,7 @@ def _ghost(iterator: Any) -> Any:
 
 def _names(iterator: Any, plan: BatchPlan) -> list[str]:
     files = getattr(iterator, "filenames", None)
-    return [_shortened(os.fspath(files[index])) for index in plan.indices] if files else []
+    return [_shortened(printable(os.fspath(files[index]))) for index in plan.indices] if files else []
 
 
 def _labels(iterator: Any, plan: BatchPlan) -> list[str]:

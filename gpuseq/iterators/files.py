@@ -220,7 +220,8 @@ class BatchFromFilesMixin(Iterator):
         """Return the next batch of which anything is left once bad files are passed over."""
         if not self.may_pass_over:
             return super().__next__()
-        return first_left(itertools.repeat(super().__next__, len(self)))
+        # Once where an epoch has no batch, with remainder="drop" and fewer samples than ranks: then it is an empty one.
+        return first_left(itertools.repeat(super().__next__, max(1, len(self))))
 
     def _report_bad_files(self) -> None:
         new = {path: reason for path, reason in self.bad_files.items() if path not in self._reported}

@@ -368,6 +368,48 @@ def test_check_names_each_bad_file_with_its_reason(capsys: pytest.CaptureFixture
     assert capsys.readouterr().out.splitlines() == list(answer["bad"])
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs xargs")
+def test_what_check_prints_can_be_handed_to_xargs(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Names with newlines, and names that are no UTF-8: with null bytes between them, each as the system has it."""
+    names = [b"plain.jpg", b"with\nnewline.jpg", b"\xff\xfe.jpg", b"- dash and 'quote.jpg"]
+    for name in names:
+        Path(os.fsdecode(os.fsencode(photos / "dogs") + b"/" + name)).touch()
+    assert main(["check", str(photos), "--quiet"]) == 1
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == 5
+    assert "newline.jpg" in printed.err
+    assert "--null" in printed.err
+    assert main(["check", str(photos)]) == 1
+    assert "4 of 7 files cannot be decoded" in capsys.readouterr().out
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "GPUSEQ_DEVICE": "cpu"}
+    check = [sys.executable, "-m", "gpuseq", "check", str(photos), "--null"]
+    done = subprocess.run(check, env=environment, capture_output=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert sorted(os.path.basename(path) for path in done.stdout.split(b"\0")) == sorted([*names, b""])
+    subprocess.run(["xargs", "-0", "rm", "--"], input=done.stdout, check=True)
+    assert main(["check", str(photos)]) == 0
+    help_text = " ".join(build_parser()._subparsers._group_actions[0].choices["check"].format_help().split())  # type: ignore[union-attr, index]
+    assert "--null | xargs -0 -o rm -i" in help_text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["bench", ".", "--seconds", "nan"], "seconds above 0; got nan"),
+        (["bench", ".", "--seconds", "0"], "seconds above 0; got 0"),
+        (["bench", ".", "--seconds", "inf"], "seconds above 0; got inf"),
+        (["preview", ".", "--variants", "1000000000"], "1000 or less.*1000000000"),
+    ],
+)
+def test_numbers_without_an_end_are_refused(
+    arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert re.search(named, capsys.readouterr().err)
+
+
 def test_check_takes_urls_and_the_others_say_that_they_do_not(
     capsys: pytest.CaptureFixture[str], photos: Path, tmp_path: Path
 ) -> None:
@@ -484,6 +526,28 @@ def test_an_interrupt_ends_with_130_and_leaves_nothing(
     assert main(["preview", str(photos), "--size", "16", "16", "--device", "cpu"]) == 130
     assert "interrupted" in capsys.readouterr().err
     assert os.listdir() == []
+
+
+def test_sigterm_ends_with_143_and_leaves_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, photos: Path
+) -> None:
+    def end(self: object, *arguments: object, **options: object) -> None:
+        assert len(os.listdir()) == 1, "the file that is being written"
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+
+    monkeypatch.setattr(gpuseq.ImageDataGenerator, "fit_directory", end)
+    before = signal.getsignal(signal.SIGTERM)
+    assert main(["fit", str(photos), "--out", "stats.json", "--device", "cpu"]) == 143
+    assert "SIGTERM" in capsys.readouterr().err
+    assert os.listdir() == []
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("name", [f"{246 * 'a'}.json", f"{123 * 'é'}.json", f"a.{250 * 'b'}"])
+def test_a_name_as_long_as_the_system_allows(photos: Path, name: str) -> None:
+    assert main(["fit", str(photos), "--out", name, "--device", "cpu", "--size", "8", "8"]) == 0
+    assert os.listdir() == [name]
 
 
 def test_ctrl_c_on_the_real_process(photos: Path) -> None:

@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from gpuseq import ImageDataGenerator
 from gpuseq.plan import sharding
 from gpuseq.plan.sharding import detect_shard, resolve_shard
 from tests.conftest import ROOT
@@ -245,3 +247,18 @@ ray.shutdown()
     )
     run_script(source, str(tmp_path), str(ROOT), RAY_DEDUP_LOGS="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0")
     check(tmp_path, "Ray Train", "exact")
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_fewer_samples_than_ranks_under_drop_are_an_empty_batch_on_every_road(tmp_path: Path, on_error: str) -> None:
+    """Of files, with bad ones passed over, it was an UnboundLocalError, and then a silent end."""
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (4, 4)).save(tmp_path / name / "0.png")
+    own = ImageDataGenerator(device="cpu")
+    options: dict[str, Any] = {"batch_size": 2, "seed": 1, "shard": (1, 4), "remainder": "drop"}
+    files = own.flow_from_directory(tmp_path, (4, 4), on_error=on_error, verbose=False, **options)
+    arrays = own.flow(np.zeros((2, 4, 4, 3), np.uint8), **options)
+    assert (len(files), len(arrays)) == (0, 0)
+    for _ in range(3):
+        assert next(files)[0].shape == next(arrays).shape == (0, 4, 4, 3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -258,3 +259,14 @@ def test_the_steps_of_the_augmentations_are_shown(looks_at: bool) -> None:
     assert found.plan == iterator.plan_batch()
     plain = ImageDataGenerator(device="cpu").flow(images((10, 12, 12, 3), "uint8"), batch_size=8, seed=1)
     assert "augmentations" not in (*plain.explain().head, *dict(plain.explain().path))
+
+
+def test_names_that_are_no_utf8_are_written_out(tmp_path: Path) -> None:
+    """A notebook, and a terminal, take UTF-8 only."""
+    (tmp_path / "a").mkdir()
+    with open(os.fsencode(tmp_path) + b"/a/caf\xe9.png", "wb") as file:
+        Image.new("RGB", (4, 4)).save(file, "PNG")
+    flow = gpuseq.ImageDataGenerator(device="cpu").flow_from_directory(tmp_path, (4, 4), verbose=False)
+    for text in (flow._repr_html_(), str(flow.explain()), flow.explain()._repr_html_(), repr(flow)):
+        assert text.encode("utf-8")
+    assert "caf\\udce9.png" in str(flow.explain())

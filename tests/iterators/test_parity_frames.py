@@ -216,3 +216,21 @@ def test_rows_are_stacked_where_that_changes_none_of_their_values(tree: Path, ro
         assert got.tolist() == rows
     else:
         assert_same_structure(got, stacked)
+
+
+@pytest.mark.parametrize("mode", ["categorical", "sparse", "binary", "multi_output", "raw"])
+def test_columns_of_one_name_are_refused_but_where_keras_takes_all_of_them(tree: Path, mode: str) -> None:
+    """One-hot rows of the wrong width came, and all labels were 0."""
+    frame = make_frame(tree, absolute=False, with_bad_rows=False, seed=0)[["filename", "two"]]
+    frame = pandas.concat([frame, frame[["two"]]], axis=1)
+    y_col: Any = ["two"] if mode == "multi_output" else "two"
+    options: dict[str, Any] = {"class_mode": mode, "y_col": y_col, "target_size": (8, 8), "shuffle": False}
+    ours = gpuseq.ImageDataGenerator(device="cpu")
+    if mode == "raw":
+        theirs = next(keras_image.ImageDataGenerator().flow_from_dataframe(frame, str(tree), **options))[1]
+        assert next(ours.flow_from_dataframe(frame, str(tree), **options))[1].tolist() == theirs.tolist()
+        return
+    with pytest.raises(TypeError, match="2 columns of the name 'two'"):
+        ours.flow_from_dataframe(frame, str(tree), **options)
+    with pytest.raises((TypeError, AttributeError)):
+        keras_image.ImageDataGenerator().flow_from_dataframe(frame, str(tree), **options)
