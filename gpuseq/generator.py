@@ -312,8 +312,14 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
 
         Parameters
         ----------
-        x, y, sample_weight
-            See `~gpuseq.NumpyArrayIterator`.
+        x : array or (array, array or list of array)
+            Images, shape ``(n, H, W, C)`` or ``(n, C, H, W)`` as `data_format` says; with a pair, the second holds
+            further inputs of length n that come beside the images unchanged. uint8, uint16, float32 and float64 are
+            kept as they are until an op needs floats; not copied, not written to.
+        y : array or None
+            Labels, length n.
+        sample_weight : array or None
+            Shape ``(n,)``.
         batch_size : int
             Samples per batch.
         shuffle : bool
@@ -321,10 +327,14 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
         seed : int or None
             Batch number b is drawn from ``RandomState(seed + b)``. None draws from NumPy's global stream. Both are
             Keras' own way.
-        save_to_dir, save_prefix, save_format, ignore_class_split, subset
-            See `~gpuseq.NumpyArrayIterator`.
+        save_to_dir, save_prefix, save_format
+            Write each image of each batch to this existing folder, as ``prefix_index_number.format``.
+        ignore_class_split : bool
+            Do not check that both subsets have all classes.
+        subset : {"training", "validation"} or None
+            Which part, with the generator's ``validation_split``.
         rng : {"keras", "keyed"} or None
-            None: the generator's.
+            Keras' own numbers, or numbers that depend on (seed, epoch, sample) only. None: the generator's.
         shard : None, (int, int) or "auto"
             ``(rank, world)``: walk only this rank's part of each epoch. "auto" asks the launcher.
         remainder : {"pad", "drop", "exact"}
@@ -418,10 +428,15 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
             Subfolders, in the order of the class indices. None: all, sorted.
         class_mode : {"categorical", "binary", "sparse", "input", None}
             Labels as one-hot rows, 0 or 1, class indices, the images themselves, or none.
-        batch_size, shuffle, seed
-            See `flow`.
+        batch_size : int
+            Samples per batch.
+        shuffle : bool
+            A new order each epoch.
+        seed : int or None
+            Batch number b is drawn from ``RandomState(seed + b)``. None draws from NumPy's global stream. Both are
+            Keras' own way.
         save_to_dir, save_prefix, save_format
-            See `~gpuseq.NumpyArrayIterator`.
+            Write each image of each batch to this existing folder, as ``prefix_index_number.format``.
         follow_links : bool
             Enter symbolic links.
         subset : {"training", "validation"} or None
@@ -456,8 +471,12 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
         deterministic : bool
             Where the GPU decodes: let its CUDA decoder do all, so that pixels do not depend on a file's place in the
             batch; the JPEG engine's differ slightly.
-        rng, shard, remainder
-            See `flow`.
+        rng : {"keras", "keyed"} or None
+            Keras' own numbers, or numbers that depend on (seed, epoch, sample) only. None: the generator's.
+        shard : None, (int, int) or "auto"
+            ``(rank, world)``: walk only this rank's part of each epoch. "auto" asks the launcher.
+        remainder : {"pad", "drop", "exact"}
+            Samples that do not divide by the world size are filled up, left out, or filled up with sample weight 0.
         verbose : bool
             Print how many images were found, as Keras does.
         mask_directory : str, os.PathLike or None
@@ -566,21 +585,64 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
             The column of labels, several with "multi_output" and "raw".
         weight_col : str or None
             The column of sample weights.
-        target_size, color_mode, batch_size, shuffle, seed, subset, interpolation
-            See `flow_from_directory`.
+        target_size : (int, int)
+            Rows and columns to resize to.
+        color_mode : {"rgb", "rgba", "grayscale"}
+            3, 4 or 1 channels.
+        batch_size : int
+            Samples per batch.
+        shuffle : bool
+            A new order each epoch.
+        seed : int or None
+            Batch number b is drawn from ``RandomState(seed + b)``. None draws from NumPy's global stream. Both are
+            Keras' own way.
+        subset : {"training", "validation"} or None
+            Which part, with the generator's ``validation_split``.
+        interpolation : {"nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"}
+            Pillow's filter for the resize.
         classes : sequence of str or None
             Labels to keep, in the order of the class indices. None: all, sorted.
         class_mode : {"categorical", "binary", "sparse", "input", "multi_output", "raw", None}
-            As in `flow_from_directory`; "raw" hands over the column's values, "multi_output" a list of columns.
+            Labels as one-hot rows, 0 or 1, class indices, the images themselves, a list of columns, the values of
+            the column as they are, or none.
         save_to_dir, save_prefix, save_format
-            See `~gpuseq.NumpyArrayIterator`.
+            Write each image of each batch to this existing folder, as ``prefix_index_number.format``.
         validate_filenames : bool
             Leave out rows whose file is missing or has another extension.
-        on_error, prefetch, cache, memory_limit, decoder, exif_orientation, max_pixels, num_threads, \
-hw_decoder_load, deterministic, verbose
-            See `flow_from_directory`.
-        rng, shard, remainder
-            See `flow`.
+        on_error : {"raise", "skip", "substitute"} or callable
+            What to do about a file that cannot be read or decoded. "substitute" takes the next good image of the batch,
+            with its label. A callable gets ``(path, error)`` and returns an image ``(H, W, C)``, or None to skip. Files
+            passed over are listed in ``bad_files`` and logged at the end of the epoch. A batch of which nothing is left
+            is passed over too: a loader's pass is that much shorter (with `shard` it is an error, as ranks need equally
+            many batches); ``fit`` gets the next batch in its place, and ends its epoch that much further on.
+        prefetch : int
+            Batches decoded ahead on a worker thread.
+        cache : {None, "host", "device", "auto"}
+            Keep decoded images after their first visit.
+        memory_limit : int or None
+            Bytes for the cache. None: 70 % of what is free.
+        decoder : {"auto", "dali", "nvimgcodec", "pillow"}
+            Who decodes; what it cannot decode exactly goes to Pillow. "auto" is Pillow. On a GPU "dali" and
+            "nvimgcodec" decode JPEG files there, to pixels that are close to Pillow's and not equal.
+        exif_orientation : bool
+            Turn images as their EXIF tag says. Keras does not.
+        max_pixels : int or None
+            Refuse larger images from their header. None: Pillow's own limit.
+        num_threads : int or None
+            For decoding. None: all the cores this process may use.
+        hw_decoder_load : float
+            Where the GPU decodes: share of a batch, 0 to 1, for the JPEG engine of GPUs that have one.
+        deterministic : bool
+            Where the GPU decodes: let its CUDA decoder do all, so that pixels do not depend on a file's place in the
+            batch; the JPEG engine's differ slightly.
+        verbose : bool
+            Print how many images were found, as Keras does.
+        rng : {"keras", "keyed"} or None
+            Keras' own numbers, or numbers that depend on (seed, epoch, sample) only. None: the generator's.
+        shard : None, (int, int) or "auto"
+            ``(rank, world)``: walk only this rank's part of each epoch. "auto" asks the launcher.
+        remainder : {"pad", "drop", "exact"}
+            Samples that do not divide by the world size are filled up, left out, or filled up with sample weight 0.
         **kwargs
             ``keep_aspect_ratio``, as in `flow_from_directory`; and Keras' deprecated ``has_ext``, ``sort`` and
             ``drop_duplicates``, which warn and do nothing.
@@ -868,8 +930,14 @@ hw_decoder_load, deterministic, verbose
         ----------
         directory : str or os.PathLike
             A folder with one subfolder per class.
-        target_size, color_mode, batch_size, interpolation
-            See `flow_from_directory`.
+        target_size : (int, int)
+            Rows and columns to resize to.
+        color_mode : {"rgb", "rgba", "grayscale"}
+            3, 4 or 1 channels.
+        batch_size : int
+            Samples per batch.
+        interpolation : {"nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"}
+            Pillow's filter for the resize.
         progress : bool
             Show a progress bar on the terminal.
         **options

@@ -55,8 +55,12 @@ class JaxLoader(Loader):
 
     Parameters
     ----------
-    iterator, sharding
-        See `loader`.
+    iterator : Iterator
+        From ``generator.flow(...)`` and its kin.
+    sharding : jax.sharding.Sharding or None
+        How a batch lies on the devices, such as ``NamedSharding(mesh, PartitionSpec("batch"))``. One process with
+        several devices spreads its batches over them; of several processes, each gives its own batch, with
+        ``shard="auto"``, as its part of a global array. None: whole, on one device.
     """
 
     def __init__(self, iterator: Iterator, sharding: Any = None) -> None:

@@ -44,7 +44,7 @@ class TensorflowLoader(Loader):  # numpydoc ignore=PR02
     Parameters
     ----------
     iterator : Iterator
-        See `loader`.
+        From ``generator.flow(...)`` and its kin.
     """
 
     def _make(self, epoch: int, index: int) -> Any:

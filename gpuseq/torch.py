@@ -67,7 +67,7 @@ class TorchLoader(Loader, torch.utils.data.IterableDataset):  # type: ignore[mis
     Parameters
     ----------
     iterator : Iterator
-        See `loader`.
+        From ``generator.flow(...)`` and its kin.
     """
 
     batch_sampler = None

@@ -81,8 +81,17 @@ class DeviceSequence(PerProcess, Sequence):
 
     Parameters
     ----------
-    sequence, prefetch, workers, device
-        See `to_device`.
+    sequence : Sequence
+        Anything with ``__getitem__(index)`` and ``__len__()`` that can be called from several threads at once: a
+        `Sequence`, ``keras.utils.PyDataset``, ``tf.keras.utils.Sequence``, list of batches. Its batches are arrays, or
+        tuples, lists and dicts of them, nested as you like.
+    prefetch : int
+        How many batches may be ready and waiting, beside those that the threads are at. 0 makes each batch when it is
+        asked for.
+    workers : int
+        Threads. 0 makes each batch when it is asked for.
+    device : {"auto", "cpu", "cuda", "cuda:N"}
+        Where the arrays go; "auto" as in `ImageDataGenerator`.
     """
 
     _ahead: _Ahead | None

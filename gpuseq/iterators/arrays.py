@@ -54,8 +54,13 @@ class NumpyArrayIterator(Iterator):
         Labels, length n.
     image_data_generator : ImageDataGenerator
         What is done to the images.
-    batch_size, shuffle, seed
-        See `Iterator`.
+    batch_size : int
+        Samples per batch.
+    shuffle : bool
+        A new order each epoch.
+    seed : int or None
+        Batch number b is drawn from ``RandomState(seed + b)``. None draws from NumPy's global stream. Both are Keras'
+        own way.
     sample_weight : array or None
         Shape ``(n,)``.
     data_format : {"channels_last", "channels_first"} or None
@@ -68,12 +73,17 @@ class NumpyArrayIterator(Iterator):
         Do not check that both subsets have all classes.
     dtype : str or None
         Of the batches: float32 (default), float16, float64, uint8; bfloat16 on a device.
-    rng, shard, remainder
-        See `Iterator`; `rng` defaults to the generator's.
+    rng : {"keras", "keyed"} or None
+        Keras' own numbers, or numbers that depend on (seed, epoch, sample) only. None: the generator's.
+    shard : None, (int, int) or "auto"
+        ``(rank, world)``: walk only this rank's part of each epoch. "auto" asks the launcher.
+    remainder : {"pad", "drop", "exact"}
+        Samples that do not divide by the world size are filled up, left out, or filled up with sample weight 0.
     **kwargs
-        See `Iterator`.
+        ``workers``, ``use_multiprocessing`` and ``max_queue_size``, those of `~gpuseq.Sequence`.
     masks : array, list of array or None
-        In the place of `y`; see `~gpuseq.ImageDataGenerator.flow`.
+        In the place of `y`: ``(n, H, W)``, or like `x` with any number of channels. Each mask gets the affine map and
+        the flips of its image, with nearest-neighbour resampling, and nothing else; its dtype stays.
     memory_limit : int or None
         Bytes that `x` may take on a GPU; a larger array stays on the host, and each batch is copied. None: 70 % of what
         is free.

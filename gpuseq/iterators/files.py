@@ -107,7 +107,7 @@ class BatchFromFilesMixin(Iterator):
         data_format : {"channels_last", "channels_first"} or None
             Axis order of the batches.
         save_to_dir, save_prefix, save_format
-            See `~gpuseq.NumpyArrayIterator`.
+            Write each image of each batch to this existing folder, as ``prefix_index_number.format``.
         subset : {"training", "validation"} or None
             Which part, with the generator's ``validation_split``.
         interpolation : {"nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"}
@@ -293,15 +293,43 @@ class DirectoryIterator(BatchFromFilesMixin):
         The folder.
     image_data_generator : ImageDataGenerator or None
         What is done to the images.
-    target_size, color_mode, classes, class_mode, batch_size, shuffle, seed, data_format, save_to_dir, save_prefix, \
-save_format, follow_links, subset, interpolation, keep_aspect_ratio
-        See `~gpuseq.ImageDataGenerator.flow_from_directory`.
+    target_size : (int, int)
+        Rows and columns to resize to.
+    color_mode : {"rgb", "rgba", "grayscale"}
+        3, 4 or 1 channels.
+    classes : sequence of str or None
+        Subfolders, in the order of the class indices. None: all, sorted.
+    class_mode : {"categorical", "binary", "sparse", "input", None}
+        Labels as one-hot rows, 0 or 1, class indices, the images themselves, or none.
+    batch_size : int
+        Samples per batch.
+    shuffle : bool
+        A new order each epoch.
+    seed : int or None
+        Batch number b is drawn from ``RandomState(seed + b)``. None draws from NumPy's global stream. Both are Keras'
+        own way.
+    data_format : {"channels_last", "channels_first"} or None
+        Axis order of the batches. None: "channels_last".
+    save_to_dir, save_prefix, save_format
+        Write each image of each batch to this existing folder, as ``prefix_index_number.format``.
+    follow_links : bool
+        Enter symbolic links.
+    subset : {"training", "validation"} or None
+        Which part of each class, with ``validation_split``.
+    interpolation : {"nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"}
+        Pillow's filter for the resize.
+    keep_aspect_ratio : bool
+        Crop the centre to the target's aspect ratio before the resize.
     dtype : str or None
         Of the batches: float32 (default), float16, float64, uint8; bfloat16 on a device.
-    rng, verbose
-        See `~gpuseq.ImageDataGenerator.flow_from_directory`.
+    rng : {"keras", "keyed"} or None
+        Keras' own numbers, or numbers that depend on (seed, epoch, sample) only. None: the generator's.
+    verbose : bool
+        Print how many images were found, as Keras does.
     mask_directory : str, os.PathLike or None
-        See `~gpuseq.ImageDataGenerator.flow_from_directory`.
+        A folder of masks built like `directory`: the mask of ``cats/1.jpg`` is ``cats/1`` with any image extension.
+        Masks are read as grey images, resized with "nearest", and get the geometry of their image's transform and
+        nothing else; the batches are ``(x, masks)``, and `class_mode` only says which files there are.
     **kwargs
         What `~gpuseq.ImageDataGenerator.flow_from_directory` takes beyond Keras' arguments, `on_error` to
         `deterministic`; ``shard``, ``remainder`` and the arguments of `Sequence`.
@@ -413,13 +441,46 @@ class DataFrameIterator(BatchFromFilesMixin):
         The folder that names are relative to; None where they are paths already.
     image_data_generator : ImageDataGenerator or None
         What is done to the images.
-    x_col, y_col, weight_col, target_size, color_mode, classes, class_mode, batch_size, shuffle, seed, data_format, \
-save_to_dir, save_prefix, save_format, subset, interpolation, keep_aspect_ratio, validate_filenames
-        See `~gpuseq.ImageDataGenerator.flow_from_dataframe`.
+    x_col : str
+        The column of file names.
+    y_col : str or list of str
+        The column of labels, several with "multi_output" and "raw".
+    weight_col : str or None
+        The column of sample weights.
+    target_size : (int, int)
+        Rows and columns to resize to.
+    color_mode : {"rgb", "rgba", "grayscale"}
+        3, 4 or 1 channels.
+    classes : sequence of str or None
+        Labels to keep, in the order of the class indices. None: all, sorted.
+    class_mode : {"categorical", "binary", "sparse", "input", "multi_output", "raw", None}
+        Labels as one-hot rows, 0 or 1, class indices, the images themselves, a list of columns, the values of the
+        column as they are, or none.
+    batch_size : int
+        Samples per batch.
+    shuffle : bool
+        A new order each epoch.
+    seed : int or None
+        Batch number b is drawn from ``RandomState(seed + b)``. None draws from NumPy's global stream. Both are Keras'
+        own way.
+    data_format : {"channels_last", "channels_first"}
+        Axis order of the batches.
+    save_to_dir, save_prefix, save_format
+        Write each image of each batch to this existing folder, as ``prefix_index_number.format``.
+    subset : {"training", "validation"} or None
+        Which part, with the generator's ``validation_split``.
+    interpolation : {"nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"}
+        Pillow's filter for the resize.
+    keep_aspect_ratio : bool
+        Crop the centre to the target's aspect ratio before the resize.
     dtype : str
         Of the batches: float32, float16, float64, uint8; bfloat16 on a device.
-    rng, verbose
-        See `~gpuseq.ImageDataGenerator.flow_from_directory`.
+    validate_filenames : bool
+        Leave out rows whose file is missing or has another extension.
+    rng : {"keras", "keyed"} or None
+        Keras' own numbers, or numbers that depend on (seed, epoch, sample) only. None: the generator's.
+    verbose : bool
+        Print how many images were found, as Keras does.
     **kwargs
         What `~gpuseq.ImageDataGenerator.flow_from_directory` takes beyond Keras' arguments, `on_error` to
         `deterministic`; ``shard``, ``remainder`` and the arguments of `Sequence`.

@@ -112,7 +112,7 @@ class Sequence:
         Parameters
         ----------
         **options
-            See `gpuseq.keras.to_keras`.
+            ``class_weight``, and for a sequence ``prefetch`` and ``workers``, as `gpuseq.keras.to_keras` takes them.
 
         Raises
         ------
@@ -180,15 +180,16 @@ class Iterator(Sequence):  # numpydoc ignore=PR02
     shuffle : bool
         A new order each epoch.
     seed : int or None
-        See `~gpuseq.ImageDataGenerator.flow`.
+        Batch number b is drawn from ``RandomState(seed + b)``. None draws from NumPy's global stream. Both are Keras'
+        own way.
     rng : {"keras", "keyed"}
-        See `~gpuseq.ImageDataGenerator`.
+        Keras' own numbers, or numbers that depend on (seed, epoch, sample) only.
     shard : None, (int, int) or "auto"
         ``(rank, world)``: take only this rank's part of each epoch. "auto" asks the launcher.
     remainder : {"pad", "drop", "exact"}
         What happens to samples that do not divide by the world size: all ranks have equally many batches.
     **kwargs
-        ``workers``, ``use_multiprocessing``, ``max_queue_size``: see `Sequence`.
+        ``workers``, ``use_multiprocessing`` and ``max_queue_size``, those of `Sequence`.
 
     Attributes
     ----------

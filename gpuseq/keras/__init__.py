@@ -93,8 +93,13 @@ class KerasDataset(FitDataset, PY_DATASET):  # type: ignore[misc]
 
     Parameters
     ----------
-    source, class_weight, prefetch, workers
-        See `to_keras`.
+    source : Iterator or Sequence
+        Of this package, or anything with ``__getitem__(index)`` and ``__len__()`` that makes batches by index.
+    class_weight : mapping or None
+        Weight of each class, applied where the batch is made.
+    prefetch, workers : int
+        For a sequence: how many batches may be ready and waiting, and threads that make them, 0 for none. Iterators
+        read ahead by themselves.
     """
 
     def __init__(self, source: Any, class_weight: Mapping[int, float] | None, prefetch: int, workers: int) -> None:
@@ -136,7 +141,8 @@ def to_keras(
     class_weight : mapping or None
         Weight of each class, applied where the batch is made.
     prefetch, workers : int
-        For a sequence: see `gpuseq.to_device`. Iterators read ahead by themselves.
+        For a sequence: how many batches may be ready and waiting, and threads that make them, 0 for none. Iterators
+        read ahead by themselves.
 
     Returns
     -------
