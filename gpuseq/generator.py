@@ -249,36 +249,36 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
         if not kept or kept[-1].content != content:
             ranges = settings.ranges_of(self)
             recipe = Recipe.parse("augmentations", self.augmentations)
-            one_image = self._transform_and_standardize if self.is_customised else None
+            one_image = self._transform_and_standardize if self._is_customised else None
             transform = BatchTransform.of(
-                self, ranges, one_image, draws_its_own=self.draws_its_own, has_augmentations=recipe is not None
+                self, ranges, one_image, draws_its_own=self._draws_its_own, has_augmentations=recipe is not None
             )
             kept[:] = [_Derived(content, ranges, recipe, transform)]
         return kept[-1]
 
     @property
-    def transform_ranges(self) -> TransformRanges:
+    def _transform_ranges(self) -> TransformRanges:
         """The ranges that parameters are drawn from."""
         return self._derived().ranges
 
     @property
-    def recipe(self) -> Recipe | None:
+    def _recipe(self) -> Recipe | None:
         """The augmentations that programs are drawn from, None without any."""
         return self._derived().recipe
 
     @property
-    def batch_transform(self) -> BatchTransform:
+    def _batch_transform(self) -> BatchTransform:
         """What is done to a batch whose parameters are drawn: a frozen value, another one once an attribute changes."""
         return self._derived().transform
 
     @property
-    def is_customised(self) -> bool:
+    def _is_customised(self) -> bool:
         """Whether a subclass has its own way with single images, as Keras users write them."""
         own, base = type(self), ImageDataGenerator
         return own.apply_transform is not base.apply_transform or own.standardize is not base.standardize
 
     @property
-    def draws_its_own(self) -> bool:
+    def _draws_its_own(self) -> bool:
         """Whether a subclass has its own `get_random_transform`, which is then asked for each image, as in Keras."""
         return type(self).get_random_transform is not ImageDataGenerator.get_random_transform
 
@@ -699,25 +699,15 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
             **kwargs,
         )
 
-    def drawing(self, image_shape: tuple[int, ...], file_number_limit: int = 0) -> Drawing:
-        """Return what is drawn for images of one shape, as the attributes stand now.
+    def _drawing(self, image_shape: tuple[int, ...], file_number_limit: int = 0) -> Drawing:
+        """Return what is drawn for images of one shape, in the generator's axis order, as the attributes stand now.
 
-        Parameters
-        ----------
-        image_shape : tuple of int
-            Of one image, in the generator's axis order.
-        file_number_limit : int
-            See `~gpuseq.plan.drawing.Drawing`.
-
-        Returns
-        -------
-        Drawing
-            Its `params` draws from a stream. A subclass' own `get_random_transform` draws from ``numpy.random``: it
-            finds the stream there while it is asked.
+        Its `params` draws from a stream. A subclass' own `get_random_transform` draws from ``numpy.random``: it finds
+        the stream there while it is asked.
         """
         derived = self._derived()
         own = None
-        if self.draws_its_own:
+        if self._draws_its_own:
             own = partial(draw_with, self.get_random_transform, image_shape=image_shape)
         image_size = image_shape[self.row_axis - 1], image_shape[self.col_axis - 1]
         return Drawing(derived.ranges, derived.recipe, image_size, file_number_limit, own)
@@ -735,7 +725,7 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
         round_affine: bool = False,
     ) -> Array:
         """Transform and normalise a batch by given parameters; see `~gpuseq.transforms.batch.BatchTransform`."""
-        return self.batch_transform(
+        return self._batch_transform(
             images,
             params,
             rows,
@@ -746,16 +736,10 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
             round_affine=round_affine,
         )
 
-    def check_conventions(self, image_size: tuple[int, int]) -> None:
-        """Warn, once per generator, where Keras' conventions and the arguments' names part ways.
-
-        Parameters
-        ----------
-        image_size : (int, int)
-            Rows and columns of the images to come.
-        """
+    def _check_conventions(self, image_size: tuple[int, int]) -> None:
+        """Warn, once per generator, where Keras' conventions and the arguments' names part ways."""
         if not self.__dict__.get("_told_conventions"):
-            told = settings.warn_of_conventions(self, self.transform_ranges, image_size)
+            told = settings.warn_of_conventions(self, self._transform_ranges, image_size)
             self.__dict__["_told_conventions"] = told
 
     # Single images.
@@ -782,7 +766,7 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
         """
         stream: Any = np.random if seed is None else np.random.RandomState(seed)
         height, width = img_shape[self.row_axis - 1], img_shape[self.col_axis - 1]
-        return params_to_dicts(draw_params(stream, self.transform_ranges, 1, height, width))[0]
+        return params_to_dicts(draw_params(stream, self._transform_ranges, 1, height, width))[0]
 
     def apply_transform(self, x: Array, transform_parameters: dict[str, Any]) -> Array:
         """Transform one image by given parameters.
@@ -803,7 +787,7 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
         ----------
         ``ImageDataGenerator.apply_transform`` of Keras 3.15.
         """
-        return self.batch_transform.apply_transform(x, transform_parameters)
+        return self._batch_transform.apply_transform(x, transform_parameters)
 
     def standardize(self, x: Array) -> Array:
         """Normalise an image or a batch, in place where its dtype allows, as Keras does.
@@ -822,7 +806,7 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
         ----------
         ``ImageDataGenerator.standardize`` of Keras 3.15.
         """
-        return self.batch_transform.standardize(x)
+        return self._batch_transform.standardize(x)
 
     def random_transform(self, x: Array, seed: int | None = None) -> Array:
         """Transform one image at random: `get_random_transform`, then `apply_transform`.

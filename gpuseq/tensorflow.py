@@ -79,7 +79,7 @@ def as_dataset(iterator: Iterator) -> Any:
     example = _first(batches)
     signature = tf.nest.map_structure(lambda array: tf.TensorSpec((None, *array.shape[1:]), array.dtype), example)
     dataset = tf.data.Dataset.from_generator(lambda: iter(batches), output_signature=signature)
-    if not iterator.may_pass_over:
+    if not iterator._may_pass_over:
         dataset = dataset.apply(tf.data.experimental.assert_cardinality(len(batches)))
     return dataset.prefetch(1)
 
@@ -118,7 +118,7 @@ def experimental_adapter(iterator: Iterator) -> Any:
 
         @property
         def num_batches(self) -> int | None:
-            return None if iterator.may_pass_over else len(batches)
+            return None if iterator._may_pass_over else len(batches)
 
         @property
         def batch_size(self) -> int:

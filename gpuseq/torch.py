@@ -150,9 +150,9 @@ def augment(images: Any, generator: ImageDataGenerator, *, seed: int, epoch: int
     if images.dtype not in (torch.uint8, torch.uint16, torch.float32, torch.float64):
         images = images.to(torch.float32)
     height, width = images.shape[generator.row_axis], images.shape[generator.col_axis]
-    generator.check_conventions((height, width))
+    generator._check_conventions((height, width))
     if generator.rng == "keyed":
-        if generator.draws_its_own:
+        if generator._draws_its_own:
             raise ValueError(
                 f'rng="keyed" draws the numbers of {type(generator).__name__} by key, and cannot ask the '
                 'get_random_transform that it overrides: use rng="keras"'
@@ -160,10 +160,10 @@ def augment(images: Any, generator: ImageDataGenerator, *, seed: int, epoch: int
         ids = np.arange(len(images)) if sample_ids is None else np.asarray(sample_ids, np.int64)
         if ids.shape != (len(images),):
             raise ValueError(f"sample_ids must have shape ({len(images)},); got {ids.shape}")
-        params = draw_keyed(generator.transform_ranges, ids, height, width, seed=seed, epoch=epoch)
+        params = draw_keyed(generator._transform_ranges, ids, height, width, seed=seed, epoch=epoch)
     else:
         stream: Any = np.random.RandomState(seed)
-        params = generator.drawing(tuple(images.shape[1:])).params(stream, len(images))
+        params = generator._drawing(tuple(images.shape[1:])).params(stream, len(images))
     device = "cpu" if images.device.type == "cpu" else f"cuda:{images.device.index}"
     with torch_memory(device) as blocks:
         return torch_tensor(generator.process(cupy_view(images.contiguous()), params), blocks)

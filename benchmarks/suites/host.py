@@ -53,7 +53,7 @@ def run(settings: Settings) -> list[Row]:
         stream = np.random.RandomState(1)
         parts: dict[str, Any] = {
             "plan, the draw included": iterator.plan_batch,
-            "the draw alone": lambda: draw_params(stream, generator.transform_ranges, BATCH, 8, 8),
+            "the draw alone": lambda: draw_params(stream, generator._transform_ranges, BATCH, 8, 8),
             "launch": launch,
             "labels and tuple": beside,
             "plan and launch": lambda: launch(iterator.plan_batch()),

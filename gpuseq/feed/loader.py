@@ -245,8 +245,8 @@ class _Pass:
             self._is_empty = self.place.index == 0
         loader._pass = self
         loader._resumed = False
-        loader.iterator.planner.stride = self._step
-        batch = first_left(self._makers(), loader.iterator.planner.options, is_under_way=not self._is_empty)
+        loader.iterator._planner.stride = self._step
+        batch = first_left(self._makers(), loader.iterator._planner.options, is_under_way=not self._is_empty)
         self._is_empty = False
         return batch
 
@@ -290,7 +290,9 @@ class _Pass:
         loader = self._loader
         found = PlannerState.parse(state)
         loader.iterator.load_state_dict(state)
-        place = Place(found.epoch, found.global_position // (loader.batch_size * loader.iterator.planner.options.world))
+        place = Place(
+            found.epoch, found.global_position // (loader.batch_size * loader.iterator._planner.options.world)
+        )
         if loader._worker() is None:
             loader._next = place
             self.stand_at(place, origin=place)
@@ -306,6 +308,6 @@ class _Pass:
 
 def count_by_epoch(iterator: Iterator) -> None:
     """Let an iterator count by epoch, where it stands, with a seed: without one it has no state."""
-    if not iterator.counts_by_epoch:
+    if not iterator._counts_by_epoch:
         iterator.set_epoch(iterator.epoch)
-    iterator.planner.drawn_seed()
+    iterator._planner.drawn_seed()

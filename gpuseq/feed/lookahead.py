@@ -238,7 +238,7 @@ class _Pass:
         self._length = len(owner)
         self._index = 0
         self._is_empty = True
-        self._options = owner.sequence.planner.options if isinstance(owner.sequence, Iterator) else None
+        self._options = owner.sequence._planner.options if isinstance(owner.sequence, Iterator) else None
         self._on_epoch_end = getattr(owner.sequence, "on_epoch_end", None)
 
     def __iter__(self) -> _Pass:

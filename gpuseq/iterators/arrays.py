@@ -188,7 +188,7 @@ class NumpyArrayIterator(Iterator):
     @property
     def _drawing(self) -> Drawing:
         limit = FILE_NUMBERS if self.save_to_dir else 0
-        return self.image_data_generator.drawing(self.x.shape[1:], limit)
+        return self.image_data_generator._drawing(self.x.shape[1:], limit)
 
 
 def _with_further_inputs(x: Any) -> tuple[Any, list[np.ndarray]]:

@@ -196,7 +196,7 @@ def _path(iterator: Any, plan: BatchPlan) -> list[tuple[str, str]]:
     num_values, itemsize = math.prod(source.image_shape), source.dtype.itemsize
     if iterator._masks is not None:
         path.append(("masks", "the same plan: the same maps and flips, nearest neighbour, no colours"))
-    if generator is not None and generator.recipe is not None:
+    if generator is not None and generator._recipe is not None:
         path.append(("augmentations", _augmentations(iterator, generator, plan)))
     path += _engine(iterator, generator, itemsize)
     out_itemsize = {"bfloat16": 2}.get(iterator.dtype) or np.dtype(iterator.dtype).itemsize
@@ -211,18 +211,18 @@ def _path(iterator: Any, plan: BatchPlan) -> list[tuple[str, str]]:
 
 def _augmentations(iterator: Any, generator: Any, plan: BatchPlan) -> str:
     """Say what is done between Keras' ranges and its normalisation, and by whom."""
-    ranges = generator.transform_ranges
+    ranges = generator._transform_ranges
     rounds = ranges.has_affine or ranges.channel_shift or ranges.brightness is not None
     rounded = ", after the ranges are rounded to uint8" if rounds else ""
     if iterator.device == "cpu":
-        return f"{generator.recipe!r} on uint8{rounded}; step after step on the host"
+        return f"{generator._recipe!r} on uint8{rounded}; step after step on the host"
     looked_at = has_kind(plan.program, "measured", "neighbourhood")
     launches = "program, and prepare before it for what is looked at first" if looked_at else "program"
-    return f"{generator.recipe!r} on uint8{rounded}; kernels: {launches}"
+    return f"{generator._recipe!r} on uint8{rounded}; kernels: {launches}"
 
 
 def _random_mode(iterator: Any) -> str:
-    options, seed = iterator.planner.options, iterator.seed
+    options, seed = iterator._planner.options, iterator.seed
     text = f'rng="{options.rng}", ' + ("NumPy's global stream" if seed is None else f"seed {seed}")
     return text if options.world == 1 else f"{text}, rank {options.rank} of {options.world}"
 
@@ -230,11 +230,11 @@ def _random_mode(iterator: Any) -> str:
 def _engine(iterator: Any, generator: Any, itemsize: int) -> list[tuple[str, str]]:
     if generator is None:
         return [("engine", "none: there is no generator, so images are laid out and cast")]
-    ranges = generator.transform_ranges
+    ranges = generator._transform_ranges
     slow = []
-    if generator.is_customised:
+    if generator._is_customised:
         slow.append("a subclass with its own apply_transform or standardize: Keras' loop, image by image")
-    if generator.draws_its_own:
+    if generator._draws_its_own:
         slow.append("a subclass with its own get_random_transform: a Python call per image")
     if generator.interpolation_order > 1:
         splines = "SciPy" if iterator.device == "cpu" else "cupyx"
@@ -303,7 +303,7 @@ def generator_html(generator: Any) -> str:
         Left as it is. Its `preprocessing_function` is not called where it is a function of the user's.
     """
     text = f"<p><code>{html.escape(repr(generator))}</code></p>"
-    if callable(generator.preprocessing_function) or generator.zca_whitening or generator.is_customised:
+    if callable(generator.preprocessing_function) or generator.zca_whitening or generator._is_customised:
         return f"<div>{text}</div>"
     with Image.open(PACKAGE / "photos" / "space" / "astronaut.jpg") as file:
         photo = np.asarray(file.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR))

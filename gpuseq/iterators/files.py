@@ -190,7 +190,7 @@ class BatchFromFilesMixin(Iterator):
         check_generator(self.image_data_generator, planning["rng"], self.target_size, source)
 
     @property
-    def may_pass_over(self) -> bool:
+    def _may_pass_over(self) -> bool:
         """Whether bad files may leave nothing of a batch, so that a pass can have fewer batches than ``len(self)``."""
         return self._source.on_error != "raise"
 
@@ -218,7 +218,7 @@ class BatchFromFilesMixin(Iterator):
 
     def __next__(self) -> Any:
         """Return the next batch of which anything is left once bad files are passed over."""
-        if not self.may_pass_over:
+        if not self._may_pass_over:
             return super().__next__()
         # Once where an epoch has no batch, with remainder="drop" and fewer samples than ranks: then it is an empty one.
         return first_left(itertools.repeat(super().__next__, max(1, len(self))))
@@ -234,7 +234,7 @@ class BatchFromFilesMixin(Iterator):
         try:
             return self._made(plan)
         finally:
-            if plan.batch_index == len(self.planner) - 1:
+            if plan.batch_index == len(self._planner) - 1:
                 self._report_bad_files()
 
     def _made(self, plan: BatchPlan) -> Any:
@@ -272,7 +272,7 @@ class BatchFromFilesMixin(Iterator):
         limit = FILE_NUMBERS if self.save_to_dir else 0
         if self.image_data_generator is None:
             return Drawing(image_size=self.target_size, file_number_limit=limit)
-        return self.image_data_generator.drawing(self.image_shape, limit)
+        return self.image_data_generator._drawing(self.image_shape, limit)
 
     classes: Any
     class_indices: dict[str, int]

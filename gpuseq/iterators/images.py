@@ -194,7 +194,7 @@ def _mask_options(generator: ImageGenerator | None, masks: PairedMasks) -> Augme
     options = AugmentOptions(source_format=masks.source_format, data_format=masks.data_format)
     if generator is None:
         return options
-    if generator.is_customised:
+    if generator._is_customised:
         raise ValueError(
             f"{type(generator).__name__} overrides apply_transform or standardize, and what it does there to an "
             "image cannot be done to its mask: use preprocessing_function, or plan_batch() and replay()"
@@ -227,13 +227,13 @@ def check_generator(generator: ImageGenerator | None, rng: str, image_size: tupl
     """
     if generator is None:
         return
-    if generator.draws_its_own and rng == "keyed":
+    if generator._draws_its_own and rng == "keyed":
         raise ValueError(
             f'rng="keyed" draws the numbers of {type(generator).__name__} by key, and cannot ask the '
             'get_random_transform that it overrides: use rng="keras"'
         )
-    generator.check_conventions(image_size)
-    if (recipe := generator.recipe) is not None:
+    generator._check_conventions(image_size)
+    if (recipe := generator._recipe) is not None:
         _check_augmentations(generator, recipe, image_size, source)
 
 
@@ -246,7 +246,7 @@ def _check_augmentations(
             f"augmentations={generator.augmentations!r} work on uint8 images, levels 0 to 255, as Pillow's do; x "
             f"holds {source.dtype}: hand in x.astype('uint8') of images in 0 to 255"
         )
-    if generator.is_customised:
+    if generator._is_customised:
         raise ValueError(
             f"{type(generator).__name__} overrides apply_transform or standardize, which Keras calls with one "
             "image before it is normalised: augmentations have no place between the two. Leave out one of them"

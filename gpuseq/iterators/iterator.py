@@ -152,15 +152,15 @@ class _Planned(Generic[T]):
         if iterator is None:
             return self
         own = iterator.__dict__
-        if "planner" not in own and self._name not in own:
+        if "_planner" not in own and self._name not in own:
             raise AttributeError(f"{owner.__name__} has no {self._name!r} before Iterator.__init__ is called")
-        value: T = getattr(own["planner"], self._name) if "planner" in own else own[self._name]
+        value: T = getattr(own["_planner"], self._name) if "_planner" in own else own[self._name]
         return value
 
     def __set__(self, iterator: Iterator, value: T) -> None:
         own = iterator.__dict__
-        if "planner" in own:
-            setattr(own["planner"], self._name, value)
+        if "_planner" in own:
+            setattr(own["_planner"], self._name, value)
         else:
             own[self._name] = value
 
@@ -193,8 +193,6 @@ class Iterator(Sequence):  # numpydoc ignore=PR02
 
     Attributes
     ----------
-    planner : Planner
-        What decides which samples come next and draws for them. The attributes below are its own.
     n : int
         Samples in an epoch of this iterator: its shard's.
     batch_size, shuffle, seed
@@ -218,7 +216,7 @@ class Iterator(Sequence):  # numpydoc ignore=PR02
 
     white_list_formats = ("png", "jpg", "jpeg", "bmp", "ppm", "tif", "tiff")
 
-    planner: Planner
+    _planner: Planner
     _source: Source | None = None
     _masks: PairedMasks | None = None
     n = _Planned[int]("n")
@@ -246,7 +244,7 @@ class Iterator(Sequence):  # numpydoc ignore=PR02
     ) -> None:
         super().__init__(**kwargs)
         options = checked_options(batch_size, shuffle, seed, rng=rng, shard=shard, remainder=remainder)
-        self.planner = Planner(n, batch_size, shuffle, seed, options, self._own_order())
+        self._planner = Planner(n, batch_size, shuffle, seed, options, self._own_order())
 
     def _own_order(self) -> Callable[[], None] | None:
         """Return a subclass' own ``_set_index_array``, which the planner calls where an order is due."""
@@ -255,7 +253,7 @@ class Iterator(Sequence):  # numpydoc ignore=PR02
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch: the same on every rank."""
-        return len(self.planner)
+        return len(self._planner)
 
     # From a plan to a batch.
 
@@ -280,7 +278,7 @@ class Iterator(Sequence):  # numpydoc ignore=PR02
         IndexError
             If `index` is outside the epoch.
         """
-        planner, drawing = self.planner, self._drawing
+        planner, drawing = self._planner, self._drawing
         if index is not None:
             index = planner.checked_index(index)
         with planner.lock:
@@ -317,10 +315,10 @@ class Iterator(Sequence):  # numpydoc ignore=PR02
         if not isinstance(plan, BatchPlan):
             raise TypeError(f"replay() takes a BatchPlan, from plan_batch(); got {type(plan).__name__}")
         last = plan.indices.max(initial=-1)
-        if last >= self.planner.num_samples:
+        if last >= self._planner.num_samples:
             raise ValueError(
                 f"the plan was drawn for other data: it asks for sample {last}, and there are "
-                f"{self.planner.num_samples} here"
+                f"{self._planner.num_samples} here"
             )
         if type(self)._get_batches_of_transformed_samples is Iterator._get_batches_of_transformed_samples:
             return self._make(plan)
@@ -347,8 +345,8 @@ class Iterator(Sequence):  # numpydoc ignore=PR02
             replayed[0] = None
             plan: BatchPlan = replayed[1]
             return plan
-        with self.planner.lock:
-            return self.planner.draw(np.asarray(index_array), None, self._drawing)
+        with self._planner.lock:
+            return self._planner.draw(np.asarray(index_array), None, self._drawing)
 
     @property
     def _drawing(self) -> Drawing:
@@ -362,7 +360,7 @@ class Iterator(Sequence):  # numpydoc ignore=PR02
         """
         if self._source is None or not self._source.prefetch:
             return
-        upcoming = self.planner.upcoming(number, self._source.prefetch, onward=onward)
+        upcoming = self._planner.upcoming(number, self._source.prefetch, onward=onward)
         self._source.expect(upcoming, plan.indices)
         if self._masks is not None:
             self._masks.expect(upcoming, plan.indices)
@@ -397,7 +395,7 @@ class Iterator(Sequence):  # numpydoc ignore=PR02
             If `index` is outside; a ValueError too, as Keras raises.
         """
         worker = sys.modules.get("torch.utils.data._utils.worker")
-        if worker is not None and worker._worker_info is not None and not self.counts_by_epoch:
+        if worker is not None and worker._worker_info is not None and not self._counts_by_epoch:
             warnings.warn(_SAME_NUMBERS, stacklevel=2)
         return self.replay(self.plan_batch(index))
 
@@ -406,12 +404,12 @@ class Iterator(Sequence):  # numpydoc ignore=PR02
     @property
     def epoch(self) -> int:
         """The current epoch: as `set_epoch` has it, or the full epochs of batches seen so far."""
-        return self.planner.epoch
+        return self._planner.epoch
 
     @property
-    def counts_by_epoch(self) -> bool:
+    def _counts_by_epoch(self) -> bool:
         """Whether batch i of an epoch is always the same batch, whatever was asked for before it."""
-        return self.planner.position.by_epoch
+        return self._planner.position.by_epoch
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the start of an epoch, and from now on count by epoch: ``iterator[i]`` is batch i of that epoch.
@@ -429,7 +427,7 @@ class Iterator(Sequence):  # numpydoc ignore=PR02
         ValueError
             If `epoch` is not a non-negative integer.
         """
-        self.planner.set_epoch(epoch, self._drawing)
+        self._planner.set_epoch(epoch, self._drawing)
 
     def on_epoch_end(self) -> None:
         """Draw the order of the next epoch, from wherever the stream stands, as Keras does.
@@ -437,14 +435,14 @@ class Iterator(Sequence):  # numpydoc ignore=PR02
         Counting by epoch, go to the next one if a batch of this one was asked for: frameworks also call this before the
         first epoch.
         """
-        self.planner.end_epoch()
+        self._planner.end_epoch()
 
     def reset(self) -> None:
         """Let ``next()`` start an epoch."""
         self.batch_index = 0
 
     def _set_index_array(self) -> None:
-        self.planner.set_order()
+        self._planner.set_order()
 
     def state_dict(self) -> dict[str, int | str]:
         """Return which batch is next, as a small dictionary of integers and strings that JSON can hold.
@@ -459,7 +457,7 @@ class Iterator(Sequence):  # numpydoc ignore=PR02
         GpuseqError
             Without a seed: the numbers then come from NumPy's global stream, which is not the iterator's to restore.
         """
-        return self.planner.state_dict()
+        return self._planner.state_dict()
 
     def load_state_dict(self, state: dict[str, int | str]) -> None:
         """Go to where `state_dict` was taken: the next batch is the one that would have come next, bit for bit.
@@ -477,10 +475,10 @@ class Iterator(Sequence):  # numpydoc ignore=PR02
         TypeError
             If it is no dictionary.
         """
-        self.planner.load_state_dict(state, self._drawing)
+        self._planner.load_state_dict(state, self._drawing)
 
     @property
-    def may_pass_over(self) -> bool:
+    def _may_pass_over(self) -> bool:
         """Whether bad files may leave nothing of a batch, so that a pass can have fewer batches than ``len(self)``."""
         return False
 
@@ -519,7 +517,7 @@ class Iterator(Sequence):  # numpydoc ignore=PR02
         """Return an iterator over the same data that stands here and goes on by itself."""
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
-        twin.planner = self.planner.copy(twin._own_order())
+        twin._planner = self._planner.copy(twin._own_order())
         return twin
 
     def __repr__(self) -> str:

@@ -115,7 +115,7 @@ class IteratorSource:
     @property
     def options(self) -> PlanOptions | None:
         """The iterator's."""
-        return self.iterator.planner.options
+        return self.iterator._planner.options
 
     @property
     def has_lists(self) -> bool:
@@ -147,7 +147,7 @@ class IteratorSource:
     @property
     def counts_by_epoch(self) -> bool:
         """The iterator's."""
-        return self.iterator.counts_by_epoch
+        return self.iterator._counts_by_epoch
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the start of an epoch."""
@@ -170,7 +170,7 @@ class IteratorSource:
 
     def end_epoch(self, *, walked: bool, fitted: bool) -> None:
         """Draw an order as Keras does, until ``fit`` has begun: from then on each request names its epoch."""
-        if self._counts_as_keras and not fitted and not self.iterator.counts_by_epoch:
+        if self._counts_as_keras and not fitted and not self.iterator._counts_by_epoch:
             Iterator.on_epoch_end(self.iterator)
 
     def close(self) -> None:

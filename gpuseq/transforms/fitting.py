@@ -135,19 +135,19 @@ def _transformed(generator: ImageGenerator, x: Array, rounds: int, seed: int | N
     """Yield pieces of so many transformed copies, drawn for as Keras draws: all of the numbers before the first."""
     total = len(x) * rounds
     stream: Any = np.random if seed is None else np.random.RandomState(seed)
-    params = generator.drawing(x.shape[1:]).params(stream, total)
+    params = generator._drawing(x.shape[1:]).params(stream, total)
     program = None
-    if generator.recipe is not None:
+    if generator._recipe is not None:
         if x.dtype != np.uint8:
             raise TypeError(f"fit(augment=True) with augmentations takes uint8 images, levels 0 to 255; got {x.dtype}")
         keys = KerasStream(seed)
         keys.reseed(0)
         key, number = keys.key
         size = x.shape[generator.row_axis], x.shape[generator.col_axis]
-        program = generator.recipe.draw(np.arange(total), size, seed=key, epoch=number)
+        program = generator._recipe.draw(np.arange(total), size, seed=key, epoch=number)
 
     def make(rows: np.ndarray, part: slice) -> Array:
-        return generator.batch_transform.augmented(
+        return generator._batch_transform.augmented(
             x,
             rows,
             params[part],

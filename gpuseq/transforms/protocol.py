@@ -33,26 +33,26 @@ class ImageGenerator(Settings, Protocol):
     _validation_split: float
 
     @property
-    def transform_ranges(self) -> TransformRanges:
+    def _transform_ranges(self) -> TransformRanges:
         """The ranges that parameters are drawn from."""
 
     @property
-    def recipe(self) -> Recipe | None:
+    def _recipe(self) -> Recipe | None:
         """The augmentations that programs are drawn from, None without any."""
 
     @property
-    def batch_transform(self) -> BatchTransform:
+    def _batch_transform(self) -> BatchTransform:
         """What is done to a batch whose parameters are drawn."""
 
     @property
-    def is_customised(self) -> bool:
+    def _is_customised(self) -> bool:
         """Whether single images go through methods of a subclass; masks cannot follow then."""
 
     @property
-    def draws_its_own(self) -> bool:
-        """Whether `drawing` asks a method of a subclass, so that nothing can be drawn by key."""
+    def _draws_its_own(self) -> bool:
+        """Whether `_drawing` asks a method of a subclass, so that nothing can be drawn by key."""
 
-    def drawing(self, image_shape: tuple[int, ...], file_number_limit: int = 0) -> Drawing:
+    def _drawing(self, image_shape: tuple[int, ...], file_number_limit: int = 0) -> Drawing:
         """Return what is drawn for images of one shape, as the attributes stand now."""
 
     def process(
@@ -67,7 +67,7 @@ class ImageGenerator(Settings, Protocol):
         dtype: str | None = None,
         round_affine: bool = False,
     ) -> Array:
-        """Call `batch_transform`."""
+        """Call `_batch_transform`."""
 
-    def check_conventions(self, image_size: tuple[int, int]) -> None:
+    def _check_conventions(self, image_size: tuple[int, int]) -> None:
         """Warn, once per generator, where Keras' conventions and the arguments' names part ways."""

@@ -150,7 +150,7 @@ def walk(out, remainder):
                                                  remainder=remainder)
     loader = Loader(flow)
     epochs = [[batch[1].tolist() for batch in loader] for _ in range(2)]
-    options = flow.planner.options
+    options = flow._planner.options
     result = {"launcher": detect_shard()[0], "rank": options.rank, "world": options.world, "epochs": epochs}
     with open(f"{out}/{options.rank}.json", "w") as file:
         json.dump(result, file)

@@ -289,7 +289,7 @@ def test_augment_is_the_flow(data_format: str, dtype: Any) -> None:
     got = augment(images, own, seed=7)
     assert torch.equal(images, before), "the user's tensor was written to"
     array = images.contiguous().to(torch.float32).numpy() if dtype != torch.float64 else images.contiguous().numpy()
-    params = draw_params(np.random.RandomState(7), own.transform_ranges, 5, 8, 9)
+    params = draw_params(np.random.RandomState(7), own._transform_ranges, 5, 8, 9)
     assert np.array_equal(got.numpy(), own.process(array, params))
     assert got.dtype == torch.float32
     assert torch.equal(got, augment(images, own, seed=7))

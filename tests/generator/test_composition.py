@@ -53,20 +53,20 @@ def test_what_is_done_is_a_value_that_changes_with_an_attribute(change: Any) -> 
             device="cpu",
         )
     generator.mean, generator.std = np.zeros(3), np.full(3, 2.0)
-    before, ranges = generator.batch_transform, generator.transform_ranges
-    assert generator.batch_transform is before
-    assert generator.transform_ranges is ranges
+    before, ranges = generator._batch_transform, generator._transform_ranges
+    assert generator._batch_transform is before
+    assert generator._transform_ranges is ranges
     params = identity_params(len(DATA))
     wanted = before(DATA, params)
     change(generator)
-    after = generator.batch_transform
+    after = generator._batch_transform
     assert after is not before
-    assert after is generator.batch_transform
+    assert after is generator._batch_transform
     assert_same(before(DATA, params), wanted)  # the older value goes on doing what it did
 
 
 def test_the_value_cannot_be_written_to() -> None:
-    transform = gpuseq.ImageDataGenerator(device="cpu").batch_transform
+    transform = gpuseq.ImageDataGenerator(device="cpu")._batch_transform
     for item, name in ((transform, "options"), (transform.options, "rescale"), (transform.normalisation, "mean")):
         with pytest.raises(FrozenInstanceError):
             setattr(item, name, None)
@@ -74,12 +74,12 @@ def test_the_value_cannot_be_written_to() -> None:
 
 def test_copies_do_not_share_what_they_derive() -> None:
     generator = gpuseq.ImageDataGenerator(zoom_range=0.2, device="cpu")
-    value = generator.batch_transform
+    value = generator._batch_transform
     other = copy.copy(generator)
     other.rescale = 0.5
-    assert generator.batch_transform is value
+    assert generator._batch_transform is value
     assert value.options.rescale == 1.0
-    assert other.batch_transform.options.rescale == 0.5
+    assert other._batch_transform.options.rescale == 0.5
 
 
 def test_an_attribute_set_while_another_thread_derives_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,8 +94,8 @@ def test_an_attribute_set_while_another_thread_derives_is_not_lost(monkeypatch: 
 
     monkeypatch.setattr(settings, "ranges_of", interrupted)
     generator.rotation_range = 10
-    assert generator.transform_ranges.rotation == 10
-    assert generator.transform_ranges.rotation == 40
+    assert generator._transform_ranges.rotation == 10
+    assert generator._transform_ranges.rotation == 40
 
 
 @pytest.mark.keras
@@ -139,7 +139,7 @@ def test_single_images_and_batches_go_through_what_is_overridden(own: str) -> No
     method = getattr(gpuseq.ImageDataGenerator, own)
     setattr(Marked, own, lambda self, x, *more: method(self, x, *more) * 0 + 7)
     generator = Marked(rotation_range=20, device="cpu")
-    assert generator.is_customised
+    assert generator._is_customised
     assert_same(next(generator.flow(DATA)), np.full(DATA.shape, 7, np.float32))
 
 
