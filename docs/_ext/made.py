@@ -255,6 +255,9 @@ API: dict[str, str] = {
     "program": ".. automodule:: gpuseq.plan.program\n   :members:\n",
     "ops": ".. automodule:: gpuseq.ops.dispatch\n   :members:\n",
     "options": """
+.. automodule:: gpuseq.transforms.batch
+   :members:
+
 .. automodule:: gpuseq.ops.options
    :members:
 

@@ -28,7 +28,6 @@ __all__ = [
     "Preprocessing",
     "Remainder",
     "Rng",
-    "SameArray",
     "Shard",
     "ShiftRange",
     "Size",
