@@ -17,7 +17,6 @@ from gpuseq.base.errors import ImageFileError
 from gpuseq.base.machine import cpu_count
 from gpuseq.base.streams import Buffer, Ring
 from gpuseq.base.types import COLOR_CHANNELS, Array
-from gpuseq.files.reading import read_bytes
 from gpuseq.ops import dispatch as ops
 
 from . import host as decode
@@ -25,7 +24,7 @@ from . import nvimgcodec as decode_nvimgcodec
 from .gpu_backend import GpuEngine
 from .headers import is_complete, read_header
 from .options import DecodeOptions
-from .pillow import center_crop_box, check_size, orientation_of, pixel_limit
+from .pillow import center_crop_box, check_size, orientation_of, pixel_limit, read_image
 from .routes import route
 
 __all__ = ["DeviceBatch", "DeviceDecoder"]
@@ -134,7 +133,7 @@ class DeviceDecoder:
         encoded: list[bytes | None] = [None] * len(paths)
 
         def read(index: int) -> None:
-            encoded[index] = read_bytes(paths[index])
+            encoded[index] = read_image(paths[index])
 
         unread = decode.guarded_each(read, len(paths), self.num_threads)
         batch = self.decode(encoded, paths)

@@ -14,13 +14,21 @@ from gpuseq.base.errors import ImageFileError
 from gpuseq.base.machine import cpu_count
 from gpuseq.base.threads import for_each
 from gpuseq.base.types import COLOR_CHANNELS
-from gpuseq.files.reading import read_bytes
 
 from . import dali as decode_dali
 from . import nvimgcodec as decode_nvimgcodec
 from .headers import is_complete, read_header
 from .options import DecodeOptions
-from .pillow import check_size, convert, load_converted, load_encoded, orientation_of, pixel_limit, transpose
+from .pillow import (
+    check_size,
+    convert,
+    load_converted,
+    load_encoded,
+    orientation_of,
+    pixel_limit,
+    read_image,
+    transpose,
+)
 from .resized import resized
 from .routes import Decoder, Layout, route
 
@@ -87,7 +95,7 @@ def decode_files(paths: Sequence[str], options: DecodeOptions) -> list[np.ndarra
     ----------
     ``keras.utils.load_img`` and ``keras.utils.img_to_array`` (Keras 3.15), which give the same values.
     """
-    return _collect(len(paths), lambda index: read_bytes(paths[index]), paths, options)
+    return _collect(len(paths), lambda index: read_image(paths[index]), paths, options)
 
 
 def decode(
@@ -171,7 +179,7 @@ def decode_into(paths: Sequence[str], options: DecodeOptions, out: np.ndarray) -
         if pixels is not row:
             row[...] = pixels
 
-    return _decode_each(len(paths), lambda index: read_bytes(paths[index]), paths, options, store)
+    return _decode_each(len(paths), lambda index: read_image(paths[index]), paths, options, store)
 
 
 def common_dtype(images: Sequence[np.ndarray]) -> np.dtype[Any]:
@@ -217,7 +225,7 @@ def load_image(path: str | bytes | os.PathLike[str] | io.BytesIO, options: Decod
     if not isinstance(path, (str, bytes, os.PathLike)):
         raise TypeError(f"path should be path-like or io.BytesIO, not {type(path)}")
     name = os.fsdecode(path)
-    return load_encoded(read_bytes(name), options, name)
+    return load_encoded(read_image(name), options, name)
 
 
 def check_files(
@@ -258,7 +266,7 @@ def check_files(
 
 
 def _check(paths: Sequence[str], options: DecodeOptions) -> list[ImageFileError | None]:
-    return _decode_each(len(paths), lambda index: read_bytes(paths[index]), paths, options, lambda index, image: None)
+    return _decode_each(len(paths), lambda index: read_image(paths[index]), paths, options, lambda index, image: None)
 
 
 def _collect(

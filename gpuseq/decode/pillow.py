@@ -11,8 +11,11 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from gpuseq.base.errors import ImageFileError
+from gpuseq.base.text import bytes_text
 from gpuseq.base.types import Interpolation
+from gpuseq.files.reading import read_bytes
 
+from .headers import read_header
 from .options import DecodeOptions
 
 __all__ = [
@@ -26,6 +29,7 @@ __all__ = [
     "open_image",
     "orientation_of",
     "pixel_limit",
+    "read_image",
     "to_array",
     "transpose",
 ]
@@ -92,6 +96,45 @@ def check_size(width: int, height: int, limit: int | None, name: str) -> None:
             f"{width}x{height} is {width * height:,} pixels, more than the limit of {limit:,} "
             "(it could be a decompression bomb; max_pixels raises the limit)",
         )
+
+
+def read_image(path: str) -> bytes:
+    """Read an image file, unless it is far larger than its picture: a sparse file, a log with a picture's name.
+
+    Parameters
+    ----------
+    path : str
+        A local path or an fsspec URL.
+
+    Raises
+    ------
+    ImageFileError
+        If it cannot be read, or is no image file of that size.
+    StorageError, MissingDependencyError
+        As `~gpuseq.files.reading.read_bytes`.
+    """
+    return read_bytes(path, _why_not_an_image)
+
+
+# Formats of one picture; the others may hold any number of them.
+_SINGLE = ("JPEG", "PNG", "BMP", "PPM", "JPEG2000")
+
+
+def _why_not_an_image(prefix: bytes, size: int) -> str | None:
+    """Return why a large file is not read, from its first bytes."""
+    header = read_header(prefix)
+    if header is None:
+        image = _identify(io.BytesIO(prefix), prefix[:16])
+        if not isinstance(image, str) or prefix[:4] in (b"II*\0", b"MM\0*"):  # TIFF's directory may stand at the end
+            return None
+        return f"{image}, and has {bytes_text(size)}"
+    # Four channels of 32 bits, and metadata: more than any picture of that size needs.
+    if header.format not in _SINGLE or size <= _METADATA + 16 * header.width * header.height:
+        return None
+    return f"has {bytes_text(size)}, and its header says {header.width}x{header.height} pixels"
+
+
+_METADATA = 2**26
 
 
 def open_image(encoded: bytes, limit: int | None, name: str) -> Image.Image:

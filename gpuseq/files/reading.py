@@ -24,6 +24,12 @@ __all__ = ["is_url", "open_filesystem", "read_bytes", "read_failure", "read_time
 
 logger = logging.getLogger("gpuseq")
 
+LARGE = 2**28
+"""Bytes of a local file that are read without a look at its beginning."""
+
+PREFIX = 2**20
+"""Bytes of that beginning."""
+
 ATTEMPTS = 3
 """How often a store is asked for a file. Its own package may try again within each attempt."""
 
@@ -69,13 +75,16 @@ def is_url(path: str) -> bool:
     return _URL.match(path) is not None
 
 
-def read_bytes(path: str) -> bytes:
+def read_bytes(path: str, refuse: Callable[[bytes, int], str | None] | None = None) -> bytes:
     """Read a whole file.
 
     Parameters
     ----------
     path : str
         A local path, or a URL that fsspec knows (``s3://``, ``gs://``, ``memory://``, ...).
+    refuse : callable or None
+        Gets the first `PREFIX` bytes of a local file of more than `LARGE` bytes, and its size; what it returns, unless
+        None, is why the file is not read.
 
     Returns
     -------
@@ -85,7 +94,7 @@ def read_bytes(path: str) -> bytes:
     Raises
     ------
     ImageFileError
-        If there is no such file, or it is no file; its reason is one clause.
+        If there is no such file, it is no file, or `refuse` says so; its reason is one clause.
     StorageError
         If it cannot be had for another reason. Stores are asked `ATTEMPTS` times, unless access is refused; each
         attempt may take ``GPUSEQ_READ_TIMEOUT`` seconds, 30 by default.
@@ -96,7 +105,7 @@ def read_bytes(path: str) -> bytes:
     """
     seconds = read_timeout() if is_url(path) else math.inf
     try:
-        return _read_remote(path, seconds) if is_url(path) else _read_local(path)
+        return _read_remote(path, seconds) if is_url(path) else _read_local(path, refuse)
     except (ImageFileError, MissingDependencyError, StorageError, MemoryError):
         raise
     except ImportError as error:  # fsspec knows the protocol, but not without its package (s3fs, gcsfs, ...)
@@ -224,13 +233,18 @@ def _within(seconds: float, function: Callable[[], Any]) -> Any:
     return answer
 
 
-def _read_local(path: str) -> bytes:
+def _read_local(path: str, refuse: Callable[[bytes, int], str | None] | None) -> bytes:
     descriptor = os.open(path, _OPEN_FLAGS)
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             kind = _KINDS.get(stat.S_IFMT(status.st_mode), "not a regular file")
             raise ImageFileError(path, f"is {kind}")
+        if refuse is not None and status.st_size > LARGE:
+            reason = refuse(os.read(descriptor, PREFIX), status.st_size)
+            if reason is not None:
+                raise ImageFileError(path, reason)
+            os.lseek(descriptor, 0, os.SEEK_SET)
         # One byte more than the size, so that a single short read proves the end.
         data = os.read(descriptor, status.st_size + 1)
         if len(data) == status.st_size:

@@ -217,6 +217,47 @@ def test_files_that_cannot_be_read(
     assert_isolated(write_good(tmp_path), {make(tmp_path): reason}, options)
 
 
+def test_a_file_that_is_far_larger_than_its_picture_is_not_read(
+    tmp_path: Path, options: DecodeOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sparse file of 4 GiB was read whole, in 28 s, into 8 GB of memory."""
+    bad: dict[str, str | None] = {}
+    for name, begin, reason in [
+        ("empty.jpg", b"", "not an image that Pillow can read"),
+        ("small.jpg", matrix()["jpeg_420"], "has 4295.0 MB, and its header says"),
+        ("small.png", matrix()["png_rgb"], "has 4295.0 MB, and its header says"),
+        ("log.jpg", b"12:00 started\n", "not an image that Pillow can read"),
+    ]:
+        path = tmp_path / name
+        path.write_bytes(begin)
+        os.truncate(path, 2**32)
+        bad[str(path)] = reason
+    really_read, sizes = os.read, []
+
+    def read(descriptor: int, size: int) -> bytes:
+        sizes.append(size)
+        return really_read(descriptor, size)
+
+    monkeypatch.setattr(readers.os, "read", read)
+    assert_isolated(write_good(tmp_path), bad, options)
+    assert max(sizes) <= readers.PREFIX
+
+
+def test_no_picture_is_taken_for_one_that_is_too_large(
+    tmp_path: Path, options: DecodeOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of whatever format: here all are looked at before they are read."""
+    paths = []
+    for name, encoded in matrix().items():
+        (tmp_path / name).write_bytes(encoded)
+        paths.append(str(tmp_path / name))
+    before = decode.decode_files(paths, options)
+    monkeypatch.setattr(readers, "LARGE", 0)
+    after = decode.decode_files(paths, options)
+    for path, was, now in zip(paths, before, after, strict=True):
+        assert isinstance(was, ImageFileError) == isinstance(now, ImageFileError), f"{path}: {now}"
+
+
 def test_a_file_without_permission_is_no_bad_file(
     tmp_path: Path, options: DecodeOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
