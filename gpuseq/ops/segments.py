@@ -12,14 +12,14 @@ of ``kernels/program.cuh``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from gpuseq.base.errors import DeviceError
-from gpuseq.plan.program import STEPS
+from gpuseq.plan.program import IDENTITY, STEPS, Step
 
 from .levels import table
 from .maps import coefficients, fits_fixed_point, is_projective
@@ -40,6 +40,9 @@ MAX_SIDE = 1 << 15
 FIXED, LINES, PROJECTIVE, TABLE, COLOR, GREY, HUE, PERMUTE, BILINEAR, SHARPNESS, BLUR = range(1, 12)
 CONTRAST, AUTOCONTRAST, EQUALIZE = range(12, 15)
 """Steps that look at the image themselves: of `listed` alone."""
+
+_Unpacked: TypeAlias = tuple[Step, int, int, list[int], list[float]]
+"""A step as Python's own numbers: kind, chain, bilinear, fill, arguments."""
 
 SOURCE = -1
 """In the place of a slot: the source image."""
@@ -115,8 +118,8 @@ def cut(program: np.ndarray, rows: np.ndarray, height: int, width: int, num_chan
         )
     lists = Lists(height, width, num_channels)
     samples = np.empty((len(program), SAMPLE_COLUMNS))
-    for sample, (steps, row) in enumerate(zip(program, rows.tolist(), strict=True)):
-        samples[sample] = lists.add(steps[steps["op"] != 0], row)
+    for sample, (steps, row) in enumerate(zip(_unpacked(program), rows.tolist(), strict=True)):
+        samples[sample] = lists.add(steps, row)
     return lists.tables_of(samples)
 
 
@@ -141,13 +144,20 @@ def listed(program: np.ndarray, height: int, width: int, num_channels: int) -> S
     lists = Lists(height, width, num_channels)
     samples = np.zeros((len(program), SAMPLE_COLUMNS))
     try:
-        for sample, steps in enumerate(program):
+        for sample, steps in enumerate(_unpacked(program)):
             first = len(lists.steps)
-            lists.steps += lists.uncut(steps[steps["op"] != 0])
+            lists.steps += lists.uncut(steps)
             samples[sample, 2:4] = first, len(lists.steps) - first
     except DeviceError:
         return None
     return lists.tables_of(samples)
+
+
+def _unpacked(program: np.ndarray) -> Iterator[list[_Unpacked]]:
+    """Yield each sample's steps, without those that do nothing, as Python's own numbers: NumPy's are slow alone."""
+    fields = [program[name].tolist() for name in ("op", "chain", "bilinear", "fill", "arg")]
+    for row in zip(*fields, strict=True):
+        yield [(STEPS[op], *rest) for op, *rest in zip(*row, strict=True) if op != IDENTITY]
 
 
 def _array(rows: Sequence[Sequence[float]], num_columns: int) -> np.ndarray:
@@ -173,7 +183,7 @@ class Lists:
     known: dict[Any, int] = field(default_factory=dict)
     names: dict[int, Any] = field(default_factory=dict)
 
-    def add(self, steps: np.ndarray, row: int) -> list[float]:
+    def add(self, steps: Sequence[_Unpacked], row: int) -> list[float]:
         """Cut one sample's steps and return its row."""
         first_level, first_erase = len(self.levels), len(self.erases)
         start, segment = SOURCE, list[list[float]]()
@@ -193,12 +203,11 @@ class Lists:
             self.steps += segment
             start, segment = (target if writes else start), []
 
-        for values in steps:
-            step, args = STEPS[values["op"]], values["arg"].tolist()
+        for step, chain, bilinear, fill, args in steps:
             if step.kind == "erase":
                 self.erases.append([*args[:8], 0.0] if step.name == "Erase" else [*args[:5], 0.0, 0.0, 0.0, 1.0])
                 continue
-            if step.kind in ("mix", "crop") or values["chain"]:
+            if step.kind in ("mix", "crop") or chain:
                 raise DeviceError(f"{step.name} does not run on a GPU yet: take device='cpu' for it")
             if step.kind == "pixel" and self.num_channels == 1:
                 continue  # grey has no colours to change
@@ -209,7 +218,7 @@ class Lists:
             if step.kind == "table":
                 self._look_up(segment, step.name, args)
             else:
-                made = self._made(step.name, args, bool(values["bilinear"]), values["fill"].tolist())
+                made = self._made(step.name, args, bool(bilinear), fill)
                 if made is None:
                     continue
                 if (made[0] >= BILINEAR and segment) or len(segment) == MAX_STEPS:
@@ -241,21 +250,20 @@ class Lists:
             num_slots=self.num_slots,
         )
 
-    def uncut(self, steps: np.ndarray) -> list[list[float]]:
+    def uncut(self, steps: Sequence[_Unpacked]) -> list[list[float]]:
         """Return one sample's steps in order, erasing apart."""
         done: list[list[float]] = []
-        for values in steps:
-            step, args = STEPS[values["op"]], values["arg"].tolist()
+        for step, chain, bilinear, fill, args in steps:
             if step.kind == "erase" or (step.kind == "pixel" and self.num_channels == 1):
                 continue
-            if step.kind in ("mix", "crop") or values["chain"]:
+            if step.kind in ("mix", "crop") or chain:
                 raise DeviceError(f"{step.name} is done by NumPy")
             if step.kind == "measured":
                 done.append(_step(_LOOKING[step.name], args[0]))
             elif step.kind == "table":
                 self._look_up(done, step.name, args)
             else:
-                made = self._made(step.name, args, bool(values["bilinear"]), values["fill"].tolist())
+                made = self._made(step.name, args, bool(bilinear), fill)
                 done += [] if made is None else [made]
         return done
 

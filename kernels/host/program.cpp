@@ -23,13 +23,33 @@ struct Image {
 
 inline uint8_t truncated(float level) { return (uint8_t)(int)(level < 0.0f ? 0.0f : level > 255.0f ? 255.0f : level); }
 inline uint8_t blended(int low, int high, float factor) { return truncated(factor * (float)(high - low) + (float)low); }
-inline int luminance(const uint8_t *rgb) { return (19595 * rgb[0] + 38470 * rgb[1] + 7471 * rgb[2] + 32768) >> 16; }
 inline int clamped(int position, int side) { return position < 0 ? 0 : position < side ? position : side - 1; }
 
 void fill_pixel(const double *step, int channels, uint8_t *level)
 {
     const unsigned fill = (unsigned)step[STEP_FILL];
     for (int channel = 0; channel < channels; ++channel) level[channel] = (uint8_t)(fill >> (channels <= 4 ? 8 * channel : 0));
+}
+
+// Channels of some pixels taken apart, so that what follows is done to several pixels at once.
+struct Planes {
+    int level[3][BLOCK];
+};
+
+// The colours of the pixels from `start` on, as many as there are up to BLOCK; the rest is black.
+int take_apart(const Image &image, int start, Planes &planes)
+{
+    const int channels = image.channels, count = image.pixels() - start < BLOCK ? image.pixels() - start : BLOCK;
+    const uint8_t *from = image.from + (int64_t)start * channels;
+    for (int pixel = 0; pixel < count; ++pixel)
+        for (int channel = 0; channel < 3; ++channel) planes.level[channel][pixel] = from[pixel * channels + channel];
+    for (int pixel = count; pixel < BLOCK; ++pixel) planes.level[0][pixel] = planes.level[1][pixel] = planes.level[2][pixel] = 0;
+    return count;
+}
+
+inline int luminance_at(const Planes &planes, int i)
+{
+    return (19595 * planes.level[0][i] + 38470 * planes.level[1][i] + 7471 * planes.level[2][i] + 32768) >> 16;
 }
 
 // ------------------------------------------------------------------------------------------------ tables
@@ -63,9 +83,16 @@ void count(const Image &image, int channel, int *histogram)
 void contrast_table(const Image &image, float factor, uint8_t *levels)
 {
     int64_t light = 0;
-    for (int pixel = 0; pixel < image.pixels(); ++pixel) {
-        const uint8_t *at = image.from + (int64_t)pixel * image.channels;
-        light += image.channels >= 3 ? luminance(at) : *at;
+    if (image.channels < 3) {
+        for (int pixel = 0; pixel < image.pixels(); ++pixel) light += image.from[(int64_t)pixel * image.channels];
+    } else {
+        Planes planes;
+        for (int start = 0; start < image.pixels(); start += BLOCK) {
+            take_apart(image, start, planes);        // black adds nothing
+            int sum = 0;
+            for (int i = 0; i < BLOCK; ++i) sum += luminance_at(planes, i);
+            light += sum;
+        }
     }
     const int middle = (int)((double)light / image.pixels() + 0.5);
     for (int level = 0; level < 256; ++level) levels[level] = levels[256 + level] = levels[512 + level] = blended(middle, level, factor);
@@ -114,22 +141,14 @@ void measured(const Image &image, const double *step)
 }
 
 // ------------------------------------------------------------------------------------------------ single pixels
-// Channels of some pixels taken apart, so that what follows is done to several pixels at once.
-struct Planes {
-    int level[3][BLOCK];
-};
-
 template <class Change> void change_pixels(const Image &image, Change change)
 {
     Planes planes;
     const int channels = image.channels;
     for (int start = 0; start < image.pixels(); start += BLOCK) {
-        const int count = image.pixels() - start < BLOCK ? image.pixels() - start : BLOCK;
+        const int count = take_apart(image, start, planes);
         const uint8_t *from = image.from + (int64_t)start * channels;
         uint8_t *to = image.to + (int64_t)start * channels;
-        for (int pixel = 0; pixel < count; ++pixel)
-            for (int channel = 0; channel < 3; ++channel) planes.level[channel][pixel] = from[pixel * channels + channel];
-        for (int pixel = count; pixel < BLOCK; ++pixel) planes.level[0][pixel] = planes.level[1][pixel] = planes.level[2][pixel] = 0;
         change(planes);
         for (int pixel = 0; pixel < count; ++pixel) {
             for (int channel = 0; channel < 3; ++channel) to[pixel * channels + channel] = (uint8_t)planes.level[channel][pixel];
@@ -141,8 +160,7 @@ template <class Change> void change_pixels(const Image &image, Change change)
 void recolour(Planes &planes, float factor)
 {
     int grey[BLOCK];
-    for (int i = 0; i < BLOCK; ++i)
-        grey[i] = (19595 * planes.level[0][i] + 38470 * planes.level[1][i] + 7471 * planes.level[2][i] + 32768) >> 16;
+    for (int i = 0; i < BLOCK; ++i) grey[i] = luminance_at(planes, i);
     for (int channel = 0; channel < 3; ++channel) {
         for (int i = 0; i < BLOCK; ++i) {
             const float mixed = factor * (float)(planes.level[channel][i] - grey[i]) + (float)grey[i];

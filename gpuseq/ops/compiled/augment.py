@@ -24,7 +24,7 @@ from gpuseq.ops.table import NUM_COLUMNS, fill_table
 from .library import InstructionSet, Job, chosen
 from .resize import resize
 
-__all__ = ["augment", "resize", "standardize", "warp_spline", "whiten"]
+__all__ = ["augment", "finisher", "resize", "standardize", "warp_spline", "whiten"]
 
 SOLO_PIXELS = 1 << 15
 """Pixels of a batch that one thread does alone: to wake another takes longer."""
@@ -121,6 +121,70 @@ def _run(
     if target is not out:
         out[...] = target
     return out
+
+
+def finisher(
+    instruction_set: InstructionSet,
+    image_shape: tuple[int, int, int],
+    options: AugmentOptions,
+    statistics: Statistics | None,
+    out: np.ndarray,
+) -> Callable[[int, int], None]:
+    """Return what standardises one uint8 image, channels last, into its place in a batch: while it lies in the cache.
+
+    Parameters
+    ----------
+    instruction_set : InstructionSet
+        From `chosen`.
+    image_shape : (int, int, int)
+        Rows, columns and channels.
+    options, statistics
+        As in `standardize`.
+    out : numpy.ndarray
+        The batch, C-contiguous; written to.
+
+    Returns
+    -------
+    callable
+        Of the place in the batch and the address of the image; several threads may call it.
+    """
+    height, width, channels = image_shape
+    dtype = options.compute_dtype
+    mean = divisor = None
+    if statistics is not None and options.featurewise_center and statistics.mean is not None:
+        mean = _by_channel(statistics.mean.astype(dtype), channels)
+    if statistics is not None and options.featurewise_std and statistics.std is not None:
+        divisor = _by_channel(statistics.std.astype(dtype) + dtype.type(1e-6), channels)
+    common = Job(
+        mean_c=_address(mean),
+        divisor_c=_address(divisor),
+        rescale=options.rescale,
+        num_samples=1,
+        height=height,
+        width=width,
+        channels=channels,
+        source_kind=_SOURCE_KINDS[np.dtype(np.uint8)],
+        is_double=dtype == np.float64,
+        out_kind=OUT_KINDS[options.dtype],
+        source_channels_last=True,
+        out_channels_last=options.data_format == "channels_last",
+        preprocess=PREPROCESSING[options.preprocessing],
+        samplewise_center=options.samplewise_center,
+        samplewise_std=options.samplewise_std,
+        streams=out.nbytes > STREAMED_BYTES,
+        rows_per_unit=height,
+    )
+    number, functions = instruction_set.number, instruction_set.functions
+    scratch_bytes = functions.gpuseq_augment_scratch(number, ctypes.addressof(common))
+    target, image_bytes = out.ctypes.data, out[:1].nbytes
+
+    def finish(sample: int, address: int, _held: tuple[Any, ...] = (mean, divisor, out)) -> None:
+        job = Job.from_buffer_copy(common)
+        job.images, job.out = address, target + sample * image_bytes
+        room = scratch("compiled", (scratch_bytes,), np.uint8)
+        functions.gpuseq_augment(number, ctypes.addressof(job), 0, 1, room.ctypes.data)
+
+    return finish
 
 
 def _rows_per_unit(num_samples: int, height: int, width: int, num_threads: int) -> int:
