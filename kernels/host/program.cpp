@@ -15,6 +15,7 @@ enum Code { FIXED = 1, LINES, PROJECTIVE, TABLE, COLOR, GREY, HUE, PERMUTE, BILI
 struct Image {
     const uint8_t *from;                 // (H, W, C), C-contiguous
     uint8_t *to;                         // another of the same shape
+    const uint8_t *levels;               // (3, 256): tables that the colours are still to go through, or null
     int height, width, channels;
     int pixels() const { return height * width; }
     int colours() const { return channels == 4 ? 3 : channels; }
@@ -41,8 +42,14 @@ int take_apart(const Image &image, int start, Planes &planes)
 {
     const int channels = image.channels, count = image.pixels() - start < BLOCK ? image.pixels() - start : BLOCK;
     const uint8_t *from = image.from + (int64_t)start * channels;
-    for (int pixel = 0; pixel < count; ++pixel)
-        for (int channel = 0; channel < 3; ++channel) planes.level[channel][pixel] = from[pixel * channels + channel];
+    if (image.levels) {
+        for (int pixel = 0; pixel < count; ++pixel)
+            for (int channel = 0; channel < 3; ++channel)
+                planes.level[channel][pixel] = image.levels[256 * channel + from[pixel * channels + channel]];
+    } else {
+        for (int pixel = 0; pixel < count; ++pixel)
+            for (int channel = 0; channel < 3; ++channel) planes.level[channel][pixel] = from[pixel * channels + channel];
+    }
     for (int pixel = count; pixel < BLOCK; ++pixel) planes.level[0][pixel] = planes.level[1][pixel] = planes.level[2][pixel] = 0;
     return count;
 }
@@ -53,8 +60,9 @@ inline int luminance_at(const Planes &planes, int i)
 }
 
 // ------------------------------------------------------------------------------------------------ tables
-void look_up(const Image &image, const uint8_t *levels)
+void look_up(const Image &image)
 {
+    const uint8_t *levels = image.levels;
     const int channels = image.channels, size = image.pixels() * channels;
     const bool is_one = channels == 1 || (!std::memcmp(levels, levels + 256, 256) && !std::memcmp(levels, levels + 512, 256));
     if (is_one && channels != 4) {
@@ -78,17 +86,24 @@ void count(const Image &image, int channel, int *histogram)
     for (; pixel < pixels; ++pixel) ++parts[0][from[(int64_t)pixel * channels]];
     for (int level = 0; level < 256; ++level)
         histogram[level] = parts[0][level] + parts[1][level] + parts[2][level] + parts[3][level];
+    if (!image.levels) return;
+    int moved[256] = {};                 // a table moves whole counts
+    for (int level = 0; level < 256; ++level) moved[image.levels[256 * channel + level]] += histogram[level];
+    std::memcpy(histogram, moved, sizeof moved);
 }
 
 void contrast_table(const Image &image, float factor, uint8_t *levels)
 {
     int64_t light = 0;
     if (image.channels < 3) {
-        for (int pixel = 0; pixel < image.pixels(); ++pixel) light += image.from[(int64_t)pixel * image.channels];
+        for (int pixel = 0; pixel < image.pixels(); ++pixel) {
+            const int level = image.from[(int64_t)pixel * image.channels];
+            light += image.levels ? image.levels[level] : level;
+        }
     } else {
         Planes planes;
         for (int start = 0; start < image.pixels(); start += BLOCK) {
-            take_apart(image, start, planes);        // black adds nothing
+            take_apart(image, start, planes);        // what is black there adds nothing
             int sum = 0;
             for (int i = 0; i < BLOCK; ++i) sum += luminance_at(planes, i);
             light += sum;
@@ -123,21 +138,17 @@ void equalize_table(const int *histogram, int pixels, uint8_t *levels)
     }
 }
 
-void measured(const Image &image, const double *step)
+// The table of a step that looks at the image.
+void measure(const Image &image, const double *step, uint8_t *levels)
 {
-    uint8_t levels[TABLE_BYTES];
     const int code = (int)step[0];
-    if (code == CONTRAST) {
-        contrast_table(image, (float)step[1], levels);
-    } else {
-        for (int channel = 0; channel < image.colours() && channel < 3; ++channel) {
-            int histogram[256];
-            count(image, channel, histogram);
-            if (code == AUTOCONTRAST) autocontrast_table(histogram, levels + 256 * channel);
-            else equalize_table(histogram, image.pixels(), levels + 256 * channel);
-        }
+    if (code == CONTRAST) return contrast_table(image, (float)step[1], levels);
+    for (int channel = 0; channel < image.colours() && channel < 3; ++channel) {
+        int histogram[256];
+        count(image, channel, histogram);
+        if (code == AUTOCONTRAST) autocontrast_table(histogram, levels + 256 * channel);
+        else equalize_table(histogram, image.pixels(), levels + 256 * channel);
     }
-    look_up(image, levels);
 }
 
 // ------------------------------------------------------------------------------------------------ single pixels
@@ -414,16 +425,12 @@ void do_step(const Image &image, const double *step, const ProgramJob &job, uint
 {
     const int code = (int)step[0];
     switch (code) {
-    case TABLE: return look_up(image, job.tables + (int64_t)step[1] * TABLE_BYTES);
     case COLOR: return change_pixels(image, [&](Planes &planes) { recolour(planes, (float)step[1]); });
     case GREY: return change_pixels(image, [](Planes &planes) { recolour(planes, 0.0f); });
     case HUE: return change_pixels(image, [&](Planes &planes) { rotate_hue(planes, (float)step[1]); });
     case PERMUTE: return permute(image, step);
     case SHARPNESS: return sharpen(image, (float)step[1], (int *)more);
     case BLUR: return blur(image, step, job.weights, (double *)more);
-    case CONTRAST:
-    case AUTOCONTRAST:
-    case EQUALIZE: return measured(image, step);
     case BILINEAR:
         if (image.channels == 3) return move_bilinear<3>(image, step, room);
         return move_bilinear<0>(image, step, room);
@@ -434,20 +441,65 @@ void do_step(const Image &image, const double *step, const ProgramJob &job, uint
     }
 }
 
+bool is_table(int code) { return code == TABLE || code == CONTRAST || code == AUTOCONTRAST || code == EQUALIZE; }
+bool takes_levels(int code) { return code == COLOR || code == GREY || code == HUE; }
+
+// How often an image is written: tables wait for the next step, and go along with those that look at single pixels.
+int num_passes(const ProgramJob &job)
+{
+    int passes = 0;
+    bool waits = false;
+    for (int step = 0; step < job.num_steps; ++step) {
+        const int code = (int)job.steps[step * STEP_COLUMNS];
+        if (is_table(code)) {
+            waits = true;
+        } else {
+            passes += waits && !takes_levels(code) ? 2 : 1;
+            waits = false;
+        }
+    }
+    return passes + waits;
+}
+
 void run(const ProgramJob *asked, unsigned char *scratch)
 {
     const ProgramJob &job = *asked;
     uint8_t *own = scratch, *tight = scratch + image_bytes(job), *room = tight + image_bytes(job);
     void *more = room + image_bytes(job);
     const bool is_tight = job.channel_stride == 1 && job.col_stride == job.channels && job.row_stride == (int64_t)job.width * job.channels;
-    if (!is_tight || job.num_steps == 0) copy_tight(job, job.num_steps ? tight : job.target);
-    const uint8_t *from = is_tight ? job.source : tight;
-    for (int step = 0; step < job.num_steps; ++step) {
-        // The last step writes to the target, the one before it not, and so on in turns.
-        uint8_t *to = (job.num_steps - 1 - step) % 2 ? own : job.target;
-        do_step({from, to, job.height, job.width, job.channels}, job.steps + step * STEP_COLUMNS, job, room, more);
-        from = to;
+    int left = num_passes(job);
+    if (!is_tight || left == 0) copy_tight(job, left ? tight : job.target);
+    uint8_t levels[TABLE_BYTES];
+    Image image = {is_tight ? job.source : tight, nullptr, nullptr, job.height, job.width, job.channels};
+    // The last pass writes to the target, the one before it not, and so on in turns.
+    auto begin_pass = [&] { image.to = --left % 2 ? own : job.target; };
+    auto end_pass = [&] { image.from = image.to, image.levels = nullptr; };
+    for (int number = 0; number < job.num_steps; ++number) {
+        const double *step = job.steps + number * STEP_COLUMNS;
+        const int code = (int)step[0];
+        if (is_table(code)) {
+            uint8_t made[TABLE_BYTES] = {};
+            const uint8_t *next = made;
+            if (code == TABLE) next = job.tables + (int64_t)step[1] * TABLE_BYTES;
+            else measure(image, step, made);
+            uint8_t both[TABLE_BYTES];
+            for (int i = 0; i < TABLE_BYTES; ++i) both[i] = image.levels ? next[i / 256 * 256 + levels[i]] : next[i];
+            std::memcpy(levels, both, TABLE_BYTES);
+            image.levels = levels;
+            continue;
+        }
+        if (image.levels && !takes_levels(code)) {
+            begin_pass();
+            look_up(image);
+            end_pass();
+        }
+        begin_pass();
+        do_step(image, step, job, room, more);
+        end_pass();
     }
+    if (!image.levels) return;
+    begin_pass();
+    look_up(image);
 }
 
 } // namespace
