@@ -129,7 +129,7 @@ DEVICE void recolour(Pixel &pixel, const double *step, const Tables &tables)
 #pragma unroll
         for (int channel = 0; channel < 3; ++channel) {
             const int from = (int)step[1 + channel];
-            pixel.level[channel] = before.level[from == 0 ? 0 : from == 1 ? 1 : 2];
+            pixel.level[channel] = from == 0 ? before.level[0] : from == 1 ? before.level[1] : before.level[2];
         }
     } else {
         const int grey = luminance(pixel);
