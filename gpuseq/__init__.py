@@ -14,8 +14,6 @@ from gpuseq.iterators.iterator import Iterator, Sequence
 from gpuseq.plan.plan import BatchPlan
 from gpuseq.plan.policies.colour import (
     ColorJitter,
-    GaussianBlur,
-    RandomAdjustSharpness,
     RandomAutocontrast,
     RandomEqualize,
     RandomGamma,
@@ -35,6 +33,7 @@ from gpuseq.plan.policies.geometry import (
     RandomRotation,
     RandomVerticalFlip,
 )
+from gpuseq.plan.policies.sharpness import GaussianBlur, RandomAdjustSharpness
 from gpuseq.plan.policies.spaces import AutoAugment, RandAugment, TrivialAugmentWide
 from gpuseq.plan.policies.timm import AugMix, TimmRandAugment
 from gpuseq.transforms.functions import (
