@@ -292,6 +292,7 @@ def _environ(rehearse: bool) -> dict[str, str]:
     environ["PYTHONPATH"] = os.pathsep.join(filter(None, parts))
     if rehearse:
         environ["GPUSEQ_GPU_STANDIN"] = "1"
+    environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # JAX would take three quarters of the device
     kept = work.kept()
     if not os.access(Path.home(), os.W_OK):  # compilers keep their results at home, and fail where they cannot
         for name in ("CUPY_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "KERAS_HOME", "XDG_CACHE_HOME"):

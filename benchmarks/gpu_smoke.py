@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
+import subprocess
 import sys
 import time
 import traceback
@@ -27,6 +29,8 @@ from gpuseq.plan.columns import identity_params
 from gpuseq.plan.draw import draw_params
 from gpuseq.plan.ranges import TransformRanges
 
+from . import REHEARSES
+from .environment import ROOT
 from .stress import DECODERS, decoder_problem
 from .suites.kernel import OPS
 from .work import AUGMENTATION, device_work, folder, labels, pictures
@@ -263,7 +267,17 @@ _ON_THE_HOST = ("splines of order 3",)
 """Checks whose device work is not a kernel of ours."""
 
 
-def run(seconds: float, checks: dict[str, Check] = CHECKS) -> Iterator[dict[str, Any]]:
+ALONE = frozenset(
+    ("decoder: nvimgcodec", "decoder: dali", "hand-over: torch", "hand-over: jax", "hand-over: tensorflow")
+)
+"""Checks of somebody else's libraries, in a process of their own: it may abort, or never come back."""
+
+ALONE_S = 30.0
+
+
+def run(
+    seconds: float, checks: dict[str, Check] = CHECKS, alone: frozenset[str] = frozenset()
+) -> Iterator[dict[str, Any]]:
     """Run the checks, and yield what each found; after so many seconds begin none.
 
     Parameters
@@ -272,6 +286,8 @@ def run(seconds: float, checks: dict[str, Check] = CHECKS) -> Iterator[dict[str,
         For all.
     checks : dict
         By name.
+    alone : frozenset of str
+        Those of `CHECKS` that get a process of their own.
 
     Yields
     ------
@@ -281,26 +297,55 @@ def run(seconds: float, checks: dict[str, Check] = CHECKS) -> Iterator[dict[str,
     """
     deadline = time.monotonic() + seconds
     for name, check in checks.items():
-        started, before = time.monotonic(), device_work()
-        found: dict[str, Any] = {"name": name, "ok": True}
-        try:
-            if started > deadline:
-                raise Left("out of time")
-            check()
-        except Left as error:
-            found |= {"ok": None, "said": str(error)}
-        except Exception as error:  # the next check may pass: all of them are wanted
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            place_of = f"{Path(where.filename).name}:{where.lineno}"
-            found |= {"ok": False, "said": f"{type(error).__name__}: {error} ({place_of})"[:600]}
-        found["seconds"] = round(time.monotonic() - started, 2)
-        if before is not None and (after := device_work()) is not None:
-            found["device_work"] = [now - then for now, then in zip(after, before, strict=True)]
-            launches, decodes = found["device_work"]
-            is_decode = name in ("decoder: nvimgcodec", "decoder: dali")
-            if found["ok"] and not (decodes if is_decode else launches) and name not in _ON_THE_HOST:
-                found |= {"ok": False, "said": "it passed, and nothing ran on the device"}
-        yield found
+        started = time.monotonic()
+        if started > deadline:
+            found: dict[str, Any] = {"name": name, "ok": None, "said": "out of time"}
+        elif name in alone and _is_there(name):
+            found = _elsewhere(name)
+        else:
+            found = _here(name, check)
+        yield found | {"seconds": round(time.monotonic() - started, 2)}
+
+
+def _is_there(name: str) -> bool:
+    """Return whether a check's library may be had: where it is not, no process is needed to say so."""
+    library = name.split()[-1]
+    return importlib.util.find_spec({"dali": "nvidia", "nvimgcodec": "nvidia"}.get(library, library)) is not None
+
+
+def _here(name: str, check: Check) -> dict[str, Any]:
+    before = device_work()
+    found: dict[str, Any] = {"name": name, "ok": True}
+    try:
+        check()
+    except Left as error:
+        found |= {"ok": None, "said": str(error)}
+    except Exception as error:  # the next check may pass: all of them are wanted
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        line = f"{Path(where.filename).name}:{where.lineno}"
+        found |= {"ok": False, "said": f"{type(error).__name__}: {error} ({line})"[:600]}
+    if before is not None and (after := device_work()) is not None:
+        found["device_work"] = [now - then for now, then in zip(after, before, strict=True)]
+        launches, decodes = found["device_work"]
+        is_decode = name in ("decoder: nvimgcodec", "decoder: dali")
+        if found["ok"] and not (decodes if is_decode else launches) and name not in _ON_THE_HOST:
+            found |= {"ok": False, "said": "it passed, and nothing ran on the device"}
+    return found
+
+
+def _elsewhere(name: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.gpu_smoke", "--one", name]
+    limit = ALONE_S * (10 if REHEARSES else 1)  # there it shares the cores with everything else
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=limit, check=False)
+    except subprocess.TimeoutExpired:
+        return {"name": name, "ok": False, "said": f"no answer within {limit:.0f} s"}
+    try:
+        found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    except (IndexError, ValueError):
+        last = (done.stderr.strip().splitlines() or [""])[-1]
+        found = {"name": name, "ok": False, "said": f"its process ended with status {done.returncode}: {last}"[:600]}
+    return found
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -308,12 +353,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_smoke", description=__doc__)
     parser.add_argument("--reports", type=Path, metavar="FOLDER", help="for smoke.json, written after each check")
     parser.add_argument("--seconds", type=float, default=55, help="begin nothing after that (default 55)")
+    parser.add_argument("--one", choices=list(CHECKS), metavar="CHECK", help="this check only, as one JSON object")
     options = parser.parse_args(arguments)
+    if options.one is not None:
+        print(json.dumps(_here(options.one, CHECKS[options.one])), flush=True)
+        os._exit(0)  # libraries need not agree on an order of shutting down
     if problem := gpu_problem():
         print(f"no GPU: {problem}", file=sys.stderr)
         return 2
     found: list[dict[str, Any]] = []
-    for item in run(options.seconds):
+    for item in run(options.seconds, alone=ALONE):
         found.append(item)
         mark = {True: "ok", False: "FAILED", None: "left out"}[item["ok"]]
         print(f"{mark:>8}  {item['seconds']:6.2f} s  {item['name']}  {item.get('said', '')}", flush=True)

@@ -252,6 +252,27 @@ def test_the_smoke_goes_on_past_failures_and_stops_in_time() -> None:
     assert found["late"]["said"] == "out of time"
 
 
+def test_a_library_that_aborts_or_hangs_costs_one_check(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    stand_in = tmp_path / "python"
+    monkeypatch.setattr(gpu_smoke.sys, "executable", str(stand_in))
+
+    def check(script: str) -> dict[str, Any]:
+        stand_in.write_text(f"#!/bin/sh\n{script}\n")
+        stand_in.chmod(0o755)
+        name = "decoder: dali"
+        (found,) = gpu_smoke.run(60, {name: gpu_smoke.CHECKS[name]}, alone=gpu_smoke.ALONE)
+        return found
+
+    died = check("echo terminate called >&2; kill -ABRT $$")
+    assert died["ok"] is False
+    assert "status -6: terminate called" in died["said"]
+    monkeypatch.setattr(gpu_smoke, "ALONE_S", 0.3)
+    assert check("exec sleep 30")["said"] == "no answer within 0 s"
+    monkeypatch.setattr(gpu_smoke, "ALONE_S", 30)
+    assert check('echo noise; echo \'{"name": "decoder: dali", "ok": true}\'')["ok"] is True
+    assert set(gpu_smoke.CHECKS) > gpu_smoke.ALONE
+
+
 # The tests marked gpu.
 
 
