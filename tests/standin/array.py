@@ -157,9 +157,11 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):  # noqa: N801
     def __dlpack_device__(self) -> tuple[int, int]:
         return 1, 0  # the frameworks on the other side have only the CPU
 
-    def __dlpack__(self, **options: Any) -> Any:
+    def __dlpack__(self, *, stream: int | None = None, **options: Any) -> Any:
         use("a hand-over", [self], [self])
-        return self._host.__dlpack__()
+        if stream not in (None, -1):  # CUDA's 1 is the legacy default stream, whose address is 0
+            timeline().follow((current_device(), 0 if stream == 1 else stream))
+        return lent(self._host, self).__dlpack__()
 
     # Methods that make arrays.
 
@@ -182,6 +184,19 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):  # noqa: N801
     def copy(self, order: str = "C") -> ndarray:
         use("a copy", [self], [])
         return adopt(self._host.copy(order=order), None)  # type: ignore[arg-type]
+
+
+class _Lent:
+    """Memory, and whoever must live as long as it is used."""
+
+    def __init__(self, host: np.ndarray, owner: Any) -> None:
+        self._owner = owner
+        self.__array_interface__ = {**host.__array_interface__, "data": (host.ctypes.data, False)}
+
+
+def lent(host: np.ndarray, owner: Any) -> np.ndarray:
+    """Return the same memory, writable, in an array that keeps its owner, and so a block of the pool, alive."""
+    return np.asarray(_Lent(host, owner)) if host.dtype.isbuiltin == 1 else host
 
 
 HOST_ONLY = ("resize", "getfield", "setfield", "setflags", "to_device", "ctypes", "tofile", "byteswap", "__contains__")

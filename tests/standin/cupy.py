@@ -1,7 +1,8 @@
 """A stand-in for CuPy on the host, so that everything above the kernels runs with ``device="cuda"`` without a GPU.
 
-Arrays live in NumPy's memory, kernels are compiled by g++ (`host_runner`), and the order of streams is watched instead
-of run (`streams`). What it cannot show is what only a GPU has: speed, real memory, the frameworks' own CUDA.
+Arrays live in NumPy's memory, kernels are compiled by g++ (`host_runner`) or, where `install` is told so, by NVRTC and
+interpreted (`tests.standin.ptx`), and the order of streams is watched instead of run (`streams`). What it cannot show
+is what only a GPU has: speed, real memory, the frameworks' own CUDA.
 ``tests/standin/test_conformance.py`` holds it to the real CuPy: it offers nothing that CuPy lacks.
 """
 
@@ -54,14 +55,16 @@ _TYPES = ("bool_", "float16", "float32", "float64", "int8", "int32", "int64", "u
 SOURCE_ROW = TABLE.index("source_index")
 
 _one_at_a_time = threading.Lock()
+_run = host_runner.HostRun()
+_interpreter: Any = None
 _decoder_of = decode_engine.decoder_of  # taken once, however often the stand-in is put in place
 
 
 class RawKernel:
-    """``cupy.RawKernel``, run by g++'s code; counts are kept by `host_runner`."""
+    """``cupy.RawKernel``, run by g++'s code or interpreted; `HostRun.ran` counts."""
 
-    def __init__(self, name: str, kernel: host_runner.HostKernel) -> None:
-        self.name, self._kernel = name, kernel
+    def __init__(self, name: str, kernel: Any, engine: str) -> None:
+        self.name, self._kernel, self._engine = name, kernel, engine
 
     def __call__(self, grid: Any, block: Any, args: Sequence[Any], *, shared_mem: int = 0) -> None:
         if type(grid) is not tuple or type(block) is not tuple:
@@ -91,6 +94,7 @@ class RawKernel:
                 rows = {id(arrays[0]): plain[1].reshape(-1, NUM_COLUMNS).view(np.int64)[:, SOURCE_ROW]}
             standin_array.use(f"kernel {self.name}", arrays[:-1], arrays[-1:], rows=rows)
         with _one_at_a_time:  # g++'s code keeps a block's threads in one place
+            _run.ran[f"{self.name} by {self._engine}"] += 1
             self._kernel.launch(grid, block[0], plain, shared_mem)
 
 
@@ -119,7 +123,11 @@ class RawModule:
 
     def get_function(self, name: str) -> RawKernel:
         assert self._code == kernels.pasted_source(kernels.SIGNATURES[name][0], self._macros)
-        return RawKernel(name, host_runner.host_kernel(name, self._macros))
+        if _interpreter is None:
+            return RawKernel(name, host_runner.host_kernel(name, self._macros), "g++")
+        from tests.standin.ptx.runner import PtxKernel
+
+        return RawKernel(name, PtxKernel(name, self._code, kernels.COMPILE_OPTIONS, _interpreter), "PTX")
 
 
 def _asarray(a: Any, dtype: Any = None, order: Any = None, *, copy: Any = None, blocking: bool = False) -> DeviceArray:
@@ -146,10 +154,15 @@ def _array(
 
 
 def _from_dlpack(array: Any, *, device: Any = None, copy: Any = None) -> DeviceArray:
-    host = np.from_dlpack(array)
-    memory = standin_memory.UnownedMemory(host.ctypes.data, max(host.nbytes, 1), array)
+    read_only = np.from_dlpack(array)
+    host = standin_array.lent(read_only, read_only)
+    address = host.ctypes.data
+    # What is ours comes back to its own history, whoever held it meanwhile; `host` keeps the memory alive.
+    memory = standin_memory.known_memory(address) if host.size else None
+    if memory is None or memory.device_id < 0:
+        memory = standin_memory.UnownedMemory(address, max(host.nbytes, 1), array)
     made = DeviceArray.__new__(DeviceArray)
-    made._become(host, standin_memory.MemoryPointer(memory, 0))
+    made._become(host, standin_memory.MemoryPointer(memory, address - memory.ptr))
     return made
 
 
@@ -207,6 +220,7 @@ class _DecoderOnHost:
         global _decodes
         _decodes += bool(encoded)
         assert self._key == (standin_streams.current_device(), standin_streams.get_current_stream().ptr)
+        _run.ran[f"decoded by {type(self._images).__name__}"] += len(encoded)
         return [None if image is None else np.array(image.cpu()) for image in self._images.decode(encoded)]
 
 
@@ -272,9 +286,26 @@ def modules() -> dict[str, Any]:
     return {module.__name__: module for module in found}
 
 
-def install(patch: pytest.MonkeyPatch) -> host_runner.HostRun:
-    """Make ``import cupy`` find the stand-in, and the kernels run on the host, for as long as `patch` lasts."""
+def install(patch: pytest.MonkeyPatch, interpreter: Any = None) -> host_runner.HostRun:
+    """Make ``import cupy`` find the stand-in, and the kernels run on the host, for as long as `patch` lasts.
+
+    Parameters
+    ----------
+    patch : pytest.MonkeyPatch
+        Takes it all away again.
+    interpreter : tests.standin.ptx.runner.PtxRun, optional
+        How kernels are interpreted; g++ compiles them without.
+
+    Returns
+    -------
+    HostRun
+        What was loaded, and in ``ran`` what ran: kernels by what runs them, images by the decoder's class.
+    """
     run = host_runner.HostRun()
+    if interpreter is not None:
+        interpreter.find = interpreter.find or standin_memory.array_at
+    patch.setattr(sys.modules[__name__], "_run", run)
+    patch.setattr(sys.modules[__name__], "_interpreter", interpreter)
     made: dict[Any, kernels.Kernel] = {}
 
     def load(name: str, macros: kernels.Macros) -> kernels.Kernel:

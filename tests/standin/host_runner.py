@@ -12,6 +12,7 @@ import os
 import subprocess
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -136,6 +137,7 @@ class HostRun:
     flags: tuple[str, ...] = ()
     variants: list[tuple[str, kernels.Macros]] = field(default_factory=list)
     num_launches: int = 0
+    ran: Counter[str] = field(default_factory=Counter)
 
     def load(self, name: str, macros: kernels.Macros) -> HostKernel:
         """Stand in for `gpuseq.ops.cuda.compile.load`."""

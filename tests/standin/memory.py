@@ -21,6 +21,7 @@ __all__ = [
     "OutOfMemoryError",
     "UnownedMemory",
     "allocate",
+    "known_memory",
     "memory_at",
     "pool",
 ]
@@ -236,10 +237,25 @@ def alloc_pinned_memory(size: int) -> Any:
 
 def memory_at(address: int) -> Memory:
     """Return the piece that an address lies in: most often the one that begins there."""
-    found = _by_address.get(address)
+    found = known_memory(address)
     if found is None:
-        found = next(item for item in list(_by_address.values()) if item.ptr <= address < item.ptr + item.size)
+        raise LookupError(f"no memory of a device lies at {address:#x}")
     return found
+
+
+def known_memory(address: int) -> Memory | None:
+    """Return the piece of a device's memory that an address lies in, or None where there is none."""
+    if found := _by_address.get(address):
+        return found
+    return next((item for item in list(_by_address.values()) if item.ptr <= address < item.ptr + item.size), None)
+
+
+def array_at(address: int) -> Any:
+    """Return the piece that an address lies in as what interpreted PTX may touch."""
+    from tests.standin.ptx.machine import Array
+
+    memory = memory_at(address)
+    return Array(memory.ptr, memory.size)
 
 
 def memcpy_async(dst: int, src: int, size: int, kind: int, stream: int) -> None:

@@ -114,6 +114,11 @@ class Timeline:
             if clock.get(key, 0) < count:
                 raise RaceError(f"{text} {what} on {_name(key)} may still be at ({memory.size} bytes)")
 
+    def follow(self, key: Key) -> None:
+        """Let a stream wait for what is on the current one, as an event between them would."""
+        with self._lock:
+            _join(self.clock(key), dict(self.clock(_current_key())))
+
     def hosts_turn(self, what: str, memory: Any) -> None:
         """Refuse the host's use of memory that a device may still be at."""
         with self._lock:

@@ -151,3 +151,79 @@ def test_no_array_of_numpys_is_let_in(cupy: Any) -> None:
     ):
         with pytest.raises(TypeError):
             mix()
+
+
+# ---------------------------------------------------------------------------------------------------- aliases
+def test_what_another_stream_wrote_is_waited_for_through_an_alias(cupy: Any) -> None:
+    writer, reader = (cupy.cuda.Stream(non_blocking=True) for _ in range(2))
+    with writer:
+        alias = cupy.from_dlpack(cupy.full(4, 1.0))
+    with pytest.raises(RaceError, match="reads what"), reader:
+        alias + 1
+    reader.wait_event(writer.record())
+    with reader:
+        assert (alias + 1).get().tolist() == [2.0] * 4
+
+
+def test_what_is_read_through_an_alias_is_not_overwritten(cupy: Any) -> None:
+    array = cupy.full(4, 1.0)
+    alias = cupy.from_dlpack(array)[1:]
+    cupy.cuda.get_current_stream().synchronize()
+    other = cupy.cuda.Stream(non_blocking=True)
+    with other:
+        alias + 1
+    with pytest.raises(RaceError, match="overwrites what add"):
+        array[...] = 2.0
+    other.synchronize()
+    array[...] = 2.0
+    assert alias.get().tolist() == [2.0] * 3
+
+
+def test_what_is_written_through_an_alias_is_waited_for(cupy: Any) -> None:
+    array = cupy.full(4, 1.0)
+    alias = cupy.from_dlpack(array)
+    cupy.cuda.get_current_stream().synchronize()
+    with cupy.cuda.Stream(non_blocking=True):
+        alias[...] = 3.0
+    with pytest.raises(RaceError, match="reads what an assignment"):
+        array + 1
+
+
+def test_an_array_of_another_library_keeps_its_history_on_the_way_back(cupy: Any) -> None:
+    """NumPy stands for it here: it holds the memory and knows nothing of streams."""
+    array = cupy.full(4, 1.0)
+    foreign = np.from_dlpack(array)
+    with cupy.cuda.Stream(non_blocking=True), pytest.raises(RaceError, match="reads what"):
+        cupy.from_dlpack(foreign) + 1
+    assert (cupy.from_dlpack(foreign) + 1).get().tolist() == [2.0] * 4
+
+
+def test_memory_is_not_handed_out_again_under_an_alias(cupy: Any) -> None:
+    array = cupy.full(4, 1.0)
+    alias, foreign, address = cupy.from_dlpack(array), np.from_dlpack(array), array.data.ptr
+    del array
+    assert cupy.full(4, 2.0).data.ptr != address
+    del alias
+    assert cupy.full(4, 2.0).data.ptr != address
+    assert foreign.tolist() == [1.0] * 4
+    del foreign
+    assert cupy.full(4, 2.0).data.ptr == address
+
+
+def test_a_hand_over_names_the_stream_that_goes_on(cupy: Any) -> None:
+    """``__dlpack__(stream=)``: the one who takes it waits for the current stream of the one who gives."""
+    giver, taker = (cupy.cuda.Stream(non_blocking=True) for _ in range(2))
+    with giver:
+        array = cupy.full(4, 1.0)
+        array.__dlpack__(stream=-1)
+    with taker, pytest.raises(RaceError):
+        array + 1
+    with giver:
+        array.__dlpack__(stream=taker.ptr)
+    with taker:
+        array + 1
+
+
+def test_memory_that_is_nobodys_alias_begins_anew(cupy: Any) -> None:
+    with cupy.cuda.Stream(non_blocking=True):
+        assert (cupy.from_dlpack(np.arange(3.0)) + 1).get().tolist() == [1.0, 2.0, 3.0]
