@@ -191,17 +191,13 @@ def _make_masks(masks: PairedMasks, found: list[Fetched], plan: BatchPlan, optio
 
 def _mask_options(generator: ImageGenerator | None, masks: PairedMasks) -> AugmentOptions:
     """Return what masks share with their images, and their own axis orders."""
-    options = AugmentOptions(source_format=masks.source_format, data_format=masks.data_format)
-    if generator is None:
-        return options
-    if generator._is_customised:
+    if generator is not None and generator._is_customised:
         raise ValueError(
             f"{type(generator).__name__} overrides apply_transform or standardize, and what it does there to an "
             "image cannot be done to its mask: use preprocessing_function, or plan_batch() and replay()"
         )
-    return replace(
-        options, fill_mode=generator.fill_mode, cval=float(generator.cval), conventions=generator.conventions
-    )
+    options = AugmentOptions() if generator is None else generator._batch_transform.options
+    return replace(options, source_format=masks.source_format, data_format=masks.data_format)
 
 
 def check_generator(generator: ImageGenerator | None, rng: str, image_size: tuple[int, int], source: Source) -> None:

@@ -104,11 +104,13 @@ class AugmentOptions:
         )
 
     def geometry(self) -> AugmentOptions:
-        """Return what masks share with the images of these options: border and conventions, and no colour.
+        """Return what masks share with the images of these options: axis orders, border and conventions, and no colour.
 
         What has to be moved is left to the parameters.
         """
         return AugmentOptions(
+            source_format=self.source_format,
+            data_format=self.data_format,
             fill_mode=self.fill_mode,
             cval=self.cval,
             conventions=self.conventions,

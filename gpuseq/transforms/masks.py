@@ -54,8 +54,6 @@ def warp_masks(
     own = masks.dtype
     options = replace(
         options.geometry(),
-        source_format=options.source_format,
-        data_format=options.data_format,
         dtype="uint8" if own == np.uint8 else "float64" if own == np.float64 else "float32",
     )
     warped = ops.augment(place(masks, device), put_to_rest(plan.params, "colour"), options, indices=rows)
