@@ -400,7 +400,8 @@ def test_the_kernels_compile_with_the_options_that_cupy_adds(kernel: str, monkey
     known = ("-arch=sm_90", "cubin")  # what it asks the driver for
     monkeypatch.setattr(cupy.cuda.compiler, "_get_arch_for_options_for_nvrtc", lambda arch=None: known)
     options = (*kernels.COMPILE_OPTIONS, "-ftz=true")
-    macros = {"sample_range": (("HAS_RANGE", "1"),), "resample_pass": (("CHANNELS", "3"),)}.get(kernel, ())
+    variants = {"augment": (("HAS_BRIGHTNESS", "1"), ("HAS_RANGE", "1")), "resample_pass": (("CHANNELS", "3"),)}
+    macros = variants.get(kernel, ())
     source = kernels.pasted_source(kernels.SIGNATURES[kernel][0], macros)
     found, _ = cupy.cuda.compiler.compile_using_nvrtc(source, options, arch="90", filename="kernel.cu")
     assert kernel.encode() in found
