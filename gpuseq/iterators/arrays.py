@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Any, cast
 
@@ -10,6 +11,8 @@ import numpy as np
 from gpuseq.base.arguments import checked_arguments, checked_data_format, checked_dtype, warn
 from gpuseq.base.devices import is_cupy, on_device, place
 from gpuseq.base.errors import require
+from gpuseq.base.machine import available_memory
+from gpuseq.base.text import array_text, bytes_text
 from gpuseq.base.types import Array, BatchDType, DataFormat, Remainder, Rng, Shard, Subset
 from gpuseq.files.folders import split_bounds
 from gpuseq.plan.drawing import Drawing
@@ -39,6 +42,9 @@ FILE_NUMBERS = 10_000
 
 DLPACK_CUDA = 2
 """``kDLCUDA`` of DLPack's ``DLDeviceType``."""
+
+LARGE_COPY = 2**28
+"""Bytes of an array in a file that are read into memory without a word."""
 
 
 class NumpyArrayIterator(Iterator):
@@ -302,11 +308,16 @@ def as_images(x: Any, dtype: str) -> Array:
     ------
     TypeError
         If `x` holds no numbers.
+    MemoryError
+        If `x` is an array in a file that does not fit into memory in that dtype.
     """
+    is_mapped = isinstance(x, np.memmap)
     x = as_array(x, "flow_from_directory(path)", "x=np.stack(list(images)), or a subclass of gpuseq.Sequence")
     compute = np.dtype({"float64": np.float64, "uint8": np.uint8}.get(dtype, np.float32))
     if x.dtype in SOURCE_DTYPES and np.can_cast(x.dtype, compute, "safe"):
         return x
+    if is_mapped:
+        _announce_copy(f"x is a memmap of {x.dtype}, and is cast to {compute.name} whole", x.size * compute.itemsize)
     with on_device(x):
         return x.astype(compute)
 
@@ -332,6 +343,8 @@ def as_array(x: Any, for_a_path: str, for_a_stream: str) -> Array:
         If `x` holds no numbers.
     ValueError
         If it is a list of images of several sizes.
+    MemoryError
+        If it is an array in a file that does not fit into memory.
     """
     if is_cupy(x):
         return cast(Array, x)
@@ -346,6 +359,11 @@ def as_array(x: Any, for_a_path: str, for_a_stream: str) -> Array:
         x = x.detach()
     if hasattr(x, "__dlpack_device__") and x.__dlpack_device__()[0] == DLPACK_CUDA:
         return cast(Array, require("cupy", extra="cuda13", purpose="a tensor on a GPU").from_dlpack(x))
+    if not isinstance(x, np.ndarray) and not hasattr(x, "__dlpack__") and hasattr(x, "shape") and hasattr(x, "dtype"):
+        # Arrays in files (h5py, zarr) read what is asked for, and this asks for all of it.
+        kind = f"{type(x).__module__.partition('.')[0]}.{type(x).__name__}"
+        nbytes = math.prod(x.shape) * np.dtype(x.dtype).itemsize
+        _announce_copy(f"x is a {kind} of {array_text(x.shape, x.dtype, nbytes)}, and is read whole", nbytes)
     try:
         array = np.asarray(x)
     except ValueError:
@@ -356,3 +374,13 @@ def as_array(x: Any, for_a_path: str, for_a_stream: str) -> Array:
     if array.dtype.kind not in "buif":
         raise TypeError(f"images must be an array of numbers (NumPy, CuPy or DLPack); got dtype {array.dtype}")
     return array
+
+
+def _announce_copy(what: str, nbytes: int) -> None:
+    """Say that much memory is taken where an array in a file was handed over, or refuse before memory ends."""
+    free = available_memory()
+    remedy = "np.load(path, mmap_mode='r') of uint8, uint16 or float32 is read batch by batch"
+    if nbytes > free:
+        raise MemoryError(f"{what}: {bytes_text(nbytes)}, and {bytes_text(free)} are free. {remedy}")
+    if nbytes >= LARGE_COPY:
+        warn(f"{what}: {bytes_text(nbytes)} of memory. {remedy}")

@@ -122,6 +122,18 @@ def test_rows_of_numbers_in_a_data_frame_are_one_array(plain_tree: Path) -> None
     assert_same(np.asarray(ours[1]), np.array(rows))
 
 
+def test_a_negative_index_counts_from_the_end() -> None:
+    """Keras checks nothing below 0, and slices with what comes of it."""
+    data = np.arange(5 * 4 * 4 * 3, dtype=np.float32).reshape(5, 4, 4, 3)
+    theirs = keras_image.ImageDataGenerator().flow(data, batch_size=2, shuffle=False)
+    ours = gpuseq.ImageDataGenerator(device="cpu").flow(data, batch_size=2, shuffle=False)
+    assert theirs[-1].shape == (0, 4, 4, 3)
+    for index in (-1, -2, -3):
+        assert_same(np.asarray(ours[index]), theirs[len(theirs) + index])
+    with pytest.raises(IndexError):
+        ours[-4]
+
+
 def test_a_validation_subset_of_nothing_is_an_error(plain_tree: Path) -> None:
     """Keras finds no images and hands out empty batches, or none."""
     theirs = keras_image.ImageDataGenerator().flow_from_directory(str(plain_tree), subset="validation")

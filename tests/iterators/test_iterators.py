@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import gpuseq
+from gpuseq.iterators import arrays as array_iterators
 from tests.cases import images
 from tests.compare import assert_same, assert_same_structure
 from tests.parity import Streams, assert_same_walk, quiet
@@ -376,3 +377,54 @@ def test_a_subclassed_iterator_replays_and_resumes() -> None:
     again = noisy(gpuseq.NumpyArrayIterator)(DATA, LABELS, generator, batch_size=4, shuffle=True, seed=3)
     again.load_state_dict(state)
     assert_same_structure(next(again), following)
+
+
+class InAFile:
+    """As h5py's and zarr's arrays: a shape, a dtype, and a read of everything on ``__array__``."""
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, *shape: int) -> None:
+        self.shape = shape
+        self.num_reads = 0
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        self.num_reads += 1
+        return np.zeros(self.shape, self.dtype)
+
+
+def test_an_array_in_a_file_is_read_with_a_word_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = gpuseq.ImageDataGenerator(device="cpu")
+    small = InAFile(3, 8, 8, 3)
+    assert len(next(own.flow(small))) == 3
+    monkeypatch.setattr(array_iterators, "LARGE_COPY", 500)
+    with pytest.warns(
+        UserWarning, match=r"InAFile of \(3, 8, 8, 3\) uint8, 576 B, and is read whole: 576 B of memory"
+    ) as seen:
+        own.flow(small)
+    assert len(seen) == 1
+    assert seen[0].filename == __file__
+    huge = InAFile(10**6, 1024, 1024, 3)
+    with pytest.raises(MemoryError, match=r"InAFile .*and is read whole: 3145728\.0 MB, and .* are free.*mmap_mode"):
+        own.flow(huge)
+    with pytest.raises(MemoryError, match="read whole"):
+        gpuseq.ImageDataGenerator(featurewise_center=True, device="cpu").fit(huge)
+    assert huge.num_reads == 0
+    np.save(tmp_path / "bytes.npy", np.zeros((3, 8, 8, 3), np.uint8))
+    np.save(tmp_path / "whole.npy", np.zeros((3, 8, 8, 3), np.int64))
+    assert len(next(own.flow(np.load(tmp_path / "bytes.npy", mmap_mode="r")))) == 3
+    with pytest.warns(UserWarning, match=r"memmap of int64, and is cast to float32 whole: 2\.3 kB"):
+        own.flow(np.load(tmp_path / "whole.npy", mmap_mode="r"))
+    monkeypatch.setattr(array_iterators, "available_memory", lambda: 1000)
+    with pytest.raises(MemoryError, match=r"cast to float32 whole: 2\.3 kB, and 1\.0 kB are free"):
+        own.flow(np.load(tmp_path / "whole.npy", mmap_mode="r"))
+
+
+def test_h5pys_are_among_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    h5py = pytest.importorskip("h5py")
+    monkeypatch.setattr(array_iterators, "LARGE_COPY", 0)
+    with h5py.File(tmp_path / "file.h5", "w") as file:
+        data = file.create_dataset("x", data=np.zeros((3, 8, 8, 3), np.uint8))
+        with pytest.warns(UserWarning, match=r"x is a h5py\.Dataset of \(3, 8, 8, 3\) uint8"):
+            flow = gpuseq.ImageDataGenerator(device="cpu").flow(data)
+        assert len(next(flow)) == 3
