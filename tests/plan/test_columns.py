@@ -110,6 +110,8 @@ def test_the_dictionaries_follow(registered: Columns) -> None:
     for row, back in zip(rows, params_to_dicts(params), strict=True):
         assert back == at_rest | {"hue": None} | row
     assert type(params_to_dicts(params)[0]["to_grey"]) is bool
+    nothing = dicts_to_params([dict.fromkeys(registered.names)])
+    assert nothing.tobytes() == identity_params(1).tobytes()
 
 
 def test_an_unregistered_column_is_refused() -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 import gpuseq
+import gpuseq.keras
 
 images = np.zeros((8, 16, 16, 3), np.uint8)
 generator = gpuseq.ImageDataGenerator()
@@ -17,6 +18,7 @@ gpuseq.ImageDataGenerator(dtype="float31")  # mistake: arg-type
 gpuseq.ImageDataGenerator(rng="philox")  # mistake: arg-type
 gpuseq.ImageDataGenerator(conventions="fixed")  # mistake: arg-type
 gpuseq.ImageDataGenerator(preprocessing_function="keras")  # mistake: arg-type
+gpuseq.keras.ImageDataGenerator(fill_mode="mirror")  # mistake: arg-type
 generator.flow(images, subset="test")  # mistake: arg-type
 generator.flow(images, remainder="keep")  # mistake: arg-type
 generator.flow_from_directory("d", class_mode="raw")  # mistake: arg-type
