@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +14,11 @@ __all__ = ["replacing"]
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary path in the folder of `path`; on success it is renamed onto `path`, on any failure removed.
+    """Give a temporary path; what was written there becomes `path` on success, and is removed on any failure.
 
-    An interrupt (Ctrl-C) counts as a failure, so a reader never sees half a file and an older file survives.
+    An interrupt (Ctrl-C) counts as a failure, so a reader never sees half a file and an older file survives. A link is
+    followed: what it points to is replaced, and the link stays. What is there and is no regular file, a device or a
+    pipe, is written into and never replaced.
 
     Parameters
     ----------
@@ -30,7 +33,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises
     ------
     FileNotFoundError
-        If the folder of `path` does not exist.
+        If the folder of `path`, or of what it links to, does not exist.
     IsADirectoryError
         If `path` is a folder.
 
@@ -41,17 +44,27 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(path)
     if target.is_dir():
         raise IsADirectoryError(f"{os.fspath(target)!r} is a folder; name a file in it")
+    is_special = target.exists() and not target.is_file()
+    if not is_special:
+        target = Path(os.path.realpath(target))
     if not target.parent.is_dir():
         raise FileNotFoundError(f"the folder {os.fspath(target.parent)!r} does not exist; make it first")
     # A name may have 255 bytes, and that of `path` may be as long.
-    suffix = target.suffix if len(os.fsencode(target.suffix)) <= 32 else ""
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.stem[:40]}-", suffix=suffix, dir=target.parent)
+    suffix = Path(path).suffix if len(os.fsencode(Path(path).suffix)) <= 32 else ""
+    # Renaming works within a file system only; into a device or a pipe the bytes are copied.
+    folder = None if is_special else target.parent
+    descriptor, name = tempfile.mkstemp(prefix=f".{Path(path).stem[:40]}-", suffix=suffix, dir=folder)
     os.close(descriptor)
     temporary = Path(name)
     try:
         temporary.chmod(0o666 & ~_umask())
         yield temporary
-        os.replace(temporary, target)
+        if is_special:
+            with temporary.open("rb") as written, target.open("wb") as into:
+                shutil.copyfileobj(written, into)
+            temporary.unlink()
+        else:
+            os.replace(temporary, target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

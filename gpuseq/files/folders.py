@@ -153,7 +153,7 @@ def scan_classes(
     Raises
     ------
     ValueError
-        If there is no class, or a class has no image.
+        If there is no class, or none has an image.
     """
     if not classes:
         raise ValueError(
@@ -172,14 +172,16 @@ def scan_classes(
     if any(file.lower().endswith(".tiff") for files in found for file in files):
         warn('Using ".tiff" files with multiple bands will cause distortion. Please verify your output.')
     empty = [name for name, files in zip(classes, found, strict=True) if not files]
+    none_in = f"no images in {len(empty)} of {len(classes)} class folders of {directory!r}: {few(empty)}. "
+    accepted = f"Accepted extensions are {', '.join(formats)}"
+    if len(empty) == len(classes):
+        raise ValueError(f"{none_in}{accepted}")
     if empty:
-        raise ValueError(
-            f"no images in {len(empty)} of {len(classes)} class folders of {directory!r}: {few(empty)}. "
-            f"Accepted extensions are {', '.join(formats)}. Remove the folders or name the others in classes=[...]"
-        )
+        # As in Keras, whose users rely on the indices of the other classes.
+        warn(f"{none_in}They keep their class indices and columns. {accepted}; classes=[...] names the folders to take")
     parts = [files[split_bounds(split, len(files))] for files in found]
-    without = [name for name, part in zip(classes, parts, strict=True) if not part]
-    if without and len(without) < len(classes):
+    without = [name for name, part, files in zip(classes, parts, found, strict=True) if files and not part]
+    if without and any(parts):
         logger.warning("the subset has no image of class %s: too few files for the split", few(without))
     inner = ["" if name == "." and is_url(directory) else name for name in classes]
     filenames = [os.path.join(name, file) for name, files in zip(inner, parts, strict=True) for file in files]

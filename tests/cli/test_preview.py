@@ -6,6 +6,8 @@ import base64
 import io
 import os
 import re
+import stat
+from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -282,6 +284,38 @@ def test_a_finished_write_replaces_the_file_with_usual_rights(tmp_path: Path) ->
         temporary.write_text("new")
     assert target.read_text() == "new"
     assert target.stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+def test_a_link_is_followed_and_stays(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "stats.json").write_text("old")
+    for name, there in (("to a file", "real/stats.json"), ("to nothing yet", "real/new.json")):
+        link = tmp_path / name
+        link.symlink_to(there)
+        with replacing(link) as temporary:
+            temporary.write_text("new")
+        assert link.is_symlink()
+        assert (tmp_path / there).read_text() == "new"
+    assert sorted(os.listdir(tmp_path / "real")) == ["new.json", "stats.json"]
+
+
+def test_a_pipe_is_written_into_and_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(pipe.read_text)
+        with replacing(pipe) as temporary:
+            temporary.write_text("through")
+        assert read.result(10) == "through"
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert os.listdir(tmp_path) == ["pipe"]
+
+
+def test_a_long_name_has_room(tmp_path: Path) -> None:
+    target = tmp_path / ("n" * 250 + ".json")
+    with replacing(target) as temporary:
+        temporary.write_text("new")
+    assert target.read_text() == "new"
 
 
 def test_a_target_that_cannot_be_is_named(tmp_path: Path) -> None:

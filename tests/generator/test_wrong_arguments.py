@@ -252,8 +252,16 @@ def test_a_class_folder_without_images_is_named(plain_tree: Path, tmp_path: Path
     for folder in plain_tree.iterdir():
         (root / folder.name).symlink_to(folder, target_is_directory=True)
     (root / "hollow").mkdir()
-    with refuses(ValueError, "hollow", str(root), "jpg", "classes="):
-        generator().flow_from_directory(root)
+    with pytest.warns(UserWarning, match=r"'hollow'.*keep their class indices.*jpg.*classes="):
+        kept = generator().flow_from_directory(root, batch_size=10)
+    theirs = pytest.importorskip("keras.src.legacy.preprocessing.image").ImageDataGenerator()
+    keras_flow = theirs.flow_from_directory(str(root), batch_size=10, follow_links=True)
+    assert kept.class_indices == keras_flow.class_indices == {"hollow": 0, "left": 1, "right": 2}
+    assert kept.num_classes == keras_flow.num_classes
+    assert next(kept)[1].shape == next(keras_flow)[1].shape == (10, 3)
+    (root / "void").mkdir()
+    with refuses(ValueError, "hollow", "void", str(root), "jpg"):
+        generator().flow_from_directory(root, classes=["hollow", "void"])
     flow = generator().flow_from_directory(root, classes=["left", "right"])
     assert flow.class_indices == {"left": 0, "right": 1}
     assert flow.samples == 10
