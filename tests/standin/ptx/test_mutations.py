@@ -13,14 +13,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import gpuseq
 from gpuseq.ops.cuda import augment as ops_cuda
 from gpuseq.ops.cuda import compile as kernels
+from gpuseq.ops.cuda import program as cuda_program
 from gpuseq.ops.numpy import augment as ops_numpy
+from gpuseq.ops.numpy import program as numpy_program
+from gpuseq.ops.options import AugmentOptions
+from gpuseq.plan.policies.recipe import Recipe
 from tests.cases import draw_params, identity, images
 from tests.compare import assert_same
 from tests.ops.cuda.catalogue import CASES, MOVES, Case, Run, sums_on_the_edge
 from tests.ops.cuda.test_augment_on_host import compute, near_twin
 from tests.ops.cuda.variants import cut
+from tests.standin.host_runner import Launch
 from tests.standin.ptx import compiler, machine, runner
 from tests.standin.ptx.errors import LaunchError
 from tests.standin.ptx.machine import Program
@@ -128,10 +134,40 @@ def test_every_barrier_is_missed(run: PtxRun) -> None:
         assert missed[place, True], f"{place}: nothing shows that it is needed"
         if missed[place, False]:
             assert (place.function, place.comment) in NEEDLESS_BARRIERS, place
-    files = {name for file, headers in kernels.HEADERS.items() for name in (file, *headers)}
-    texts = [(kernels.kernel_folder() / name).read_text(encoding="utf-8") for name in files]
-    assert len(places) == sum(len(re.findall(r"__sync(?:threads|warp)\(\)", text)) for text in texts)
+    assert len(places) == num_barriers("augment.cu", "reduce.cu")
     assert sum(missed.values()) > 100
+
+
+def num_barriers(*files: str) -> int:
+    """Return how many barriers stand in kernel files and in what is pasted before them."""
+    names = {name for file in files for name in (file, *kernels.HEADERS[file])}
+    texts = [(kernels.kernel_folder() / name).read_text(encoding="utf-8") for name in names]
+    return sum(len(re.findall(r"__sync(?:threads|warp)\(\)", text)) for text in texts)
+
+
+def test_every_barrier_of_programs_is_missed(run: PtxRun) -> None:
+    recipe = Recipe.parse("augmentations", gpuseq.RandAugment(4, 14))
+    assert recipe is not None
+    batch, rows = images((7, 13, 11, 3), seed=1), np.arange(40) % 7
+    program = recipe.draw(np.arange(40), (13, 11), seed=5, epoch=0)
+    options = AugmentOptions(dtype="uint8")
+    wanted = numpy_program.run_program(batch, program, options, indices=rows)
+    macros = cuda_program._macros(options, 3, False, False)
+    run.how = Launch((2,))  # a block does several jobs
+    missed: Counter[tuple[Place, bool]] = Counter()
+    for kernel in ("prepare", "program"):
+        for mutant in mutants(kernel, macros, ("no barrier",)):
+            run.replaced = {kernel: mutant.program}
+            try:
+                assert_same(cuda_program.run_program(batch, program, options, indices=rows), wanted)
+                missed[mutant.place, False] += 1
+            except (AssertionError, LaunchError):
+                missed[mutant.place, True] += 1
+    places = {place for place, _ in missed}
+    assert len(places) == len(re.findall(r"__syncthreads\(\)", (kernels.kernel_folder() / "program.cu").read_text()))
+    # Two stand beside others: a level that measured or drew has ended with a barrier before the next one begins, and
+    # what it measures, each thread has drawn by itself.
+    assert sum(not missed[place, True] for place in places) == 2
 
 
 UNSEEN = (
