@@ -155,7 +155,7 @@ DEVICE double fold_bands(const double *partials, int num_bands, int num_parts, i
     return block_reduce(value, scratch, fold);
 }
 
-#if HAS_CHANNEL_SHIFT || HAS_BRIGHTNESS
+#if HAS_RANGE || HAS_BRIGHTNESS
 // What the sample's row and its range after the affine map say of its colours.
 DEVICE void set_colour(Sample &sample, const double *row, double low, double high)
 {
