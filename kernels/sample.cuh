@@ -198,9 +198,11 @@ DEVICE void open_band(BlockShared &shared, const Band &band, Shape shape, const 
         sample.source_index = __double_as_longlong(row[SOURCE_INDEX]);
         sample.flip_rows = HAS_FLIP && row[FLIP_VERTICAL] != 0.0;
         sample.flip_cols = HAS_FLIP && row[FLIP_HORIZONTAL] != 0.0;
-        sample.has_affine = HAS_AFFINE && (row[THETA] != 0.0 || row[TX] != 0.0 || row[TY] != 0.0 || row[SHEAR] != 0.0
-                                           || row[ZX] != 1.0 || row[ZY] != 1.0);
-        if (sample.has_affine) build_inverse(row, shape.height, shape.width, sample.inverse_23);
+        // One thread does this while the block waits: it asks for all of its row at once, where one condition after the other
+        // would wait for each number, and builds the map whether it is needed or not.
+        sample.has_affine = HAS_AFFINE && ((row[THETA] != 0.0) | (row[TX] != 0.0) | (row[TY] != 0.0) | (row[SHEAR] != 0.0)
+                                           | (row[ZX] != 1.0) | (row[ZY] != 1.0));
+        if (HAS_AFFINE) build_inverse(row, shape.height, shape.width, sample.inverse_23);
 #else
         sample.source_index = band.sample;
         sample.flip_rows = sample.flip_cols = sample.has_affine = false;
