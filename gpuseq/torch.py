@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import mmap
 import sys
+import warnings
 from collections.abc import Iterator as IteratorABC
+from struct import Struct
 from typing import Any
 
 import numpy as np
@@ -19,6 +22,8 @@ from gpuseq.plan.draw import draw_keyed
 torch = require("torch", extra="torch", purpose="gpuseq.torch")
 
 __all__ = ["TorchLoader", "augment", "loader"]
+
+_TOLD = Struct("=QQ")
 
 
 def loader(iterator: Iterator) -> TorchLoader:
@@ -61,8 +66,8 @@ class TorchLoader(Loader, torch.utils.data.IterableDataset):  # type: ignore[mis
     on threads. With ``num_workers=n`` on the CPU each process makes every n-th batch, in order, each once. Processes
     that are made anew for each pass begin where this loader stands: call ``sampler.set_epoch`` before each epoch. With
     ``persistent_workers=True`` they begin there once and count on: each pass, be it left early or not, is followed by
-    the next epoch, and no later ``set_epoch`` reaches them. A state that StatefulDataLoader saved after the last batch
-    gives an empty pass, the rest of its epoch, and then the next one.
+    the next epoch, and no later ``set_epoch`` reaches them, which they say. A state that StatefulDataLoader saved after
+    the last batch gives an empty pass, the rest of its epoch, and then the next one.
 
     Parameters
     ----------
@@ -72,6 +77,39 @@ class TorchLoader(Loader, torch.utils.data.IterableDataset):  # type: ignore[mis
 
     batch_sampler = None
     """Lightning asks everything that has a `sampler` for this, too, where it validates."""
+
+    def __init__(self, iterator: Iterator) -> None:
+        super().__init__(iterator)
+        self._begin_told()
+
+    def _begin_told(self) -> None:
+        # The number of calls of `set_epoch` and the last one's epoch, in memory that forked workers see change.
+        self._told = mmap.mmap(-1, _TOLD.size)
+        self._num_told = 0  # when this process' copy was made
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_told"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._begin_told()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Let the next pass walk this epoch, from its start; worker processes, if they are started after this call.
+
+        Parameters
+        ----------
+        epoch : int
+            From 0.
+
+        Raises
+        ------
+        ValueError
+            If `epoch` is not a non-negative integer.
+        """
+        super().set_epoch(epoch)
+        self._num_told += 1
+        _TOLD.pack_into(self._told, 0, self._num_told, epoch)
 
     def __iter__(self) -> IteratorABC[Any]:
         """Begin a pass over the current epoch.
@@ -88,7 +126,21 @@ class TorchLoader(Loader, torch.utils.data.IterableDataset):  # type: ignore[mis
                 "a loader's items are batches, and this DataLoader would make batches of them. Write "
                 "DataLoader(loader, batch_size=None)"
             )
-        return super().__iter__()
+        begun = super().__iter__()
+        if self._worker() is not None:
+            self._say_what_is_not_heard(self._next.epoch - 1)
+        return begun
+
+    def _say_what_is_not_heard(self, epoch: int) -> None:
+        num_told, told = _TOLD.unpack_from(self._told, 0)
+        # The main process may have left this pass already, and be one further.
+        if num_told > self._num_told and told not in (epoch, epoch + 1):
+            self._num_told = num_told
+            warnings.warn(
+                f"set_epoch({told}) came after this worker process was started, and does not reach it: this pass walks "
+                f"epoch {epoch}, and each one after it the next. Leave out persistent_workers=True, or num_workers",
+                stacklevel=2,
+            )
 
     def _worker(self) -> tuple[int, int] | None:
         worker = torch.utils.data.get_worker_info()

@@ -228,6 +228,28 @@ print("each once")
 """
 
 
+TOLD = """
+import sys, warnings
+import numpy as np, torch
+from gpuseq import ImageDataGenerator
+from gpuseq.torch import loader
+warnings.filterwarnings("ignore", message=".*worker processes in total.*")
+batches = loader(ImageDataGenerator(device="cpu").flow(np.zeros((8, 4, 4, 3), np.uint8), batch_size=2, seed=2))
+data_loader = torch.utils.data.DataLoader(batches, batch_size=None, num_workers=2, persistent_workers=True)
+for epoch in map(int, sys.argv[1:]):
+    batches.sampler.set_epoch(epoch)
+    for number, _ in enumerate(data_loader):
+        if epoch == 1 and number == 1:
+            break
+"""
+
+
+@pytest.mark.parametrize(("epochs", "is_heard"), [("0 1 2 3", True), ("4 5 6", True), ("0 1 0", False), ("0 5", False)])
+def test_workers_that_persist_say_what_they_do_not_hear(epochs: str, is_heard: bool, run_script: Any) -> None:
+    errors = run_script(TOLD, *epochs.split()).stderr
+    assert (errors.count("does not reach it") == 0) == is_heard, errors
+
+
 def test_worker_processes_hold_each_sample_once(run_script: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     assert "each once" in run_script(WORKERS).stdout
 
