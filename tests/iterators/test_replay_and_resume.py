@@ -167,12 +167,12 @@ def test_a_state_stays_small_and_quick_however_much_was_drawn_for_samples_by_han
     original, resumed = (flow(GEOMETRY, samples(), seed=seed) for seed in (7, 0))
     next(original)
     for number in range(6000):
-        original.planner.stream.params(original._drawing.params, 4)
+        original._planner.stream.params(original._drawing.params, 4)
         if number % 500 == 0:
             original.on_epoch_end()
             state = json.loads(json.dumps(original.state_dict()))
             resumed.load_state_dict(state)
-            assert resumed.planner.stream.key == original.planner.stream.key
+            assert resumed._planner.stream.key == original._planner.stream.key
             assert_same(resumed.index_array, original.index_array)
     assert len(state["stream"]) < 25_000
     resumed.load_state_dict(original.state_dict())
