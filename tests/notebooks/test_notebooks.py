@@ -14,9 +14,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = ROOT / "notebooks"
-NAMES = ("migrating", "quickstart", "segmentation", "the_gpu", "training")
-PICTURES = {"migrating": 4, "quickstart": 2, "segmentation": 3, "the_gpu": 0, "training": 0}
-NEEDS = {"migrating": ("keras", "scipy", "torch"), "training": ("keras", "torch")}
+NAMES = ("migrating", "modern", "quickstart", "segmentation", "the_gpu", "training")
+PICTURES = {"migrating": 4, "modern": 2, "quickstart": 2, "segmentation": 3, "the_gpu": 0, "training": 0}
+NEEDS = {"migrating": ("keras", "scipy", "torch"), "modern": ("torch",), "training": ("keras", "torch")}
 
 jupytext = pytest.importorskip("jupytext", reason="the notebooks extra brings it")
 

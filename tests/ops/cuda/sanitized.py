@@ -10,8 +10,12 @@ import sys
 import numpy as np
 import pytest
 
+import gpuseq
 from gpuseq.ops.cuda import augment as ops_cuda
+from gpuseq.ops.cuda import program as ops_cuda_program
 from gpuseq.ops.cuda import resize as ops_cuda_resize
+from gpuseq.ops.options import AugmentOptions
+from gpuseq.plan.policies.recipe import Recipe
 from tests.ops.cuda.catalogue import CASES
 from tests.standin import host_runner
 from tests.standin.host_runner import Launch
@@ -51,6 +55,20 @@ def main(overrun: bool) -> None:
                 ops_cuda_resize.resize(images, (7, 9), interpolation)
                 ops_cuda_resize.resize(images, (30, 41), interpolation, boxes=boxes)
                 num_runs += 2
+        recipe = Recipe.parse(
+            "augmentations", [gpuseq.RandAugment(4, 14, interpolation="bilinear"), gpuseq.GaussianBlur(3)]
+        )
+        erasing = Recipe.parse("augmentations", gpuseq.RandomErasing(1.0, value="random"))
+        assert recipe is not None
+        assert erasing is not None
+        for channels in (1, 3, 4):
+            for height, width in ((3, 2), (17, 9)):
+                images = np.full((3, height, width, channels), 77, np.uint8)
+                ids, size = np.arange(40), (height, width)
+                steps = recipe.draw(ids, size, seed=1, epoch=0), erasing.draw(ids, size, seed=1, epoch=0)
+                program, options = np.concatenate(steps, axis=1), AugmentOptions(rescale=0.5)
+                ops_cuda_program.run_program(images, program, options, indices=ids % 3)
+                num_runs += 1
         print(f"{num_runs} runs under the sanitizers")
 
 
