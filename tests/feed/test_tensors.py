@@ -215,7 +215,7 @@ def test_several_threads_on_streams_of_their_own() -> None:
 JAX_STRESS = """
 import json
 import jax, jax.numpy as jnp
-from tests.standin import process
+from tests.standin import process, rehearsal
 if process.ENABLED:
     process.install()
     jax.default_backend = lambda: "gpu"
