@@ -20,10 +20,10 @@ from . import nvimgcodec as decode_nvimgcodec
 from .headers import is_complete, read_header
 from .options import DecodeOptions
 from .pillow import (
-    check_size,
     convert,
     load_converted,
     load_encoded,
+    open_image,
     orientation_of,
     pixel_limit,
     read_image,
@@ -347,7 +347,7 @@ def _decode_with_codec(
     """As `_decode_each`, in three steps: all are read, the codec gets its part in one call, each is finished.
 
     A file that the codec is not to see, or that it fails on, is decoded by Pillow, which may know better, and else says
-    what is wrong: what is decoded, and what is refused, is what Pillow decodes and refuses.
+    what is wrong. A file whose header Pillow cannot read is refused, whoever decodes.
     """
     encoded: list[bytes] = [b""] * count
     layouts: list[Layout | None] = [None] * count
@@ -382,13 +382,20 @@ class _Codec:
         self.limit = pixel_limit(options)
 
     def layout(self, encoded: bytes, name: str) -> Layout | None:
-        """Return what to ask for, None for Pillow; raise ImageFileError where the header says too many pixels."""
+        """Return what to ask for, None for Pillow, which also says what is wrong with the header."""
         header = read_header(encoded)
         layout = route(header, self.options, self.decoder)
         if header is None or layout is None:
             return None
-        check_size(header.width, header.height, self.limit, name)
-        return layout if is_complete(encoded, header) else None
+        if not is_complete(encoded, header):
+            return None
+        # A file whose header Pillow cannot read goes to Pillow, which says why. The codec may know better, and then it
+        # would depend on the decoder what is a bad file. What Pillow finds while it decodes is not looked for.
+        try:
+            open_image(encoded, self.limit, name)
+        except Exception:  # Pillow's formats raise their own
+            return None
+        return layout
 
     def decode(self, encoded: Sequence[bytes], layouts: Sequence[Layout | None]) -> list[np.ndarray | None]:
         """Decode what has a layout."""

@@ -9,7 +9,9 @@ import time
 import tracemalloc
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -215,6 +217,27 @@ def test_files_that_cannot_be_read(
     tmp_path: Path, options: DecodeOptions, make: Callable[[Path], str], reason: str
 ) -> None:
     assert_isolated(write_good(tmp_path), {make(tmp_path): reason}, options)
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "value"),
+    [("bmp_rgb", 14, 93), ("bmp_palette", 14, 197), ("bmp_1bit", 14, 93), ("png_rgb_gamma", b"gAMA", 255)],
+)
+def test_a_header_that_pillow_refuses_is_refused_by_every_decoder(
+    tmp_path: Path, options: DecodeOptions, name: str, place: Any, value: int
+) -> None:
+    """NVIDIA's CPU codecs read past an unknown header size of BMP, and a wrong checksum of PNG."""
+    encoded = bytearray(matrix()[name])
+    at = place if isinstance(place, int) else encoded.index(place) + 8  # the chunk's checksum
+    encoded[at] ^= value
+    (tmp_path / name).write_bytes(encoded)
+    with pytest.raises((OSError, SyntaxError)):
+        Image.open(tmp_path / name).load()
+    (found,) = decode.decode_files([str(tmp_path / name)], options)
+    assert isinstance(found, ImageFileError)
+    (wanted,) = decode.decode_files([str(tmp_path / name)], replace(options, decoder="pillow"))
+    assert isinstance(wanted, ImageFileError)
+    assert found.reason == wanted.reason
 
 
 def test_a_file_that_is_far_larger_than_its_picture_is_not_read(
