@@ -90,7 +90,8 @@ class RawKernel:
         else:
             # The kernels read all but the last array, `out`; the reductions write their last one, too.
             rows = None
-            if plain[1] is not None:  # of the images, those that the table names
+            has_table = kernels.SIGNATURES[self.name][1][1][0] == "table"
+            if has_table and plain[1] is not None:  # of the images, those that the table names
                 rows = {id(arrays[0]): plain[1].reshape(-1, NUM_COLUMNS).view(np.int64)[:, SOURCE_ROW]}
             standin_array.use(f"kernel {self.name}", arrays[:-1], arrays[-1:], rows=rows)
         with _one_at_a_time:  # g++'s code keeps a block's threads in one place
