@@ -49,8 +49,16 @@ def outcomes(rows: list[Row], device: str) -> list[Outcome]:
 
 
 def _on_cpu(rows: list[Row]) -> list[Outcome]:
-    case = "augmented"
+    case, ours = "augmented", "gpuseq, compiled"
+    found = [_cheaper(rows, "arrays, 224x224", ours, 15, "processor time per image, arrays, 224x224", BASE)]
+    for size in (32, 224, 512):
+        name = f"arrays, {size}x{size}"
+        found.append(_cheaper(rows, name, ours, 2.5, f"processor time per image, {name}"))
+    decoding = "decode and resize, 224x224"
     return [
+        *found,
+        _cheaper(rows, decoding, ours, 1.2, f"processor time per image, {decoding}"),
+        _slowest_variant(rows),
         _ratio(rows, "arrays", HEADLINE, "gpuseq, CPU", BASE, 3.0, "arrays, 224x224, batch of 32"),
         _ratio(rows, "folder", case, "gpuseq, CPU, epoch 1", BASE, 2.5, "JPEG folder, epoch 1"),
         _ratio(
@@ -66,10 +74,43 @@ def _on_cpu(rows: list[Row]) -> list[Outcome]:
             "JPEG folder, later epochs, host cache",
         ),
         _at_most(
-            rows, "host", "batch of 256", "plan and launch", 100, "us", "host time per batch of 256: plan, draw, launch"
+            rows, "host", "batch of 256", "plan and launch", 60, "us", "host time per batch of 256: plan, draw, launch"
         ),
         _at_most(rows, "imports", "fresh process", "import gpuseq", 0.2, "s", "import gpuseq"),
     ]
+
+
+def _cheaper(rows: list[Row], case: str, ours: str, aim: float, what: str, against: str | None = None) -> Outcome:
+    """Compare processor time with one other, or with the cheapest of those who are neither gpuseq nor Keras."""
+    wanted = f"at least {aim:g} times less than " + ("the cheapest peer" if against is None else "Keras' generator")
+    mine = find(rows, "cost", case, ours)
+    others = [
+        row
+        for row in rows
+        if (row["suite"], row["case"]) == ("cost", case)
+        and "median" in row
+        and (row["contender"] == against if against else not row["contender"].startswith(("gpuseq", BASE)))
+    ]
+    if mine is None or not others:
+        return Outcome(what, wanted, "not measured", None)
+    least = min(others, key=lambda row: float(row["median"]))
+    ratio = least["median"] / mine["median"]
+    return Outcome(what, wanted, f"{ratio:.2f} times ({least['contender']})", ratio >= aim)
+
+
+def _slowest_variant(rows: list[Row]) -> Outcome:
+    """Compare the compiled engine with NumPy's in the case where it gains least."""
+    what, aim = "compiled engine, each dtype, order, fill mode and colour", 4.0
+    ratios = {}
+    for row in rows:
+        other = find(rows, "engines", row["case"], "gpuseq, NumPy") if row["suite"] == "engines" else None
+        if other is not None and row["contender"] == "gpuseq, compiled" and "median" in row:
+            ratios[row["case"]] = row["median"] / other["median"]
+    wanted = f"at least {aim:g} times NumPy"
+    if not ratios:
+        return Outcome(what, wanted, "not measured", None)
+    least = min(ratios, key=lambda case: ratios[case])
+    return Outcome(what, wanted, f"{ratios[least]:.2f} times ({least}) or more", ratios[least] >= aim)
 
 
 def _on_gpu(rows: list[Row]) -> list[Outcome]:

@@ -348,17 +348,23 @@ void blend_grey(const RowTaps &taps, const Source *source, int64_t row_step, int
     }
 }
 
-// Order 0: a copy of one pixel a column.
-template <class Source, class Compute>
+// Order 0: a copy of one pixel a column; four channels at a time, which spill as the blend's do.
+template <int C, bool ROUND, class Source, class Compute>
 void pick(const Job &job, const RowTaps &taps, const Source *source, int first, int last, Compute *row)
 {
-    const auto stored = [&](Source value) { return job.round_affine ? (Compute)rounded<true>(all((double)value))[0] : (Compute)value; };
-    const int channels = job.channels;
+    const int channels = C ? C : job.channels;
+    const int32_t *const offset = taps.offset;
     Compute *to = row + (int64_t)first * channels;
-    for (int x = first; x < last; ++x, to += channels) {
-        const Source *from = source + taps.offset[x];
-        for (int channel = 0; channel < channels; ++channel) to[channel] = stored(from[channel]);
-    }
+    for (int x = first; x < last; ++x, to += channels)
+        for (int channel = 0; channel < channels; channel += 4) narrow(to + channel, rounded<ROUND>(widen(source + offset[x] + channel)));
+}
+
+template <class Source, class Compute>
+void pick_any(const Job &job, const RowTaps &taps, const Source *source, int first, int last, Compute *row)
+{
+    if (job.round_affine) return pick<0, true>(job, taps, source, first, last, row);
+    if (job.channels == 3) return pick<3, false>(job, taps, source, first, last, row);
+    return pick<0, false>(job, taps, source, first, last, row);
 }
 
 template <bool FUSED, bool ROUND, class Source, class Compute>
@@ -449,7 +455,7 @@ void warp_block(const Job &job, const Placing &placing, const Block &block, cons
         else find_taps<false>(job, taps, window, first, last);
         if (window.is_direct) copy_taps(job, image, taps, num_cols, first, last, scratch.copy);
         for (int x = last; x < last + 4; ++x) taps.offset[x] = 0;
-        if (job.order == 0) pick(job, taps, scratch.copy, first, last, out);
+        if (job.order == 0) pick_any(job, taps, scratch.copy, first, last, out);
         else if (job.round_affine) blend_any<false, true>(job, taps, scratch.copy, row_step, first, last, out);
         else if (is_fused) blend_any<MAY_FUSE, false>(job, taps, scratch.copy, row_step, first, last, out);
         else blend_any<false, false>(job, taps, scratch.copy, row_step, first, last, out);

@@ -13,15 +13,34 @@ namespace {
 template <class T> struct Range {        // of a sample after the affine map; NaN where there is one
     T low, high;
 
+    // Lanes by themselves, so that it becomes vectors; a comparison passes a NaN over, which is looked for apart.
     void see(const T *row, int64_t num_values)
     {
-        T least = low, most = high;
-        for (int64_t at = 0; at < num_values; ++at) {
-            least = row[at] < least || row[at] != row[at] ? row[at] : least;
-            most = row[at] > most || row[at] != row[at] ? row[at] : most;
+        constexpr int LANES = 16;
+        T least[LANES], most[LANES];
+        int is_nan[LANES] = {};
+        for (int lane = 0; lane < LANES; ++lane) {
+            least[lane] = low;
+            most[lane] = high;
         }
-        low = least;
-        high = most;
+        int64_t at = 0;
+        for (; at + LANES <= num_values; at += LANES)
+            for (int lane = 0; lane < LANES; ++lane) {
+                const T value = row[at + lane];
+                least[lane] = value < least[lane] ? value : least[lane];
+                most[lane] = value > most[lane] ? value : most[lane];
+                is_nan[lane] |= value != value;
+            }
+        for (; at < num_values; ++at) {
+            least[0] = row[at] < least[0] ? row[at] : least[0];
+            most[0] = row[at] > most[0] ? row[at] : most[0];
+            is_nan[0] |= row[at] != row[at];
+        }
+        for (int lane = 0; lane < LANES; ++lane) {
+            low = least[lane] < low ? least[lane] : low;
+            high = most[lane] > high ? most[lane] : high;
+            if (is_nan[lane]) low = high = (T)NAN;
+        }
     }
 };
 

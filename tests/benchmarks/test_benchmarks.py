@@ -241,6 +241,20 @@ def test_a_cache_does_not_hide_who_decodes_faster() -> None:
     assert targets.peers_ahead(rows) == [("folder: augmented", "Somebody", 2.0)]
 
 
+def test_processor_time_is_compared_with_the_cheapest_peer() -> None:
+    case = "arrays, 224x224"
+    made = {"gpuseq, compiled": 100, "gpuseq, NumPy": 50, targets.BASE: 2000, "Somebody": 240, "Nobody": 900}
+    rows = [row("cost", case, name, "us of CPU per image", [value]) for name, value in made.items()]
+    rows += [row("engines", f"224x224, {name}", "gpuseq, compiled", "img/s", [900]) for name in ("a", "b")]
+    rows += [row("engines", f"224x224, {name}", "gpuseq, NumPy", "img/s", [v]) for name, v in (("a", 100), ("b", 300))]
+    found = {(item.what, item.aim): (item.measured, item.met) for item in targets.outcomes(rows, "cpu")}
+    what = "processor time per image, arrays, 224x224"
+    assert found[what, "at least 15 times less than Keras' generator"] == (f"20.00 times ({targets.BASE})", True)
+    assert found[what, "at least 2.5 times less than the cheapest peer"] == ("2.40 times (Somebody)", False)
+    every = "compiled engine, each dtype, order, fill mode and colour"
+    assert found[every, "at least 4 times NumPy"] == ("3.00 times (224x224, b) or more", False)
+
+
 def test_a_missed_target_is_called_missed() -> None:
     made = copy.deepcopy(made_up())
     made["suites"]["arrays"]["rows"][0] |= {"median": 700.0}
