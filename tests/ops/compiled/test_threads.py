@@ -113,15 +113,15 @@ from gpuseq.ops.compiled import augment as engine
 from gpuseq.ops.options import AugmentOptions
 from gpuseq.plan.columns import identity_params
 signal.signal(signal.SIGINT, signal.default_int_handler)
-params = identity_params(4000)
-params["theta"] = 10.0
-images = np.zeros((4000, 300, 300, 3), np.uint8)
-out = np.empty((4000, 300, 300, 3), np.uint8)
+params = identity_params(1000)
+params["zx"] = params["zy"] = 50.0  # far taps, one by one: slow on purpose
+images, indices = np.zeros((1, 300, 300, 3), np.uint8), np.zeros(1000, np.int64)
+out = np.empty((1000, 300, 300, 3), np.uint8)
 options = AugmentOptions(dtype="uint8")
-threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
 started = time.perf_counter()
 try:
-    engine.augment(images, params, options, out=out)
+    engine.augment(images, params, options, indices=indices, out=out)
 except KeyboardInterrupt:
     pass
 else:
