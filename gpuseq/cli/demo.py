@@ -15,6 +15,7 @@ from gpuseq.base.devices import synchronize
 from gpuseq.base.machine import cpu_count
 from gpuseq.base.types import Device
 from gpuseq.generator import ImageDataGenerator
+from gpuseq.ops.compiled.library import describe
 
 from .engine import engine_and_reason, quiet
 from .folder import open_folder, pick, shipped_photos
@@ -144,7 +145,7 @@ def run_demo(
     num_files = len(folder.streamed)
     what = f"{num_files} photographs in {folder.path}"
     say(f"Data         {what}{' (they ship with gpuseq; SOURCES.md there)' if directory is None else ''}")
-    engine = f"NumPy on {cpu_count()} CPU thread(s)" if resolved == "cpu" else f"CUDA on {resolved}"
+    engine = f"{describe()}, on {cpu_count()} CPU thread(s)" if resolved == "cpu" else f"CUDA on {resolved}"
     say(f"Engine       {engine}: {reason}")
     chosen = dict(AUGMENTATION) if augmentations is None else {"augmentations": augmentations}
     say(f"Augmentation {format_arguments(chosen)}, rescale=1/255")
