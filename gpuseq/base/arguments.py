@@ -31,8 +31,8 @@ __all__ = [
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-"""Of batches."""
-
+# The whole package by its root, not one folder by equality: the rooms are subfolders, and a warning would point into
+# one of them. The separator keeps a package whose name begins with ours outside.
 _INSIDE = f"{PACKAGE}{os.sep}"
 
 
@@ -53,6 +53,7 @@ def did_you_mean(given: object, accepted: Iterable[object]) -> str:
     known = {str(value).lower(): value for value in accepted}
     if not isinstance(given, str) or given in known.values():
         return ""
+    # difflib distinguishes case, and a part of a longer name ("zoom" of "zoom_range") is below its cutoff of 0.6.
     word = given.lower()
     near = [word] if word in known else difflib.get_close_matches(word, known, n=1)
     if not near and len(word) > 3:
@@ -62,6 +63,7 @@ def did_you_mean(given: object, accepted: Iterable[object]) -> str:
 
 def check_choice(name: str, value: object, accepted: tuple[object, ...]) -> None:
     """Raise a ValueError that names the value and the accepted ones, unless `value` is one of them."""
+    # Not `value in accepted`: "==" is elementwise for an array, and 1 would pass for True.
     if not any(value is choice or (isinstance(value, str) and value == choice) for choice in accepted):
         listed = ", ".join(map(repr, accepted))
         raise ValueError(f"{name} must be one of {listed}; got {value!r}{did_you_mean(value, accepted)}")
@@ -85,6 +87,7 @@ def check_count(name: str, value: object, *, least: int = 1, unit: str = "", or_
     """
     if value is None and or_none:
         return
+    # A bool has `__index__` as well, and True would count as 1. NumPy's integers have it and are accepted.
     if isinstance(value, bool) or not hasattr(value, "__index__") or value.__index__() < least:
         kind = "positive" if least else "non-negative"
         raise ValueError(f"{name} must be a {kind} integer{f', in {unit}' if unit else ''}; got {value!r}")
@@ -107,9 +110,11 @@ def checked_dtype(dtype: Any, device: str) -> DTypeName:
     if dtype is None:
         return "float32"
     try:
+        # NumPy has no bfloat16 of its own, so `np.dtype` knows the name only where ml_dtypes was imported.
         name = "bfloat16" if dtype == "bfloat16" else np.dtype(dtype).name
     except TypeError:
         name = str(dtype)
+    # For the same reason there is no bfloat16 batch on the host.
     accepted = tuple(item for item in literals(DTypeName) if item != "bfloat16" or device != "cpu")
     if name not in accepted:
         listed = ", ".join(accepted)
@@ -155,6 +160,8 @@ def checked_arguments(*further: str) -> Callable[[Function], Function]:
 
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
+            # A function without **kwargs refuses by itself; binding the signature before every call would cost more
+            # than many calls do. Only an unknown name that **kwargs would swallow has to be found beforehand.
             refusal = _refusal(function, further, args, kwargs) if is_open and not kwargs.keys() <= names else None
             if refusal is None:
                 try:
@@ -181,6 +188,7 @@ def _refusal(
     shown = function.__name__
     if owner is not None:
         shown = owner.__name__ if shown == "__init__" else f"{owner.__name__}.{shown}"
+    # The names come before the binding, because `bind` names one unknown argument without advice and stops there.
     unknown = [name for name in kwargs if name not in names]
     if unknown:
         clauses = [f"{name!r}{_advice(name, names, owner)}" for name in unknown]
@@ -194,10 +202,12 @@ def _refusal(
 
 def _advice(name: str, names: list[str], owner: type | None) -> str:
     """Say what an unknown argument was meant to be: a method of the same class may take it, or one is spelt alike."""
+    # `flow(rotation_range=...)` is the usual case: the argument belongs to the constructor.
     members = inspect.getmembers(owner, inspect.isfunction) if owner is not None else []
     takers = [
         f"{owner.__name__ if owner is not None and method == '__init__' else method}()"
         for method, function in members
+        # Decorated by `checked_arguments`: what users call. Private methods take such names, too.
         if hasattr(function, "__wrapped__") and name in inspect.signature(function).parameters
     ]
     if takers:
@@ -215,6 +225,7 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
     category : type
         Of the warning.
     """
+    # `stacklevel` counts frames. Level 1 is this function, 2 the one that called it, and so on outwards.
     frame, outer, level = sys._getframe(1), caller(), 2
     while frame is not outer and frame.f_back is not None:
         frame, level = frame.f_back, level + 1

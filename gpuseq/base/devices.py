@@ -41,6 +41,7 @@ def kernel_cache_problem() -> OSError | None:
     folder = os.environ.get("CUPY_CACHE_DIR", os.path.expanduser("~/.cupy/kernel_cache"))
     try:
         os.makedirs(folder, exist_ok=True)
+        # A file is really made: permissions alone do not tell of a full disk or a quota.
         with tempfile.TemporaryFile(dir=folder):
             return None
     except OSError as error:
@@ -87,10 +88,12 @@ def keep_kernels_in_memory(error: OSError) -> None:
 @cache
 def gpu_problem() -> str | None:
     """Return None where CuPy sees a CUDA device, else one line that says what is missing and what to install."""
+    # Looked up without an import, which takes 0.15 s where CuPy is installed.
     if importlib.util.find_spec("cupy") is None:
         return 'CuPy is not installed. Install it with: pip install "gpuseq[cuda13]" (or cuda12)'
     cupy = _import_cupy()
     try:
+        # Without a driver this raises instead of returning 0.
         count = cupy.cuda.runtime.getDeviceCount()
     except cupy.cuda.runtime.CUDARuntimeError as error:
         return (
@@ -140,6 +143,7 @@ def resolve_device(device: str | None) -> str:
         raise DeviceError(f'device={asked!r} cannot be used: {problem}. Or use device="cpu"')
     import cupy
 
+    # "cuda" is the current device and not number 0: a launcher may have set it for this process.
     if not ordinal:
         return f"cuda:{cupy.cuda.Device().id}"
     if int(ordinal) >= cupy.cuda.runtime.getDeviceCount():
@@ -170,6 +174,7 @@ def ordinal_of(device: str) -> int:
 
 def is_cupy(array: Any) -> bool:
     """Return whether `array` is a CuPy array, without importing CuPy."""
+    # An array of CuPy exists only where CuPy is imported already.
     cupy = sys.modules.get("cupy")
     return cupy is not None and isinstance(array, cupy.ndarray)
 
@@ -214,6 +219,7 @@ def place(array: Any, device: str, made: Made | None = None) -> Any:
         Of a CuPy array: where it was made. None: on the current stream of its device.
     """
     if not is_cupy(array):
+        # Text and Python objects have no representation on a device.
         if device == "cpu" or array.dtype.kind not in "biufc":
             return array
         import cupy
@@ -222,6 +228,7 @@ def place(array: Any, device: str, made: Made | None = None) -> Any:
             return cupy.asarray(array)
     if device == "cpu":
         return array.get() if made is None else to_host(array, made)
+    # With `made` even an array of the same device goes through `hand_over`: it may be of another stream.
     if made is None and array.device.id == ordinal_of(device):
         return array
     return hand_over(array, ordinal_of(device), made_here(array.device) if made is None else made)

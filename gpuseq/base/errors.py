@@ -47,6 +47,8 @@ class ImageFileError(GpuseqError, OSError):
         super().__init__(f"{self.path!r}: {reason}")
 
     def __reduce__(self) -> tuple[type[ImageFileError], tuple[str, str]]:
+        # Exceptions are pickled by `args`, which is the finished message here; the constructor takes two arguments. The
+        # error has to cross from a DataLoader's or Ray's worker to the process that reports it.
         return type(self), (self.path, self.reason)
 
 
@@ -86,6 +88,7 @@ class StorageError(GpuseqError, OSError):
         )
 
     def __reduce__(self) -> tuple[type[StorageError], tuple[str, str, int, float]]:
+        # As in ImageFileError: the arguments of the constructor, not the message.
         return type(self), (self.path, self.reason, self.attempts, self.seconds)
 
 
@@ -114,6 +117,8 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         top = module.partition(".")[0]
+        # A package that is there and cannot import something of its own is another fault: it is not cured by an
+        # installation of the package, so its own error stands.
         if error.name is None or error.name.partition(".")[0] != top:
             raise
         raise MissingDependencyError(

@@ -37,13 +37,16 @@ def cpu_count() -> int:
 
 @cache
 def _usable_cores() -> int:
+    # The affinity mask is what taskset, Slurm and cpusets narrow; the count of the machine's cores is not.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limit = cpu_limit()
+    # A quota of half a core still needs one thread; 2.5 cores are used by three.
     return cores if limit is None else max(1, min(cores, math.ceil(limit)))
 
 
 def available_memory() -> int:
     """Return the bytes of host memory that this process, or its container, could take; 4 GiB where nothing says."""
+    # /proc/meminfo speaks of the whole machine also within a container, so the smaller of the two holds.
     left = memory_left()
     try:
         with open("/proc/meminfo") as lines:
@@ -65,6 +68,8 @@ def cpu_limit(root: Path = Path("/")) -> float | None:
         Where ``proc`` and ``sys`` are.
     """
     shares = []
+    # A group is bounded by each group above it, so the least of them counts. Version 2 says both numbers in one file,
+    # version 1 in two; -1 and "max" are no digits, and mean no limit.
     for group in _groups(root, "cpu"):
         quota, _, period = _text(group / "cpu.max").partition(" ")
         if not quota:

@@ -30,6 +30,7 @@ def recorded(stream: Any) -> Any:
     """Return an event that is over once what has been put on a stream until now is; its device must be current."""
     import cupy
 
+    # Events that take no time are cheaper to record and to wait for.
     event = cupy.cuda.Event(disable_timing=True)
     event.record(stream)
     return event
@@ -91,7 +92,10 @@ def hand_over(array: Array, ordinal: int, made: Made) -> Array:
 
     device = cupy.cuda.Device(ordinal)
     with device:
+        # Allocation follows the current stream: the copy's block then belongs to the pool of the taker, who may free it
+        # whenever it likes without another stream having a claim to it.
         stream = cupy.cuda.get_current_stream()
+        # Handles of one number are one stream, but for the per-thread default stream (see PER_THREAD).
         if array.device == device and stream.ptr == made.stream.ptr != PER_THREAD:
             return array
         if made.event is not None:
@@ -121,6 +125,7 @@ def to_host(array: Array, made: Made) -> Any:
     with array.device:
         if made.event is not None:
             cupy.cuda.get_current_stream().wait_event(made.event)
+        # Copies on the current stream, which waits for the maker, and returns when the copy is there.
         return array.get()
 
 
@@ -180,16 +185,19 @@ class Ring:
             if self._buffers and (self._num_made >= self._most or _is_free(self._buffers[0])):
                 buffer = self._buffers.popleft()
             else:
+                # Counted here and made outside the lock, so that a slow allocation holds no other thread up.
                 self._num_made += 1
         if buffer is not None:
             if buffer.last_use is not None:
                 buffer.last_use.synchronize()
             if buffer.num_bytes >= num_bytes:
                 return buffer
+        # A buffer that is too small is dropped here and its successor takes its place in the count.
         return self._make(num_bytes)
 
     def give(self, buffer: Buffer) -> None:
         """Put a buffer back, with the event of its last use."""
+        # No lock: appending to a deque is atomic.
         self._buffers.append(buffer)
 
     def __len__(self) -> int:

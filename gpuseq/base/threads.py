@@ -20,6 +20,7 @@ T = TypeVar("T", bound="PerProcess")
 Made = TypeVar("Made")
 Result = TypeVar("Result")
 
+# Kept for the life of the process: starting threads for each batch costs more than a small batch.
 _pools: dict[int, ThreadPoolExecutor] = {}
 _lock = threading.Lock()
 # By identity: an object of ours may be compared by value, or not be hashable.
@@ -48,6 +49,7 @@ def for_each(work: Callable[[int], None], count: int, num_threads: int) -> None:
         try:
             while not stop.is_set() and (index := next(indices)) < count:
                 work(index)
+        # KeyboardInterrupt reaches the calling thread only; the flag is how the helpers hear of it.
         except BaseException:
             stop.set()
             raise
@@ -56,6 +58,8 @@ def for_each(work: Callable[[int], None], count: int, num_threads: int) -> None:
     if helpers <= 0:
         run()
         return
+    # By the threads asked for and not by the helpers of this call, so that a small last batch shares the pool of the
+    # others instead of starting one of its own.
     pool = _pool(num_threads - 1)
     futures: list[Future[None]] = []
     for _ in range(helpers):
@@ -91,6 +95,8 @@ def submit(pool: ThreadPoolExecutor, call: Callable[..., Result], *arguments: An
     concurrent.futures.Future or None
         None: no thread will call it.
     """
+    # A future of our own, because that of the pool is lost where its `submit` raises after it has queued the call.
+    # Cancelling this one keeps a thread that turns up later from making the call a second time.
     future: Future[Result] = Future()
 
     def run() -> None:
@@ -189,6 +195,7 @@ class PerProcess:
 
 def _renew_all() -> None:
     global _lock
+    # Replaced, not released: the thread that may have held it does not exist in the child, nor do those of the pools.
     _lock = threading.Lock()
     _pools.clear()
     for thing in list(_per_process.values()):

@@ -78,7 +78,8 @@ Size: TypeAlias = tuple[int, int] | list[int]
 COLOR_CHANNELS: dict[str, int] = {"rgb": 3, "rgba": 4, "grayscale": 1}
 
 ALIGNMENT = 64
-"""Bytes: where a batch on the host begins, so that JAX and TensorFlow can take it without a copy."""
+"""Bytes: where a batch on the host begins, so that JAX and TensorFlow can take it without a copy. TensorFlow's DLPack
+import ends the process where an array begins elsewhere."""
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
@@ -93,6 +94,7 @@ def aligned_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """
     dtype = np.dtype(dtype)
     num_bytes = math.prod(shape) * dtype.itemsize
+    # NumPy aligns to 16 bytes only. Enough is taken to shift the start; the view keeps the whole block alive.
     block = np.empty(num_bytes + ALIGNMENT, np.uint8)
     start = -block.ctypes.data % ALIGNMENT
     array: np.ndarray = block[start : start + num_bytes].view(dtype).reshape(shape)

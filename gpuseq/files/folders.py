@@ -1,4 +1,4 @@
-"""Which files there are and what they are labelled: directory walks, class indices, splits."""
+"""Which files there are and what they are labelled: folders listed, class indices, splits."""
 
 from __future__ import annotations
 
@@ -87,6 +87,7 @@ def find_classes(directory: str | os.PathLike[str], classes: Any = None) -> list
     found = subfolders(directory)
     if classes is None or len(classes) == 0:
         return found
+    # A string is a sequence of names of one letter each, and would be taken for that.
     names = [] if isinstance(classes, (str, bytes)) else list(classes)
     if not names or not all(isinstance(name, str) for name in names):
         remedy = f": classes=[{classes!r}]" if isinstance(classes, str) else ""
@@ -118,6 +119,7 @@ def _join(directory: str, name: str) -> str:
 
 def split_bounds(split: tuple[float, float] | None, count: int) -> slice:
     """Return the part of `count` files that a split ``(from, to)`` takes, as Keras rounds it."""
+    # int() truncates as in Keras: the part (0, v) ends where (v, 1) begins, so no file is in both or in neither.
     return slice(None) if split is None else slice(int(split[0] * count), int(split[1] * count))
 
 
@@ -164,12 +166,15 @@ def scan_classes(
     def scan(name: str) -> list[str]:
         return list_images(_join(directory, name), formats, follow_links)
 
+    # Listing waits for a disk or a store, one class folder a thread. The pool is not the one of `for_each`, whose
+    # threads are as many as cores.
     with ThreadPoolExecutor() as pool:
         futures = [submit(pool, scan, name) for name in classes]
         found = [
             scan(name) if future is None else future.result() for name, future in zip(classes, futures, strict=True)
         ]
     if any(file.lower().endswith(".tiff") for files in found for file in files):
+        # Keras' own warning, word for word.
         warn('Using ".tiff" files with multiple bands will cause distortion. Please verify your output.')
     empty = [name for name, files in zip(classes, found, strict=True) if not files]
     none_in = f"no images in {len(empty)} of {len(classes)} class folders of {directory!r}: {few(empty)}. "
@@ -179,10 +184,12 @@ def scan_classes(
     if empty:
         # As in Keras, whose users rely on the indices of the other classes.
         warn(f"{none_in}They keep their class indices and columns. {accepted}; classes=[...] names the folders to take")
+    # The split is taken in each class and not over all files, as in Keras: both subsets see every class.
     parts = [files[split_bounds(split, len(files))] for files in found]
     without = [name for name, part, files in zip(classes, parts, found, strict=True) if files and not part]
     if without and any(parts):
         logger.warning("the subset has no image of class %s: too few files for the split", few(without))
+    # A store has no folder ".": joining it would make keys that do not exist.
     inner = ["" if name == "." and is_url(directory) else name for name in classes]
     filenames = [os.path.join(name, file) for name, files in zip(inner, parts, strict=True) for file in files]
     labels = np.repeat(np.arange(len(classes), dtype=np.int32), [len(files) for files in parts])

@@ -28,6 +28,7 @@ def check_frame(
     TypeError
         If a column holds values of the wrong type.
     """
+    # By what is used of it and not by class: pandas is not imported, and other libraries' frames of this shape serve.
     if not hasattr(frame, "columns") or not hasattr(frame, "iloc"):
         is_path = isinstance(frame, (str, os.PathLike))
         shown = repr(frame) if is_path or frame is None else f"a {type(frame).__name__}"
@@ -50,6 +51,7 @@ def check_frame(
         one = f": y_col={y_col[0]!r}" if len(y_col) == 1 else ', or class_mode="raw" or "multi_output" for several'
         message = f'class_mode="{class_mode}" takes the name of one column; got y_col={y_col!r}. Write it alone{one}'
         raise TypeError(message)
+    # Of a name that stands twice, frame[name] is a frame and not a column, and fails much later.
     columns = list(frame.columns)
     twice = [name for name in (needed if class_mode != "raw" else [x_col]) if columns.count(name) > 1]
     if twice:
@@ -64,6 +66,7 @@ def check_frame(
         message = f'If class_mode="{class_mode}", y_col="{y_col}" column values must be strings.'
         _check_types(frame, y_col, (str,), message, _NUMBERS)
     if class_mode == "binary":
+        # The classes that are asked for decide where they are given: rows of others are left out afterwards.
         count = len(set(classes)) if classes else frame[y_col].nunique()
         if count != 2:
             remedy = 'For more use class_mode="categorical" or "sparse"' if count > 2 else ""
@@ -108,6 +111,7 @@ def filter_classes(frame: Any, y_col: str, classes: Sequence[str] | None) -> tup
         for value in frame[y_col]:
             found.update(value if isinstance(value, (list, tuple)) else [value])
         return frame, sorted(found)
+    # Each once and in the order of the caller; through a set the class indices would differ between processes.
     wanted = list(dict.fromkeys(classes))
 
     def keep(labels: Any) -> Any:
@@ -115,6 +119,7 @@ def filter_classes(frame: Any, y_col: str, classes: Sequence[str] | None) -> tup
             return [label for label in labels if label in wanted] or None
         return labels if labels in wanted else None
 
+    # The frame is the caller's.
     frame = frame.copy()
     frame[y_col] = frame[y_col].apply(keep)
     return frame.dropna(subset=[y_col]), wanted

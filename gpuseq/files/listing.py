@@ -1,4 +1,4 @@
-"""What is in a folder, a local one or one behind an fsspec URL; in few calls, because each may be a journey."""
+"""What is in a folder, a local one or one behind an fsspec URL; in few calls, because a store takes long for each."""
 
 from __future__ import annotations
 

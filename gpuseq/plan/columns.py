@@ -90,6 +90,7 @@ class Column:
 class Columns(tuple[Column, ...]):
     """Columns in the order of Keras' dictionaries, and the layout that follows from them."""
 
+    # Cached, because a batch asks for all of them; a tuple of frozen rows cannot change.
     @cached_property
     def names(self) -> tuple[str, ...]:
         """Fields of `dtype`, in order."""

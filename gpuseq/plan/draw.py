@@ -54,6 +54,8 @@ def draw_params(stream: Stream, ranges: TransformRanges, num_samples: int, heigh
     ----------
     ``ImageDataGenerator.get_random_transform`` of Keras 3.15.
     """
+    # `choice` takes a number of bits that depends on what it rejects, so how many numbers a sample takes is known only
+    # while it is drawn.
     shifts = (ranges.height_shift, ranges.width_shift)
     if any(shift is not None and shift.choices is not None for shift in shifts):
         params = identity_params(num_samples)
@@ -61,6 +63,8 @@ def draw_params(stream: Stream, ranges: TransformRanges, num_samples: int, heigh
         for row in range(num_samples):
             params[row] = _draw_one(stream, ranges, rest, height, width)[0]
         return params
+    # In row-major order the first k doubles are those of the first sample, as in Keras' loop over samples. Measured for
+    # 256 samples with all ranges: 12 us, and 3.7 ms for the loop.
     num_doubles = _num_doubles(ranges)
     return _from_uniform(
         stream.random_sample(num_samples * num_doubles).reshape(num_samples, num_doubles), ranges, height, width
@@ -90,6 +94,7 @@ def draw_keyed(
     numpy.ndarray
         Shape ``(N,)``, dtype `~gpuseq.plan.columns.PARAMS_DTYPE`.
     """
+    # A shift with choices takes a second number, for its sign; here no `choice` of Keras' stream has to be followed.
     extra = sum(shift is not None and shift.choices is not None for shift in (ranges.height_shift, ranges.width_shift))
     uniform = philox_uniform(sample_ids, _num_doubles(ranges) + extra, seed=seed, epoch=epoch)
     return _from_uniform(uniform, ranges, height, width)
@@ -104,6 +109,7 @@ def _num_doubles(ranges: TransformRanges) -> int:
         ranges.channel_shift,
         ranges.brightness,
     )
+    # The last two are the flips, which Keras draws whether they are allowed or not.
     return sum(bool(item) for item in drawn) + 2 * ranges.draws_zoom + 2
 
 
@@ -124,6 +130,8 @@ def _from_uniform(uniform: np.ndarray, ranges: TransformRanges, height: int, wid
             value = table[(next(columns) * len(table)).astype(np.intp)] * np.where(next(columns) < 0.5, -1, 1)
         return value * side if drawn.fractional else value
 
+    # From here on the order is the contract: Keras takes the numbers of a sample in this one. The height shift comes
+    # before the width shift, and is called tx.
     if ranges.rotation:
         params["theta"] = between(-ranges.rotation, ranges.rotation)
     if ranges.height_shift:
@@ -135,6 +143,7 @@ def _from_uniform(uniform: np.ndarray, ranges: TransformRanges, height: int, wid
     if ranges.draws_zoom:
         params["zx"] = between(*ranges.zoom)
         params["zy"] = between(*ranges.zoom)
+    # The number is taken in any case, so the flag multiplies and does not branch.
     params["flip_horizontal"] = (next(columns) < 0.5) * ranges.horizontal_flip
     params["flip_vertical"] = (next(columns) < 0.5) * ranges.vertical_flip
     if ranges.channel_shift:
@@ -161,6 +170,7 @@ def _draw_one(stream: Stream, ranges: TransformRanges, rest: TransformRanges, he
             value *= stream.choice((-1, 1))
         return value * side if drawn.fractional else value
 
+    # The calls before the shear in Keras' order; what follows them is uniform, and is taken in one call.
     theta = between(-ranges.rotation, ranges.rotation) if ranges.rotation else 0.0
     tx = shift(ranges.height_shift, height) if ranges.height_shift else 0.0
     ty = shift(ranges.width_shift, width) if ranges.width_shift else 0.0
@@ -200,6 +210,8 @@ def draw_with(
     """
     if stream is np.random:
         return dicts_to_params([draw_one(image_shape) for _ in range(num_samples)])
+    # An own `get_random_transform` is written for Keras, which seeds the global stream. It is lent the private one's
+    # state for this call, and the global one is as it was afterwards, also where the function raises.
     outside = np.random.get_state()
     np.random.set_state(stream.get_state())
     try:
@@ -242,6 +254,8 @@ def philox_uniform(sample_ids: np.ndarray, num_doubles: int, *, seed: int, epoch
     """
     num_blocks = -(-num_doubles // 4)
     # NumPy's bit generator increments its counter before it produces a block: the first block has counter 1.
+    # The number of blocks is part of the counter, so another number of columns changes all pictures: what is drawn
+    # beside the ranges has counters of its own (`philox_rows`).
     counters = sample_ids.astype(np.uint64)[:, None] * np.uint64(num_blocks) + np.arange(
         1, num_blocks + 1, dtype=np.uint64
     )
@@ -277,6 +291,7 @@ def philox_rows(sample_ids: np.ndarray, num_doubles: int, *, seed: int, epoch: i
     """
     num_blocks = -(-num_doubles // 4)
     ids, blocks = np.broadcast_arrays(sample_ids.astype(np.uint64)[:, None], np.arange(num_blocks, dtype=np.uint64))
+    # Words 0 and 2; the third is never 0, which keeps these counters apart from those of `philox_uniform`.
     even = np.stack([ids, np.full_like(ids, 1 + place)])
     return _philox(even, np.stack([blocks, np.zeros_like(blocks)]), num_doubles, seed, epoch)
 
@@ -284,6 +299,8 @@ def philox_rows(sample_ids: np.ndarray, num_doubles: int, *, seed: int, epoch: i
 def _philox(even: np.ndarray, odd: np.ndarray, num_doubles: int, seed: int, epoch: int) -> np.ndarray:
     """Return doubles from counters ``(2, N, blocks)``: words 0 and 2, and words 1 and 3."""
     num_samples = even.shape[1]
+    # Ten rounds, as in NumPy. The two halves of a block are computed as one array: each round multiplies words 0 and 2,
+    # and crosses the products over to the other half.
     key = [seed, epoch]
     for _ in range(10):
         high, low = _multiply_wide(_PHILOX_MULTIPLIERS, even)
@@ -291,6 +308,7 @@ def _philox(even: np.ndarray, odd: np.ndarray, num_doubles: int, seed: int, epoc
         even ^= np.array(key, np.uint64)[:, None, None]
         odd = low[::-1]
         key = [(word + step) & 0xFFFFFFFFFFFFFFFF for word, step in zip(key, _PHILOX_WEYL, strict=True)]
+    # 53 bits of each word, as NumPy makes a double of it.
     words: np.ndarray = np.stack([even[0], odd[0], even[1], odd[1]], axis=-1).reshape(num_samples, -1)
     uniform: np.ndarray = np.right_shift(words[:, :num_doubles], np.uint64(11)) * 2.0**-53
     return uniform
@@ -300,6 +318,8 @@ def _multiply_wide(factor: np.ndarray, words: np.ndarray) -> tuple[np.ndarray, n
     """Return the high and low 64 bits of the 128-bit products, by halves (NumPy has no wider integer)."""
     factor_high, factor_low = factor >> _32, factor & _LOW_32
     words_high, words_low = words >> _32, words & _LOW_32
+    # In place where it can be: `words_low` and `words_high` are new arrays that nobody else has. Of the lower halves
+    # only what is carried into the upper one is wanted.
     middle = factor_low * words_low
     middle >>= _32
     words_low *= factor_high

@@ -29,6 +29,8 @@ __all__ = [
 REPLAYED = 2**12
 """How many entries and numbers a position makes a stream take again at most, permutations aside."""
 
+# RandomState's own: 624 words, the place in them, whether a normal number is kept, and that number. 2,507 bytes, which
+# `state._POSITION` expects as 5,014 hexadecimal digits.
 _STATE = Struct("<624IHBd")
 
 Draw: TypeAlias = Callable[[Any, int], np.ndarray]
@@ -83,8 +85,10 @@ class KerasStream(PerProcess):
     def reseed(self, number: int) -> None:
         """Start the numbers of batch `number`; without a seed the global stream just goes on."""
         if self._state is not None and self.seed is not None:
+            # Seeding a generator that is there takes a fiftieth of the time of a new one (1.3 us and 64).
             self._state.seed(self.seed + number)
             self._number = number
+            # What came before cannot be seen from here any more, so a state need not bring it back.
             self._record = []
             self._num_draws = self._cost = 0
 
@@ -93,6 +97,8 @@ class KerasStream(PerProcess):
         if self._state is None:
             return
         self._cost += 1 + count
+        # Where the record would get long, the generator's state replaces it: once in REPLAYED numbers, because it is 5
+        # kB of text. A second permutation too: it takes n numbers, and `n` may be millions.
         if self._cost > REPLAYED or (entry[0] == "P" and any(noted[0] == "P" for noted in self._record)):
             self._record = [f"R{self._num_draws}:{_packed(self._state)}"]
             self._cost = 1 + count
@@ -122,6 +128,8 @@ class KerasStream(PerProcess):
         Nothing is taken for them, of the global stream neither, whose state they then follow from.
         """
         if self.seed is not None:
+            # The low 40 bits are the batch's number and those above count the draws since: two views drawn within one
+            # batch differ.
             return self.seed % 2**64, self._number + (self._num_draws << 40)
         _, words, place, *_ = np.random.get_state()
         digest = blake2b(np.asarray(words).tobytes() + bytes(str(place), "ascii"), digest_size=16).digest()
@@ -137,6 +145,7 @@ class KerasStream(PerProcess):
         number, *record = position.split()
         self.reseed(int(number))
         last = None
+        # By the public methods, which record again what they take: a state taken right after this one is equal to it.
         for entry in record:
             kind, count = entry[0], entry[1:]
             if kind == "R":
@@ -190,6 +199,7 @@ def keyed_permutation(size: int, *, seed: int, epoch: int) -> np.ndarray:
     numpy.ndarray
         Shape ``(size,)``, int64. Its counter space is apart from that of `draw_keyed`.
     """
+    # The fourth word of the counter is 0 wherever parameters are drawn.
     bits = np.random.Philox(key=np.array([seed, epoch], np.uint64), counter=np.array([0, 0, 0, 1], np.uint64))
     return np.random.Generator(bits).permutation(size)
 
@@ -202,7 +212,7 @@ def epoch_permutation(size: int, *, seed: int, epoch: int, first_batch: int | No
     size : int
         Number of samples.
     seed, epoch : int
-        Of the walk.
+        Of the iterator, and from 0.
     first_batch : int or None
         The number of the epoch's first batch, whose stream Keras draws the order from. None: `keyed_permutation`.
 
@@ -228,6 +238,7 @@ def position_of(indices: np.ndarray, order: np.ndarray, batch_size: int) -> int 
     batch_size : int
         Samples per batch.
     """
+    # More than one batch may begin with the same sample where a shard is filled up with samples of its start.
     for position in np.flatnonzero(order[::batch_size] == indices[:1]) if len(indices) else ():
         if np.array_equal(order[position * batch_size : (position + 1) * batch_size], indices):
             return int(position)
@@ -235,7 +246,7 @@ def position_of(indices: np.ndarray, order: np.ndarray, batch_size: int) -> int 
 
 
 def shard_size(num_samples: int, world: int, remainder: str) -> int:
-    """Return how many samples every rank walks in an epoch: the same number on each.
+    """Return how many samples of an epoch a rank takes: the same number on each.
 
     Parameters
     ----------
@@ -275,8 +286,10 @@ def shard_indices(
     """
     num_samples = len(permutation)
     size = shard_size(num_samples, world, remainder)
+    # There is nothing to take a remainder by.
     if num_samples == 0:
         return permutation, np.ones(0, np.float32) if remainder == "exact" else None
+    # Positions past the end wrap around: the samples that fill up come from the start of the order.
     positions = rank + world * np.arange(size)
     weights = (positions < num_samples).astype(np.float32) if remainder == "exact" else None
     return permutation[positions % num_samples], weights

@@ -32,7 +32,7 @@ class BatchPlan:
     weights : numpy.ndarray or None
         Shape ``(N,)``, float32: 0 for samples that only fill up a shard, with ``remainder="exact"``.
     epoch, batch_index : int
-        Where in the walk the batch stands; `epoch` is -1 while Keras' counting is in force, which knows none.
+        Where the batch stands; `epoch` is -1 while Keras' counting is in force, which knows none.
     image_size : (int, int)
         Rows and columns for which fractional shifts were turned into pixels.
     program : numpy.ndarray or None
@@ -41,7 +41,7 @@ class BatchPlan:
 
     Notes
     -----
-    Plans are equal where they make the same batch: saved files and the place in the walk are left out. A field that
+    Plans are equal where they make the same batch: saved files, epoch and batch number are left out. A field that
     holds an array has one row per sample, and `take` and ``==`` treat it as such, whatever it is.
     """
 
@@ -55,6 +55,8 @@ class BatchPlan:
     program: np.ndarray | None = None
 
     def __post_init__(self) -> None:
+        # A plan is handed to threads that decode ahead and to users who keep it; a write would change a batch
+        # afterwards.
         for value in vars(self).values():
             if isinstance(value, np.ndarray):
                 value.setflags(write=False)
@@ -67,6 +69,7 @@ class BatchPlan:
             return NotImplemented
         return all(_same(getattr(self, item.name), getattr(other, item.name)) for item in fields(self) if item.compare)
 
+    # Arrays compare by content, and a hash of their content would cost more than any use of it.
     __hash__ = None  # type: ignore[assignment]
 
     def __str__(self) -> str:
@@ -102,6 +105,7 @@ class BatchPlan:
             "indices": self.indices.tolist(),
             "params": self.to_dicts(),
             "program": None if self.program is None else program_to_dicts(self.program),
+            # A batch in which nothing was drawn has empty rows: the shape has to be said.
             "num_steps": None if self.program is None else self.program.shape[1],
             "epoch": self.epoch,
             "batch_index": self.batch_index,

@@ -106,6 +106,7 @@ class Planner(PerProcess):
         set_order: Callable[[], None] | None = None,
     ) -> None:
         if options.rng == "keyed" and seed is None:
+            # From the global stream, so that `numpy.random.seed` makes such an iterator repeatable, too.
             seed = int(np.random.randint(2**31))
         self.options = options
         self.num_samples = num_samples
@@ -119,6 +120,7 @@ class Planner(PerProcess):
         self.index_array: np.ndarray | None = None
         self.weights: np.ndarray | None = None
         self.stream = KerasStream(self.seed)
+        # Keras draws an order that is asked for before the first batch from RandomState(seed).
         self.stream.reseed(0)
         self.index_generator = IndexGenerator(self)
         self._own_set_order = set_order
@@ -157,6 +159,7 @@ class Planner(PerProcess):
             else:
                 indices, number = self._item_indices(index), index
             plan = self.draw(indices, number, drawing)
+            # After the numbers are drawn, which belong to the epoch that ends here.
             if index is None and self.position.by_epoch and self.position.batch == 0:
                 self._start_epoch(self.position.epoch + 1)
         return plan
@@ -182,6 +185,8 @@ class Planner(PerProcess):
             params = draw_keyed(ranges, indices, height, width, seed=seed, epoch=epoch)
         else:
             params = self.stream.params(drawing.params, len(indices))
+        # The order is the contract of Keras' stream: all samples' parameters, then one number for each saved file. The
+        # steps take nothing from it.
         program = self._draw_program(indices, drawing)
         file_numbers = None
         if drawing.file_number_limit:
@@ -190,6 +195,7 @@ class Planner(PerProcess):
         if self.weights is not None:
             if number is None:
                 number = position_of(indices, self.current_order(), self.batch_size)
+            # Samples that no batch of the order holds were chosen by somebody, and fill nothing up.
             weights = np.ones(len(indices), np.float32)
             if number is not None:
                 weights = self.weights[self.batch_size * number : self.batch_size * number + len(indices)]
@@ -211,6 +217,7 @@ class Planner(PerProcess):
         if self.options.rng == "keyed":
             seed, epoch = self.drawn_seed(), self.position.epoch
             return drawing.recipe.draw(indices, drawing.image_size, seed=seed, epoch=epoch)
+        # In Keras' mode a batch has its own key, so the samples are counted by their place in it.
         seed, number = self.stream.key
         return drawing.recipe.draw(np.arange(len(indices)), drawing.image_size, seed=seed, epoch=number)
 
@@ -227,6 +234,7 @@ class Planner(PerProcess):
         length = len(self)
         if not hasattr(index, "__index__"):
             raise TypeError(f"a batch is asked for by its number, an integer; got {index!r}")
+        # Both classes of error: Python's iteration by index ends at an IndexError, Keras raises a ValueError.
         if not -length <= index < length:
             raise BatchIndexError(
                 f"Asked to retrieve element {index}, but the Sequence has length {length}: valid are 0 to {length - 1}"
@@ -240,6 +248,8 @@ class Planner(PerProcess):
         self._leave_epoch()
         position = self.position
         self._begin_batch(position.batch if position.by_epoch else None)
+        # Here and not at the end of the epoch before, because Keras draws the order from the stream of the epoch's
+        # first batch.
         if position.batch == 0 and not position.by_epoch:
             self._renew_order()
         self._planned = position.batch
@@ -257,8 +267,11 @@ class Planner(PerProcess):
         """Count a batch and start its numbers: by its number in the epoch, or (None) by the batches seen."""
         options = self.options
         if number is None:
+            # Keras' rule: seed + batches seen.
             self.stream.reseed(self.total_batches_seen)
         elif options.rng == "keras":
+            # Batches of all ranks are numbered through: rank r of w takes every w-th number, so no two batches of a run
+            # share a seed, and one rank alone, taken in order, has Keras' own numbers.
             first = self.position.epoch * len(self)
             if number == 0 and options.rank == 0 and self.shuffle:
                 # The first batch's numbers follow the permutation's in one stream.
@@ -288,6 +301,7 @@ class Planner(PerProcess):
             self.index_array, self.weights = self._foresee(self.position.epoch)
             self._foreseen = None
             return
+        # In Keras' way there is no shard: `world` > 1 counts by epoch from the start.
         permutation = np.arange(self.num_samples)
         if self.shuffle:
             permutation = self.stream.permutation(self.num_samples)
@@ -308,6 +322,7 @@ class Planner(PerProcess):
         onward : bool
             Whether ``next()`` asks: then batch 0 is that of an epoch that has begun.
         """
+        # `next()` at batch 0 takes the order that is due, which may not be made yet: `index_array` is the old one.
         begun = onward and number == 0
         batches: list[np.ndarray] = []
         if self.index_array is not None and not begun:
@@ -330,12 +345,15 @@ class Planner(PerProcess):
             return self.current_order() if begun else self._foresee(self.position.epoch + 1)[0]
         if not self.shuffle:
             return self.index_array
+        # A stream of its own: the next epoch's first batch reseeds with this number and takes its order first, and
+        # nothing of the planner's own stream may be taken for a look ahead.
         stream = KerasStream(self.seed)
         stream.reseed(self.total_batches_seen + num_left)
         return stream.permutation(self.num_samples)
 
     def _foresee(self, epoch: int) -> tuple[np.ndarray, np.ndarray | None]:
         """Return order and weights of an epoch by number; kept, because they are wanted again when it begins."""
+        # Users set `seed` and `shuffle` on a living iterator, as with Keras.
         key = (epoch, self.seed, self.shuffle)
         if self._foreseen is None or self._foreseen[0] != key:
             options = self.options
@@ -353,6 +371,7 @@ class Planner(PerProcess):
         """Return the seed; where there is none, one is drawn from NumPy's global stream now, and kept."""
         if self.seed is None:
             self.seed = int(np.random.randint(2**31))
+            # The stream had no seed either, and would go on with the global one.
             self.stream = KerasStream(self.seed)
         return self.seed
 
@@ -389,6 +408,8 @@ class Planner(PerProcess):
             self._start_epoch(int(epoch))
 
     def _start_epoch(self, epoch: int) -> None:
+        # A keyed order follows from the epoch's number alone, so going back to the start of the same epoch keeps it. In
+        # Keras' mode the order that is there may be one of the other way to count.
         if epoch != self.position.epoch or self.options.rng == "keras":
             self.index_array = None
         self.position.start(epoch)
@@ -437,6 +458,7 @@ class Planner(PerProcess):
                 world=self.options.world,
                 batch_size=self.batch_size,
                 by_epoch=int(position.by_epoch),
+                # An epoch of which all was handed out is written as the start of the next one: it is the same position.
                 epoch=position.epoch + position.is_over,
                 served=int(position.served and not position.is_over),
                 batch_index=position.batch,
@@ -462,7 +484,9 @@ class Planner(PerProcess):
         TypeError
             If it is no dictionary.
         """
+        # All that can be refused comes first and into local names; attributes are set at the end, under the lock.
         found = PlannerState.parse(state)
+        # With keyed numbers a picture depends on neither batch size nor world, so both may change in between.
         here: dict[str, int | str] = {"batch_size": self.batch_size, "world": self.options.world}
         found.check(
             rng=self.options.rng,
@@ -477,6 +501,7 @@ class Planner(PerProcess):
                 f"this state stands at sample {found.global_position} of the epoch, which is not the start of a batch: "
                 f"batches here (all ranks together) have {step} samples"
             )
+        # Two positions: the order was drawn from an earlier one than that of the numbers that come next.
         stream, order, weights = KerasStream(found.seed), None, None
         if not found.by_epoch:
             if found.order:
@@ -504,6 +529,7 @@ class Planner(PerProcess):
         set_order : callable or None
             As in the constructor.
         """
+        # Arrays are shared, because no one writes into them: an order is replaced and never changed.
         twin = copy.copy(self)
         twin.position = copy.copy(self.position)
         twin.stream = copy.deepcopy(self.stream)

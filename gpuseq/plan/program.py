@@ -205,7 +205,9 @@ def only_geometry(program: np.ndarray, fill: int = 0) -> np.ndarray:
         raise ValueError("AugMix blends several pictures of a sample, and masks cannot be blended: leave it out")
     kept = program.copy()
     kept[~of_kind(program, "geometry", "crop")] = np.zeros((), STEP_DTYPE)
+    # A mask holds labels, and between two labels there is none.
     kept["bilinear"] = 0
+    # What geometry brings in is a label too, and not the grey of the pictures.
     kept["fill"] = fill
     return kept
 
@@ -308,6 +310,7 @@ def dicts_to_program(rows: Iterable[Sequence[Mapping[str, Any]]], num_steps: int
     longest = max(map(len, rows), default=0)
     program = empty_program(len(rows), longest if num_steps is None else max(longest, num_steps))
     for row, steps in zip(rows, program, strict=True):
+        # Not strict: a row may be shorter than the program, whose steps are zeros, that is to say Identity.
         for entry, values in zip(row, steps, strict=False):
             step = STEPS[code_of(entry["op"])]
             known = ("op", *step.arguments, "interpolation", "fill", "chain")

@@ -44,6 +44,7 @@ class ShiftRange:
             raise ValueError(accepted) from None
         if array.dtype.kind not in "biuf" or array.ndim > 1 or not np.isfinite(array).all():
             raise ValueError(accepted)
+        # Keras asks the largest value whether all are fractions of the side.
         if array.ndim == 1:
             if array.size == 0:
                 return None
@@ -51,6 +52,7 @@ class ShiftRange:
         if array == 0:
             return None
         fractional = bool(array < 1)
+        # A negative integer has no values 0 to n - 1 to choose from; it is taken as the width of a uniform range.
         if array.dtype.kind in "iu" and array > 0:
             return cls(int(array), 0.0, fractional)
         return cls(None, float(array), fractional)

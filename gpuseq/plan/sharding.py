@@ -1,4 +1,4 @@
-"""How a data set is to be walked, checked; rank and world size, by hand or from the launcher."""
+"""How an epoch is taken, checked: random mode and shard; rank and world size, by hand or from the launcher."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ __all__ = ["PlanOptions", "checked_options", "detect_shard", "resolve_shard"]
 
 logger = logging.getLogger("gpuseq")
 
+# Launchers that a line in the log has named already: once a process, not once an iterator.
 _told: list[str] = []
 
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """How an epoch is walked: the random mode, and this process' part of it.
+    """How an epoch is taken: the random mode, and this process' part of it.
 
     Attributes
     ----------
@@ -64,7 +65,7 @@ def checked_options(
     remainder: object = "pad",
     **_: object,  # those of `Sequence`
 ) -> PlanOptions:
-    """Check what an iterator can be told about its walk before it is known how many samples there are."""
+    """Check what an iterator can be told about its epochs before it is known how many samples there are."""
     check_count("batch_size", batch_size, or_none=False)
     check_flag("shuffle", shuffle)
     _check_seed(seed)
@@ -153,7 +154,7 @@ def _tell_if_launched() -> None:
     if world > 1 and name not in _told:
         _told.append(name)
         logger.warning(
-            "%s started %d processes (this is rank %d), but shard=None: every process walks all the samples. "
+            "%s started %d processes (this is rank %d), but shard=None: every process takes all the samples. "
             'Pass shard="auto" to give each its part, or shard=(0, 1) to keep it so without this line',
             name,
             world,
@@ -189,6 +190,7 @@ def _ray_train() -> tuple[int, int] | None:
         rank, world = context.get_world_rank(), context.get_world_size()
     except Exception:  # outside a training worker, which error it is depends on Ray's version
         return None
+
     return None if rank is None or world is None else (int(rank), int(world))
 
 
@@ -209,13 +211,17 @@ def _environment(rank_name: str, world_name: str) -> Callable[[], tuple[int, int
 
 def _slurm() -> tuple[int, int] | None:
     # sbatch sets SLURM_NTASKS, and SLURM_PROCID=0, for the batch script itself: one process, not one of n.
+    # 4294967291 is Slurm's number for the batch script's own step (SLURM_BATCH_SCRIPT, 0xfffffffb).
     if "SLURM_STEP_ID" not in os.environ or os.environ.get("SLURM_STEP_ID") in ("batch", "4294967291"):
         return None
+    # `srun -n` may start fewer tasks than the job has: the step's count comes first.
     return _environment(
         "SLURM_PROCID", "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in os.environ else "SLURM_NTASKS"
     )()
 
 
+# From what answers for itself to what may be left over: a process group that was initialised is this process', while
+# environment variables are inherited by whatever a launched process starts.
 _LAUNCHERS: tuple[tuple[str, Callable[[], tuple[int, int] | None]], ...] = (
     ("torch.distributed", _torch_distributed),
     ("jax.distributed", _jax_distributed),

@@ -1,4 +1,4 @@
-"""`PlannerState`: where a walk stands, as a checked value. Written by `state_dict`, read by `load_state_dict`."""
+"""`PlannerState`: where a planner stands, as a checked value. Written by `state_dict`, read by `load_state_dict`."""
 
 from __future__ import annotations
 
@@ -18,19 +18,21 @@ VERSION = 2
 MAKING = ("rng", "dataset_size", "shuffle", "remainder", "batch_size", "world")
 """What of a state belongs to how the iterator was made."""
 
+# A batch number, perhaps the generator's state (see `order._STATE`), then what was taken since. The digits are bounded,
+# so that no state makes a machine count to 10**100.
 _POSITION = re.compile(r"\d{1,10}( R\d{1,10}:[0-9a-f]{5014})?( (P\d{1,18}|D\d{1,9}|S\d{1,9}:[1-9]\d{0,8}))*")
 
 
 @dataclass(frozen=True)
 class PlannerState:
-    """Where a walk stands, and how its iterator was made. Integers and strings only, for JSON.
+    """Where a planner stands, and how its iterator was made. Integers and strings only, for JSON.
 
     Attributes
     ----------
     rng, seed, dataset_size, shuffle, remainder, world, batch_size
         As the iterator has them; `shuffle` as 0 or 1. `shuffle` and `remainder` are None in a state of version 1.
     by_epoch, served : int
-        0 or 1: whether the walk counts by epoch, and whether a batch of the epoch was asked for.
+        0 or 1: whether batches are counted by epoch, and whether a batch of the epoch was asked for.
     epoch, batch_index, total_batches_seen : int
         From 0.
     order, stream : str
@@ -54,7 +56,7 @@ class PlannerState:
 
     @property
     def global_position(self) -> int:
-        """Where in the epoch's global order the walk stands, in samples."""
+        """Samples of the epoch's global order that are behind it, those of all ranks together."""
         return self.batch_index * self.batch_size * self.world
 
     def as_dict(self) -> dict[str, int | str]:
@@ -85,6 +87,7 @@ class PlannerState:
                 raise ValueError(f"this state lacks {item.name!r}: hand over all that state_dict() returned")
             values[item.name] = _checked(item.name, state[item.name], "str" in str(item.type))
         for name in ("order", "stream"):
+            # Of another size a permutation would be made in full before it is found not to fit.
             sizes = {int(size) for size in re.findall(r"P(\d+)", values[name])}
             if sizes - {values["dataset_size"]} or (name == "order" and values[name] and not sizes):
                 raise _strange(name, values[name])
@@ -92,6 +95,7 @@ class PlannerState:
             too_long = replay_cost(values[name]) > REPLAYED + values["dataset_size"] + 2 or values[name].count("P") > 64
             if too_long or values["seed"] + int(values[name].partition(" ")[0] or 0) >= 2**32:
                 raise _strange(name, values[name])
+        # RandomState takes seeds below 2**32 (the sum above), so a batch number past it was never written.
         found = cls(**values)
         if found.batch_index > found.num_batches:
             raise _strange("batch_index", found.batch_index)
@@ -137,6 +141,7 @@ def at_batch(state: dict[str, int | str], epoch: int, index: int) -> dict[str, i
     epoch, index : int
         Which batch is next, counted by epoch.
     """
+    # `order` is empty because by epoch an order follows from its number; a written one would be restored in its place.
     return state | {"by_epoch": 1, "epoch": epoch, "batch_index": index, "served": int(index > 0), "order": ""}
 
 

@@ -53,6 +53,7 @@ class Augmentation:
         return 1
 
     @property
+    # Fixed, whatever is drawn: a choice made for one sample must not move the numbers of what follows in the list.
     def num_uniform(self) -> int:
         """Numbers in [0, 1) that `draw` takes for each sample, whatever comes of them."""
         return 1
@@ -141,6 +142,7 @@ def put(
     fill : tuple of int
         For geometry, one level per channel.
     """
+    # Whole steps are written: what an earlier `put` left in these rows would be read as arguments.
     steps = np.zeros(program[where].shape, program.dtype)
     steps["op"] = code_of(name)
     if STEPS[code_of(name)].kind in ("geometry", "crop"):
@@ -172,6 +174,7 @@ def between(uniform: np.ndarray, low: float, high: float) -> np.ndarray:
 
 def choose(uniform: np.ndarray, num_choices: int) -> np.ndarray:
     """Return numbers in [0, 1) as choices 0 to ``num_choices - 1``, each as likely as the others."""
+    # Never `num_choices` itself: for the largest double below 1 the product rounds to the double below.
     return (uniform * num_choices).astype(np.intp)
 
 
@@ -247,6 +250,7 @@ def checked_range(
 
 def checked_interpolation(owner: object, value: Any) -> Interpolation:
     """Return how geometry reads between pixels, from its name or from torchvision's ``InterpolationMode``."""
+    # torchvision's enumeration holds the same words.
     name = getattr(value, "value", value)
     if name == "nearest" or name == "bilinear":
         return "bilinear" if name == "bilinear" else "nearest"

@@ -88,6 +88,7 @@ class ColorJitter(Augmentation):
     def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
         """Return the steps that these numbers ask for; see `Augmentation.draw`."""
         program = empty_program(len(uniform), 4)
+        # A permutation lists which step comes at each place; the inverse says the place of each step.
         place = np.argsort(_ORDERS, axis=1)[choose(uniform[:, 0], len(_ORDERS))]
         rows = np.arange(len(uniform))
         for number, (step, name) in enumerate(_JITTER):
@@ -157,6 +158,7 @@ class RandomPhotometricDistort(Augmentation):
             between(uniform[:, 5 + number], *getattr(self, name))
             for number, name in enumerate(("brightness", "contrast", "saturation", "hue"))
         ]
+        # Both places take the same factor: only one of the two columns is written.
         early = uniform[:, 9] < 0.5
         steps = (
             (0, "Brightness", factors[0], is_done[:, 0]),

@@ -106,6 +106,7 @@ class RandomApply(Augmentation):
 
     def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
         """Return the steps that these numbers ask for; see `Augmentation.draw`."""
+        # All are drawn, and thrown away where the coin says no: see `Augmentation.num_uniform`.
         program = np.concatenate(_each(self.transforms, uniform[:, 1:], image_size), axis=1)
         program[uniform[:, 0] >= self.p] = np.zeros((), STEP_DTYPE)
         return program
@@ -161,6 +162,7 @@ class RandomChoice(Augmentation):
     def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
         """Return the steps that these numbers ask for; see `Augmentation.draw`."""
         weights = np.ones(len(self.transforms)) if self.p is None else np.asarray(self.p)
+        # The last edge is left out, which rounding may put below 1.
         edges = np.cumsum(weights / weights.sum())[:-1]
         chosen = np.searchsorted(edges, uniform[:, 0], side="right")
         program = empty_program(len(uniform), self.num_steps)
@@ -216,6 +218,7 @@ class RandomOrder(Augmentation):
         blocks = empty_program(len(uniform), self.num_steps).reshape(len(uniform), count, self._longest)
         for number, part in enumerate(_each(self.transforms, uniform[:, count:], image_size)):
             blocks[:, number, : part.shape[1]] = part
+        # The order of uniform numbers is a uniform permutation, and takes the same count of them for each sample.
         order = np.argsort(uniform[:, :count], axis=1)
         ordered: np.ndarray = blocks[np.arange(len(uniform))[:, None], order].reshape(len(uniform), -1)
         return ordered

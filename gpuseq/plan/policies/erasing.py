@@ -86,12 +86,14 @@ class RandomErasing(Augmentation):
         height, width = image_size
 
         def fits(heights: np.ndarray, widths: np.ndarray) -> np.ndarray:
+            # Strictly smaller than the image, as torchvision and timm have it: no image is erased whole.
             return (heights > 0) & (heights < height) & (widths > 0) & (widths < width)
 
         box = draw_box(uniform[:, 2:], image_size, self.scale, self.ratio, fits, tall=True)
         where = (uniform[:, 0] < self.p) & (box[:, 2] > 0)
         levels = self._levels
         if levels is None:
+            # A step holds doubles, and pixels' noise is a function of this number: it has to survive JSON exactly.
             key = np.floor(uniform[:, 1] * NOISE_KEYS)
             put(program[:, 0], "EraseNoise", *box[where].T, key[where], where=where)
         else:

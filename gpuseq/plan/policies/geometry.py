@@ -183,6 +183,7 @@ class RandomAffine(Augmentation):
     def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
         """Return the steps that these numbers ask for; see `Augmentation.draw`."""
         program = empty_program(len(uniform), 1)
+        # torchvision rounds shifts to whole pixels, half to even as Python's `round`, and orders them x, y.
         shift_x, shift_y = self.translate or (0.0, 0.0)
         most_x, most_y = shift_x * image_size[1], shift_y * image_size[0]
         put(
@@ -244,6 +245,8 @@ class RandomPerspective(Augmentation):
         """Return the steps that these numbers ask for; see `Augmentation.draw`."""
         program = empty_program(len(uniform), 1)
         height, width = image_size
+        # Pairs x, y from the top left corner on, clockwise; whole pixels, the largest included, as torchvision's
+        # `randint`.
         inward = np.empty((len(uniform), 8))
         inward[:, 0::2] = choose(uniform[:, 1::2], int(self.distortion_scale * (width // 2)) + 1)
         inward[:, 1::2] = choose(uniform[:, 2::2], int(self.distortion_scale * (height // 2)) + 1)
@@ -355,11 +358,14 @@ def draw_box(
         Whether the ratio is of height over width rather than of width over height.
     """
     num_tries = 10
+    # All ten tries of all samples at once. Peers stop at the first that fits, which would take another count of numbers
+    # for each sample.
     area = image_size[0] * image_size[1] * between(uniform[:, 0 : 2 * num_tries : 2], *scale)
     aspect = np.exp(between(uniform[:, 1 : 2 * num_tries : 2], math.log(ratio[0]), math.log(ratio[1])))
     long, short = np.round(np.sqrt(area * aspect)), np.round(np.sqrt(area / aspect))
     heights, widths = (long, short) if tall else (short, long)
     accepted = fits(heights, widths)
+    # argmax gives the first True, and 0 where there is none: those rows become zeros at the end.
     first = np.arange(len(uniform)), np.argmax(accepted, axis=1)
     height, width = heights[first].astype(np.int64), widths[first].astype(np.int64)
     top = (uniform[:, -2] * (image_size[0] - height + 1)).astype(np.int64)

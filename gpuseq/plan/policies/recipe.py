@@ -112,10 +112,13 @@ class Recipe:
         parts = []
         size = image_size
         for place, item in enumerate(self.augmentations):
+            # A counter space for each place in the list: an augmentation more at the end changes no number before it.
             uniform = philox_rows(sample_ids, item.num_uniform, seed=seed, epoch=epoch, place=place)
             parts.append(item.draw(uniform, size))
+            # A crop comes first and alone changes the size, so all others see that of the finished images.
             size = self.image_size(image_size)
         program = np.concatenate(parts, axis=1)
+        # Stable, so that the steps keep their order.
         order = np.argsort(program["op"] == IDENTITY, axis=1, kind="stable")
         drawn: np.ndarray = np.take_along_axis(program, order, axis=1)
         return drawn

@@ -44,6 +44,7 @@ def _up_to(limit: float) -> Strength:
 
 
 def _posterize(bits: int) -> Strength:
+    # Half to even, as torch.round.
     return lambda bins, last, size: np.round(8 - bins / (last / bits))
 
 
@@ -103,6 +104,7 @@ _WIDE_SPACE = (
     *_MEASURED,
 )
 
+# The same limits as RandAugment's, over ten bins; Invert is AutoAugment's alone.
 _LEARNED_SPACE = {entry.step: entry for entry in (*_RAND_SPACE, _Entry("Invert"))}
 
 
@@ -122,6 +124,7 @@ def _write(
         return
     value = entry.strength(bins[where], last, image_size)
     if entry.signed:
+        # torchvision negates where `rand() <= 0.5`.
         value = entry.offset + np.where(sign[where] <= 0.5, -1.0, 1.0) * value
     put(column, entry.step, value, where=where, **reading)
 

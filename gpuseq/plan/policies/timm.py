@@ -50,6 +50,7 @@ def _enhancing(level: np.ndarray, sign: np.ndarray, size: tuple[int, int]) -> np
 
 
 def _bits(level: np.ndarray) -> np.ndarray:
+    # timm's int(), of what is never negative.
     bits: np.ndarray = np.floor(level * 4)
     return bits
 
@@ -122,6 +123,7 @@ def _write(
         where = chosen == number
         if not where.any():
             continue
+        # timm negates where `random() > 0.5`, torchvision where it is at most 0.5.
         value = levels[step](magnitude[where] / _UNIT, np.where(sign[where] > 0.5, -1.0, 1.0), image_size)
         args = [] if value is None else [value]
         if step == "SolarizeAdd":
@@ -217,6 +219,8 @@ class TimmRandAugment(Augmentation):
         layers = uniform[:, : 4 * self.num_layers].reshape(len(uniform), self.num_layers, 4)
         chosen = choose(layers[:, :, 0], len(_RAND_STEPS))
         if self.weighted:
+            # Exponential waiting times, divided by the weights: the k that come first are a weighted choice without
+            # replacement, from one number per step.
             weights = np.array([_WEIGHTS.get(step, _WEIGHT_OF_OTHERS) for step in _RAND_STEPS])
             waiting = -np.log1p(-uniform[:, 4 * self.num_layers :]) / weights
             chosen = np.argsort(waiting, axis=1)[:, : self.num_layers]
@@ -303,6 +307,7 @@ class AugMix(Augmentation):
         program = empty_program(len(uniform), self.num_steps)
         # Exponential numbers divided by their sum are Dirichlet's with alpha 1.
         weights = -np.log1p(-uniform[:, 1 : 1 + width])
+        # Where all are 0 the quotients would be NaN.
         weights /= np.maximum(weights.sum(axis=1, keepdims=True), 2.0**-1000)
         single = weights.astype(np.float32)
         put(program[:, 0], "AugMix", uniform[:, 0].astype(np.float32), width, *single.T)
