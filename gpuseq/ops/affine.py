@@ -22,6 +22,7 @@ def is_identity(params: np.ndarray) -> np.ndarray:
     numpy.ndarray
         Shape ``(N,)``, bool.
     """
+    # Keras tests the drawn numbers and not the matrix: a rotation by 360 degrees is resampled.
     return is_at_rest(params, "affine")
 
 
@@ -55,6 +56,7 @@ def inverse_maps(params: np.ndarray, height: int, width: int, conventions: str =
     num_samples = len(params)
     theta, shear = np.deg2rad(params["theta"]), np.deg2rad(params["shear"])
     swapped = conventions == "corrected"
+    # Whole 3 x 3 matrices and real products, though most entries are 0 and 1: BLAS rounds as Keras' own `np.dot` does.
     rotation, shift, slant, zoom, forth, back = np.broadcast_to(np.eye(3), (6, num_samples, 3, 3)).copy()
     rotation[:, 0, 0] = rotation[:, 1, 1] = np.cos(theta)
     rotation[:, 1, 0] = np.sin(theta)
@@ -62,7 +64,10 @@ def inverse_maps(params: np.ndarray, height: int, width: int, conventions: str =
     shift[:, 0, 2], shift[:, 1, 2] = params["ty" if swapped else "tx"], params["tx" if swapped else "ty"]
     slant[:, 0, 1], slant[:, 1, 1] = -np.sin(shear), np.cos(shear)
     zoom[:, 0, 0], zoom[:, 1, 1] = params["zx"], params["zy"]
+    # Half a pixel less than half the side, as Keras 3 has it; keras-preprocessing 1.1 adds it and differs.
     center = np.array([width, height] if swapped else [height, width]) / 2 - 0.5
     forth[:, :2, 2], back[:, :2, 2] = center, -center
     centered = forth @ (rotation @ shift @ slant @ zoom) @ back
+    # Keras exchanges the two axes of the finished matrix where the column axis follows the row axis, which it always
+    # does here.
     return np.ascontiguousarray(centered[:, [1, 0]][:, :, [1, 0, 2]])

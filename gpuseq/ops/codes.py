@@ -10,6 +10,7 @@ from .options import AugmentOptions
 
 __all__ = ["FILL_MODES", "OUT_KINDS", "PREPROCESSING", "needs_range"]
 
+# The numbers of OUT_..., FILL_... and PREPROCESS in kernels/common.cuh.
 OUT_KINDS = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 3, "uint8": 4}
 FILL_MODES = {"nearest": 0, "constant": 1, "reflect": 2, "wrap": 3}
 PREPROCESSING = {None: 0, "tf": 1, "caffe": 2, "torch": 3}
@@ -31,6 +32,7 @@ def needs_range(options: AugmentOptions, source_dtype: np.dtype[Any]) -> bool:
     """
     if options.has_channel_shift or not options.has_brightness:
         return options.has_channel_shift
+    # Any float may leave 0 to 255, and uint16 does.
     if source_dtype != np.uint8:
         return True
     if not options.has_affine:

@@ -54,6 +54,7 @@ def _rows(indices: np.ndarray, num_rows: int) -> np.ndarray:
 
 
 def _engine(array: Array) -> ModuleType:
+    # Imported where the first device array arrives: `import gpuseq` brings no CUDA.
     if is_cupy(array):
         from .cuda import augment as ops_cuda
 
@@ -109,12 +110,15 @@ def augment(
     ``ImageDataGenerator.apply_transform`` and ``standardize`` of Keras 3.15; ``scipy.ndimage.affine_transform`` of
     SciPy 1.16 and later for the warp; ``cupyx.scipy.ndimage.affine_transform`` for splines on a GPU.
     """
+    # Checked here once for all engines: NumPy would raise by itself, a kernel would read foreign memory.
     if indices is not None:
         indices = _rows(indices, len(images))
     elif len(params) > len(images):
         raise IndexError(f"parameters of {len(params)} samples, and {len(images)} images")
+    # CuPy launches on the current device, whatever device the arrays are of.
     with on_device(images):
         engine = _engine(images)
+        # Where an image is warped beforehand its row is its sample, hence no indices for the fused pass.
         if options.order > 1:
             # Splines are rare: SciPy (or cupyx) warps each plane in a pass of its own, and the fused one does the rest.
             if options.has_affine:
@@ -198,6 +202,7 @@ def run_program(
     ``auto_augment``. Of tensors: torchvision's hue and gamma.
     """
     channels = images.shape[3 if options.source_format == "channels_last" else 1]
+    # Before any engine is asked, so that the refusal is the same on each.
     check_program(program, images.dtype, channels)
     if indices is not None:
         indices = _rows(indices, len(images))
@@ -257,6 +262,7 @@ def erase(batch: Array, program: np.ndarray, data_format: str) -> None:
 
 
 def _program_engine(array: Array) -> ModuleType:
+    # Apart from `_engine`, because programs are a module of their own in each engine.
     if is_cupy(array):
         from .cuda import program as cuda_program
 
@@ -374,6 +380,7 @@ def upload(images: np.ndarray, device: str, rows: np.ndarray | None = None) -> A
     """
     if rows is not None:
         rows = _rows(rows, len(images))
+    # Rows of a device array are gathered on its device and never visit the host.
     if is_cupy(images) or device == "cpu":
         images = place(images, device)
         with on_device(device):

@@ -12,6 +12,7 @@ LEVELS = np.arange(256)
 """All levels, int64."""
 
 _IDENTITY = LEVELS.astype(np.uint8)
+# A product with the rounded quotient and not a division: torchvision's conversion to float, to the bit.
 _PER_LEVEL = np.float32(1 / 255)
 
 
@@ -34,6 +35,8 @@ def blend(low: np.ndarray, high: np.ndarray, factor: float) -> np.ndarray:
     ----------
     Pillow's ``Image.blend``.
     """
+    # The difference is taken in integers and exact; product and sum are rounded one by one, because Pillow's C does not
+    # fuse them. The cast truncates, as Pillow's does.
     mixed = np.float32(factor) * (high - low).astype(np.float32)
     mixed += low.astype(np.float32)
     levels: np.ndarray = np.clip(mixed, 0, 255, out=mixed).astype(np.uint8)
@@ -47,6 +50,7 @@ def luminance(image: np.ndarray) -> np.ndarray:
     ----------
     Pillow's ``Image.convert("L")``: ITU-R 601-2 in 16 bits of fraction.
     """
+    # The largest sum is 65,536 times 255 and a half, which int32 holds.
     red, green, blue = (image[..., channel].astype(np.int32) for channel in range(3))
     return (19595 * red + 38470 * green + 7471 * blue + 32768) >> 16
 
@@ -90,6 +94,7 @@ def contrast_table(luminances: int, num_pixels: int, factor: float) -> np.ndarra
     ----------
     Pillow's ``ImageEnhance.Contrast``.
     """
+    # Pillow's mean is an integer of integer luminances, so the order in which an engine adds them does not matter.
     middle = int(luminances / num_pixels + 0.5)
     return blend(np.array(middle), LEVELS, factor)
 
@@ -111,6 +116,8 @@ def autocontrast_table(histogram: np.ndarray) -> np.ndarray:
     if high <= low:
         return _IDENTITY
     scale = 255.0 / (high - low)
+    # In double and in this form, `i * scale + (-low * scale)`: Pillow's, of which the last bit decides where it
+    # truncates.
     stretched = np.trunc(LEVELS * scale + -low * scale)
     levels: np.ndarray = np.clip(stretched, 0, 255).astype(np.uint8)
     return levels
@@ -131,15 +138,18 @@ def equalize_table(histogram: np.ndarray) -> np.ndarray:
     used = np.flatnonzero(histogram)
     if len(used) < 2:
         return _IDENTITY
+    # The pixels of the last level do not count for the step, as in Pillow: so that level lands at the top.
     step = int(histogram.sum() - histogram[used[-1]]) // 255
     if step == 0:
         return _IDENTITY
+    # How many pixels lie below each level, itself not counted.
     below = np.cumsum(histogram) - histogram
     levels: np.ndarray = np.minimum(255, (step // 2 + below) // step).astype(np.uint8)
     return levels
 
 
 def _solarize(threshold: float) -> np.ndarray:
+    # The threshold may be a fraction: torchvision's bins are. So it is compared and not cast.
     return np.where(threshold > LEVELS, LEVELS, 255 - LEVELS).astype(np.uint8)
 
 
@@ -148,6 +158,8 @@ def _solarize_add(addition: float, threshold: float) -> np.ndarray:
 
 
 def _gamma(gamma: float, gain: float) -> np.ndarray:
+    # Made here and nowhere else: `pow` of a device or another library rounds otherwise. 255.999 is torchvision's, so
+    # that 1.0 becomes 255 and the shares before it their own level.
     shares = np.power(LEVELS.astype(np.float32) * _PER_LEVEL, np.float32(gamma)) * np.float32(gain)
     levels: np.ndarray = (np.clip(shares, 0, 1) * np.float32(255.999)).astype(np.uint8)
     return levels

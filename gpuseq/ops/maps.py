@@ -60,6 +60,7 @@ def _rotate(args: Sequence[float], height: int, width: int) -> tuple[float, ...]
     cos, sin = round(math.cos(angle), 15), round(math.sin(angle), 15)
     minus_sin = round(-math.sin(angle), 15)
     middle_x, middle_y = width / 2, height / 2
+    # Term by term as Pillow has it, the + 0.0 included.
     c = cos * -middle_x + sin * -middle_y + 0.0 + middle_x
     f = minus_sin * -middle_x + cos * -middle_y + 0.0 + middle_y
     return cos, sin, c, minus_sin, cos, f
@@ -75,6 +76,7 @@ def _affine(args: Sequence[float], height: int, width: int) -> tuple[float, ...]
     second = -cos * math.tan(shear_x) / upright - math.sin(turn)
     third = sin / upright
     fourth = -sin * math.tan(shear_x) / upright + math.cos(turn)
+    # Divided entry by entry and added in torchvision's order: at ties of the nearest pixel the last bit shows.
     a, b, d, e = fourth / scale, -second / scale, -third / scale, first / scale
     middle_x, middle_y = width * 0.5, height * 0.5
     c = 0.0 + (a * (-middle_x - shift_x) + b * (-middle_y - shift_y)) + middle_x
@@ -92,6 +94,7 @@ def _perspective(args: Sequence[float], height: int, width: int) -> tuple[float,
     wanted = np.array(corners, np.float64).reshape(8)
     # Least squares: corners on one line, which an image one pixel wide has, are no error.
     solution = np.linalg.lstsq(np.array(equations, np.float64), wanted, rcond=None)[0]
+    # torchvision hands the solution on in float32, and Pillow computes with that in double.
     return tuple(solution.astype(np.float32).astype(np.float64).tolist())
 
 
@@ -104,4 +107,5 @@ _MAPS: dict[str, Callable[[Sequence[float], int, int], tuple[float, ...]]] = {
     "Affine": _affine,
     "Perspective": _perspective,
 }
+# Flips need no map: rows and columns are reversed.
 assert {step.name for step in STEPS if step.kind == "geometry"} == {*_MAPS, "HorizontalFlip", "VerticalFlip"}

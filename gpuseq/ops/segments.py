@@ -27,6 +27,7 @@ from .weights import gaussian_weights
 
 __all__ = ["Lists", "Segments", "cut", "listed"]
 
+# Widths of the rows below; kernels/program.cuh and program.cu have the same numbers.
 STEP_COLUMNS = 10
 LEVEL_COLUMNS = 8
 ERASE_COLUMNS = 9
@@ -116,6 +117,7 @@ def cut(program: np.ndarray, rows: np.ndarray, height: int, width: int, num_chan
             f"images of {height} x {width} are too large for augmentations on a GPU, whose maps count to {MAX_SIDE}: "
             "resize them, or take device='cpu'"
         )
+    # One set of lists for the batch: samples share tables, lines and weights that are equal.
     lists = Lists(height, width, num_channels)
     samples = np.empty((len(program), SAMPLE_COLUMNS))
     for sample, (steps, row) in enumerate(zip(_unpacked(program), rows.tolist(), strict=True)):
@@ -148,6 +150,7 @@ def listed(program: np.ndarray, height: int, width: int, num_channels: int) -> S
             first = len(lists.steps)
             lists.steps += lists.uncut(steps)
             samples[sample, 2:4] = first, len(lists.steps) - first
+    # The caller then takes NumPy for this batch: on the host there is always an engine that can.
     except DeviceError:
         return None
     return lists.tables_of(samples)
@@ -185,6 +188,7 @@ class Lists:
 
     def add(self, steps: Sequence[_Unpacked], row: int) -> list[float]:
         """Cut one sample's steps and return its row."""
+        # `start` is the image from which the segment in hand reads; `slots` are the scratch images of this sample.
         first_level, first_erase = len(self.levels), len(self.erases)
         start, segment = SOURCE, list[list[float]]()
         slots: list[int] = []
@@ -198,6 +202,7 @@ class Lists:
                     slots.append(self.num_slots)
                     self.num_slots += 1
                 target = slots[-1] if start != slots[-1] else slots[0]
+            # A level without a slot only looks at the image that it starts from.
             self.levels.append([start, len(self.steps), len(segment), target, look, self.num_looks, factor, 0.0])
             self.num_looks += look != 0
             self.steps += segment
@@ -211,8 +216,10 @@ class Lists:
                 raise DeviceError(f"{step.name} does not run on a GPU yet: take device='cpu' for it")
             if step.kind == "pixel" and self.num_channels == 1:
                 continue  # grey has no colours to change
+            # With nothing before it in the segment the image is there already and need not be written again.
             if step.kind == "measured":
                 level(writes=bool(segment), look=_LOOKS[step.name], factor=args[0])
+                # Negative numbers are tables that `prepare` makes: -1 the first. `level` has just counted it.
                 segment.append(_step(TABLE, -self.num_looks))  # the table just made
                 continue
             if step.kind == "table":
@@ -221,9 +228,11 @@ class Lists:
                 made = self._made(step.name, args, bool(bilinear), fill)
                 if made is None:
                     continue
+                # A step that reads several pixels needs them finished: it may only stand at the front of a segment.
                 if (made[0] >= BILINEAR and segment) or len(segment) == MAX_STEPS:
                     level(writes=True)
                 segment.append(made)
+            # `_look_up` adds without asking for room.
             if len(segment) > MAX_STEPS:
                 last = segment.pop()
                 level(writes=True)
@@ -270,6 +279,8 @@ class Lists:
     def _look_up(self, segment: list[list[float]], name: str, args: list[float]) -> None:
         """Add a table that needs no look: one for all that ask for it, or one with that before it, which is exact."""
         key = (name, *args)
+        # A table after a table composes exactly: each maps a level to a level. After one that `prepare` makes (a
+        # negative number, which has no name here) it stays a step of its own.
         before = self.names.get(int(segment[-1][1])) if segment and segment[-1][0] == TABLE else None
         if before is not None:
             key = (before, key)
@@ -292,6 +303,7 @@ class Lists:
         if name in _PIXEL_CODES:
             return _step(_PIXEL_CODES[name], *args[:3])
         if name == "Sharpness":
+            # Pillow keeps the outermost ring of pixels, and such an image has no other.
             return None if min(self.height, self.width) < 3 else _step(SHARPNESS, args[0])
         if name == "GaussianBlur":
             places = [self._weights(int(side), args[2]) for side in args[:2]]
@@ -307,21 +319,27 @@ class Lists:
 
     def _map(self, name: str, args: list[float], bilinear: bool, fill: list[int]) -> list[float]:
         height, width = self.height, self.width
+        # Flips as 16.16 maps: whole pixels, and no path of their own in the kernels.
         if name == "HorizontalFlip":
             return _step(FIXED, -65536, 0, (width - 1) << 16, 0, 65536, 0)
         if name == "VerticalFlip":
             return _step(FIXED, 65536, 0, 0, 0, -65536, (height - 1) << 16)
         matrix = coefficients(name, args, height, width)
+        # Pillow transposes at quarter turns, whatever the interpolation; nearest gives the same pixels. A turn by 90
+        # degrees of an image that is not square does not fit and is no transpose.
         quarter = name == "Rotate" and args[0] % 90.0 == 0 and (args[0] % 180.0 == 0 or height == width)
         if bilinear and not quarter:
             return _step(BILINEAR, *matrix, fill=fill)
         if is_projective(name):
             return _step(PROJECTIVE, *matrix, fill=fill)
         a, b, c, d, e, f = matrix
+        # Pillow adds these positions up in double along each axis, which depends on the row or column alone: one list
+        # an axis.
         if b == 0 and d == 0:
             return _step(LINES, self._line(c, a, width), self._line(f, e, height), fill=fill)
         if not fits_fixed_point(matrix, height, width):
             raise DeviceError(f"{name} {args[0]:g} reads too far outside of an image for the GPU: take device='cpu'")
+        # The centre of pixel (0, 0), then everything rounded to 16 bits after the point, as Pillow's fixed-point loop.
         numbers = a, b, c + a * 0.5 + b * 0.5, d, e, f + d * 0.5 + e * 0.5
         return _step(FIXED, *(float(np.floor(value * 65536.0 + 0.5)) for value in numbers), fill=fill)
 
@@ -331,6 +349,7 @@ class Lists:
         if key not in self.known:
             positions = np.full(side, step)
             positions[0] = offset + step * 0.5
+            # Clipped to just outside the image: what lies far beyond it need not fit an int32.
             positions = np.floor(np.clip(np.add.accumulate(positions), -1.0, MAX_SIDE))
             self.known[key] = len(self.lines)
             self.lines += positions.astype(np.int32).tolist()

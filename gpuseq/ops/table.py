@@ -52,13 +52,16 @@ def fill_table(rows: np.ndarray, params: np.ndarray, indices: np.ndarray | None)
         ours, theirs = ", ".join(COLUMNS.names), ", ".join(params.dtype.names or ())
         raise ValueError(f"the engines' table holds {ours}; the parameters hold {theirs}")
     num_drawn = len(COLUMNS)
+    # Fields of one dtype without gaps are a matrix of doubles: one copy, no loop over fields.
     rows[:, :num_drawn] = np.ascontiguousarray(params).view(np.float64).reshape(-1, num_drawn)
     # The angles' functions are NumPy's on every engine: the maps, and so the pixels, are the same to the bit.
     for angle in ("theta", "shear"):
         radians = np.deg2rad(params[angle])
         rows[:, _AT[f"cos_{angle}"]] = np.cos(radians)
         rows[:, _AT[f"sin_{angle}"]] = np.sin(radians)
+    # An int64 in the bits of a double.
     rows.view(np.int64)[:, _AT["source_index"]] = np.arange(len(rows)) if indices is None else indices
+    # The padding is uploaded, too, and uninitialised memory of this process has no business there.
     rows[:, len(TABLE) :] = 0.0
 
 

@@ -69,6 +69,7 @@ def _run(
     instruction_set = chosen()
     assert instruction_set is not None, "whoever calls this has asked `chosen` first"
     if images.dtype not in _SOURCE_KINDS:
+        # Masks of other integers, for instance: the library reads four dtypes.
         images = images.astype(options.compute_dtype)
     images = np.ascontiguousarray(images)
     if options.source_format == "channels_last":
@@ -76,6 +77,7 @@ def _run(
     else:
         channels, height, width = images.shape[1:]
     if options.preprocessing in ("caffe", "torch") and channels != 3:
+        # NumPy would refuse the shapes by itself; the library reads three constants whatever there is.
         raise ValueError(
             f"preprocessing {options.preprocessing!r} is defined for 3 channels; the images have {channels}"
         )
@@ -86,6 +88,7 @@ def _run(
         out = aligned_empty(shape, options.dtype)
     if out.size == 0:
         return out
+    # The library counts positions and knows no strides of the batch.
     target = out if out.flags.c_contiguous else np.empty(out.shape, out.dtype)
 
     dtype, has_table = options.compute_dtype, params is not None
@@ -98,6 +101,7 @@ def _run(
     if statistics is not None and options.featurewise_std and statistics.std is not None:
         divisor = _by_channel(statistics.std.astype(dtype) + dtype.type(1e-6), channels)
     has_range = has_table and needs_range(options, images.dtype)
+    # What a whole sample decides is not split between threads, which then have no partial results to fold in an order.
     is_reduced = has_range or options.samplewise_center or options.samplewise_std
     num_threads = 1 if num_samples * height * width <= SOLO_PIXELS else cpu_count()
     rows_per_unit = height if is_reduced else _rows_per_unit(num_samples, height, width, num_threads)
@@ -114,7 +118,9 @@ def _run(
         *(target.nbytes > STREAMED_BYTES, rows_per_unit),
     )
     num_units = num_samples * -(-height // rows_per_unit)
+    # At least one call for each thread, and no call so long that Ctrl-C has to wait for it.
     units_per_call = max(1, min(CALL_PIXELS // (rows_per_unit * width), -(-num_units // num_threads)))
+    # A job holds addresses, which keep nothing alive.
     held = images, table, target, mean, divisor
     call = _caller(instruction_set, job, held, num_units, units_per_call)
     for_each(call, -(-num_units // units_per_call), num_threads)
@@ -179,6 +185,7 @@ def finisher(
     target, image_bytes = out.ctypes.data, out[:1].nbytes
 
     def finish(sample: int, address: int, _held: tuple[Any, ...] = (mean, divisor, out)) -> None:
+        # A copy for each call, since several threads call with the same `common`.
         job = Job.from_buffer_copy(common)
         job.images, job.out = address, target + sample * image_bytes
         room = scratch("compiled", (scratch_bytes,), np.uint8)
@@ -191,6 +198,8 @@ def _rows_per_unit(num_samples: int, height: int, width: int, num_threads: int) 
     """Return whole samples where there are enough of them for all threads, else bands, a few for each thread."""
     if num_threads == 1 or (num_samples >= 4 * num_threads and height * width <= CALL_PIXELS):
         return height
+    # Four units a thread even out what samples take; no band of less than 16 rows, which would repeat the preparation
+    # of a unit too often.
     num_bands = max(-(-4 * num_threads // num_samples), -(-height * width // CALL_PIXELS))
     return max(1, min(height, max(16, -(-height // num_bands))))
 
@@ -212,6 +221,7 @@ def _caller(
 
 
 def _by_channel(values: np.ndarray, channels: int) -> np.ndarray:
+    # One value for all channels is repeated, as NumPy would broadcast it.
     return np.ascontiguousarray(np.broadcast_to(values.ravel(), (channels,)))
 
 

@@ -37,6 +37,7 @@ ENGINE = "GPUSEQ_CPU_ENGINE"
 PATH = "GPUSEQ_CPU_LIBRARY"
 """The environment variable that names another build of the library."""
 
+# Not an extension module: it knows no Python, so one wheel serves every version of it.
 LIBRARY = "gpuseq_cpu.so"
 
 ABI = 2
@@ -121,14 +122,19 @@ def _load(path: str) -> ctypes.CDLL | str:
             "(apt-get install g++) and install gpuseq again"
         )
     try:
+        # CDLL and not PyDLL, so that every call releases the GIL.
         library = ctypes.CDLL(path)
         abi, job, resize_job = library.gpuseq_abi(), library.gpuseq_job_bytes(), library.gpuseq_resize_job_bytes()
+        # A library of interface 1 lacks the function, and the message below is better than that of the missing name.
         program_job = library.gpuseq_program_job_bytes() if abi > 1 else 0
     except (OSError, AttributeError) as error:
         return f"{path} cannot be loaded ({error}). Install gpuseq again"
+    # The number alone is kept by hand; the sizes tell of a field that was added on one side only, before the library
+    # reads past the end of a structure.
     sizes = tuple(map(ctypes.sizeof, (Job, ResizeJob, ProgramJob)))
     if (abi, job, resize_job, program_job) != (ABI, *sizes):
         return f"{path} is of another version of gpuseq (its interface is {abi}, not {ABI}). Install gpuseq again"
+    # Undeclared, ctypes would take results and addresses for 32-bit integers and cut them.
     library.gpuseq_set_name.restype = ctypes.c_char_p
     for name in ("gpuseq_augment_scratch", "gpuseq_program_scratch", "gpuseq_resize_scratch"):
         getattr(library, name).restype = _LONG
@@ -171,6 +177,7 @@ def chosen() -> InstructionSet | None:
     MissingDependencyError
         If it insists on what is not there.
     """
+    # The variables are read at every call, so they may be set after the import; the answer for them is kept.
     return _chosen(os.environ.get(ENGINE) or "auto", _path())
 
 

@@ -35,6 +35,7 @@ def run_program(
     """Compiled twin of `gpuseq.ops.dispatch.run_program`; AugMix and crops are done by NumPy, to the same bits."""
     images_nhwc = images if options.source_format == "channels_last" else images.transpose(0, 2, 3, 1)
     height, width, channels = images_nhwc.shape[1:]
+    # Past MAX_CHANNELS a pixel does not fit the library's arrays.
     segments = listed(program, height, width, channels) if channels <= MAX_CHANNELS else None
     if segments is None:
         return numpy_program.run_program(images, program, options, indices=indices, statistics=statistics, out=out)
@@ -50,6 +51,7 @@ def run_program(
         return out
     batch = out if out.flags.c_contiguous else np.empty(out.shape, out.dtype)
     _run(images_nhwc, segments, indices, options, statistics, batch)
+    # After the pool, by NumPy: rectangles are few, and are in units of the finished batch.
     erase_rectangles(batch, program, options.data_format)
     if batch is not out:
         out[...] = batch
@@ -79,9 +81,12 @@ def _run(
 
     def work_on(sample: int) -> None:
         image = source + (sample if indices is None else int(indices[sample])) * source_bytes
+        # Nothing to do, and already as `finish` reads it: the copy is spared.
         if is_tight and not num_steps[sample]:
             finish(sample, image)
             return
+        # uint8 levels of one image between the steps and the normalisation, which reads them while they are in the
+        # cache.
         levels = scratch("levels", (height, width, channels), np.uint8).ctypes.data
         job = ProgramJob(
             *(image, row_stride, col_stride, channel_stride, levels),

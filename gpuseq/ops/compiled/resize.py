@@ -34,6 +34,7 @@ def resize(
 
     def work_on(sample: int) -> None:
         image = images[sample]
+        # Rows may be any distance apart, as in a cropped view; within a row pixels lie side by side.
         image = image if image.strides[1:] == (image.shape[2], 1) else np.ascontiguousarray(image)
         box = None if boxes is None else tuple(map(float, boxes[sample]))
         target = out[sample]

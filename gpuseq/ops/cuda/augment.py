@@ -123,6 +123,7 @@ def warp_spline(images: Array, params: np.ndarray, options: AugmentOptions) -> A
     _, num_channels, height, width = out_nchw.shape
     maps_n23 = inverse_maps(params, height, width, options.conventions)
     device_maps = device.to_device(maps_n23)
+    # Launch by launch from Python: splines are rare (see `_warn_of_splines`), and samples at rest are left out.
     for sample in np.flatnonzero(~is_identity(params)).tolist():
         for channel in range(num_channels):
             plane = ndimage.affine_transform(
@@ -157,6 +158,7 @@ def _run(
 ) -> Array:
     """Launch the reductions that are needed, then the fused kernel; without `params` only the standardisation."""
     if images.dtype not in _SOURCE_TYPES:
+        # Masks of other integers, for instance: the kernels read four dtypes.
         images = images.astype(options.compute_dtype)
     images = device.contiguous(images)
     if options.source_format == "channels_last":
@@ -176,6 +178,7 @@ def _run(
         last = options.data_format == "channels_last"
         shape = (num_samples, height, width, channels) if last else (num_samples, channels, height, width)
         out = device.empty(shape, variant.out_dtype)
+    # A grid of no blocks is an error of CUDA.
     if out.size == 0:
         return out
 
@@ -186,12 +189,14 @@ def _run(
     if mean is not None or std is not None:
         assert statistics is not None
         mean_c, divisor_c = constants(statistics, options.compute_dtype)
+    # One geometry for all three kernels: `augment` folds the partial results of the bands that the other two wrote.
     geometry = _geometry(num_samples, height, width, variant.tile_cols)
     grid, block = geometry.grid, geometry.block
     bands = (num_samples, geometry.num_bands)
     tiling = (geometry.rows_per_band, geometry.num_bands, geometry.groups_across.bit_length() - 1)
     sizes = (num_samples, height, width, channels, *tiling)
     cval, rescale = options.cval, options.rescale
+    # In this order, on one stream: moments follow from colours, and colours from ranges.
     ranges = moments = None
     if variant.sample_range is not None:
         ranges = device.empty((*bands, 2), np.float64)
@@ -219,9 +224,11 @@ def _variant(
     has_affine = has_table and options.has_affine
     has_range = has_table and needs_range(options, source_dtype)
     has_moments = options.samplewise_center or options.samplewise_std
+    # Whatever a call does not need stays out of its macros, so that calls which differ in it share a variant.
     out_channels_last = options.data_format == "channels_last"
     finished = out_dtype(options.dtype)
     pixel_bytes = finished.itemsize * (channels if out_channels_last else 1)
+    # Channels first and in 8 bits a tile of eight columns would write 8 bytes at a time, and the cache takes a sector.
     tile_cols = 8
     while tile_cols < 32 and tile_cols * pixel_bytes < MIN_SEGMENT_BYTES:
         tile_cols *= 2
@@ -257,9 +264,12 @@ def _variant(
         "FEATUREWISE_CENTER": int(has_mean),
         "FEATUREWISE_STD": int(has_std),
     }
+    # Pixels of several channels are interleaved in the batch: written straight from registers each store of a warp
+    # would touch every sector several times.
     is_staged = out_channels_last and 1 < channels <= MAX_STAGED_CHANNELS
     return _Variant(
         augment=_macros(finish),
+        # Flips change neither minimum nor maximum; without them fewer variants are compiled.
         sample_range=_macros(shape | {"HAS_FLIP": 0}) if has_range else None,
         sample_moments=_macros(colour) if has_moments else None,
         out_dtype=finished,
@@ -276,6 +286,7 @@ def _macros(values: dict[str, Any]) -> kernels.Macros:
 def out_dtype(name: str) -> Any:
     if name != "bfloat16":
         return np.dtype(name)
+    # NumPy has no bfloat16; CuPy takes that of ml_dtypes.
     try:
         import ml_dtypes
     except ModuleNotFoundError:
@@ -290,6 +301,7 @@ def _geometry(num_samples: int, height: int, width: int, tile_cols: int) -> _Geo
     High bands do the least work, but the last blocks leave most of the GPU idle: the batch takes as many rounds of
     `BLOCKS_AT_ONCE` as its blocks fill, each as long as a thread has pixels.
     """
+    # A row of a narrow image leaves threads idle, so the other groups of the block take further rows.
     groups_across = 1
     while tile_cols * groups_across < min(width, 32):
         groups_across *= 2
@@ -302,6 +314,7 @@ def _geometry(num_samples: int, height: int, width: int, tile_cols: int) -> _Geo
 
     rows_per_band = min(range(step_rows, MAX_BAND_ROWS + 1, step_rows), key=duration)
     num_bands = -(-height // rows_per_band)
+    # CUDA allows 65,535 blocks in y; the kernel goes on in strides.
     grid = (num_bands, min(num_samples, MAX_GRID_Y))
     return _Geometry(grid, MAX_BLOCK, groups_across, rows_per_band, num_bands)
 
@@ -314,6 +327,7 @@ _constants_of: weakref.WeakKeyDictionary[Statistics, dict[Any, tuple[Array | Non
 def constants(statistics: Statistics, dtype: np.dtype[Any]) -> tuple[Array | None, Array | None]:
     """Return mean and std + 1e-6 on the device, uploaded once for each device, stream and dtype."""
     known = _constants_of.setdefault(statistics, {})
+    # A weak key: `Statistics` are frozen, so what was uploaded of one holds for as long as it lives.
     key = (*device.place_key(), dtype)
     if key not in known:
         mean, std = statistics.mean, statistics.std

@@ -118,6 +118,7 @@ SIGNATURES: dict[str, tuple[str, tuple[tuple[str, ArgumentKind], ...]]] = {
 }
 """Kernel name -> (file, parameters in order)."""
 
+# The order counts: a text uses what those before it define.
 HEADERS: dict[str, tuple[str, ...]] = {
     "augment.cu": ("common.cuh", "geometry.cuh", "sampling.cuh", "finish.cuh", "sample.cuh"),
     "reduce.cu": ("common.cuh", "geometry.cuh", "sampling.cuh", "finish.cuh", "sample.cuh"),
@@ -142,6 +143,7 @@ def kernel_folder() -> Path:
         If neither is there, which means a broken installation.
     """
     shipped, beside = PACKAGE / "_kernels", PACKAGE.parent / "kernels"
+    # common.cuh and not the folder alone: a folder of that name may be anybody's.
     for folder in (shipped, beside):
         if (folder / "common.cuh").is_file():
             return folder
@@ -170,6 +172,7 @@ def _texts(file: str) -> str:
     texts = []
     for name in (*HEADERS[file], file):
         texts.append(f'#line 1 "{name}"\n{(kernel_folder() / name).read_text(encoding="utf-8")}')
+        # Right behind the enumeration that it checks.
         if name == "geometry.cuh":
             texts.append(layout_check())
     return "\n".join(texts)
@@ -205,6 +208,7 @@ def cast_arguments(name: str, arguments: Sequence[Any]) -> list[Any]:
         if kind != "pointer":
             cast.append(_CASTS[kind](value))
         elif value is None:
+            # A typed null: None itself is no argument that CuPy packs.
             cast.append(_NULL)
         elif value.flags.c_contiguous:
             cast.append(value)

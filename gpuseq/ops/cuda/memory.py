@@ -31,6 +31,7 @@ MAX_BUFFERS = 16
 MAX_LARGE_BUFFERS = 3
 """The same for whole batches of images, of which one is filled while the others are on their way."""
 
+# Two rings a device, so that the small table of the next batch does not wait for a large copy.
 LARGE_BYTES = 1 << 22
 
 CHUNK_BYTES = 1 << 25
@@ -41,6 +42,7 @@ def _pinned(num_bytes: int) -> Buffer:
     """Return page-locked memory, some more than is asked for now: it is kept, and the next batch may be larger."""
     import cupy
 
+    # At least 32 KB: the table of a batch of 256 samples.
     size = max(num_bytes, 1 << 15, min(num_bytes * 5 // 4, CHUNK_BYTES))
     return Buffer(cupy.cuda.alloc_pinned_memory(size), size)
 
@@ -137,9 +139,11 @@ def _send(array: Array, offset: int, shape: tuple[int, ...], fill: Callable[[np.
     num_bytes = math.prod(shape) * array.dtype.itemsize
     if not num_bytes:
         return
+    # Of the host's pageable memory CUDA copies through a buffer of its own, and the host waits meanwhile.
     ring = _ring(num_bytes)
     buffer = ring.take(num_bytes)
     try:
+        # Filled in place, so that nothing is copied twice.
         fill(np.frombuffer(buffer.memory, array.dtype, math.prod(shape)).reshape(shape))
         stream = cupy.cuda.get_current_stream()
         target = array.data.ptr + offset
@@ -148,6 +152,7 @@ def _send(array: Array, offset: int, shape: tuple[int, ...], fill: Callable[[np.
             buffer.last_use = cupy.cuda.Event(disable_timing=True)  # of the current device, as the ring
         buffer.last_use.record(stream)
     finally:
+        # Also after a failed `fill`: the buffer's last use is then that of the copy before.
         ring.give(buffer)
 
 
@@ -161,6 +166,7 @@ def free_bytes(device: str) -> int:
     """
     import cupy
 
+    # Both counts are of the current device.
     with cupy.cuda.Device(ordinal_of(device)):
         return int(cupy.cuda.runtime.memGetInfo()[0] + cupy.get_default_memory_pool().free_bytes())
 
@@ -185,6 +191,8 @@ def upload_rows(images: np.ndarray, device: str, rows: np.ndarray | None) -> Arr
                 if rows is None:
                     buffer[...] = images[start:stop]
                 else:
+                    # The row numbers were checked by the caller. mode="clip" because "raise" makes NumPy fill a buffer
+                    # of its own before it writes to `out`.
                     np.take(images, rows[start:stop], axis=0, out=buffer, mode="clip")
 
             _send(array, start * row_bytes, (stop - start, *shape[1:]), fill)

@@ -60,6 +60,7 @@ def run_program(
         )
     if height * width * channels >= ops_cuda.MAX_SAMPLE_VALUES:
         raise DeviceError(f"an image of {height} x {width} x {channels} values is too large for the GPU")
+
     rows = np.arange(len(program)) if indices is None else indices
     segments = cut(program, rows, height, width, channels)
     mean = statistics.mean if statistics is not None and options.featurewise_center else None
@@ -70,13 +71,17 @@ def run_program(
         out = device.empty((len(program), *shape), ops_cuda.out_dtype(options.dtype))
     if out.size == 0:
         return out
+
     samples, jobs, levels, steps, weights, erases = _uploaded(segments)
     tables = _sent(segments.tables)
     lines = _sent(segments.lines)
     made = None
     if len(segments.jobs):
         image_bytes = height * width * channels
+        # One block: the tables that are made come first, the intermediate images behind them, as the kernels count
+        # them.
         made = device.empty((segments.num_looks * TABLE_BYTES + segments.num_slots * image_bytes,), np.uint8)
+        # A block for each sample with levels: they follow one another, and a block can wait for itself alone.
         kernels.load("prepare", macros).launch(
             (len(segments.jobs),),
             PREPARE_BLOCK,
@@ -91,6 +96,7 @@ def run_program(
         mean_c, divisor_c = ops_cuda.constants(statistics, options.compute_dtype)
     units = len(program) * -(-height * width // UNIT_PIXELS)
     kernels.load("program", macros).launch(
+        # The most blocks that a grid has in x; the kernel goes on in strides.
         (min(units, 2**31 - 1),),
         PROGRAM_BLOCK,
         (
@@ -103,6 +109,7 @@ def run_program(
 
 def erase_rectangles(batch: Array, program: np.ndarray, data_format: str) -> None:
     """CUDA twin of `gpuseq.ops.dispatch.erase`; the contract is written there."""
+    # Erasing alone is left, so `cut` makes no segment of anything else.
     kept = program.copy()
     kept[~of_kind(program, "erase")] = np.zeros((), program.dtype)
     if batch.size == 0 or not (kept["op"] != 0).any():
@@ -126,6 +133,7 @@ def run_geometry(images: Array, program: np.ndarray, source_format: str, *, indi
     last = source_format == "channels_last"
     images_nhwc = device.contiguous(images if last else images.transpose(0, 2, 3, 1))
     itemsize = images_nhwc.dtype.itemsize
+    # A fill is one byte; a value of several bytes would be made of copies of it.
     if itemsize > 1 and program["fill"].any():
         raise DeviceError(f"masks of {images.dtype} are filled with 0 on a GPU: take fill=0, or uint8 masks")
     moved = run_program(images_nhwc.view(np.uint8), program, AugmentOptions(dtype="uint8"), indices=indices)

@@ -81,6 +81,7 @@ def resize(
     steps = [step for plan in plans for step in (plan.first, plan.last) if step is not None]
     tables = _tables({key for step in steps for key in step.tables})
     num_between = sum(plan.between_bytes for plan in plans)
+    # One block for the intermediate images of all samples: one allocation a batch.
     between = device.empty((num_between,), np.uint8) if num_between else None
 
     first_rows, last_rows = [], []
@@ -99,6 +100,7 @@ def resize(
         (last_rows, [plan.last for plan in plans]),
     ):
         if passes:
+            # The grid fits the largest image; blocks of smaller ones find nothing to do and end.
             most_pixels = max(step.rows * step.cols for step in passes)
             grid = min(-(-most_pixels // BLOCK), MAX_GRID_X), min(len(rows), MAX_GRID_Y)
             descriptors = _upload(rows)
@@ -172,6 +174,7 @@ def _passes(
     if not moves_cols:
         return _Plan(None, _Pass(VERTICAL, 0, width, *target_size, (row_key,), 0, alpha_in | alpha_out), 0)
     if vertical_first(height, width, target_size):
+        # Only the lines that the second pass reads are made by the first, as in Pillow.
         start, stop = line_table(*col_key).span
         num_cols = stop - start
         return _Plan(
@@ -199,6 +202,7 @@ def _tables(keys: Iterable[TableKey]) -> dict[TableKey, tuple[Array, int]]:
     place = device.place_key()
     found: dict[TableKey, tuple[Array, int]] = {}
     missing: list[tuple[TableKey, list[np.ndarray], int]] = []
+    # Held over the upload, so that no thread finds a table that is not on its way yet.
     with _lock:
         for key in keys:
             if (place, key) in _kept:

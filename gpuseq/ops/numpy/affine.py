@@ -20,6 +20,7 @@ KEEP_BYTES = 8 << 20
 """Larger buffers are given back after use: one large image must not cost each thread its memory for good."""
 
 
+# Fresh memory of the size of a group comes from the system, one page fault after another.
 class _Scratch(threading.local):
     """Buffers that each thread keeps from one group to the next, unless they are large."""
 
@@ -78,6 +79,7 @@ def warp_spline(images: np.ndarray, params: np.ndarray, options: AugmentOptions)
 
     def warp_one(task: int) -> None:
         sample, channel = moving[task // num_channels], task % num_channels
+        # Cast first: Keras hands SciPy images in the compute dtype, which the output then has.
         plane = planes_nchw[sample, channel].astype(out.dtype, copy=False)
         ndimage.affine_transform(
             plane,
@@ -122,14 +124,19 @@ def warp(
 
     out_row, out_col = _out_coordinates(params[moving], height, width)
     linear = maps_n23[moving]
+    # (offset + row term) + column term, in this order: SciPy has added the offset first since 1.16, and at quarter
+    # turns another order moves whole pixels. The first sum is the same for a row and the second term for a column.
     by_row = [linear[:, axis, 2, None] + out_row * linear[:, axis, 0, None] for axis in (0, 1)]
     by_col = [out_col * linear[:, axis, 1, None] for axis in (0, 1)]
+    # Where each plane's pixel (0, 0) lies: one row and one column of border come before it.
     starts = np.arange(num_moving) * plane_size + padded_width + 1.0
+    # So many rows that the ten or so buffers of `_warp_band` stay in the cache.
     band = max(1, group_pixels // max(1, num_moving * width))
     for top in range(0, height, band):
         rows = slice(top, min(top + band, height))
         coordinates = [(row_part[:, rows], col_part) for row_part, col_part in zip(by_row, by_col, strict=True)]
         total = _warp_band(flat, padded_width, starts, coordinates, height, options)
+        # Without the index array this is one strided copy.
         if num_moving == len(work_nchw):
             np.copyto(work_nchw[:, :, rows], total.transpose(1, 0, 2, 3), casting="same_kind")
         else:
@@ -158,6 +165,7 @@ def _warp_band(
         if beyond is not None:
             outside = beyond if outside is None else outside | beyond
 
+    # Order 0 takes the pixel at floor(c + 0.5), which is not round(c) at ties.
     if options.order == 0:
         row_coord += 0.5
         col_coord += 0.5
@@ -174,6 +182,7 @@ def _warp_band(
     row_base += col_base
     row_base += starts[:, None, None]
     first = scratch("index", shape, np.intp)
+    # The index was computed in double, which holds it exactly, so that one cast is enough.
     np.copyto(first, row_base, casting="unsafe")
 
     total = scratch("total", (num_channels, *shape), np.float64)
@@ -184,6 +193,7 @@ def _warp_band(
         # 1 - (1 - f) is not f to the last bit, and SciPy takes the former.
         row_weights = (np.subtract(1.0, row_coord, out=row_base), np.subtract(1.0, row_base, out=row_coord))
         col_weights = (np.subtract(1.0, col_coord, out=col_base), np.subtract(1.0, col_base, out=col_coord))
+        # (value * row weight) * column weight, summed tap by tap: SciPy's order.
         total *= row_weights[0]
         total *= col_weights[0]
         for row_tap, col_tap in ((0, 1), (1, 0), (1, 1)):
@@ -226,6 +236,7 @@ def _fold(coord: np.ndarray, size: int, fill_mode: str) -> np.ndarray | None:
         outside: np.ndarray = ~((coord >= 0) & (coord <= last))
         np.clip(coord, 0.0, last, out=coord)
         return outside
+    # Both masks before anything is written: a coordinate that was folded from below must not be folded again.
     below, above = coord < 0, coord > last
     if size <= 1:
         coord[below | above] = 0

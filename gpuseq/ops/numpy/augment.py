@@ -71,12 +71,15 @@ def augment(
     def work_on(number: int) -> None:
         part = slice(number * group, min((number + 1) * group, num_samples))
         source_nchw = images[rows[part]].transpose(planar_view)
+        # Keras casts images to the compute dtype before it transforms them; the warp would otherwise start from more
+        # digits.
         if source_nchw.dtype == np.float64 and options.compute_dtype == np.float32:
             source_nchw = source_nchw.astype(np.float32)
         work_nchw = scratch("work", source_nchw.shape, options.compute_dtype)
         at_rest = None if identity is None else identity[part]
         if at_rest is None or at_rest.any():
             _copy_flipped(source_nchw, work_nchw, params[part], at_rest, options)
+        # Samples at rest were copied above, as Keras leaves them alone.
         if maps is not None and at_rest is not None and not at_rest.all():
             moving = np.flatnonzero(~at_rest)
             warp(source_nchw, work_nchw, moving, maps[part], params[part], options, group_pixels)
@@ -135,6 +138,7 @@ def _recolour(work_nchw: np.ndarray, params: np.ndarray, options: AugmentOptions
         return
     for sample, image_chw in enumerate(work_nchw):
         if shifted and not np.isnan(shifts[sample]):
+            # Keras clips to the image's own range after the affine map, filled borders included.
             low, high = image_chw.min(), image_chw.max()
             image_chw += float(shifts[sample])
             np.clip(image_chw, low, high, out=image_chw)
@@ -150,6 +154,8 @@ def _brighten(image_chw: np.ndarray, factor: float) -> None:
     ``apply_brightness_shift`` of Keras 3.15 with ``scale=False``; Pillow's ``ImageEnhance.Brightness``.
     """
     low, high = image_chw.min(), image_chw.max()
+    # Keras stretches an image that is no picture of levels to 0..255 and back; the test is on its values, not its
+    # dtype.
     stretch = low < 0 or high > 255
     levels = image_chw.astype(np.float32)
     if stretch:
@@ -158,6 +164,7 @@ def _brighten(image_chw: np.ndarray, factor: float) -> None:
         if top != 0:
             levels /= top
         levels *= 255
+    # The blend with black is a function of one level: 256 products instead of one for each pixel.
     table = np.clip(np.float32(factor) * np.arange(256, dtype=np.float32), 0, 255).astype(np.uint8)
     colours = slice(0, 3) if len(image_chw) == 4 else slice(None)
     levels_u8 = levels.astype(np.uint8)
@@ -178,6 +185,7 @@ def standardize_into(
     plain = not (
         options.samplewise_center or options.samplewise_std or options.featurewise_center or options.featurewise_std
     )
+    # One pass instead of two: the product goes straight into the batch.
     if plain and out_nchw.dtype == work_nchw.dtype:
         if options.rescale == 1.0:
             np.copyto(out_nchw, work_nchw)
@@ -189,6 +197,7 @@ def standardize_into(
     if options.samplewise_center:
         work_nchw -= _means(work_nchw).astype(work_nchw.dtype)
     if options.samplewise_std:
+        # Two passes, deviations from the mean: the difference of squares loses the digits of a bright, even image.
         offsets = np.subtract(work_nchw, _means(work_nchw), dtype=np.float64)
         deviation = np.sqrt(_means(np.square(offsets, out=offsets))).astype(work_nchw.dtype)
         work_nchw /= deviation + work_nchw.dtype.type(1e-6)
@@ -196,6 +205,7 @@ def standardize_into(
         work_nchw -= statistics.mean.astype(work_nchw.dtype)[:, None, None]
     if statistics is not None and options.featurewise_std and statistics.std is not None:
         work_nchw /= (statistics.std.astype(work_nchw.dtype) + work_nchw.dtype.type(1e-6))[:, None, None]
+    # A cast alone would wrap around: 256 becomes 0.
     if out_nchw.dtype == np.uint8:
         np.clip(work_nchw, 0, 255, out=work_nchw)
     np.copyto(out_nchw, work_nchw, casting="unsafe")
@@ -231,5 +241,6 @@ def _preprocess(work_nchw: np.ndarray, mode: str) -> None:
         work_nchw -= np.array(IMAGENET_RGB_MEAN, dtype)[:, None, None]
         work_nchw /= np.array(IMAGENET_RGB_STD, dtype)[:, None, None]
     else:
+        # caffe's models were trained on BGR; only channels 0 and 2 change places.
         work_nchw[:, [0, 2]] = work_nchw[:, [2, 0]]
         work_nchw -= np.array(IMAGENET_BGR_MEAN, dtype)[:, None, None]

@@ -10,6 +10,7 @@ from gpuseq.plan.program import STEPS
 
 __all__ = ["erase", "normal_noise", "normal_quantiles", "philox_words"]
 
+# The generator of 32-bit words, unlike that of `gpuseq.plan.draw`: devices multiply 32 bits in one instruction.
 _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _LOW_32 = np.uint64(0xFFFFFFFF)
@@ -63,6 +64,8 @@ def normal_quantiles() -> np.ndarray:
     """Return 65,536 values that cut the normal distribution into equal shares, float32: a number for 16 random bits."""
     from statistics import NormalDist  # here, because it takes longer to import than all of this
 
+    # A table, and no Box-Muller: `log` and `cos` differ between host and device by bits, and a table does not. The
+    # middle of each of the 65,536 shares, so neither end is infinite.
     inverse = NormalDist().inv_cdf
     table = np.array([inverse((number + 0.5) / 65536) for number in range(65536)], np.float32)
     table.setflags(write=False)
@@ -85,6 +88,7 @@ def normal_noise(key: int, count: int) -> np.ndarray:
     word gives two numbers, its low half first.
     """
     words = philox_words(np.arange(-(-count // 8), dtype=np.uint64), key)
+    # Eight numbers of each block of four words.
     halves = np.stack([words & np.uint64(0xFFFF), words >> np.uint64(16)], axis=2).reshape(-1)
     drawn: np.ndarray = normal_quantiles()[halves[:count].astype(np.intp)]
     return drawn

@@ -53,11 +53,14 @@ def move(image_hwc: np.ndarray, name: str, args: Sequence[float], bilinear: bool
         if is_projective(name):
             rows, cols = _floors(*_positions(matrix, height, width))
         else:
+            # Affine and projective maps differ at nearest: Pillow counts the former in fixed point.
             rows, cols = _nearest(matrix, height, width)
         inside = (rows >= 0) & (rows < height) & (cols >= 0) & (cols < width)
+        # Pixels outside read pixel (0, 0), which is there, and are filled afterwards.
         moved = image_hwc[np.where(inside, rows, 0), np.where(inside, cols, 0)]
         moved[~inside] = filling
         return moved
+    # As Pillow: the colour of a transparent pixel has no part in its neighbours.
     source = premultiply(image_hwc) if has_alpha else image_hwc
     moved = _bilinear(source, *_positions(matrix, height, width), filling)
     return unpremultiply(moved) if has_alpha else moved
@@ -91,11 +94,13 @@ def _nearest(matrix: Sequence[float], height: int, width: int) -> tuple[np.ndarr
         row_at, col_at = np.broadcast_arrays(*_floors(rows[:, None], cols[None]))
         return row_at, col_at
     first_col, first_row = c + a * 0.5 + b * 0.5, f + d * 0.5 + e * 0.5
+    # In integers, so the order of the sums does not matter, and the shift is a floor, of negative numbers too.
     if fits_fixed_point(matrix, height, width):
         x, y = np.arange(width), np.arange(height)[:, None]
         cols = _fixed(first_col) + x * _fixed(a) + y * _fixed(b)
         rows = _fixed(first_row) + x * _fixed(d) + y * _fixed(e)
         return rows >> 16, cols >> 16
+    # Pillow's loop for what does not fit: sums of doubles down the rows, and from each along it.
     cols = np.stack([_steps(start, a, width) for start in _steps(first_col, b, height)])
     rows = np.stack([_steps(start, d, width) for start in _steps(first_row, e, height)])
     return _floors(rows, cols)
@@ -120,6 +125,7 @@ def _bilinear(image_hwc: np.ndarray, rows: np.ndarray, cols: np.ndarray, filling
     row_at, col_at = np.where(inside, rows, 0) - 0.5, np.where(inside, cols, 0) - 0.5
     row, col = np.floor(row_at).astype(np.int64), np.floor(col_at).astype(np.int64)
     below, right = (row_at - row)[..., None], (col_at - col)[..., None]
+    # Pillow tests the position and holds the taps at the border: no blend with the fill.
     upper, lower = np.clip(row, 0, height - 1), np.clip(row + 1, 0, height - 1)
     left_col, right_col = np.clip(col, 0, width - 1), np.clip(col + 1, 0, width - 1)
 

@@ -26,6 +26,7 @@ def recolour(image_hwc: np.ndarray, factor: float) -> np.ndarray:
     """
     grey = luminance(image_hwc)[..., None]
     if factor == 0:
+        # Pillow's blend returns its first image at 0.
         return np.repeat(grey.astype(np.uint8), 3, axis=2)
     return blend(grey, image_hwc.astype(np.int32), factor)
 
@@ -54,6 +55,7 @@ def rotate_hue(image_hwc: np.ndarray, shift: float) -> np.ndarray:
     least = np.minimum(np.minimum(red, green), blue)
     is_grey = most == least
     spread = most - least
+    # Divisors of grey pixels are 1, which gives 0 and no warning: their hue is never seen.
     saturation = spread / np.where(is_grey, _ONE, most)
     divisor = np.where(is_grey, _ONE, spread)
     from_red, from_green, from_blue = ((most - colour) / divisor for colour in (red, green, blue))
@@ -122,6 +124,7 @@ def gaussian_blur(image_hwc: np.ndarray, kernel_width: int, kernel_height: int, 
     ----------
     ``torchvision.transforms.v2.functional.gaussian_blur``, which sums in float32.
     """
+    # The rows' result stays in double and is rounded once at the end.
     blurred = image_hwc.astype(np.float64)
     for axis, size in ((1, kernel_width), (0, kernel_height)):
         side = image_hwc.shape[axis]

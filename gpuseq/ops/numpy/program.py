@@ -102,10 +102,14 @@ def run_program(
 
     def work_on(sample: int) -> None:
         image = run_steps(images_nhwc[sample if indices is None else indices[sample]], program[sample])
+        # A sample at a time through the rest: it lies in the cache, and a crop or a chain gives images of changing
+        # size.
         levels_nchw = image.transpose(2, 0, 1)[None].astype(options.compute_dtype)
         standardize_into(levels_nchw, options, statistics, out_nchw[sample : sample + 1])
 
     for_each(work_on, num_samples, cpu_count())
+    # After the loop, on the finished batch: erasing is done in units of the batch, and counts its pixels in rows and
+    # columns.
     erase(out_nchw.transpose(0, 2, 3, 1), program)
     return out
 
@@ -157,6 +161,7 @@ def run_steps(image_hwc: np.ndarray, steps: np.ndarray) -> np.ndarray:
         if step.kind == "table":
             pending = _after(pending, table(step.name, args)[None])
             continue
+        # Every other step reads levels, so the tables have to be done first.
         if pending is not None:
             image_hwc, pending = _look_up(image_hwc, pending), None
         if step.kind == "measured":
@@ -188,6 +193,7 @@ def _after(pending: np.ndarray | None, tables: np.ndarray) -> np.ndarray:
         return composed
     if len(pending) == 1:
         return tables[:, pending[0]]
+    # Tables per channel after tables per channel.
     return np.take_along_axis(tables, pending.astype(np.intp), axis=1)
 
 
@@ -218,6 +224,7 @@ def _measured(image_hwc: np.ndarray, name: str, args: list[float]) -> np.ndarray
     colours = _colours(image_hwc)
     height, width, channels = colours.shape
     if name == "Contrast":
+        # Contrast's mean is that of the luminance, one for all channels; grey is its own.
         light = luminance(colours) if channels == 3 else colours
         return contrast_table(int(light.sum(dtype=np.int64)), height * width, args[0])[None]
     make = autocontrast_table if name == "AutoContrast" else equalize_table
@@ -245,6 +252,7 @@ def _chains(steps: np.ndarray) -> list[np.ndarray]:
     ends = np.flatnonzero((steps["chain"] == 0) & (steps["op"] != 0))
     own = steps[: ends[0]] if len(ends) else steps
     chains = []
+    # As many as the AugMix step has weights for.
     for number in range(1, 6):
         chain = own[own["chain"] == number].copy()
         chain["chain"] = 0
@@ -262,6 +270,7 @@ def _mixed(image_hwc: np.ndarray, args: list[float], chains: list[np.ndarray]) -
     share, width, *weights = args
     total = np.zeros(image_hwc.shape, np.float32)
     for weight, chain in zip(weights[: int(width)], chains, strict=False):
+        # In float32 and in the order of the chains, as timm sums.
         total += np.float32(weight) * run_steps(image_hwc, chain).astype(np.float32)
     np.clip(total, 0, 255, out=total)
     return blend(image_hwc.astype(np.int32), total.astype(np.uint8).astype(np.int32), share)
