@@ -307,6 +307,7 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
         remainder: Remainder = "pad",
         masks: Any = None,
         memory_limit: int | None = None,
+        ignore_value: int | None = None,
     ) -> NumpyArrayIterator:
         """Make batches of an array in memory.
 
@@ -345,6 +346,10 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
         memory_limit : int or None
             Bytes that `x` may take on a GPU; a larger array stays on the host, and each batch is copied. None: 70 % of
             what is free.
+        ignore_value : int or None
+            The level, 0 to 255, that masks get where the transform shows what lies beyond the border, for a loss that
+            leaves it out (``ignore_class`` in Keras, ``ignore_index`` in PyTorch). None: they are filled as the images
+            are, by `fill_mode`.
 
         Returns
         -------
@@ -377,6 +382,7 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
             remainder=remainder,
             masks=masks,
             memory_limit=memory_limit,
+            ignore_value=ignore_value,
         )
 
     @checked_arguments()
@@ -413,6 +419,9 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
         remainder: Remainder = "pad",
         verbose: bool = True,
         mask_directory: str | os.PathLike[str] | None = None,
+        mask_suffix: str = "",
+        ignore_value: int | None = None,
+        extensions: Sequence[str] | None = None,
     ) -> DirectoryIterator:
         """Make batches of the image files in a folder with one subfolder per class.
 
@@ -481,8 +490,19 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
             Print how many images were found, as Keras does.
         mask_directory : str, os.PathLike or None
             A folder of masks built like `directory`: the mask of ``cats/1.jpg`` is ``cats/1`` with any image extension.
-            Masks are read as grey images, resized with "nearest", and get the geometry of their image's transform and
-            nothing else; the batches are ``(x, masks)``, and `class_mode` only says which files there are.
+            It may lie within `directory`, or be the same one if `mask_suffix` tells masks from images. Masks are read
+            as grey images, palettes as their indices, resized with "nearest", and get the geometry of their image's
+            transform and nothing else. The batches are ``(x, masks)``; `class_mode` plays no part, and a folder
+            without subfolders is taken as it is.
+        mask_suffix : str
+            What a mask's name has behind the image's: with "_mask" that of ``1.jpg`` is ``1_mask.png``.
+        ignore_value : int or None
+            The level, 0 to 255, that masks get where the transform shows what lies beyond the border, for a loss that
+            leaves it out (``ignore_class`` in Keras, ``ignore_index`` in PyTorch). None: they are filled as the images
+            are, by `fill_mode`.
+        extensions : sequence of str or None
+            The file extensions that are taken, of all those that Pillow reads: ``["jpg", "png", "webp"]``; of an
+            animation the first picture. None: Keras' own, png, jpg, jpeg, bmp, ppm, tif and tiff.
 
         Returns
         -------
@@ -531,6 +551,9 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
             remainder=remainder,
             verbose=verbose,
             mask_directory=mask_directory,
+            mask_suffix=mask_suffix,
+            ignore_value=ignore_value,
+            extensions=extensions,
         )
 
     @checked_arguments("keep_aspect_ratio", *_DEPRECATED)
@@ -569,6 +592,11 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
         shard: Shard | None = None,
         remainder: Remainder = "pad",
         verbose: bool = True,
+        mask_col: str | None = None,
+        mask_directory: str | os.PathLike[str] | None = None,
+        mask_suffix: str = "",
+        ignore_value: int | None = None,
+        extensions: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> DataFrameIterator:
         """Make batches of the image files that a data frame names and labels.
@@ -643,6 +671,22 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
             ``(rank, world)``: walk only this rank's part of each epoch. "auto" asks the launcher.
         remainder : {"pad", "drop", "exact"}
             Samples that do not divide by the world size are filled up, left out, or filled up with sample weight 0.
+        mask_col : str or None
+            The column of the masks' file names, relative to `mask_directory`, else to `directory`. Masks are read and
+            moved as `flow_from_directory` says; the batches are ``(x, masks)``, and neither `y_col` nor `class_mode`
+            plays a part.
+        mask_directory : str, os.PathLike or None
+            What the names in `mask_col` are relative to. Without `mask_col` the mask of ``cats/1.jpg`` is ``cats/1`` in
+            this folder, with any image extension.
+        mask_suffix : str
+            What a mask's name has behind the image's: with "_mask" that of ``1.jpg`` is ``1_mask.png``.
+        ignore_value : int or None
+            The level, 0 to 255, that masks get where the transform shows what lies beyond the border, for a loss that
+            leaves it out (``ignore_class`` in Keras, ``ignore_index`` in PyTorch). None: they are filled as the images
+            are, by `fill_mode`.
+        extensions : sequence of str or None
+            The file extensions that are taken, of all those that Pillow reads: ``["jpg", "png", "webp"]``; of an
+            animation the first picture. None: Keras' own, png, jpg, jpeg, bmp, ppm, tif and tiff.
         **kwargs
             ``keep_aspect_ratio``, as in `flow_from_directory`; and Keras' deprecated ``has_ext``, ``sort`` and
             ``drop_duplicates``, which warn and do nothing.
@@ -650,7 +694,8 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
         Returns
         -------
         DataFrameIterator
-            Its batches are ``(x, y)``, ``(x, y, weight)``, or x with ``class_mode=None``.
+            Its batches are ``(x, y)``, ``(x, y, weight)``, or x with ``class_mode=None``; with masks ``(x, masks)`` or
+            ``(x, masks, weight)``.
 
         Raises
         ------
@@ -696,6 +741,11 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
             shard=shard,
             remainder=remainder,
             verbose=verbose,
+            mask_col=mask_col,
+            mask_directory=mask_directory,
+            mask_suffix=mask_suffix,
+            ignore_value=ignore_value,
+            extensions=extensions,
             **kwargs,
         )
 

@@ -30,26 +30,27 @@ WALK = "batch_size shuffle seed"
 SHARDS = "rng shard remainder"
 SAVED = "save_to_dir save_prefix save_format"
 DECODED = "target_size color_mode interpolation"
+MASKS = "mask_suffix ignore_value"
 READ = """on_error prefetch cache memory_limit decoder exif_orientation max_pixels num_threads hw_decoder_load
     deterministic verbose"""
 
 COPIES: dict[str, dict[str, str]] = {
-    FLOW: {ARRAYS: f"x y sample_weight {SAVED} ignore_class_split subset"},
+    FLOW: {ARRAYS: f"x y sample_weight {SAVED} ignore_class_split subset", FOLDER: "ignore_value"},
     FOLDER: {FLOW: f"{WALK} {SHARDS}", ARRAYS: SAVED},
-    FRAME: {FLOW: f"{WALK} {SHARDS}", ARRAYS: f"{SAVED} subset", FOLDER: f"{DECODED} {READ}"},
+    FRAME: {FLOW: f"{WALK} {SHARDS}", ARRAYS: f"{SAVED} subset", FOLDER: f"{DECODED} {READ} extensions {MASKS}"},
     f"{GENERATOR}.fit_directory": {FLOW: "batch_size", FOLDER: DECODED},
-    ARRAYS: {FLOW: f"{WALK} {SHARDS} masks"},
+    ARRAYS: {FLOW: f"{WALK} {SHARDS} masks", FOLDER: "ignore_value"},
     f"{FILES}:BatchFromFilesMixin.set_processing_attrs": {ARRAYS: SAVED},
     f"{FILES}:DirectoryIterator": {
         FLOW: f"{WALK} rng",
         ARRAYS: SAVED,
-        FOLDER: f"{DECODED} classes class_mode follow_links subset keep_aspect_ratio verbose mask_directory",
+        FOLDER: f"{DECODED} classes class_mode follow_links subset keep_aspect_ratio verbose mask_directory {MASKS}",
     },
     f"{FILES}:DataFrameIterator": {
         FLOW: f"{WALK} rng",
         ARRAYS: f"{SAVED} subset",
-        FOLDER: f"{DECODED} keep_aspect_ratio verbose",
-        FRAME: "x_col y_col weight_col classes class_mode validate_filenames",
+        FOLDER: f"{DECODED} keep_aspect_ratio verbose {MASKS}",
+        FRAME: "x_col y_col weight_col classes class_mode validate_filenames mask_col mask_directory",
     },
     "gpuseq/iterators/iterator.py:Iterator": {FLOW: "seed"},
     "gpuseq/feed/lookahead.py:DeviceSequence": {TO_DEVICE: "sequence prefetch workers device"},

@@ -30,6 +30,9 @@ class DecodeOptions:
         slightly from those of the CUDA decoder.
     deterministic : bool
         Let the GPU's CUDA decoder do all of its share, so that a file's pixels do not depend on its place in the batch.
+    keep_palette : bool
+        Take a palette's indices for the pixels under ``color_mode="grayscale"``, and not the grey of its colours: they
+        are the labels of a mask.
     """
 
     color_mode: ColorMode = "rgb"
@@ -42,6 +45,7 @@ class DecodeOptions:
     num_threads: int | None = None
     hw_decoder_load: float = 0.65
     deterministic: bool = False
+    keep_palette: bool = False
 
     def __post_init__(self) -> None:
         """Check what no caller has checked."""

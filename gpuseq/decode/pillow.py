@@ -318,10 +318,10 @@ def convert(image: Image.Image, options: DecodeOptions) -> Image.Image:
     image : PIL.Image.Image
         Any mode.
     options : DecodeOptions
-        Its `color_mode`.
+        Its `color_mode` and `keep_palette`.
     """
     kept = _KEPT_MODES[options.color_mode]
-    if image.mode in kept:
+    if image.mode in kept or (options.keep_palette and image.mode == "P"):
         return image
     if kept[0] != "RGBA" and isinstance(image.info.get("transparency"), bytes):
         # It would not change the pixels, and Pillow would warn once per file.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -64,7 +64,7 @@ def list_images(directory: str, formats: tuple[str, ...], follow_links: bool) ->
     ]
 
 
-def find_classes(directory: str | os.PathLike[str], classes: Any = None) -> list[str]:
+def find_classes(directory: str | os.PathLike[str], classes: Any = None, *, may_be_flat: bool = False) -> list[str]:
     """Return the names of a directory's subfolders, sorted: Keras' classes; or those that a user names.
 
     Parameters
@@ -73,6 +73,8 @@ def find_classes(directory: str | os.PathLike[str], classes: Any = None) -> list
         The folder that holds the class folders; may be a URL that fsspec knows.
     classes : sequence of str or None
         The user's choice, in the user's order.
+    may_be_flat : bool
+        Whether a folder without subfolders is taken as it is, as one class ".": where labels do not come from folders.
 
     Raises
     ------
@@ -86,7 +88,7 @@ def find_classes(directory: str | os.PathLike[str], classes: Any = None) -> list
     directory = os.fspath(directory)
     found = subfolders(directory)
     if classes is None or len(classes) == 0:
-        return found
+        return found or (["."] if may_be_flat else [])
     # A string is a sequence of names of one letter each, and would be taken for that.
     names = [] if isinstance(classes, (str, bytes)) else list(classes)
     if not names or not all(isinstance(name, str) for name in names):
@@ -129,6 +131,7 @@ def scan_classes(
     formats: tuple[str, ...],
     split: tuple[float, float] | None,
     follow_links: bool,
+    is_left_out: Callable[[str], bool] | None = None,
 ) -> tuple[list[str], np.ndarray]:
     """List the images of each class folder.
 
@@ -144,6 +147,8 @@ def scan_classes(
         The part of each class to take.
     follow_links : bool
         Enter symbolic links.
+    is_left_out : callable or None
+        Asked for each path, relative to `directory`, whether it is no image of the data set: a mask beside the images.
 
     Returns
     -------
@@ -160,11 +165,12 @@ def scan_classes(
     if not classes:
         raise ValueError(
             f"no class folders in {directory!r}: images are expected in one subfolder per class. "
-            'For a folder of images without classes pass classes=["."] and class_mode=None'
+            'For a folder of images without classes pass class_mode=None, or classes=["."]'
         )
 
     def scan(name: str) -> list[str]:
-        return list_images(_join(directory, name), formats, follow_links)
+        files = list_images(_join(directory, name), formats, follow_links)
+        return files if is_left_out is None else [file for file in files if not is_left_out(os.path.join(name, file))]
 
     # Listing waits for a disk or a store, one class folder a thread. The pool is not the one of `for_each`, whose
     # threads are as many as cores.
@@ -180,7 +186,9 @@ def scan_classes(
     none_in = f"no images in {len(empty)} of {len(classes)} class folders of {directory!r}: {few(empty)}. "
     accepted = f"Accepted extensions are {', '.join(formats)}"
     if len(empty) == len(classes):
-        raise ValueError(f"{none_in}{accepted}")
+        loose = sum(name.lower().endswith(formats) for inner, files in walk(directory) if not inner for name in files)
+        remedy = f'. {loose} lie in the folder itself, which classes=["."] takes' if loose else ""
+        raise ValueError(f"{none_in}{accepted}{remedy}")
     if empty:
         # As in Keras, whose users rely on the indices of the other classes.
         warn(f"{none_in}They keep their class indices and columns. {accepted}; classes=[...] names the folders to take")

@@ -13,7 +13,7 @@ from gpuseq.base.arguments import did_you_mean, warn
 from .folders import few
 from .listing import are_files
 
-__all__ = ["check_frame", "filter_classes", "filter_filenames"]
+__all__ = ["check_frame", "filter_classes", "filter_filenames", "masks_by_column"]
 
 
 def check_frame(
@@ -138,3 +138,40 @@ def filter_filenames(frame: Any, x_col: str, directory: str, formats: tuple[str,
             f"first is {first!r}, looked up as {os.path.join(directory, first)!r}{wrong}"
         )
     return frame[mask]
+
+
+def masks_by_column(frame: Any, column: str, directory: str) -> list[str]:
+    """Return the path of the mask of each row.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        The rows.
+    column : str
+        The column of the masks' names.
+    directory : str
+        What they are relative to.
+
+    Raises
+    ------
+    ValueError
+        If there is no such column.
+    TypeError
+        If it holds something else than names.
+    FileNotFoundError
+        If a mask is not there; the message names the first ones.
+    """
+    if column not in frame.columns:
+        raise ValueError(
+            f"the data frame has no column {column!r}; it has {few(map(str, frame.columns), 20)}. mask_col names the "
+            f"column of the masks' files{did_you_mean(column, frame.columns)}"
+        )
+    _check_types(frame, column, (str,), f"All values in column mask_col={column} must be strings.", "")
+    paths = [os.path.join(directory, name) for name in frame[column]]
+    missing = [path for path, is_there in zip(paths, are_files(paths), strict=True) if not is_there]
+    if missing:
+        raise FileNotFoundError(
+            f"{len(missing)} of {len(paths)} masks that mask_col={column!r} names are no files: {few(missing)}. "
+            "mask_directory says what the names are relative to, if not to directory"
+        )
+    return paths

@@ -19,6 +19,7 @@ from gpuseq.plan.drawing import Drawing
 from gpuseq.plan.plan import BatchPlan
 from gpuseq.sources.arrays import ArraySource
 from gpuseq.sources.masks import masks_of_arrays
+from gpuseq.sources.options import check_ignore_value
 from gpuseq.transforms.protocol import ImageGenerator
 
 from .images import (
@@ -90,6 +91,10 @@ class NumpyArrayIterator(Iterator):
     masks : array, list of array or None
         In the place of `y`: ``(n, H, W)``, or like `x` with any number of channels. Each mask gets the affine map and
         the flips of its image, with nearest-neighbour resampling, and nothing else; its dtype stays.
+    ignore_value : int or None
+        The level, 0 to 255, that masks get where the transform shows what lies beyond the border, for a loss that
+        leaves it out (``ignore_class`` in Keras, ``ignore_index`` in PyTorch). None: they are filled as the images are,
+        by `fill_mode`.
     memory_limit : int or None
         Bytes that `x` may take on a GPU; a larger array stays on the host, and each batch is copied. None: 70 % of what
         is free.
@@ -129,6 +134,7 @@ class NumpyArrayIterator(Iterator):
         shard: Shard | None = None,
         remainder: Remainder = "pad",
         masks: Any = None,
+        ignore_value: int | None = None,
         memory_limit: int | None = None,
         **kwargs: Any,
     ) -> None:
@@ -145,6 +151,7 @@ class NumpyArrayIterator(Iterator):
         _check_shape(x, self.data_format)
         for item in x_misc:
             _check_length("All of the arrays in `x`", x, "x[?]", item)
+        check_ignore_value(ignore_value, has_masks=masks is not None)
         if masks is not None and y is not None:
             raise ValueError("with masks the batches are (x, masks): pass y=None, or the masks as y and no transforms")
         y = None if y is None else _per_sample("`x` (images tensor) and `y` (labels)", x, "y", y)
@@ -165,7 +172,7 @@ class NumpyArrayIterator(Iterator):
         self.x = self._source.images
         self._masks = None
         if masks is not None:
-            self._masks = masks_of_arrays(masks, whole, self.data_format, self.device, part)
+            self._masks = masks_of_arrays(masks, whole, self.data_format, self.device, part, ignore_value)
         rng = image_data_generator.rng if rng is None else rng
         super().__init__(len(x), batch_size, shuffle, seed, rng=rng, shard=shard, remainder=remainder, **kwargs)
         check_generator(image_data_generator, rng, self._image_size, self._source)

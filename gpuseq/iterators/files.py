@@ -31,13 +31,13 @@ from gpuseq.decode.host import check_decoder
 from gpuseq.decode.images import checked_size
 from gpuseq.decode.options import DecodeOptions
 from gpuseq.files.folders import find_classes, scan_classes, split_bounds
-from gpuseq.files.frames import check_frame, filter_classes, filter_filenames
+from gpuseq.files.frames import check_frame, filter_classes, filter_filenames, masks_by_column
 from gpuseq.plan.drawing import Drawing
 from gpuseq.plan.plan import BatchPlan
 from gpuseq.plan.sharding import checked_options
 from gpuseq.sources.files import FileSource
-from gpuseq.sources.masks import find_masks, masks_of_files
-from gpuseq.sources.options import READ_ARGUMENTS, ReadOptions
+from gpuseq.sources.masks import find_masks, masks_among, masks_of_files
+from gpuseq.sources.options import READ_ARGUMENTS, MaskOptions, ReadOptions
 from gpuseq.transforms.protocol import ImageGenerator
 
 from .images import (
@@ -147,6 +147,8 @@ class BatchFromFilesMixin(Iterator):
         read = ReadOptions(**{name: arguments.pop(name) for name in READ_ARGUMENTS if name in arguments})
         if read.cache == "device" and self.device == "cpu":
             raise ValueError('cache="device" needs a GPU, and this iterator runs on the CPU: use cache="host"')
+        if read.extensions is not None:
+            self.white_list_formats = tuple(read.extensions)
         check_decoder(read.decoder)
         options = DecodeOptions(
             color_mode=self.color_mode,
@@ -177,15 +179,21 @@ class BatchFromFilesMixin(Iterator):
         checked_options(**arguments)
         return arguments
 
-    def _open(self, source: FileSource, planning: dict[str, Any], mask_directory: Any = None) -> None:
-        """Begin to hand out the files of a source."""
+    def _open(
+        self,
+        source: FileSource,
+        planning: dict[str, Any],
+        mask_paths: Sequence[str] | None = None,
+        ignore_value: int | None = None,
+    ) -> None:
+        """Begin to hand out the files of a source, beside their masks where there are any."""
         self._source = source
         self._masks = None
         self._reported: set[str] = set()
-        if mask_directory is not None:
-            self.class_mode = None
-            masks = find_masks(mask_directory, self.filenames, self.white_list_formats)
-            self._masks = masks_of_files(masks, source.options, source, self.data_format, self.device)
+        if mask_paths is not None:
+            self._masks = masks_of_files(
+                mask_paths, source.options, source, self.data_format, self.device, ignore_value
+            )
         super().__init__(self.samples, **planning)
         check_generator(self.image_data_generator, planning["rng"], self.target_size, source)
 
@@ -327,12 +335,20 @@ class DirectoryIterator(BatchFromFilesMixin):
     verbose : bool
         Print how many images were found, as Keras does.
     mask_directory : str, os.PathLike or None
-        A folder of masks built like `directory`: the mask of ``cats/1.jpg`` is ``cats/1`` with any image extension.
-        Masks are read as grey images, resized with "nearest", and get the geometry of their image's transform and
-        nothing else; the batches are ``(x, masks)``, and `class_mode` only says which files there are.
+        A folder of masks built like `directory`: the mask of ``cats/1.jpg`` is ``cats/1`` with any image extension. It
+        may lie within `directory`, or be the same one if `mask_suffix` tells masks from images. Masks are read as grey
+        images, palettes as their indices, resized with "nearest", and get the geometry of their image's transform and
+        nothing else. The batches are ``(x, masks)``; `class_mode` plays no part, and a folder without subfolders is
+        taken as it is.
+    mask_suffix : str
+        What a mask's name has behind the image's: with "_mask" that of ``1.jpg`` is ``1_mask.png``.
+    ignore_value : int or None
+        The level, 0 to 255, that masks get where the transform shows what lies beyond the border, for a loss that
+        leaves it out (``ignore_class`` in Keras, ``ignore_index`` in PyTorch). None: they are filled as the images are,
+        by `fill_mode`.
     **kwargs
         What `~gpuseq.ImageDataGenerator.flow_from_directory` takes beyond Keras' arguments, `on_error` to
-        `deterministic`; ``shard``, ``remainder`` and the arguments of `Sequence`.
+        `deterministic`, and `extensions`; ``shard``, ``remainder`` and the arguments of `Sequence`.
 
     Attributes
     ----------
@@ -384,8 +400,11 @@ class DirectoryIterator(BatchFromFilesMixin):
         rng: Rng | None = None,
         verbose: bool = True,
         mask_directory: str | os.PathLike[str] | None = None,
+        mask_suffix: str = "",
+        ignore_value: int | None = None,
         **kwargs: Any,
     ) -> None:
+        masks = MaskOptions(mask_directory, mask_suffix, ignore_value=ignore_value)
         self.set_processing_attrs(
             image_data_generator,
             target_size,
@@ -402,12 +421,18 @@ class DirectoryIterator(BatchFromFilesMixin):
         self.dtype = checked_dtype(dtype, self.device)
         reader = self._reader(kwargs)
         planning = self._planning(rng, batch_size=batch_size, shuffle=shuffle, seed=seed, **kwargs)
-        names = find_classes(directory, classes)
+        # Labels that do not come from folders need none.
+        names = find_classes(directory, classes, may_be_flat=bool(masks) or class_mode in (None, "input"))
         self.directory = os.fspath(directory)
         self.num_classes = len(names)
         self.class_indices = {name: index for index, name in enumerate(names)}
         self.filenames, self.classes = scan_classes(
-            self.directory, names, self.white_list_formats, self.split, follow_links
+            self.directory,
+            names,
+            self.white_list_formats,
+            self.split,
+            follow_links,
+            masks_among(self.directory, masks),
         )
         self.samples = len(self.filenames)
         if not self.samples:
@@ -416,7 +441,11 @@ class DirectoryIterator(BatchFromFilesMixin):
                 f"files per class in {self.directory!r} is less than one file. Use a larger split, or more files"
             )
         self._filepaths = [os.path.join(self.directory, name) for name in self.filenames]
-        self._open(reader(self._filepaths), planning, mask_directory)
+        mask_paths = None
+        if mask_directory is not None:
+            self.class_mode = None
+            mask_paths = find_masks(mask_directory, self.filenames, self.white_list_formats, mask_suffix)
+        self._open(reader(self._filepaths), planning, mask_paths, ignore_value)
         self._say(f"Found {self.samples} images belonging to {self.num_classes} classes.", verbose)
 
     @property
@@ -481,9 +510,22 @@ class DataFrameIterator(BatchFromFilesMixin):
         Keras' own numbers, or numbers that depend on (seed, epoch, sample) only. None: the generator's.
     verbose : bool
         Print how many images were found, as Keras does.
+    mask_col : str or None
+        The column of the masks' file names, relative to `mask_directory`, else to `directory`. Masks are read and moved
+        as `flow_from_directory` says; the batches are ``(x, masks)``, and neither `y_col` nor `class_mode` plays a
+        part.
+    mask_directory : str, os.PathLike or None
+        What the names in `mask_col` are relative to. Without `mask_col` the mask of ``cats/1.jpg`` is ``cats/1`` in
+        this folder, with any image extension.
+    mask_suffix : str
+        What a mask's name has behind the image's: with "_mask" that of ``1.jpg`` is ``1_mask.png``.
+    ignore_value : int or None
+        The level, 0 to 255, that masks get where the transform shows what lies beyond the border, for a loss that
+        leaves it out (``ignore_class`` in Keras, ``ignore_index`` in PyTorch). None: they are filled as the images are,
+        by `fill_mode`.
     **kwargs
         What `~gpuseq.ImageDataGenerator.flow_from_directory` takes beyond Keras' arguments, `on_error` to
-        `deterministic`; ``shard``, ``remainder`` and the arguments of `Sequence`.
+        `deterministic`, and `extensions`; ``shard``, ``remainder`` and the arguments of `Sequence`.
 
     Raises
     ------
@@ -525,8 +567,14 @@ class DataFrameIterator(BatchFromFilesMixin):
         *,
         rng: Rng | None = None,
         verbose: bool = True,
+        mask_col: str | None = None,
+        mask_directory: str | os.PathLike[str] | None = None,
+        mask_suffix: str = "",
+        ignore_value: int | None = None,
         **kwargs: Any,
     ) -> None:
+        masks = MaskOptions(mask_directory, mask_suffix, mask_col, ignore_value)
+        class_mode = None if masks else class_mode
         self.set_processing_attrs(
             image_data_generator,
             target_size,
@@ -569,7 +617,12 @@ class DataFrameIterator(BatchFromFilesMixin):
                 f"classes and subset. Names in {x_col!r} are looked up in directory={self.directory!r}"
             )
         self._filepaths = [os.path.join(self.directory, name) for name in self.filenames]
-        self._open(reader(self._filepaths), planning)
+        mask_paths = None
+        if mask_col is not None:
+            mask_paths = masks_by_column(frame, mask_col, os.fspath(mask_directory or self.directory))
+        elif mask_directory is not None:
+            mask_paths = find_masks(mask_directory, self.filenames, self.white_list_formats, mask_suffix)
+        self._open(reader(self._filepaths), planning, mask_paths, ignore_value)
         validated = "validated" if validate_filenames else "non-validated"
         belonging = f" belonging to {len(self.class_indices)} classes" if labelled else ""
         self._say(f"Found {self.samples} {validated} image filenames{belonging}.", verbose)

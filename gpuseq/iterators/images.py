@@ -185,7 +185,11 @@ def _make_masks(masks: PairedMasks, found: list[Fetched], plan: BatchPlan, optio
     made = []
     for fetched, dtype in zip(found, masks.dtypes, strict=True):
         with fetched.reading() as images:
-            made.append(warp_masks(images, fetched.rows, plan, options, dtype=dtype, device=masks.device))
+            made.append(
+                warp_masks(
+                    images, fetched.rows, plan, options, dtype=dtype, device=masks.device, label=masks.ignore_value or 0
+                )
+            )
     return made if masks.as_list else made[0]
 
 
@@ -197,6 +201,8 @@ def _mask_options(generator: ImageGenerator | None, masks: PairedMasks) -> Augme
             "image cannot be done to its mask: use preprocessing_function, or plan_batch() and replay()"
         )
     options = AugmentOptions() if generator is None else generator._batch_transform.options
+    if masks.ignore_value is not None:
+        options = replace(options, fill_mode="constant", cval=float(masks.ignore_value))
     return replace(options, source_format=masks.source_format, data_format=masks.data_format)
 
 

@@ -214,7 +214,7 @@ class Iterator(Sequence):  # numpydoc ignore=PR02
         If the seed is not an integer.
     """
 
-    white_list_formats = ("png", "jpg", "jpeg", "bmp", "ppm", "tif", "tiff")
+    white_list_formats: tuple[str, ...] = ("png", "jpg", "jpeg", "bmp", "ppm", "tif", "tiff")
 
     _planner: Planner
     _source: Source | None = None

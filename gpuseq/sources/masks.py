@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,14 +12,16 @@ import numpy as np
 from gpuseq.base.devices import is_cupy, on_device
 from gpuseq.base.types import Array, DataFormat
 from gpuseq.decode.options import DecodeOptions
-from gpuseq.files.folders import list_images
+from gpuseq.files.folders import few, list_images
+from gpuseq.files.reading import is_url
 from gpuseq.plan.plan import BatchPlan
 
 from .arrays import ArraySource
 from .files import FileSource
+from .options import MaskOptions
 from .source import Fetched, Source
 
-__all__ = ["PairedMasks", "find_masks", "masks_of_arrays", "masks_of_files"]
+__all__ = ["PairedMasks", "find_masks", "masks_among", "masks_of_arrays", "masks_of_files"]
 
 
 class PairedMasks:
@@ -37,6 +39,8 @@ class PairedMasks:
         ``"cpu"`` or ``"cuda:N"``.
     as_list : bool
         Whether several masks were asked for, and a list of them is handed out.
+    ignore_value : int or None
+        What masks hold where the transform shows what lies beyond the border. None: as the images are filled.
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class PairedMasks:
         data_format: DataFormat,
         device: str,
         as_list: bool,
+        ignore_value: int | None = None,
     ) -> None:
         self.sources = list(sources)
         self.dtypes = list(dtypes)
@@ -54,6 +59,7 @@ class PairedMasks:
         self.data_format = data_format
         self.device = device
         self.as_list = as_list
+        self.ignore_value = ignore_value
 
     def fetch(self, fetched: Fetched, plan: BatchPlan) -> tuple[Fetched, BatchPlan, list[Fetched]]:
         """Return the masks of a batch, and the batch without the samples whose mask could not be read.
@@ -97,7 +103,9 @@ class PairedMasks:
             source.close()
 
 
-def masks_of_arrays(masks: Any, images: Array, data_format: DataFormat, device: str, part: slice) -> PairedMasks:
+def masks_of_arrays(
+    masks: Any, images: Array, data_format: DataFormat, device: str, part: slice, ignore_value: int | None = None
+) -> PairedMasks:
     """Pair arrays of masks with an array of images.
 
     Parameters
@@ -112,11 +120,13 @@ def masks_of_arrays(masks: Any, images: Array, data_format: DataFormat, device: 
         Where batches are made.
     part : slice
         The subset.
+    ignore_value : int or None
+        See `PairedMasks`.
 
     Raises
     ------
     ValueError
-        If the length or the size of a mask is not the images'.
+        If the length or the size of a mask is not the images', or its dtype cannot hold `ignore_value`.
     TypeError
         If a mask holds no numbers.
     """
@@ -135,19 +145,28 @@ def masks_of_arrays(masks: Any, images: Array, data_format: DataFormat, device: 
                 f"masks must have the images' length, rows and columns: x.shape = {images.shape}, "
                 f"masks.shape = {tuple(mask.shape) if hasattr(mask, 'shape') else np.shape(mask)}"
             )
+        if ignore_value is not None and array.dtype.kind in "biu" and not _holds(array.dtype, ignore_value):
+            raise ValueError(
+                f"masks of {array.dtype} cannot hold ignore_value={ignore_value}: masks.astype('uint8') can"
+            )
         dtypes.append(array.dtype)
         with on_device(array):
             exact = _exact(array[part])
         sources.append(ArraySource(exact, device))
     if not sources:
         raise ValueError("masks is an empty list: give one array, or a list of them")
-    return PairedMasks(sources, dtypes, data_format, data_format, device, as_list)
+    return PairedMasks(sources, dtypes, data_format, data_format, device, as_list, ignore_value)
 
 
 def masks_of_files(
-    paths: Sequence[str], options: DecodeOptions, images: FileSource, data_format: DataFormat, device: str
+    paths: Sequence[str],
+    options: DecodeOptions,
+    images: FileSource,
+    data_format: DataFormat,
+    device: str,
+    ignore_value: int | None = None,
 ) -> PairedMasks:
-    """Pair files of masks with files of images: grey, nearest in the resize, read ahead and kept like the images.
+    """Pair files of masks with files of images: labels, nearest in the resize, read ahead and kept like the images.
 
     Parameters
     ----------
@@ -161,13 +180,15 @@ def masks_of_files(
         Axis order of the batches.
     device : str
         Where batches are made.
+    ignore_value : int or None
+        See `PairedMasks`.
     """
     # A mask without its image is of no use: what is substituted for images is left out here.
     on_error = "raise" if images.on_error == "raise" else "skip"
     cache = images.cache
     source = FileSource(
         paths,
-        replace(options, color_mode="grayscale", interpolation="nearest", decoder="pillow"),
+        replace(options, color_mode="grayscale", interpolation="nearest", decoder="pillow", keep_palette=True),
         on_error=on_error,  # type: ignore[arg-type]
         prefetch=images.prefetch,
         # In what the images' cache leaves of its limit: nothing, where they do not fit themselves.
@@ -175,13 +196,34 @@ def masks_of_files(
         memory_limit=None if cache is None else cache.spare_bytes,
         device=device,
     )
-    return PairedMasks([source], [None], "channels_last", data_format, device, False)
+    return PairedMasks([source], [None], "channels_last", data_format, device, False, ignore_value)
+
+
+def masks_among(directory: str, masks: MaskOptions) -> Callable[[str], bool] | None:
+    """Return what tells masks that lie among the images; None where the two have folders apart.
+
+    Parameters
+    ----------
+    directory : str
+        The images' folder.
+    masks : MaskOptions
+        Where the masks are.
+
+    """
+    if masks.mask_directory is None or is_url(directory):
+        return None
+    inner = os.path.relpath(os.path.realpath(masks.mask_directory), os.path.realpath(directory))
+    if inner == ".":
+        suffix = masks.mask_suffix
+        return (lambda name: os.path.splitext(name)[0].endswith(suffix)) if suffix else None
+    inside = os.path.join(inner, "")
+    return None if inner.startswith("..") else (lambda name: os.path.normpath(name).startswith(inside))
 
 
 def find_masks(
-    mask_directory: str | os.PathLike[str], filenames: Sequence[str], extensions: Sequence[str]
+    mask_directory: str | os.PathLike[str], filenames: Sequence[str], extensions: Sequence[str], suffix: str = ""
 ) -> list[str]:
-    """Return the path of the mask of each image: the same relative path, with any image extension.
+    """Return the path of the mask of each image: the same relative path and the suffix, with any image extension.
 
     Parameters
     ----------
@@ -190,7 +232,9 @@ def find_masks(
     filenames : sequence of str
         Of the images, relative to their folder.
     extensions : sequence of str
-        Of image files, lower case, without the dot.
+        Of image files, lower case.
+    suffix : str
+        What the mask's name has behind the image's, before the extension.
 
     Raises
     ------
@@ -206,11 +250,11 @@ def find_masks(
     except OSError as error:
         raise FileNotFoundError(f"mask_directory={root!r} is not an existing folder that can be listed") from error
     for name in names:
-        found.setdefault(os.path.splitext(name)[0], []).append(os.path.join(root, name))
+        found.setdefault(os.path.normpath(os.path.splitext(name)[0]), []).append(os.path.join(root, name))
     paths, missing = [], []
     for name in filenames:
-        stem = os.path.splitext(name)[0]
-        candidates = found.get(stem, [])
+        stem = os.path.normpath(os.path.splitext(name)[0])
+        candidates = found.get(stem + suffix, [])
         if len(candidates) > 1:
             raise ValueError(f"{name!r} has {len(candidates)} masks: {', '.join(sorted(candidates))}. Keep one of them")
         if candidates:
@@ -218,11 +262,28 @@ def find_masks(
         else:
             missing.append(name)
     if missing:
+        what = f"the same relative path with {suffix!r} behind it and" if suffix else "the same relative path with"
         raise FileNotFoundError(
-            f"{len(missing)} of {len(filenames)} images have no mask under {root!r}, where the same relative path with "
-            f"any image extension is looked up. Missing: {', '.join(map(repr, missing[:5]))}"
+            f"{len(missing)} of {len(filenames)} images have no mask under {root!r}, where {what} any image extension "
+            f"is looked up. Missing: {few(missing)}{_near(missing[0], found)}"
         )
     return paths
+
+
+def _near(missing: str, found: Mapping[str, Sequence[str]]) -> str:
+    """Return where the mask of an image seems to be, and the argument that finds it there."""
+    stem = os.path.normpath(os.path.splitext(missing)[0])
+    first, _, rest = stem.partition(os.sep)
+    if rest in found:
+        return f". There is {found[rest][0]!r}: is {first!r} the folder of the images, and directory to end in it?"
+    for name, paths in found.items():
+        if name.startswith(stem) and not name[len(stem)].isalnum():
+            return f". There is {paths[0]!r}: mask_suffix={name[len(stem) :]!r} finds it"
+    return ""
+
+
+def _holds(dtype: np.dtype[Any], value: int) -> bool:
+    return dtype.kind != "b" and value <= np.iinfo(dtype).max
 
 
 def _exact(array: Array) -> Array:

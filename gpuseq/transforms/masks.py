@@ -26,6 +26,7 @@ def warp_masks(
     *,
     dtype: np.dtype[Any] | None,
     device: str,
+    label: int = 0,
 ) -> Array:
     """Return the masks of a batch: each gets the affine map and the flips of its image, nearest neighbour, and no more.
 
@@ -45,6 +46,8 @@ def warp_masks(
         What is returned; None: as `masks` are.
     device : str
         Where it is returned.
+    label : int
+        0 to 255: what the geometry of a program leaves where no pixel comes from; `options.cval` is that of the ranges.
 
     Returns
     -------
@@ -60,4 +63,4 @@ def warp_masks(
     warped = warped.astype(own if dtype is None else dtype, copy=False)
     if plan.program is None:
         return warped
-    return ops.run_geometry(warped, only_geometry(plan.program), options.data_format)
+    return ops.run_geometry(warped, only_geometry(plan.program, label), options.data_format)
