@@ -14,7 +14,7 @@ from typing import Any
 
 from gpuseq import __version__
 from gpuseq.base.devices import gpu_problem
-from gpuseq.base.machine import cpu_count
+from gpuseq.base.threads import cpu_count
 
 __all__ = ["ROOT", "describe"]
 

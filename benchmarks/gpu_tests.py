@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from gpuseq.base.machine import cpu_count
+from gpuseq.base.threads import cpu_count
 
 from . import REHEARSES
 from .environment import ROOT

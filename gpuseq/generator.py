@@ -43,8 +43,7 @@ from gpuseq.iterators.explain import generator_html
 from gpuseq.iterators.files import DataFrameIterator, DirectoryIterator
 from gpuseq.iterators.iterator import Iterator
 from gpuseq.plan.columns import params_to_dicts
-from gpuseq.plan.draw import draw_params, draw_with
-from gpuseq.plan.drawing import Drawing
+from gpuseq.plan.draw import Drawing, draw_params, draw_with
 from gpuseq.plan.policies.recipe import Augmentations, Recipe
 from gpuseq.plan.ranges import TransformRanges
 from gpuseq.sources.options import READ_ARGUMENTS, OnError

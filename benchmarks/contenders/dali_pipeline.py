@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.work import picture
-from gpuseq.base.machine import cpu_count
+from gpuseq.base.threads import cpu_count
 
 from . import Absent, Contender, need
 

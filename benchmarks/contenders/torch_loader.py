@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gpuseq.base.machine import cpu_count
+from gpuseq.base.threads import cpu_count
 
 from . import Contender, need
 

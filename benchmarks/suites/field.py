@@ -6,7 +6,7 @@ from typing import Any
 
 from benchmarks import REHEARSES
 from benchmarks.measure import Runner, Settings
-from gpuseq.base.machine import cpu_count
+from gpuseq.base.threads import cpu_count
 
 __all__ = ["KERAS", "OURS", "in_arrays", "in_files", "ours_and_keras"]
 

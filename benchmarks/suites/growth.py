@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.environment import ROOT
 from benchmarks.measure import Row, Runner, Settings, race, row
-from gpuseq.base.machine import cpu_count
+from gpuseq.base.threads import cpu_count
 
 from .field import OURS, ours_and_keras
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 import os
 import sys
 import tempfile
@@ -13,11 +14,15 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from .arguments import warn
 from .errors import DeviceError
 from .streams import Made, hand_over, made_here, to_host
 
 __all__ = [
+    "ALIGNMENT",
+    "aligned_empty",
     "array_module",
     "gpu_problem",
     "has_gpu",
@@ -31,6 +36,9 @@ __all__ = [
     "synchronize",
 ]
 
+ALIGNMENT = 64
+"""Bytes: where a batch on the host begins, so that JAX and TensorFlow can take it without a copy. TensorFlow's DLPack
+import ends the process where an array begins elsewhere."""
 
 _importing_cupy = threading.Lock()
 
@@ -183,9 +191,7 @@ def array_module(array: Any) -> Any:
     """Return ``cupy`` for a CuPy array and ``numpy`` for everything else."""
     if is_cupy(array):
         return sys.modules["cupy"]
-    import numpy
-
-    return numpy
+    return np
 
 
 def on_device(where: Any) -> AbstractContextManager[Any]:
@@ -232,6 +238,25 @@ def place(array: Any, device: str, made: Made | None = None) -> Any:
     if made is None and array.device.id == ordinal_of(device):
         return array
     return hand_over(array, ordinal_of(device), made_here(array.device) if made is None else made)
+
+
+def aligned_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Return an array of any content on the host that begins at a multiple of `ALIGNMENT`.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of the array, C-contiguous.
+    dtype : dtype
+        Of the array.
+    """
+    dtype = np.dtype(dtype)
+    num_bytes = math.prod(shape) * dtype.itemsize
+    # NumPy aligns to 16 bytes only. Enough is taken to shift the start; the view keeps the whole block alive.
+    block = np.empty(num_bytes + ALIGNMENT, np.uint8)
+    start = -block.ctypes.data % ALIGNMENT
+    array: np.ndarray = block[start : start + num_bytes].view(dtype).reshape(shape)
+    return array
 
 
 def synchronize(device: str) -> None:

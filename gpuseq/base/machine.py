@@ -8,40 +8,12 @@ References
 
 from __future__ import annotations
 
-import math
-import os
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path, PurePosixPath
 
-__all__ = ["available_memory", "cpu_count", "cpu_limit", "memory_left"]
+__all__ = ["available_memory", "cpu_limit", "memory_left"]
 
 UNLIMITED = 1 << 60  # version 1 says "no limit" by a number near 2**63
-
-
-def cpu_count() -> int:
-    """Return how many threads to use: ``GPUSEQ_NUM_THREADS``, else the cores this process, or its container, may use.
-
-    Raises
-    ------
-    ValueError
-        If ``GPUSEQ_NUM_THREADS`` is not a positive integer.
-    """
-    asked = os.environ.get("GPUSEQ_NUM_THREADS")
-    if asked:
-        if not asked.isdecimal() or int(asked) < 1:
-            raise ValueError(f"GPUSEQ_NUM_THREADS must be a positive integer; got {asked!r}")
-        return int(asked)
-    return _usable_cores()
-
-
-@cache
-def _usable_cores() -> int:
-    # The affinity mask is what taskset, Slurm and cpusets narrow; the count of the machine's cores is not.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    limit = cpu_limit()
-    # A quota of half a core still needs one thread; 2.5 cores are used by three.
-    return cores if limit is None else max(1, min(cores, math.ceil(limit)))
 
 
 def available_memory() -> int:

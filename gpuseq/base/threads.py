@@ -1,4 +1,4 @@
-"""Threads for work that releases the GIL: one kept pool per size, the caller works too, Ctrl-C stops all.
+"""Threads for work that releases the GIL: how many, one kept pool per size, the caller works too, Ctrl-C stops all.
 
 And what becomes of locks and threads in a pickle, a copy and a forked child: see `PerProcess`.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import os
 import threading
 import weakref
@@ -14,7 +15,9 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, ClassVar, TypeVar
 
-__all__ = ["PerProcess", "close_pools", "for_each", "per_thread", "submit"]
+from .machine import cpu_limit
+
+__all__ = ["PerProcess", "close_pools", "cpu_count", "for_each", "per_thread", "submit"]
 
 T = TypeVar("T", bound="PerProcess")
 Made = TypeVar("Made")
@@ -25,6 +28,31 @@ _pools: dict[int, ThreadPoolExecutor] = {}
 _lock = threading.Lock()
 # By identity: an object of ours may be compared by value, or not be hashable.
 _per_process: weakref.WeakValueDictionary[int, PerProcess] = weakref.WeakValueDictionary()
+
+
+def cpu_count() -> int:
+    """Return how many threads to use: ``GPUSEQ_NUM_THREADS``, else the cores this process, or its container, may use.
+
+    Raises
+    ------
+    ValueError
+        If ``GPUSEQ_NUM_THREADS`` is not a positive integer.
+    """
+    asked = os.environ.get("GPUSEQ_NUM_THREADS")
+    if asked:
+        if not asked.isdecimal() or int(asked) < 1:
+            raise ValueError(f"GPUSEQ_NUM_THREADS must be a positive integer; got {asked!r}")
+        return int(asked)
+    return _usable_cores()
+
+
+@functools.cache
+def _usable_cores() -> int:
+    # The affinity mask is what taskset, Slurm and cpusets narrow; the count of the machine's cores is not.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limit = cpu_limit()
+    # A quota of half a core still needs one thread; 2.5 cores are used by three.
+    return cores if limit is None else max(1, min(cores, math.ceil(limit)))
 
 
 def for_each(work: Callable[[int], None], count: int, num_threads: int) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
 
 __all__ = [
-    "ALIGNMENT",
     "COLOR_CHANNELS",
     "Array",
     "BatchDType",
@@ -33,7 +31,6 @@ __all__ = [
     "Size",
     "Subset",
     "ZoomRange",
-    "aligned_empty",
     "literals",
 ]
 
@@ -76,29 +73,6 @@ Size: TypeAlias = tuple[int, int] | list[int]
 """Rows and columns."""
 
 COLOR_CHANNELS: dict[str, int] = {"rgb": 3, "rgba": 4, "grayscale": 1}
-
-ALIGNMENT = 64
-"""Bytes: where a batch on the host begins, so that JAX and TensorFlow can take it without a copy. TensorFlow's DLPack
-import ends the process where an array begins elsewhere."""
-
-
-def aligned_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """Return an array of any content on the host that begins at a multiple of `ALIGNMENT`.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Of the array, C-contiguous.
-    dtype : dtype
-        Of the array.
-    """
-    dtype = np.dtype(dtype)
-    num_bytes = math.prod(shape) * dtype.itemsize
-    # NumPy aligns to 16 bytes only. Enough is taken to shift the start; the view keeps the whole block alive.
-    block = np.empty(num_bytes + ALIGNMENT, np.uint8)
-    start = -block.ctypes.data % ALIGNMENT
-    array: np.ndarray = block[start : start + num_bytes].view(dtype).reshape(shape)
-    return array
 
 
 def literals(alias: Any) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from typing import Any
 from tqdm import tqdm
 
 from gpuseq.base.devices import gpu_problem, synchronize
-from gpuseq.base.machine import cpu_count
+from gpuseq.base.threads import cpu_count
 from gpuseq.base.types import Device
 from gpuseq.generator import ImageDataGenerator
 

@@ -12,7 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from gpuseq.base.devices import synchronize
-from gpuseq.base.machine import cpu_count
+from gpuseq.base.threads import cpu_count
 from gpuseq.base.types import Device
 from gpuseq.generator import ImageDataGenerator
 from gpuseq.ops.compiled.library import describe

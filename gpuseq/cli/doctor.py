@@ -16,7 +16,7 @@ from typing import Any
 
 from gpuseq.base.devices import gpu_problem, kernel_cache_problem, resolve_device
 from gpuseq.base.errors import DeviceError, MissingDependencyError
-from gpuseq.base.machine import cpu_count
+from gpuseq.base.threads import cpu_count
 from gpuseq.ops.compiled.library import describe, instruction_sets
 
 __all__ = ["Finding", "Report", "examine", "format_report"]

@@ -14,8 +14,8 @@ import numpy as np
 
 from gpuseq.base.devices import array_module
 from gpuseq.base.errors import ImageFileError
-from gpuseq.base.machine import cpu_count
 from gpuseq.base.streams import Buffer, Ring
+from gpuseq.base.threads import cpu_count
 from gpuseq.base.types import COLOR_CHANNELS, Array
 from gpuseq.ops import dispatch as ops
 
@@ -24,7 +24,7 @@ from . import nvimgcodec as decode_nvimgcodec
 from .gpu_backend import GpuEngine
 from .headers import is_complete, read_header
 from .options import DecodeOptions
-from .pillow import center_crop_box, check_size, orientation_of, pixel_limit, read_image
+from .pillow import center_crop_box, check_size, orientation_of, pixel_limit
 from .routes import route
 
 __all__ = ["DeviceBatch", "DeviceDecoder"]
@@ -133,7 +133,7 @@ class DeviceDecoder:
         encoded: list[bytes | None] = [None] * len(paths)
 
         def read(index: int) -> None:
-            encoded[index] = read_image(paths[index])
+            encoded[index] = decode.read_image(paths[index])
 
         unread = decode.guarded_each(read, len(paths), self.num_threads)
         batch = self.decode(encoded, paths)

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 from gpuseq.base.devices import ordinal_of
-from gpuseq.base.machine import cpu_count
 from gpuseq.base.streams import recorded
+from gpuseq.base.threads import cpu_count
 from gpuseq.base.types import Array
 
 from . import dali as decode_dali

@@ -5,15 +5,16 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 from PIL import Image
 
 from gpuseq.base.errors import ImageFileError
-from gpuseq.base.machine import cpu_count
-from gpuseq.base.threads import for_each
+from gpuseq.base.threads import cpu_count, for_each
 from gpuseq.base.types import COLOR_CHANNELS
+from gpuseq.files.reading import read_bytes
+from gpuseq.ops.compiled.library import InstructionSet, chosen
 
 from . import dali as decode_dali
 from . import nvimgcodec as decode_nvimgcodec
@@ -23,13 +24,14 @@ from .pillow import (
     convert,
     load_converted,
     load_encoded,
+    load_pixels,
     open_image,
     orientation_of,
     pixel_limit,
-    read_image,
+    resized,
     transpose,
+    why_not_an_image,
 )
-from .resized import resized
 from .routes import Decoder, Layout, route
 
 __all__ = [
@@ -41,6 +43,7 @@ __all__ = [
     "decode_into",
     "guarded_each",
     "load_image",
+    "read_image",
 ]
 
 _CODECS: dict[str, Any] = {"dali": decode_dali, "nvimgcodec": decode_nvimgcodec}
@@ -67,6 +70,24 @@ def check_decoder(decoder: str) -> Decoder:
         _CODECS[decoder].check()
         return cast(Decoder, decoder)
     raise ValueError(f"decoder must be 'auto', 'dali', 'nvimgcodec' or 'pillow'; got {decoder!r}")
+
+
+def read_image(path: str) -> bytes:
+    """Read an image file, unless it is far larger than its picture: a sparse file, a log with a picture's name.
+
+    Parameters
+    ----------
+    path : str
+        A local path or an fsspec URL.
+
+    Raises
+    ------
+    ImageFileError
+        If it cannot be read, or is no image file of that size.
+    StorageError, MissingDependencyError
+        As `~gpuseq.files.reading.read_bytes`.
+    """
+    return read_bytes(path, why_not_an_image)
 
 
 def decode_files(paths: Sequence[str], options: DecodeOptions) -> list[np.ndarray | ImageFileError]:
@@ -171,15 +192,13 @@ def decode_into(paths: Sequence[str], options: DecodeOptions, out: np.ndarray) -
     if out.shape != expected:
         raise ValueError(f"out must have shape {expected}; got {out.shape}")
 
-    def store(index: int, image: Image.Image) -> None:
-        row = out[index]
-        pixels = resized(image, options, row)
+    def store(index: int, pixels: np.ndarray, row: np.ndarray | None) -> None:
         if not np.can_cast(pixels.dtype, out.dtype, "same_kind" if out.dtype.kind == "f" else "safe"):
             raise ImageFileError(paths[index], f"its {pixels.dtype} pixels do not fit a {out.dtype} block")
         if pixels is not row:
-            row[...] = pixels
+            out[index] = pixels
 
-    return _decode_each(len(paths), lambda index: read_image(paths[index]), paths, options, store)
+    return _decode_each(len(paths), lambda index: read_image(paths[index]), paths, options, store, out)
 
 
 def common_dtype(images: Sequence[np.ndarray]) -> np.dtype[Any]:
@@ -266,7 +285,7 @@ def check_files(
 
 
 def _check(paths: Sequence[str], options: DecodeOptions) -> list[ImageFileError | None]:
-    return _decode_each(len(paths), lambda index: read_image(paths[index]), paths, options, lambda index, image: None)
+    return _decode_each(len(paths), lambda index: read_image(paths[index]), paths, options, None)
 
 
 def _collect(
@@ -274,8 +293,8 @@ def _collect(
 ) -> list[np.ndarray | ImageFileError]:
     images: list[np.ndarray | None] = [None] * count
 
-    def store(index: int, image: Image.Image) -> None:
-        images[index] = resized(image, options)
+    def store(index: int, pixels: np.ndarray, row: np.ndarray | None) -> None:
+        images[index] = pixels
 
     errors = _decode_each(count, fetch, names, options, store)
     results: list[np.ndarray | ImageFileError] = []
@@ -316,25 +335,36 @@ def guarded_each(work: Callable[[int], None], count: int, num_threads: int) -> l
     return errors
 
 
+_Store: TypeAlias = Callable[[int, np.ndarray, np.ndarray | None], None]
+"""Takes the number of an image, its pixels, and the row that was there for them, which they may be in already."""
+
+
 def _decode_each(
     count: int,
     fetch: Callable[[int], bytes],
     names: Sequence[str],
     options: DecodeOptions,
-    store: Callable[[int, Image.Image], None],
+    store: _Store | None,
+    block: np.ndarray | None = None,
 ) -> list[ImageFileError | None]:
     """Fetch, decode and store each image, in any order, on several threads; return what went wrong with which.
 
-    `store` gets the image in its colour mode, not yet resized.
+    With `block`, an image may be resized into its row of it. Without `store` nothing is kept, and nothing is resized.
     """
     decoder = check_decoder(options.decoder)
-    if decoder == "pillow":
-        threads = options.num_threads or cpu_count()
-        # A file's bytes live for one call: nothing of the batch is held but the images.
-        return guarded_each(
-            lambda index: store(index, load_converted(fetch(index), options, names[index])), count, threads
-        )
-    return _decode_with_codec(_Codec(decoder, options), count, fetch, names, store)
+    instruction_set = chosen()  # once for all: the environment says which
+    if decoder != "pillow":
+        return _decode_with_codec(_Codec(decoder, options), count, fetch, names, instruction_set, store, block)
+
+    def work_on(index: int) -> None:
+        encoded = fetch(index)  # lives for one call: nothing of the batch is held but the images
+        if store is None:
+            load_converted(encoded, options, names[index])
+            return
+        row = None if block is None else block[index]
+        store(index, load_pixels(encoded, options, names[index], instruction_set, row), row)
+
+    return guarded_each(work_on, count, options.num_threads or cpu_count())
 
 
 def _decode_with_codec(
@@ -342,7 +372,9 @@ def _decode_with_codec(
     count: int,
     fetch: Callable[[int], bytes],
     names: Sequence[str],
-    store: Callable[[int, Image.Image], None],
+    instruction_set: InstructionSet | None,
+    store: _Store | None,
+    block: np.ndarray | None,
 ) -> list[ImageFileError | None]:
     """As `_decode_each`, in three steps: all are read, the codec gets its part in one call, each is finished.
 
@@ -367,7 +399,9 @@ def _decode_with_codec(
             image = load_converted(encoded[index], codec.options, names[index])
         else:
             image = codec.finish(decoded, encoded[index], names[index])
-        store(index, image)
+        if store is not None:
+            row = None if block is None else block[index]
+            store(index, resized(image, codec.options, instruction_set, row), row)
 
     return guarded_each(complete, count, codec.num_threads)
 

@@ -1,7 +1,11 @@
-"""One encoded image through Pillow: open, size check, convert, crop, resize, exactly as Keras' ``load_img``."""
+"""One encoded image through Pillow: open, size check, convert, crop, resize, exactly as Keras' ``load_img``.
+
+To Pillow's image, or to pixels of the target size.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import io
 import os
 import struct
@@ -13,7 +17,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from gpuseq.base.errors import ImageFileError
 from gpuseq.base.text import bytes_text
 from gpuseq.base.types import Interpolation
-from gpuseq.files.reading import read_bytes
+from gpuseq.ops.compiled.library import InstructionSet
+from gpuseq.ops.compiled.resize import resize_pixels
 
 from .headers import read_header
 from .options import DecodeOptions
@@ -26,12 +31,14 @@ __all__ = [
     "finish",
     "load_converted",
     "load_encoded",
+    "load_pixels",
     "open_image",
     "orientation_of",
     "pixel_limit",
-    "read_image",
+    "resized",
     "to_array",
     "transpose",
+    "why_not_an_image",
 ]
 
 RESAMPLING: dict[Interpolation, Image.Resampling] = {
@@ -58,6 +65,24 @@ _TRANSPOSED = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+_BYTES = {"L": (1, 1), "RGB": (3, 4), "RGBA": (4, 4)}
+"""Mode -> channels, and bytes from one pixel to the next in Pillow's memory."""
+
+
+class _ArrowArray(ctypes.Structure):
+    """``ArrowArray`` of the Arrow C data interface; what stands after these fields is not read."""
+
+
+_ArrowArray._fields_ = [
+    *((name, ctypes.c_int64) for name in ("length", "null_count", "offset", "n_buffers", "n_children")),
+    ("buffers", ctypes.POINTER(ctypes.c_void_p)),
+    ("children", ctypes.POINTER(ctypes.POINTER(_ArrowArray))),
+]
+
+_pointer_of = ctypes.pythonapi.PyCapsule_GetPointer
+_pointer_of.restype = ctypes.c_void_p
+_pointer_of.argtypes = (ctypes.py_object, ctypes.c_char_p)
 
 
 def pixel_limit(options: DecodeOptions) -> int | None:
@@ -98,30 +123,20 @@ def check_size(width: int, height: int, limit: int | None, name: str) -> None:
         )
 
 
-def read_image(path: str) -> bytes:
-    """Read an image file, unless it is far larger than its picture: a sparse file, a log with a picture's name.
-
-    Parameters
-    ----------
-    path : str
-        A local path or an fsspec URL.
-
-    Raises
-    ------
-    ImageFileError
-        If it cannot be read, or is no image file of that size.
-    StorageError, MissingDependencyError
-        As `~gpuseq.files.reading.read_bytes`.
-    """
-    return read_bytes(path, _why_not_an_image)
-
-
 # Formats of one picture; the others may hold any number of them.
 _SINGLE = ("JPEG", "PNG", "BMP", "PPM", "JPEG2000")
 
 
-def _why_not_an_image(prefix: bytes, size: int) -> str | None:
-    """Return why a large file is not read, from its first bytes."""
+def why_not_an_image(prefix: bytes, size: int) -> str | None:
+    """Return why a file is not read that is far larger than its picture: a sparse file, a log with a picture's name.
+
+    Parameters
+    ----------
+    prefix : bytes
+        Its first bytes.
+    size : int
+        All of its bytes.
+    """
     header = read_header(prefix)
     if header is None:
         image = _identify(io.BytesIO(prefix), prefix[:16])
@@ -268,6 +283,34 @@ def load_converted(encoded: bytes, options: DecodeOptions, name: str) -> Image.I
         raise ImageFileError(name, decode_failure(error)) from error
 
 
+def load_pixels(
+    encoded: bytes,
+    options: DecodeOptions,
+    name: str,
+    instruction_set: InstructionSet | None = None,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """Decode one encoded image to pixels: `load_converted`, then `resized`.
+
+    Parameters
+    ----------
+    encoded : bytes
+        A whole image file.
+    options : DecodeOptions
+        Colour mode, size, interpolation and the rest.
+    name : str
+        For messages.
+    instruction_set, out
+        As in `resized`.
+
+    Raises
+    ------
+    ImageFileError
+        If it cannot be decoded; its reason is one clause.
+    """
+    return resized(load_converted(encoded, options, name), options, instruction_set, out)
+
+
 def orientation_of(encoded: bytes, name: str) -> int:
     """Return the EXIF orientation, 1 to 8, of an encoded image; 1 where it says nothing.
 
@@ -389,6 +432,96 @@ def to_array(image: Image.Image) -> np.ndarray:
     """
     pixels = np.asarray(image)
     return pixels if pixels.ndim == 3 else pixels[:, :, np.newaxis]
+
+
+def resized(
+    image: Image.Image,
+    options: DecodeOptions,
+    instruction_set: InstructionSet | None = None,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """Crop to the target's aspect ratio where asked, and resize, as `finish` does, to pixels.
+
+    The compiled engine does it where it is at work: it gives the same bits, and Pillow's resize costs more than its
+    decoding. It reads Pillow's own memory where Pillow lends it (through the Arrow interface, from 11.2 on), and its
+    copy as an array where not.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        Decoded, in its colour mode.
+    options : DecodeOptions
+        Its `target_size`, `interpolation` and `keep_aspect_ratio`.
+    instruction_set : InstructionSet or None
+        Of the compiled engine. None: Pillow resizes.
+    out : numpy.ndarray or None
+        Written to and returned where the compiled engine can: shape of the result, uint8, C-contiguous.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape ``(H, W, C)``; uint8, or uint16 and int32 for 16- and 32-bit grey.
+
+    References
+    ----------
+    ``keras.utils.load_img`` (Keras 3.15); ``PIL.Image.Image.resize``.
+    """
+    target_size = options.target_size
+    is_asked = target_size is not None and image.size != target_size[::-1]
+    if instruction_set is None or not is_asked or image.mode not in _BYTES:
+        return to_array(finish(image, options))
+    assert target_size is not None
+    shape = (*target_size, _BYTES[image.mode][0])
+    if out is None or out.shape != shape or out.dtype != np.uint8 or not out.flags.c_contiguous:
+        out = np.empty(shape, np.uint8)
+    box = None
+    if options.keep_aspect_ratio:
+        box = tuple(map(float, center_crop_box(image.size, target_size[::-1])))
+    _resize_into(instruction_set, image, out, options.interpolation, box)
+    return out
+
+
+def _resize_into(
+    instruction_set: InstructionSet,
+    image: Image.Image,
+    out: np.ndarray,
+    interpolation: str,
+    box: tuple[float, ...] | None,
+) -> None:
+    image.load()
+    channels, pixel_bytes = _BYTES[image.mode]
+    lent = _lent_pixels(image, pixel_bytes)
+    if lent is not None:
+        address, capsules = lent
+        pixels = (address, image.width * pixel_bytes, image.height, image.width, channels, pixel_bytes)
+        resize_pixels(instruction_set, pixels, out, interpolation, box)
+        del capsules  # the memory was Pillow's for as long as they lived
+        return
+    array = np.ascontiguousarray(to_array(image))
+    pixels = (array.ctypes.data, array.strides[0], image.height, image.width, channels, channels)
+    resize_pixels(instruction_set, pixels, out, interpolation, box)
+
+
+def _lent_pixels(image: Image.Image, pixel_bytes: int) -> tuple[int, object] | None:
+    """Return the address of an image's pixels in Pillow's memory and what keeps it; None where it is not lent."""
+    lend = getattr(image, "__arrow_c_array__", None)
+    if lend is None:
+        return None
+    try:
+        capsules = lend()
+    except (ValueError, MemoryError):  # a large image lies in several blocks
+        return None
+    array = _ArrowArray.from_address(_pointer_of(capsules[1], b"arrow_array"))
+    num_bytes = array.length
+    if pixel_bytes > 1:  # a list of pixels, whose child holds their bytes
+        if array.n_children != 1:
+            return None
+        array = array.children[0].contents
+        num_bytes = array.length
+    if array.n_buffers != 2 or array.offset or num_bytes != image.width * image.height * pixel_bytes:
+        return None
+    address = array.buffers[1]
+    return None if not address else (address, capsules)
 
 
 def decode_failure(error: BaseException) -> str:

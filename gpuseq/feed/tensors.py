@@ -35,9 +35,9 @@ from typing import Any
 
 import numpy as np
 
-from gpuseq.base.devices import is_cupy, on_device, ordinal_of
+from gpuseq.base.devices import ALIGNMENT, is_cupy, on_device, ordinal_of
 from gpuseq.base.errors import DeviceError
-from gpuseq.base.types import ALIGNMENT, Array
+from gpuseq.base.types import Array
 
 __all__ = ["host_array", "jax_array", "tensorflow_tensor", "torch_memory", "torch_tensor"]
 

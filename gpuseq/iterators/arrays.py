@@ -15,7 +15,7 @@ from gpuseq.base.machine import available_memory
 from gpuseq.base.text import array_text, bytes_text
 from gpuseq.base.types import Array, BatchDType, DataFormat, Remainder, Rng, Shard, Subset
 from gpuseq.files.folders import split_bounds
-from gpuseq.plan.drawing import Drawing
+from gpuseq.plan.draw import Drawing
 from gpuseq.plan.plan import BatchPlan
 from gpuseq.sources.arrays import ArraySource
 from gpuseq.sources.masks import masks_of_arrays

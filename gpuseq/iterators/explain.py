@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from gpuseq.base.machine import cpu_count
 from gpuseq.base.text import array_text, bytes_text, printable
+from gpuseq.base.threads import cpu_count
 from gpuseq.base.version import PACKAGE
 from gpuseq.ops.compiled.library import describe
 from gpuseq.plan.columns import cells

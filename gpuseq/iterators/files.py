@@ -32,7 +32,7 @@ from gpuseq.decode.images import checked_size
 from gpuseq.decode.options import DecodeOptions
 from gpuseq.files.folders import find_classes, scan_classes, split_bounds
 from gpuseq.files.frames import check_frame, filter_classes, filter_filenames, masks_by_column
-from gpuseq.plan.drawing import Drawing
+from gpuseq.plan.draw import Drawing
 from gpuseq.plan.plan import BatchPlan
 from gpuseq.plan.sharding import checked_options
 from gpuseq.sources.files import FileSource

@@ -14,7 +14,7 @@ import numpy as np
 
 from gpuseq.base.arguments import caller, checked_arguments, warn
 from gpuseq.base.types import Remainder, Rng, Shard
-from gpuseq.plan.drawing import Drawing
+from gpuseq.plan.draw import Drawing
 from gpuseq.plan.plan import BatchPlan
 from gpuseq.plan.planner import Planner
 from gpuseq.plan.sharding import checked_options

@@ -6,7 +6,8 @@ the compiled engine or by NumPy as the environment's ``GPUSEQ_CPU_ENGINE`` says.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from types import ModuleType
 
@@ -53,13 +54,29 @@ def _rows(indices: np.ndarray, num_rows: int) -> np.ndarray:
     return np.where(indices < 0, indices + num_rows, indices)
 
 
-def _engine(array: Array) -> ModuleType:
+@contextmanager
+def _engine_for(array: Array) -> Iterator[ModuleType]:
+    """Give the engine of an array, with the array's device as the current one meanwhile."""
+    if isinstance(array, np.ndarray):
+        yield ops_numpy if library.chosen() is None else ops_compiled
+        return
     # Imported where the first device array arrives: `import gpuseq` brings no CUDA.
-    if is_cupy(array):
-        from .cuda import augment as ops_cuda
+    from .cuda import augment as ops_cuda
 
-        return ops_cuda
-    return ops_numpy if library.chosen() is None else ops_compiled
+    with on_device(array):  # CuPy launches on the current device, whatever device the arrays are of
+        yield ops_cuda
+
+
+@contextmanager
+def _program_engine_for(array: Array) -> Iterator[ModuleType]:
+    """As `_engine_for`, of programs, which are a module of their own in each engine."""
+    if isinstance(array, np.ndarray):
+        yield numpy_program if library.chosen() is None else compiled_program
+        return
+    from .cuda import program as cuda_program
+
+    with on_device(array):
+        yield cuda_program
 
 
 def augment(
@@ -115,9 +132,7 @@ def augment(
         indices = _rows(indices, len(images))
     elif len(params) > len(images):
         raise IndexError(f"parameters of {len(params)} samples, and {len(images)} images")
-    # CuPy launches on the current device, whatever device the arrays are of.
-    with on_device(images):
-        engine = _engine(images)
+    with _engine_for(images) as engine:
         # Where an image is warped beforehand its row is its sample, hence no indices for the fused pass.
         if options.order > 1:
             # Splines are rare: SciPy (or cupyx) warps each plane in a pass of its own, and the fused one does the rest.
@@ -149,8 +164,8 @@ def standardize(
     array
         As in `augment`.
     """
-    with on_device(batch):
-        return _engine(batch).standardize(batch, options, statistics, out=out)
+    with _engine_for(batch) as engine:
+        return engine.standardize(batch, options, statistics, out=out)
 
 
 def run_program(
@@ -206,8 +221,7 @@ def run_program(
     check_program(program, images.dtype, channels)
     if indices is not None:
         indices = _rows(indices, len(images))
-    engine = _program_engine(images)
-    with on_device(images):
+    with _program_engine_for(images) as engine:
         batch: Array = engine.run_program(images, program, options, indices=indices, statistics=statistics, out=out)
     return batch
 
@@ -238,8 +252,7 @@ def run_geometry(images: Array, program: np.ndarray, source_format: str, *, indi
     """
     if indices is not None:
         indices = _rows(indices, len(images))
-    engine = _program_engine(images)
-    with on_device(images):
+    with _program_engine_for(images) as engine:
         moved: Array = engine.run_geometry(images, program, source_format, indices=indices)
     return moved
 
@@ -257,17 +270,8 @@ def erase(batch: Array, program: np.ndarray, data_format: str) -> None:
         Axis order of `batch`.
 
     """
-    with on_device(batch):
-        _program_engine(batch).erase_rectangles(batch, program, data_format)
-
-
-def _program_engine(array: Array) -> ModuleType:
-    # Apart from `_engine`, because programs are a module of their own in each engine.
-    if is_cupy(array):
-        from .cuda import program as cuda_program
-
-        return cuda_program
-    return numpy_program if library.chosen() is None else compiled_program
+    with _program_engine_for(batch) as engine:
+        engine.erase_rectangles(batch, program, data_format)
 
 
 def whiten(batch: Array, matrix: Array) -> Array:
@@ -285,8 +289,8 @@ def whiten(batch: Array, matrix: Array) -> Array:
     array
         Shape and dtype of `batch`, new.
     """
-    with on_device(batch):
-        return _engine(batch).whiten(batch, matrix)
+    with _engine_for(batch) as engine:
+        return engine.whiten(batch, matrix)
 
 
 def resize(
@@ -326,8 +330,8 @@ def resize(
     ----------
     ``PIL.Image.Image.resize``.
     """
-    with on_device(images[0]):
-        return _engine(images[0]).resize(images, target_size, interpolation, boxes=boxes, out=out)
+    with _engine_for(images[0]) as engine:
+        return engine.resize(images, target_size, interpolation, boxes=boxes, out=out)
 
 
 def empty(shape: tuple[int, ...], dtype: str, device: str) -> Array:

@@ -1,21 +1,232 @@
-"""Random parameters of a batch as one structured array. Pure NumPy, no Python per sample for float ranges.
+"""What is drawn for the samples of a batch, and the numbers that it is drawn from. Pure NumPy.
 
-Two sources of numbers: `draw_params` reads Keras' own stream (equal numbers, to the last bit); `draw_keyed` makes the
-numbers of a sample a function of (seed, epoch, sample id) alone.
+Two sources of numbers: `KerasStream` is Keras' own (equal numbers, to the last bit), with a record of what was taken
+from it, so that a state of a few integers brings it back; `draw_keyed` makes the numbers of a sample a function of
+(seed, epoch, sample id) alone. No Python runs per sample where the ranges are floats.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from struct import Struct
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
+from gpuseq.base.threads import PerProcess
+
 from .columns import dicts_to_params, identity_params
+from .philox import philox_uniform
 from .ranges import ShiftRange, TransformRanges
 
-__all__ = ["Stream", "draw_keyed", "draw_params", "draw_with", "philox_rows", "philox_uniform"]
+if TYPE_CHECKING:
+    from .policies.recipe import Recipe
+
+__all__ = ["Draw", "Drawing", "KerasStream", "Stream", "draw_keyed", "draw_params", "draw_with", "replay_cost"]
+
+REPLAYED = 2**12
+"""How many entries and numbers a position makes a stream take again at most, permutations aside."""
+
+# RandomState's own: 624 words, the place in them, whether a normal number is kept, and that number. 2,507 bytes, which
+# `state._POSITION` expects as 5,014 hexadecimal digits.
+_STATE = Struct("<624IHBd")
+
+Draw: TypeAlias = Callable[[Any, int], np.ndarray]
+"""Takes a stream and a number of samples, draws, and returns their parameters."""
+
+
+class KerasStream(PerProcess):
+    """Keras' numbers for one iterator: a private ``RandomState`` reseeded for each batch, or NumPy's global stream.
+
+    Parameters
+    ----------
+    seed : int or None
+        Batch number b is drawn from ``RandomState(seed + b)``; the global stream is never touched. None draws from the
+        global stream, as Keras does.
+
+    Notes
+    -----
+    The record lists what was taken since the last reseed: ``"P100"`` a permutation of 100, ``"D32"`` the parameters of
+    32 samples, ``"S8:10000"`` eight file numbers below 10000. Replaying it leaves the stream where it stood. Where that
+    would take long the record begins anew with the generator's own state, ``"R..."``: it holds one permutation at most,
+    and `REPLAYED` entries and numbers. Without a seed nothing is recorded, as the global stream is never set back.
+    """
+
+    def __init__(self, seed: int | None) -> None:
+        self.seed = seed
+        self._state = None if seed is None else np.random.RandomState(seed)
+        self._number = 0
+        self._record: list[str] = []
+        self._num_draws = self._cost = 0
+
+    def _renew(self) -> None:
+        # NumPy's generators hold a lock while they draw. A child that was forked while another thread drew inherits it
+        # shut, and would wait for ever; so it goes on with a generator of the same numbers. NumPy's own way to ask a
+        # RandomState for its numbers takes that lock; the bit generator's attribute does not.
+        if "_state" not in self.__dict__:
+            return  # new and still empty
+        bits: Any = np.random.mtrand.get_bit_generator() if self._state is None else self._state._bit_generator
+        if bits.lock.acquire(blocking=False):
+            bits.lock.release()
+            return
+        free = type(bits)()
+        free.state = bits.state
+        if self._state is None:
+            np.random.mtrand.set_bit_generator(free)
+        else:
+            self._state = np.random.RandomState(free)
+
+    @property
+    def _stream(self) -> Any:
+        return np.random if self._state is None else self._state
+
+    def reseed(self, number: int) -> None:
+        """Start the numbers of batch `number`; without a seed the global stream just goes on."""
+        if self._state is not None and self.seed is not None:
+            # Seeding a generator that is there takes a fiftieth of the time of a new one (1.3 us and 64).
+            self._state.seed(self.seed + number)
+            self._number = number
+            # What came before cannot be seen from here any more, so a state need not bring it back.
+            self._record = []
+            self._num_draws = self._cost = 0
+
+    def _note(self, entry: str, count: int = 0) -> None:
+        """Record what is taken next, of which `count` numbers would have to be taken again."""
+        if self._state is None:
+            return
+        self._cost += 1 + count
+        # Where the record would get long, the generator's state replaces it: once in REPLAYED numbers, because it is 5
+        # kB of text. A second permutation too: it takes n numbers, and `n` may be millions.
+        if self._cost > REPLAYED or (entry[0] == "P" and any(noted[0] == "P" for noted in self._record)):
+            self._record = [f"R{self._num_draws}:{_packed(self._state)}"]
+            self._cost = 1 + count
+        self._record.append(entry)
+
+    def permutation(self, size: int) -> np.ndarray:
+        """Take a permutation of ``range(size)``: shape ``(size,)``, int64."""
+        self._note(f"P{size}")
+        permutation: np.ndarray = self._stream.permutation(size)
+        return permutation
+
+    def params(self, draw: Draw, num_samples: int) -> np.ndarray:
+        """Take the parameters of `num_samples` samples: shape ``(num_samples,)``, dtype `PARAMS_DTYPE`."""
+        self._note(f"D{num_samples}", num_samples)
+        self._num_draws += 1
+        return draw(self._stream, num_samples)
+
+    def file_numbers(self, num_files: int, high: int) -> np.ndarray:
+        """Take the number in the name of each saved file: shape ``(num_files,)``, int64, below `high`."""
+        self._note(f"S{num_files}:{high}", num_files)
+        return np.array([self._stream.randint(high) for _ in range(num_files)], np.int64)
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """Two words, below 2**64, for numbers that are drawn beside this stream: other ones after each draw from it.
+
+        Nothing is taken for them, of the global stream neither, whose state they then follow from.
+        """
+        if self.seed is not None:
+            # The low 40 bits are the batch's number and those above count the draws since: two views drawn within one
+            # batch differ.
+            return self.seed % 2**64, self._number + (self._num_draws << 40)
+        _, words, place, *_ = np.random.get_state()
+        digest = blake2b(np.asarray(words).tobytes() + bytes(str(place), "ascii"), digest_size=16).digest()
+        return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
+
+    @property
+    def position(self) -> str:
+        """Where the stream stands, as a string that `restore` takes; of no use without a seed."""
+        return f"{self._number} {' '.join(self._record)}".rstrip()
+
+    def restore(self, position: str, draw: Draw) -> np.ndarray | None:
+        """Go to a recorded position; return the last permutation taken on the way there."""
+        number, *record = position.split()
+        self.reseed(int(number))
+        last = None
+        # By the public methods, which record again what they take: a state taken right after this one is equal to it.
+        for entry in record:
+            kind, count = entry[0], entry[1:]
+            if kind == "R":
+                num_draws, _, packed = count.partition(":")
+                self._stream.set_state(_unpacked(packed))
+                self._record, self._num_draws, self._cost = [entry], int(num_draws), 1
+            elif kind == "P":
+                last = self.permutation(int(count))
+            elif kind == "D":
+                self.params(draw, int(count))
+            else:
+                num_files, high = count.split(":")
+                self.file_numbers(int(num_files), int(high))
+        return last
+
+
+def replay_cost(position: str) -> int:
+    """Return how many entries and numbers `KerasStream.restore` takes again for a position, permutations aside.
+
+    Parameters
+    ----------
+    position : str
+        From `KerasStream.position`, or of its form.
+    """
+    entries = position.split()[1:]
+    return len(entries) + sum(int(entry[1:].partition(":")[0]) for entry in entries if entry[0] in "DS")
+
+
+def _packed(generator: np.random.RandomState) -> str:
+    _, words, place, has_gauss, gauss = generator.get_state(legacy=True)
+    return _STATE.pack(*map(int, words), place, has_gauss, gauss).hex()
+
+
+def _unpacked(text: str) -> tuple[str, np.ndarray, int, int, float]:
+    *words, place, has_gauss, gauss = _STATE.unpack(bytes.fromhex(text))
+    return "MT19937", np.array(words, np.uint32), place, has_gauss, gauss
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What is drawn for the samples of a batch, as it stands when the batch is planned.
+
+    Attributes
+    ----------
+    ranges : TransformRanges or None
+        What may be drawn. None: nothing, and no number is taken.
+    recipe : Recipe or None
+        The augmentations. None: none, and no program is drawn.
+    image_size : (int, int)
+        Rows and columns of the images, for fractional shifts.
+    file_number_limit : int
+        The numbers in the names of saved files are below it. 0: none are drawn.
+    own : callable or None
+        A user's own way to draw: takes a stream and a number of samples, and returns their parameters.
+    """
+
+    ranges: TransformRanges | None = None
+    recipe: Recipe | None = None
+    image_size: tuple[int, int] = (1, 1)
+    file_number_limit: int = 0
+    own: Callable[[Any, int], np.ndarray] | None = None
+
+    def params(self, stream: Any, num_samples: int) -> np.ndarray:
+        """Draw the parameters of a batch in Keras' random mode.
+
+        Parameters
+        ----------
+        stream : numpy.random.RandomState or module
+            A private stream, or ``numpy.random`` for the global one.
+        num_samples : int
+            Number of rows.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape ``(num_samples,)``, dtype `~gpuseq.plan.columns.PARAMS_DTYPE`.
+        """
+        if self.own is not None:
+            return self.own(stream, num_samples)
+        # Without ranges Keras takes the numbers of the two flips all the same.
+        return draw_params(stream, self.ranges or TransformRanges(), num_samples, *self.image_size)
 
 
 class Stream(Protocol):
@@ -219,116 +430,3 @@ def draw_with(
     finally:
         stream.set_state(np.random.get_state())
         np.random.set_state(outside)
-
-
-# One entry for each of the two halves of a Philox block, to be broadcast over (2, N, blocks).
-_PHILOX_MULTIPLIERS = np.array([0xD2E7470EE14C6C93, 0xCA5A826395121157], np.uint64)[:, None, None]
-_PHILOX_WEYL = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)
-_LOW_32 = np.uint64(0xFFFFFFFF)
-_32 = np.uint64(32)
-
-
-def philox_uniform(sample_ids: np.ndarray, num_doubles: int, *, seed: int, epoch: int) -> np.ndarray:
-    """Doubles in [0, 1) for each sample, from Philox4x64-10 with key (seed, epoch) and the sample id as counter.
-
-    Equal to ``Generator(Philox(key=(seed, epoch)))`` advanced to the sample's row of ``ceil(num_doubles / 4)`` blocks,
-    for all samples in one vectorised pass.
-
-    Parameters
-    ----------
-    sample_ids : numpy.ndarray
-        Shape ``(N,)``, non-negative integers.
-    num_doubles : int
-        Numbers per sample.
-    seed, epoch : int
-        The two words of the key.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape ``(N, num_doubles)``, float64.
-
-    References
-    ----------
-    Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011. ``numpy.random.Philox``.
-    """
-    num_blocks = -(-num_doubles // 4)
-    # NumPy's bit generator increments its counter before it produces a block: the first block has counter 1.
-    # The number of blocks is part of the counter, so another number of columns changes all pictures: what is drawn
-    # beside the ranges has counters of its own (`philox_rows`).
-    counters = sample_ids.astype(np.uint64)[:, None] * np.uint64(num_blocks) + np.arange(
-        1, num_blocks + 1, dtype=np.uint64
-    )
-    even = np.stack([counters, np.zeros_like(counters)])  # words 0 and 2
-    return _philox(even, np.zeros_like(even), num_doubles, seed, epoch)
-
-
-def philox_rows(sample_ids: np.ndarray, num_doubles: int, *, seed: int, epoch: int, place: int) -> np.ndarray:
-    """Doubles in [0, 1) for each sample that have nothing in common with those of `philox_uniform`.
-
-    The counter's words are the sample id, the block, ``1 + place`` and 0, where those of `philox_uniform` have 0 in the
-    third. So what is drawn at another place, or how many numbers are, changes none of them.
-
-    Parameters
-    ----------
-    sample_ids : numpy.ndarray
-        Shape ``(N,)``, non-negative integers.
-    num_doubles : int
-        Numbers per sample.
-    seed, epoch : int
-        The two words of the key.
-    place : int
-        From 0: which of several independent rows of a sample.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape ``(N, num_doubles)``, float64.
-
-    References
-    ----------
-    As `philox_uniform`.
-    """
-    num_blocks = -(-num_doubles // 4)
-    ids, blocks = np.broadcast_arrays(sample_ids.astype(np.uint64)[:, None], np.arange(num_blocks, dtype=np.uint64))
-    # Words 0 and 2; the third is never 0, which keeps these counters apart from those of `philox_uniform`.
-    even = np.stack([ids, np.full_like(ids, 1 + place)])
-    return _philox(even, np.stack([blocks, np.zeros_like(blocks)]), num_doubles, seed, epoch)
-
-
-def _philox(even: np.ndarray, odd: np.ndarray, num_doubles: int, seed: int, epoch: int) -> np.ndarray:
-    """Return doubles from counters ``(2, N, blocks)``: words 0 and 2, and words 1 and 3."""
-    num_samples = even.shape[1]
-    # Ten rounds, as in NumPy. The two halves of a block are computed as one array: each round multiplies words 0 and 2,
-    # and crosses the products over to the other half.
-    key = [seed, epoch]
-    for _ in range(10):
-        high, low = _multiply_wide(_PHILOX_MULTIPLIERS, even)
-        even = high[::-1] ^ odd
-        even ^= np.array(key, np.uint64)[:, None, None]
-        odd = low[::-1]
-        key = [(word + step) & 0xFFFFFFFFFFFFFFFF for word, step in zip(key, _PHILOX_WEYL, strict=True)]
-    # 53 bits of each word, as NumPy makes a double of it.
-    words: np.ndarray = np.stack([even[0], odd[0], even[1], odd[1]], axis=-1).reshape(num_samples, -1)
-    uniform: np.ndarray = np.right_shift(words[:, :num_doubles], np.uint64(11)) * 2.0**-53
-    return uniform
-
-
-def _multiply_wide(factor: np.ndarray, words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the high and low 64 bits of the 128-bit products, by halves (NumPy has no wider integer)."""
-    factor_high, factor_low = factor >> _32, factor & _LOW_32
-    words_high, words_low = words >> _32, words & _LOW_32
-    # In place where it can be: `words_low` and `words_high` are new arrays that nobody else has. Of the lower halves
-    # only what is carried into the upper one is wanted.
-    middle = factor_low * words_low
-    middle >>= _32
-    words_low *= factor_high
-    middle += words_low
-    high = factor_high * words_high
-    words_high *= factor_low
-    words_high += middle & _LOW_32
-    words_high >>= _32
-    middle >>= _32
-    high += middle
-    high += words_high
-    return high, factor * words

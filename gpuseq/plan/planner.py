@@ -21,9 +21,8 @@ from gpuseq.base.errors import BatchIndexError, GpuseqError
 from gpuseq.base.threads import PerProcess
 
 from .columns import identity_params
-from .draw import draw_keyed
-from .drawing import Drawing
-from .order import KerasStream, epoch_permutation, position_of, shard_indices, shard_size
+from .draw import Drawing, KerasStream, draw_keyed
+from .order import epoch_permutation, position_of, shard_indices, shard_size
 from .plan import BatchPlan
 from .sharding import PlanOptions
 from .state import PlannerState

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, fields
 from numbers import Integral
 from typing import Any
 
-from .order import REPLAYED, replay_cost, shard_size
+from .draw import REPLAYED, replay_cost
+from .order import shard_size
 
 __all__ = ["PlannerState", "at_batch"]
 

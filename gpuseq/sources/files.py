@@ -14,9 +14,8 @@ import numpy as np
 
 from gpuseq.base.devices import is_cupy
 from gpuseq.base.errors import EmptyBatchError, ImageFileError
-from gpuseq.base.machine import cpu_count
 from gpuseq.base.text import bytes_text
-from gpuseq.base.threads import PerProcess, submit
+from gpuseq.base.threads import PerProcess, cpu_count, submit
 from gpuseq.base.types import COLOR_CHANNELS, Array, Cache
 from gpuseq.decode.gpu import DeviceBatch, DeviceDecoder
 from gpuseq.decode.host import check_decoder, common_dtype, decode_files, decode_into

@@ -27,6 +27,9 @@ __all__ = ["BatchTransform", "checked_image"]
 GEOMETRY_STEPS = tuple(dict.fromkeys(column.step for column in COLUMNS.groups["geometry"]))
 """Steps that follow the plan of a batch, whatever the generator asks for."""
 
+NO_STATISTICS = Statistics()
+"""Of a batch that is not normalised by any."""
+
 
 @dataclass(frozen=True, eq=False)
 class BatchTransform:
@@ -152,23 +155,30 @@ class BatchTransform:
             dtype or self.options.dtype,
             round_affine,
         )
-        self.normalisation.warn_unfitted()
-        with on_device(images):
-            if program is None or (self.has_augmentations and not (program["op"] != IDENTITY).any()):
-                return self._finished(images, params, rows, options)
-            if not self.has_augmentations:
-                batch = self._finished(images, params, rows, options)
-                return ops.run_geometry(batch, only_geometry(program), options.data_format)
-            return self._with_program(images, params, rows, program, options)
+        if self.normalisation.unfitted:
+            self.normalisation.warn_unfitted()
+        if program is None or (self.has_augmentations and not (program["op"] != IDENTITY).any()):
+            return self._finished(images, params, rows, options)
+        if not self.has_augmentations:
+            batch = self._finished(images, params, rows, options)
+            return ops.run_geometry(batch, only_geometry(program), options.data_format)
+        return self._with_program(images, params, rows, program, options)
 
     def _finished(self, images: Array, params: np.ndarray, rows: np.ndarray | None, options: AugmentOptions) -> Array:
         """Do all but a program, in one pass over the batch where nothing of the user's own comes between."""
-        statistics = self.normalisation.per_channel(images, options)
-        if statistics is None or self.one_image is not None:
-            return self._image_by_image(images, params, rows, options)
-        if self._is_fused:
+        statistics = self._statistics(images, options)
+        if statistics is not None and self._is_fused:
             return ops.augment(images, params, options, indices=rows, statistics=statistics)
-        return self._in_steps(images, params, rows, options, statistics)
+        with on_device(images):  # the ops see to that themselves
+            if statistics is None or self.one_image is not None:
+                return self._image_by_image(images, params, rows, options)
+            return self._in_steps(images, params, rows, options, statistics)
+
+    def _statistics(self, images: Array, options: AugmentOptions) -> Statistics | None:
+        """Return mean and std of each channel; None where the user's own are not one number per channel."""
+        if not (options.featurewise_center or options.featurewise_std):
+            return NO_STATISTICS
+        return self.normalisation.per_channel(images, options)
 
     @property
     def _is_fused(self) -> bool:
@@ -179,7 +189,7 @@ class BatchTransform:
     ) -> Array:
         """Do the ranges' geometry and colours as uint8, then the program, then what follows, and erase at the end."""
         images, rows = self.warped_to_levels(images, params, rows, options.source_format)
-        statistics = self.normalisation.per_channel(images, options)
+        statistics = self._statistics(images, options)
         if statistics is not None and self._is_fused:
             return ops.run_program(images, program, options, indices=rows, statistics=statistics)
         levels_options = replace(options.unnormalised(), dtype="uint8")
@@ -257,11 +267,13 @@ class BatchTransform:
         Geometry follows the plan. Colour changes only where this generator asks for it, so that the plan of an image
         does its mask no harm.
         """
-        return self.options.asking(
-            step
-            for step in GEOMETRY_STEPS
-            if not getattr(self.options, f"has_{step}") and not is_at_rest(params, step).all()
-        )
+        further = [step for step in self._steps_left_out if not is_at_rest(params, step).all()]
+        return self.options.asking(further) if further else self.options
+
+    @cached_property
+    def _steps_left_out(self) -> tuple[str, ...]:
+        """The steps of the geometry that the options promise nobody asks for."""
+        return tuple(step for step in GEOMETRY_STEPS if not getattr(self.options, f"has_{step}"))
 
     def _in_steps(
         self,

@@ -10,7 +10,7 @@ import numpy as np
 
 from gpuseq.base.devices import on_device
 from gpuseq.base.types import Array
-from gpuseq.plan.order import KerasStream
+from gpuseq.plan.draw import KerasStream
 
 from .protocol import ImageGenerator
 from .statistics import (

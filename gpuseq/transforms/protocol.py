@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from gpuseq.base.types import Array, DataFormat, Rng
-from gpuseq.plan.drawing import Drawing
+from gpuseq.plan.draw import Drawing
 from gpuseq.plan.policies.recipe import Recipe
 from gpuseq.plan.ranges import TransformRanges
 

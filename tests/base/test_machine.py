@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from gpuseq.base import machine as cgroups
+from gpuseq.base import threads
 
 
 def write(root: Path, files: dict[str, str]) -> Path:
@@ -92,14 +93,14 @@ def test_version_1_without_limits(tmp_path: Path) -> None:
 def test_threads_are_counted_by_the_limit(monkeypatch: pytest.MonkeyPatch, limit: float | None, count: int) -> None:
     monkeypatch.delenv("GPUSEQ_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
-    monkeypatch.setattr(cgroups, "cpu_limit", lambda: limit)
-    cgroups._usable_cores.cache_clear()
+    monkeypatch.setattr(threads, "cpu_limit", lambda: limit)
+    threads._usable_cores.cache_clear()
     try:
-        assert cgroups.cpu_count() == count
+        assert threads.cpu_count() == count
         monkeypatch.setenv("GPUSEQ_NUM_THREADS", "5")
-        assert cgroups.cpu_count() == 5
+        assert threads.cpu_count() == 5
     finally:
-        cgroups._usable_cores.cache_clear()
+        threads._usable_cores.cache_clear()
 
 
 def test_memory_is_what_system_and_container_leave(monkeypatch: pytest.MonkeyPatch) -> None:

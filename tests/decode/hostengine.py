@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gpuseq.base.machine import cpu_count
+from gpuseq.base.threads import cpu_count
 from gpuseq.base.types import Array
 from gpuseq.decode.gpu_backend import GpuEngine, decoder_of
 from gpuseq.decode.options import DecodeOptions

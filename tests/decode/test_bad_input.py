@@ -349,7 +349,7 @@ def test_a_programming_error_is_no_bad_file(monkeypatch: pytest.MonkeyPatch) -> 
     def defect(*arguments: object) -> None:
         raise ZeroDivisionError("defect")
 
-    monkeypatch.setattr(decode, "resized", defect)
+    monkeypatch.setattr(decode, "load_pixels", defect)
     with pytest.raises(ZeroDivisionError, match="defect"):
         decode.decode([matrix()["png_rgb"]] * 5, DecodeOptions(num_threads=2))
 

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpuseq.plan.columns import COLUMNS, PARAMS_DTYPE, params_to_dicts
-from gpuseq.plan.draw import draw_keyed, draw_params, philox_uniform
+from gpuseq.plan.draw import draw_keyed, draw_params
+from gpuseq.plan.philox import philox_uniform
 from gpuseq.plan.ranges import ShiftRange, TransformRanges
 from tests.compare import assert_same
 

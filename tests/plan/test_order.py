@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpuseq.plan.draw import draw_params, philox_uniform
-from gpuseq.plan.order import Draw, KerasStream, keyed_permutation, shard_indices, shard_size
+from gpuseq.plan.draw import Draw, KerasStream, draw_params
+from gpuseq.plan.order import keyed_permutation, shard_indices, shard_size
+from gpuseq.plan.philox import philox_uniform
 from gpuseq.plan.planner import Planner
 from gpuseq.plan.ranges import ShiftRange, TransformRanges
 from gpuseq.plan.sharding import PlanOptions

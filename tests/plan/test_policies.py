@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gpuseq
-from gpuseq.plan.draw import philox_rows, philox_uniform
+from gpuseq.plan.philox import philox_rows, philox_uniform
 from gpuseq.plan.policies.augmentation import Augmentation
 from gpuseq.plan.policies.recipe import Recipe
 from gpuseq.plan.policies.timm import TimmRandAugment, parse_policy

@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from gpuseq.base.machine import cpu_count
-from gpuseq.base.threads import for_each
-from gpuseq.base.types import aligned_empty
+from gpuseq.base.devices import aligned_empty
+from gpuseq.base.threads import cpu_count, for_each
 from gpuseq.ops.codes import FILL_MODES, OUT_KINDS, PREPROCESSING, needs_range
 from gpuseq.ops.numpy.affine import scratch, warp_spline
 from gpuseq.ops.numpy.augment import whiten

@@ -6,9 +6,8 @@ import ctypes
 
 import numpy as np
 
-from gpuseq.base.machine import cpu_count
-from gpuseq.base.threads import for_each
-from gpuseq.base.types import aligned_empty
+from gpuseq.base.devices import aligned_empty
+from gpuseq.base.threads import cpu_count, for_each
 from gpuseq.ops.numpy import program as numpy_program
 from gpuseq.ops.numpy.affine import scratch
 from gpuseq.ops.numpy.program import erase_rectangles, run_geometry

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gpuseq.base.machine import cpu_count
-from gpuseq.base.threads import for_each
+from gpuseq.base.threads import cpu_count, for_each
 from gpuseq.ops.numpy.affine import scratch
 from gpuseq.ops.resample import LineTable, line_table, nearest_indices, vertical_first
 

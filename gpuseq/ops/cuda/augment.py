@@ -18,6 +18,7 @@ from gpuseq.base.types import Array
 from gpuseq.ops.codes import FILL_MODES, OUT_KINDS, PREPROCESSING, needs_range
 from gpuseq.ops.options import AugmentOptions, Statistics
 from gpuseq.ops.table import NUM_COLUMNS, fill_table
+from gpuseq.plan.columns import is_at_rest
 
 from . import compile as kernels
 from . import memory as device
@@ -114,7 +115,7 @@ def warp_spline(images: Array, params: np.ndarray, options: AugmentOptions) -> A
     import cupy
     from cupyx.scipy import ndimage
 
-    from gpuseq.ops.affine import inverse_maps, is_identity
+    from gpuseq.ops.numpy.affine import inverse_maps
 
     _warn_of_splines()
     channel_axis = 3 if options.source_format == "channels_last" else 1
@@ -124,7 +125,7 @@ def warp_spline(images: Array, params: np.ndarray, options: AugmentOptions) -> A
     maps_n23 = inverse_maps(params, height, width, options.conventions)
     device_maps = device.to_device(maps_n23)
     # Launch by launch from Python: splines are rare (see `_warn_of_splines`), and samples at rest are left out.
-    for sample in np.flatnonzero(~is_identity(params)).tolist():
+    for sample in np.flatnonzero(~is_at_rest(params, "affine")).tolist():
         for channel in range(num_channels):
             plane = ndimage.affine_transform(
                 out_nchw[sample, channel].astype(np.float64),

@@ -1,4 +1,7 @@
-"""The affine map on NumPy, as SciPy computes it: resampling at orders 0 and 1, and SciPy itself for splines."""
+"""The affine map on NumPy, as SciPy computes it: resampling at orders 0 and 1, and SciPy itself for splines.
+
+Keras' conventions, its centre and its axis swap included, live in `inverse_maps`.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from gpuseq.base.machine import cpu_count
-from gpuseq.base.threads import for_each
-from gpuseq.ops.affine import inverse_maps, is_identity
+from gpuseq.base.threads import cpu_count, for_each
 from gpuseq.ops.options import AugmentOptions
+from gpuseq.plan.columns import is_at_rest
 
-__all__ = ["scratch", "warp", "warp_spline"]
+__all__ = ["inverse_maps", "scratch", "warp", "warp_spline"]
 
 
 KEEP_BYTES = 8 << 20
@@ -38,6 +40,53 @@ class _Scratch(threading.local):
 
 
 scratch = _Scratch()
+
+
+def inverse_maps(params: np.ndarray, height: int, width: int, conventions: str = "keras") -> np.ndarray:
+    """Build the map from output pixel to source coordinate, for every sample at once.
+
+    ``source = map[:, :2] @ (row, col) + map[:, 2]``. The matrices are multiplied as Keras multiplies them, through
+    NumPy's BLAS, so that the two agree to the last bit: with ``fill_mode="constant"`` the last bit decides whether a
+    whole row of pixels lies on the border or beyond it. The kernel writes the same products out with ``fma``.
+
+    Parameters
+    ----------
+    params : numpy.ndarray
+        Shape ``(N,)``, dtype `~gpuseq.plan.columns.PARAMS_DTYPE`, on the host.
+    height, width : int
+        Size of the images in pixels.
+    conventions : {"keras", "corrected"}
+        "keras" turns non-square images about a point with the half-sizes exchanged and lets the height shift move
+        columns, as Keras 3 does. "corrected" turns about the centre and lets the height shift move rows.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape ``(N, 2, 3)``, float64, on the host; rows are (row, column) of the source.
+
+    References
+    ----------
+    ``keras.src.legacy.preprocessing.image.apply_affine_transform`` and ``transform_matrix_offset_center`` (Keras 3.15);
+    the exchanged axes are reported in keras#17398.
+    """
+    num_samples = len(params)
+    theta, shear = np.deg2rad(params["theta"]), np.deg2rad(params["shear"])
+    swapped = conventions == "corrected"
+    # Whole 3 x 3 matrices and real products, though most entries are 0 and 1: BLAS rounds as Keras' own `np.dot` does.
+    rotation, shift, slant, zoom, forth, back = np.broadcast_to(np.eye(3), (6, num_samples, 3, 3)).copy()
+    rotation[:, 0, 0] = rotation[:, 1, 1] = np.cos(theta)
+    rotation[:, 1, 0] = np.sin(theta)
+    rotation[:, 0, 1] = -rotation[:, 1, 0]
+    shift[:, 0, 2], shift[:, 1, 2] = params["ty" if swapped else "tx"], params["tx" if swapped else "ty"]
+    slant[:, 0, 1], slant[:, 1, 1] = -np.sin(shear), np.cos(shear)
+    zoom[:, 0, 0], zoom[:, 1, 1] = params["zx"], params["zy"]
+    # Half a pixel less than half the side, as Keras 3 has it; keras-preprocessing 1.1 adds it and differs.
+    center = np.array([width, height] if swapped else [height, width]) / 2 - 0.5
+    forth[:, :2, 2], back[:, :2, 2] = center, -center
+    centered = forth @ (rotation @ shift @ slant @ zoom) @ back
+    # Keras exchanges the two axes of the finished matrix where the column axis follows the row axis, which it always
+    # does here.
+    return np.ascontiguousarray(centered[:, [1, 0]][:, :, [1, 0, 2]])
 
 
 def warp_spline(images: np.ndarray, params: np.ndarray, options: AugmentOptions) -> np.ndarray:
@@ -75,7 +124,7 @@ def warp_spline(images: np.ndarray, params: np.ndarray, options: AugmentOptions)
     out_nchw = np.moveaxis(out, channel_axis, 1)
     num_channels, height, width = planes_nchw.shape[1:]
     maps = inverse_maps(params, height, width, options.conventions)
-    moving = np.flatnonzero(~is_identity(params))
+    moving = np.flatnonzero(~is_at_rest(params, "affine"))
 
     def warp_one(task: int) -> None:
         sample, channel = moving[task // num_channels], task % num_channels

@@ -12,13 +12,12 @@ import math
 
 import numpy as np
 
-from gpuseq.base.machine import cpu_count
-from gpuseq.base.threads import for_each
-from gpuseq.base.types import aligned_empty
-from gpuseq.ops.affine import inverse_maps, is_identity
+from gpuseq.base.devices import aligned_empty
+from gpuseq.base.threads import cpu_count, for_each
 from gpuseq.ops.options import AugmentOptions, Statistics
+from gpuseq.plan.columns import is_at_rest
 
-from .affine import scratch, warp, warp_spline
+from .affine import inverse_maps, scratch, warp, warp_spline
 from .resize import resize
 
 __all__ = [
@@ -63,7 +62,7 @@ def augment(
         out = aligned_empty(shape, options.dtype)
     out_nchw = out.transpose(0, 3, 1, 2) if last else out
     maps = inverse_maps(params, height, width, options.conventions) if options.has_affine else None
-    identity = None if maps is None else is_identity(params)
+    identity = None if maps is None else is_at_rest(params, "affine")
     num_threads = cpu_count()
     group_pixels = GROUP_PIXELS if num_threads > 1 else SOLO_GROUP_PIXELS
     group = max(1, group_pixels // max(1, height * width))

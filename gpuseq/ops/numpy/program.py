@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from gpuseq.base.machine import cpu_count
-from gpuseq.base.threads import for_each
-from gpuseq.base.types import aligned_empty
+from gpuseq.base.devices import aligned_empty
+from gpuseq.base.threads import cpu_count, for_each
 from gpuseq.ops.levels import autocontrast_table, blend, contrast_table, equalize_table, luminance, table
 from gpuseq.ops.options import AugmentOptions, Statistics
 from gpuseq.plan.program import STEPS, Kind, has_kind, of_kind

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gpuseq.base.machine import cpu_count
-from gpuseq.base.threads import for_each
+from gpuseq.base.threads import cpu_count, for_each
 from gpuseq.ops.resample import PRECISION_BITS, line_table, nearest_indices, vertical_first
 
 __all__ = ["premultiply", "resize", "resize_one", "unpremultiply"]

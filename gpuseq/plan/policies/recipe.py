@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from gpuseq.plan.draw import philox_rows
+from gpuseq.plan.philox import philox_rows
 from gpuseq.plan.program import IDENTITY
 
 from .augmentation import Augmentation

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from gpuseq.base.types import COLOR_CHANNELS
-from gpuseq.decode import resized as decode_resized
+from gpuseq.decode import pillow as decode_pillow
 from gpuseq.decode.options import DecodeOptions
 from gpuseq.decode.pillow import RESAMPLING, finish
 from gpuseq.ops import resample
@@ -109,7 +109,7 @@ def test_pillows_images(
     color_mode: Any, interpolation: Any, is_lent: bool, keep_aspect_ratio: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not is_lent:
-        monkeypatch.setattr(decode_resized, "_lent_pixels", lambda *arguments: None)
+        monkeypatch.setattr(decode_pillow, "_lent_pixels", lambda *arguments: None)
     channels = COLOR_CHANNELS[color_mode]
     for size in SIZES:
         pixels = picture(*size, channels)
@@ -117,24 +117,24 @@ def test_pillows_images(
         for target in ((9, 14), size):
             options = DecodeOptions(color_mode, target, interpolation, keep_aspect_ratio)
             wanted = np.asarray(finish(image, options)).reshape(*target, channels)
-            got = decode_resized.resized(image, options)
+            got = decode_pillow.resized(image, options, library.chosen())
             assert_same(got, wanted, message=f"{size} -> {target}")
 
 
 def test_pillow_lends_its_memory_where_it_can() -> None:
     image = Image.fromarray(picture(30, 20, 3)).copy()
-    lent = decode_resized._lent_pixels(image, 4)
+    lent = decode_pillow._lent_pixels(image, 4)
     assert (lent is not None) == hasattr(image, "__arrow_c_array__")
 
 
 def test_grey_files_of_16_bits_are_pillows() -> None:
     image = Image.fromarray(np.arange(600, dtype=np.uint16).reshape(20, 30))
     options = DecodeOptions("grayscale", (7, 9), "nearest")
-    assert_same(decode_resized.resized(image, options), np.asarray(finish(image, options))[:, :, None])
+    assert_same(decode_pillow.resized(image, options, library.chosen()), np.asarray(finish(image, options))[:, :, None])
 
 
 def test_a_large_photograph_in_several_of_pillows_blocks() -> None:
     pixels = picture(2300, 2100, 3)
     image = Image.fromarray(pixels).copy()
     options = DecodeOptions("rgb", (224, 224), "bicubic")
-    assert_same(decode_resized.resized(image, options), np.asarray(finish(image, options)))
+    assert_same(decode_pillow.resized(image, options, library.chosen()), np.asarray(finish(image, options)))

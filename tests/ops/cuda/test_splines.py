@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gpuseq.ops.affine import inverse_maps
+from gpuseq.ops.numpy.affine import inverse_maps
 from tests.cases import identity, images
 
 ndimage = pytest.importorskip("scipy.ndimage")
