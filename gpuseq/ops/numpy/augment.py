@@ -62,6 +62,7 @@ def augment(
         out = aligned_empty(shape, options.dtype)
     out_nchw = out.transpose(0, 3, 1, 2) if last else out
     maps = inverse_maps(params, height, width, options.conventions) if options.has_affine else None
+    # Keras tests the drawn numbers and not the matrix: a rotation by 360 degrees is resampled.
     identity = None if maps is None else is_at_rest(params, "affine")
     num_threads = cpu_count()
     group_pixels = GROUP_PIXELS if num_threads > 1 else SOLO_GROUP_PIXELS
