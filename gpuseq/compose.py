@@ -154,6 +154,8 @@ class Compose:
             raise ValueError(f"sample_ids must be {n} non-negative integers; got {sample_ids!r}")
         seed, number = self.seed, epoch
         if number is None:
+            # Worker processes are copies of this object and count calls alike; torch's seed of the worker tells them
+            # apart.
             number, self._num_calls = _UNKEYED + self._num_calls, self._num_calls + 1
             seed = (seed ^ _worker_seed()) % 2**64
         rows, cols = image_size
@@ -232,6 +234,7 @@ class Compose:
         if self.device is not None:
             array = place(array, self.device)
         assert plan.program is not None
+        # Frames of a sample share its steps, so a clip moves as one.
         frames, program = _flat(array, plan.program)
         order = self.data_format
         options = AugmentOptions(source_format=order, data_format=order, dtype=self.dtype)
@@ -258,6 +261,7 @@ def _taken(images: Any) -> tuple[Array, Callable[[Array], Any]]:
     if isinstance(images, np.ndarray) or is_cupy(images):
         return images, lambda batch: batch
     library = type(images).__module__.partition(".")[0]
+    # An array of a library is there only where the library is imported.
     module = sys.modules.get("jax" if library in ("jax", "jaxlib") else library)
     if library == "torch" and module is not None:
         return _by_dlpack(images.detach()), module.from_dlpack
@@ -276,6 +280,7 @@ def _taken(images: Any) -> tuple[Array, Callable[[Array], Any]]:
 
 def _by_dlpack(images: Any) -> Array:
     kind, _ = images.__dlpack_device__()
+    # DLPack's number for the host.
     if int(kind) == 1:
         return np.from_dlpack(images)
     import cupy
@@ -285,6 +290,7 @@ def _by_dlpack(images: Any) -> Array:
 
 def _worker_seed() -> int:
     """Return what tells the worker processes of a DataLoader apart, and their epochs; 0 outside of one."""
+    # Asked of the module that torch has loaded, so that torch is not imported for it.
     worker = sys.modules.get("torch.utils.data._utils.worker")
     info = None if worker is None else worker._worker_info
     return 0 if info is None else int(info.seed)
@@ -296,4 +302,5 @@ def _apply_one(augmentation: Augmentation, images: Any, **options: Any) -> Any:
     return Compose([augmentation], **options)(images, **given)
 
 
+# Put there from here, because `plan` may not import what stands above it.
 Augmentation.call = _apply_one

@@ -74,6 +74,7 @@ class JaxLoader(Loader):
         return map_arrays(lambda array: self._spread(array, index), batch)
 
     def _spread(self, array: Any, index: int) -> Any:
+        # Several processes can only give JAX what their host holds: it places each part on the devices itself.
         local = host_array(array) if jax.process_count() > 1 else jax_array(array)
         try:
             if jax.process_count() > 1:

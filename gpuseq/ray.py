@@ -72,6 +72,7 @@ def fit_directory(
     names, _, _ = _scan(directory, classes)
     options = _decode_options(target_size, color_mode, interpolation)
     dtype = fit_dtype(generator.dtype)
+    # As `ImageDataGenerator.fit_directory` multiplies: in the dtype of the images.
     factor = dtype.type(generator.rescale or 1.0)
     found = sorted(
         _over_chunks(_Moments, names, batch_size, num_workers, (os.fspath(directory), options, dtype.name, factor)),
@@ -136,6 +137,7 @@ def predecode(
     found = _over_chunks(_Shards, names, shard_size, num_workers, (os.fspath(directory), options, os.fspath(target)))
     files = [str(row["file"]) for row in sorted(found, key=lambda row: int(row["chunk"]))]
     index = {"files": files, "labels": labels.tolist(), "classes": classes, "names": names}
+    # Last, and in one step: a folder with an index is complete.
     with replacing(target / INDEX) as temporary:
         temporary.write_text(json.dumps(index), encoding="utf-8")
     return len(names)
@@ -199,6 +201,7 @@ class _Chunk:
 
     def decode(self, names: np.ndarray) -> np.ndarray:
         paths = [os.path.join(self.directory, str(name)) for name in names]
+        # One array per chunk, so the moments of a chunk are those that one process takes of the same batch.
         images = np.empty((len(paths), *self.image_shape), np.uint8)
         for error in decode_into(paths, self.options, images):
             if error is not None:
@@ -256,6 +259,7 @@ def _scan(
 
 
 def _decode_options(target_size: Size, color_mode: ColorMode, interpolation: Interpolation) -> DecodeOptions:
+    # One thread: Ray counts CPUs by actors.
     return DecodeOptions(color_mode, checked_size(target_size), interpolation, num_threads=1)
 
 

@@ -76,9 +76,11 @@ def as_dataset(iterator: Iterator) -> Any:
     batches = _HostLoader(iterator)
     if not len(batches):
         raise ValueError("there are no batches: a tf.data.Dataset needs one to know its shapes")
+    # tf.data wants shapes and dtypes before the first batch; the number of rows stays open for the last one.
     example = _first(batches)
     signature = tf.nest.map_structure(lambda array: tf.TensorSpec((None, *array.shape[1:]), array.dtype), example)
     dataset = tf.data.Dataset.from_generator(lambda: iter(batches), output_signature=signature)
+    # An asserted cardinality that is not met is an error of TensorFlow.
     if not iterator._may_pass_over:
         dataset = dataset.apply(tf.data.experimental.assert_cardinality(len(batches)))
     return dataset.prefetch(1)
@@ -104,6 +106,7 @@ def experimental_adapter(iterator: Iterator) -> Any:
     """
     batches = TensorflowLoader(iterator)
     try:
+        # Within the call: the module works without Keras.
         from keras.src.trainers.data_adapters.data_adapter import DataAdapter
     except ImportError as error:
         raise GpuseqError(
@@ -137,6 +140,7 @@ def experimental_adapter(iterator: Iterator) -> Any:
 
 def _first(batches: Loader) -> Any:
     """Return the first batch, or the first of which anything is left."""
+    # By the loader's own place: the look moves nothing.
     place = batches._next
     return first_left(partial(batches._make, place.epoch, index) for index in range(place.index, len(batches)))
 

@@ -88,6 +88,7 @@ class TorchLoader(Loader, torch.utils.data.IterableDataset):  # type: ignore[mis
         self._num_told = 0  # when this process' copy was made
 
     def __getstate__(self) -> dict[str, Any]:
+        # Shared memory is for forked children; a pickled copy has its own.
         return {key: value for key, value in self.__dict__.items() if key != "_told"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -95,7 +96,7 @@ class TorchLoader(Loader, torch.utils.data.IterableDataset):  # type: ignore[mis
         self._begin_told()
 
     def set_epoch(self, epoch: int) -> None:
-        """Let the next pass walk this epoch, from its start; worker processes, if they are started after this call.
+        """Let the next pass be this epoch, from its start; in worker processes, if they are started after this call.
 
         Parameters
         ----------
@@ -137,7 +138,7 @@ class TorchLoader(Loader, torch.utils.data.IterableDataset):  # type: ignore[mis
         if num_told > self._num_told and told not in (epoch, epoch + 1):
             self._num_told = num_told
             warnings.warn(
-                f"set_epoch({told}) came after this worker process was started, and does not reach it: this pass walks "
+                f"set_epoch({told}) came after this worker process was started, and does not reach it: this pass is "
                 f"epoch {epoch}, and each one after it the next. Leave out persistent_workers=True, or num_workers",
                 stacklevel=2,
             )
@@ -217,5 +218,6 @@ def augment(images: Any, generator: ImageDataGenerator, *, seed: int, epoch: int
         stream: Any = np.random.RandomState(seed)
         params = generator._drawing(tuple(images.shape[1:])).params(stream, len(images))
     device = "cpu" if images.device.type == "cpu" else f"cuda:{images.device.index}"
+    # One stream and one pool for the tensor that comes in, the work on it and the tensor that goes out.
     with torch_memory(device) as blocks:
         return torch_tensor(generator.process(cupy_view(images.contiguous()), params), blocks)

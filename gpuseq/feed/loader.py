@@ -1,6 +1,6 @@
 """`Loader`: an iterator of this package as a training loop wants it: one pass per epoch, and a state to resume from.
 
-What the loaders of the frameworks share. A loader walks by epoch: batch i of epoch e is always the same batch, whoever
+What the loaders of the frameworks share. A loader counts by epoch: batch i of epoch e is always the same batch, whoever
 asks, so a pass can be left and begun again, and a state is two numbers: see `Place`.
 """
 
@@ -72,6 +72,7 @@ class Loader:
         # What the iterator has put on the device so far is there, whichever stream the batches will be asked for on.
         synchronize(getattr(iterator, "device", "cpu"))
         self.iterator = iterator
+        # Read before the iterator changes its way to count, which moves nothing.
         start = Place(iterator.epoch, iterator.batch_index)
         count_by_epoch(iterator)
         self._next = start  # of the pass after the current one
@@ -84,6 +85,8 @@ class Loader:
 
     def __iter__(self) -> IteratorABC[Any]:
         """Begin a pass over the current epoch."""
+        # Without workers nothing is decided here: frameworks call `iter` once more for a look, and that must not take
+        # an epoch.
         worker = self._worker()
         if worker is None:
             return _Pass(self, 1)
@@ -108,11 +111,11 @@ class Loader:
 
     @property
     def epoch(self) -> int:
-        """The epoch that the next pass walks, or goes on with."""
+        """The epoch of the next pass, or the one that it goes on with."""
         return self._place().epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Let the next pass walk this epoch, from its start.
+        """Let the next pass be this epoch, from its start.
 
         Parameters
         ----------
@@ -132,7 +135,7 @@ class Loader:
         self._resumed = True
 
     def state_dict(self) -> dict[str, int | str]:
-        """Return where the walk stands: what was handed out is behind it, nothing else is.
+        """Return the loader's place: what was handed out is behind it, nothing else is.
 
         Returns
         -------
@@ -157,6 +160,7 @@ class Loader:
         self.iterator.load_state_dict(state)
         self._next = Place(self.iterator.epoch, self.iterator.batch_index)
         self._resumed = True
+        # The place itself is the pass' origin, by identity: its end then moves the loader on (`_Pass.stand_at`).
         if self._pass is not None:
             self._pass.stand_at(self._next, origin=self._next)
 
@@ -182,7 +186,7 @@ class Loader:
         """Return a batch as the framework's own arrays."""
         return self.iterator.replay(self.iterator.plan_batch(index, epoch=epoch))
 
-    # Where the walk stands.
+    # The place.
 
     def _place(self) -> Place:
         place = self._next if self._pass is None else self._pass.place
@@ -205,7 +209,7 @@ class Sampler:
         self._loader = loader
 
     def set_epoch(self, epoch: int) -> None:
-        """Let the next pass walk this epoch.
+        """Let the next pass be this epoch.
 
         Parameters
         ----------
@@ -243,8 +247,10 @@ class _Pass:
         if self._place is None:
             self.stand_at(loader._next, origin=loader._next)
             self._is_empty = self.place.index == 0
+        # The pass that was asked last is the one that the loader's state speaks of.
         loader._pass = self
         loader._resumed = False
+        # The iterator decodes ahead what this process will ask for: every n-th batch.
         loader.iterator._planner.stride = self._step
         batch = first_left(self._makers(), loader.iterator._planner.options, is_under_way=not self._is_empty)
         self._is_empty = False
@@ -254,6 +260,7 @@ class _Pass:
         """Yield what makes each batch that is left of the pass, and stand behind it."""
         while self.place.index < len(self._loader):
             epoch, index = self.place.epoch, self.place.index
+            # Before the batch is made: a batch that raises is behind the pass, and its successor is next.
             self.stand_at(Place(epoch, index + self._step), origin=self._origin)
             yield partial(self._loader._make, epoch, index)
 
@@ -290,6 +297,7 @@ class _Pass:
         loader = self._loader
         found = PlannerState.parse(state)
         loader.iterator.load_state_dict(state)
+        # Counted in batches of this loader: the state may be of another batch size or world, with keyed numbers.
         place = Place(
             found.epoch, found.global_position // (loader.batch_size * loader.iterator._planner.options.world)
         )
@@ -297,6 +305,7 @@ class _Pass:
             loader._next = place
             self.stand_at(place, origin=place)
         else:
+            # As in `Loader.__iter__`: in a worker process each pass that was begun counts as an epoch.
             loader._next = Place(place.epoch + 1, 0)
             self.stand_at(place)
         loader._resumed = True
@@ -309,5 +318,6 @@ class _Pass:
 def count_by_epoch(iterator: Iterator) -> None:
     """Let an iterator count by epoch, where it stands, with a seed: without one it has no state."""
     if not iterator._counts_by_epoch:
+        # By the number of full epochs seen, so that the epochs that follow are those that would have come.
         iterator.set_epoch(iterator.epoch)
     iterator._planner.drawn_seed()

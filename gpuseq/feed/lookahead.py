@@ -99,6 +99,7 @@ class DeviceSequence(PerProcess, Sequence):
     def __init__(self, sequence: Any, prefetch: int, workers: int, device: str) -> None:
         check_batches(sequence, "to_device()")
         for name, value in (("prefetch", prefetch), ("workers", workers)):
+            # True is an int in Python, and would be one thread.
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
                 raise ValueError(f"{name} must be a whole number from 0; got {value!r}")
         super().__init__(workers=int(workers), max_queue_size=int(prefetch))
@@ -111,7 +112,7 @@ class DeviceSequence(PerProcess, Sequence):
         return len(self.sequence)
 
     def __iter__(self) -> IteratorABC[Any]:
-        """Walk one epoch in order."""
+        """Begin a pass: one epoch, in order."""
         return _Pass(self)
 
     def __getitem__(self, index: int) -> Any:
@@ -131,6 +132,7 @@ class DeviceSequence(PerProcess, Sequence):
         if not -length <= index < length:
             raise IndexError(f"batch {index} of {length}: valid are 0 to {length - 1}")
         with self._lock:
+            # Made at the first request, since a sequence that is only iterated over has no use for these threads.
             if self._ahead is None:
                 self._ahead = _Ahead(self)
             return self._ahead.take(int(index) % length, length)
@@ -163,6 +165,7 @@ class DeviceSequence(PerProcess, Sequence):
         sequence = self.sequence
         if not isinstance(sequence, Iterator):
             return lambda index: lambda: _with_makers(sequence[index])
+        # Taken once: the epoch that was current when the pass began is the pass'.
         epoch = sequence.epoch
 
         def prepare(index: int) -> Callable[[], Any]:
@@ -200,10 +203,13 @@ class _Ahead(PerProcess):
     def take(self, index: int, length: int) -> Any:
         """Return a batch on the device, and let the next ones be made."""
         try:
+            # Asked for out of order: what was made for other batches is of no use, and its threads are needed.
             while self._pending and self._pending[0][0] != index:
                 self._pending.popleft()[1].cancel()
             following = self._pending[-1][0] + 1 if self._pending else index
+            # Threads and ready batches together: with all threads at work, `prefetch` batches more may wait.
             for ahead in range(following, min(index + self._num_ahead, length)):
+                # `_prepare` runs here, on the asking thread; what it returns runs there.
                 future = submit(self._started(), self._prepare(ahead))
                 if future is None:  # without a thread each batch is made when it is asked for
                     break
@@ -239,6 +245,7 @@ class _Pass:
         self._index = 0
         self._is_empty = True
         self._options = owner.sequence._planner.options if isinstance(owner.sequence, Iterator) else None
+        # Of the data set and not of its wrapper: that one stops the threads behind `self[index]`, too.
         self._on_epoch_end = getattr(owner.sequence, "on_epoch_end", None)
 
     def __iter__(self) -> _Pass:
@@ -255,6 +262,7 @@ class _Pass:
         else:
             self._is_empty = False
             return batch
+        # First the threads, then the user's method: it may change what they read.
         self._ahead.close()
         end, self._on_epoch_end = self._on_epoch_end, None
         if end is not None:
@@ -289,6 +297,7 @@ def check_batches(source: Any, taker: str) -> None:
     TypeError
         With the line to write instead.
     """
+    # The line to write is that of the face that was asked.
     flow = f"gpuseq{'.keras' if 'keras' in taker else ''}.ImageDataGenerator(...).flow"
     got = f"{type(source).__module__}.{type(source).__name__}"
     if isinstance(source, (str, bytes, os.PathLike)):
@@ -324,6 +333,7 @@ def map_arrays(function: Callable[[Any], Any], batch: Any) -> Any:
     """
     if isinstance(batch, Mapping):
         return {key: map_arrays(function, value) for key, value in batch.items()}
+    # A named tuple takes its items one by one.
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
         return type(batch)(*(map_arrays(function, item) for item in batch))
     if isinstance(batch, (tuple, list)):

@@ -74,6 +74,7 @@ def torch_memory(device: str) -> Iterator[MutableMapping[int, Any]]:
     DeviceError
         If torch has no CUDA, but the batches do.
     """
+    # Weak, so that a block goes back to torch with the last array or tensor over it, whichever that is.
     blocks: MutableMapping[int, Any] = weakref.WeakValueDictionary()
     if device == "cpu":
         yield blocks
@@ -90,6 +91,7 @@ def torch_memory(device: str) -> Iterator[MutableMapping[int, Any]]:
 
     def allocate(num_bytes: int) -> Any:
         try:
+            # A tensor of one byte where nothing is asked for: torch gives an empty one no address.
             block = torch.empty(max(num_bytes, 1), dtype=torch.uint8, device=f"cuda:{ordinal}")
         except torch.cuda.OutOfMemoryError as error:
             # As CuPy's own allocator says it, which whoever asks for memory knows how to explain.
@@ -99,8 +101,10 @@ def torch_memory(device: str) -> Iterator[MutableMapping[int, Any]]:
         return cupy.cuda.MemoryPointer(cupy.cuda.UnownedMemory(block.data_ptr(), num_bytes, block, ordinal), 0)
 
     with ExitStack() as stack:
+        # Both libraries keep a current device of their own, a thread each.
         stack.enter_context(torch.cuda.device(ordinal))
         stack.enter_context(cupy.cuda.Device(ordinal))
+        # Asked for at each batch: `torch.cuda.stream(...)` around a loop changes it.
         handle = torch.cuda.current_stream(ordinal).cuda_stream
         stack.enter_context(cupy.cuda.Stream.from_external(_Borrowed(handle)))
         stack.enter_context(cupy.cuda.using_allocator(allocate))
@@ -133,6 +137,8 @@ def torch_tensor(array: Array, blocks: MutableMapping[int, Any]) -> Any:
         if array.dtype.kind not in "biufc":
             raise TypeError(f"torch has no tensors of dtype {array.dtype}: turn the labels into numbers first")
         return torch.from_numpy(array if array.flags.writeable and array.flags.c_contiguous else array.copy(order="C"))
+    # The tensor that allocated the memory is cut to size, so that torch's allocator knows who holds it; an alias by
+    # DLPack would hide that from `record_stream`.
     block = blocks.get(array.data.mem.ptr)
     if block is None or not array.flags.c_contiguous:
         return torch.from_dlpack(array)
@@ -191,9 +197,13 @@ def jax_array(array: Array) -> Any:
         # As device_put does on the host: no 64-bit numbers unless JAX was told so.
         array = array.astype(jax.dtypes.canonicalize_dtype(array.dtype), copy=False)
         alias = jax.dlpack.from_dlpack(array)
+    # The only copy on this way: JAX may keep its arrays for ever, and CuPy's pool reuses a block once its array is
+    # gone.
     copy = jax.numpy.array(alias, copy=True)
     with _lent_lock:
         _lent.append((array, alias, copy))
+        # In order, and without a wait: copies end in the order in which they were asked for, and what is not over waits
+        # for the next call.
         while _lent and _lent[0][2].is_ready():
             _lent.popleft()
     return copy
@@ -225,6 +235,7 @@ def tensorflow_tensor(array: Array) -> Any:
 
     if not is_cupy(array):
         if (
+            # What NumPy, DLPack and TensorFlow agree on. NumPy exports no read-only array.
             array.dtype.kind in "iuf"
             and array.itemsize <= 8
             and array.flags.c_contiguous
@@ -243,6 +254,7 @@ def tensorflow_tensor(array: Array) -> Any:
     with on_device(array):
         if array.data.ptr % 64 or not array.flags.c_contiguous:
             array = cupy.array(array, order="C", copy=True)
+        # TensorFlow's import does not look at the producer's stream, so the host waits.
         cupy.cuda.get_current_stream().synchronize()
         alias = tf.experimental.dlpack.from_dlpack(array.__dlpack__())
     tensor = tf.raw_ops.DeepCopy(x=alias)

@@ -24,6 +24,7 @@ def _import_keras() -> Any:
 
 keras = _import_keras()
 
+# Keras 2 and tf_keras have the older class alone.
 PY_DATASET: Any = getattr(keras.utils, "PyDataset", None) or keras.utils.Sequence
 TELLS_EPOCHS = hasattr(PY_DATASET, "on_epoch_begin")
 """Whether this Keras says when an epoch begins, as Keras 3 does."""
@@ -46,5 +47,7 @@ def join_tf_keras(kind: type) -> None:
     base = getattr(getattr(sys.modules.get("tf_keras"), "utils", None), "Sequence", None)
     if base is not None and not issubclass(kind, base):
         for owner in kind.__mro__:
+            # Where PyDataset itself is a base, so that each subclass gets the new one by inheritance. `fit` of tf_keras
+            # asks `isinstance`, and an object's class cannot be known before both libraries are.
             if PY_DATASET in owner.__bases__:
                 owner.__bases__ = (*owner.__bases__, base)

@@ -111,6 +111,7 @@ class SaveState(_Callback):
         """Count from here."""
         self._num_trained = 0
         self._last = None
+        # From here on each place that is handed out is noted: Keras takes batches ahead of training.
         self.dataset._fit.progress.handed_out = deque()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -151,6 +152,7 @@ class SaveState(_Callback):
         state = self.dataset.state_dict()
         if self._last is not None:
             epoch, index = self._last
+            # The place after the last batch that was trained on; what was taken ahead is taken again.
             following = (epoch, index + 1) if index + 1 < len(self.dataset) else (epoch + 1, 0)
             state = at_batch(state, *following)
         with replacing(self.path) as path:

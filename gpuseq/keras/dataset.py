@@ -83,8 +83,8 @@ class FitSource(Protocol):
     def load_state_dict(self, state: dict[str, int | str]) -> None:
         """Go on where a state was taken, or raise a GpuseqError if there is none."""
 
-    def end_epoch(self, *, walked: bool, fitted: bool) -> None:
-        """Hear of Keras' ``on_epoch_end``: whether an epoch was `walked`, and whether ``fit`` has begun to."""
+    def end_epoch(self, *, is_over: bool, fitted: bool) -> None:
+        """Take note of an ``on_epoch_end``: whether an epoch is over, not a trial, and whether ``fit`` has begun."""
 
     def close(self) -> None:
         """Stop what runs in the background."""
@@ -168,7 +168,7 @@ class IteratorSource:
         """Load the iterator's own state."""
         Iterator.load_state_dict(self.iterator, state)
 
-    def end_epoch(self, *, walked: bool, fitted: bool) -> None:
+    def end_epoch(self, *, is_over: bool, fitted: bool) -> None:
         """Draw an order as Keras does, until ``fit`` has begun: from then on each request names its epoch."""
         if self._counts_as_keras and not fitted and not self.iterator._counts_by_epoch:
             Iterator.on_epoch_end(self.iterator)
@@ -196,6 +196,7 @@ class SequenceSource:
     def __init__(self, sequence: Any, prefetch: int, workers: int) -> None:
         self.sequence = sequence
         self._reordered = _Reordered(sequence)
+        # TensorFlow's way through PyDataset is the host's: `from_generator` calls `np.asarray`.
         where = "cpu" if backend() == "numpy" else "auto"
         self._ahead: DeviceSequence = to_device(self._reordered, prefetch, workers, device=where)
         self.device = self._ahead.device
@@ -205,6 +206,7 @@ class SequenceSource:
 
     def batch_at(self, epoch: int, position: int, asked: int) -> Any:
         """Take a batch that was made ahead; the order of a pass is drawn from what Keras asks for first."""
+        # What was made ahead was made in the order of the pass before.
         if position == 0:
             self._ahead.close()
             self._reordered.order = _batch_order(len(self), epoch, asked)
@@ -241,9 +243,9 @@ class SequenceSource:
         """Raise a GpuseqError."""
         self.check_state()
 
-    def end_epoch(self, *, walked: bool, fitted: bool) -> None:
-        """Tell the sequence when an epoch was walked; Keras calls this before the first one, too."""
-        if walked:
+    def end_epoch(self, *, is_over: bool, fitted: bool) -> None:
+        """Tell the sequence when an epoch is over; Keras calls this before the first one, too."""
+        if is_over:
             self._ahead.on_epoch_end()
 
     def close(self) -> None:
@@ -336,11 +338,13 @@ class Fit:
 
     def end_epoch(self) -> None:
         """Note an ``on_epoch_end``: after an epoch, after a trial, or before the first one."""
-        walked = self.progress.end()
-        self.source.end_epoch(walked=walked, fitted=self.progress.used)
+        is_over = self.progress.end()
+        self.source.end_epoch(is_over=is_over, fitted=self.progress.used)
 
     def _mark(self) -> None:
         """Remember where the source stands: TensorFlow takes batches by index, to see their shapes, before an epoch."""
+        # By the count of batches: a sample of TensorFlow's moves the source by one or two, and it stands at the same
+        # batch of the epoch otherwise.
         seen, standing = self.source.num_seen(), self.source.standing()
         marked = self._before
         sampled = marked is not None and seen - marked[0] <= NUM_SAMPLED and standing[1] == marked[1][1]
@@ -364,6 +368,7 @@ class Fit:
 
     def state_dict(self) -> dict[str, int | str]:
         """Return the source's state, at the batch that is next in ``fit``."""
+        # In `fit` the source is asked by place and does not move; the progress knows what is next.
         state, progress = self.source.state_dict(), self.progress
         return at_batch(state, progress.epoch, progress.position) if progress.used else state
 
@@ -372,6 +377,7 @@ class Fit:
         self.source.load_state_dict(state)
         self.progress.used = False
         self._before = None
+        # A state of Keras' way to count has no epoch: the source stands there by itself.
         if self.source.counts_by_epoch:
             self.progress.go_to(*self.source.standing())
 
@@ -383,6 +389,7 @@ class Fit:
         # Only Keras 3 tells when an epoch begins; tf_keras takes arrays of NumPy.
         taker = "numpy" if "tf_keras" in sys.modules and not progress.inside else backend()
         device = self.source.device
+        # Batch and weights are made within torch's memory, so that what torch gets is torch's own.
         with on_device(device), torch_memory(device if taker == "torch" else "cpu") as blocks:
             batch = self._weighted(self._tupled(self._next(index) if progress.is_reading else self._sampled(index)))
             if taker == "torch":
@@ -412,6 +419,7 @@ class Fit:
     def _next(self, asked: int) -> Any:
         """Return the next batch of which anything is left once bad files are passed over."""
         progress, length = self.progress, len(self.source)
+        # The first request of the first `fit` begins where the user left the iterator.
         if not progress.used:
             progress.go_to(*self._start())
 
@@ -442,6 +450,7 @@ class Fit:
         labels = batch[1]
         if labels is None or isinstance(labels, (tuple, list, Mapping)) or labels.ndim > 2:
             raise ValueError("class_weight needs one class per sample: labels of shape (N,), (N, 1) or (N, classes)")
+        # On the labels' device: Keras' own `class_weight` copies the labels to the host at every batch.
         weights = class_weights(labels, self.class_weight)
         return (batch[0], labels, weights if len(batch) == 2 else batch[2] * weights)
 
@@ -449,6 +458,7 @@ class Fit:
         options = self.source.options
         if options is None or options.world == 1 or not hasattr(keras, "distribution"):
             return
+        # Keras shards a PyDataset by batch numbers, unequally, and ours is a part already.
         distribution = keras.distribution.distribution()
         if getattr(distribution, "_is_multi_process", False) and getattr(distribution, "auto_shard_dataset", False):
             raise GpuseqError(
@@ -475,6 +485,7 @@ class FitDataset:
     @property
     def _fit(self) -> Fit:
         """Made when it is first asked for; a copy of the data set has one of its own."""
+        # Not in the constructor: a user's subclass may not call it, and a shallow copy would share the progress.
         found: Fit | None = self.__dict__.get("_made_fit")
         if found is not None and found.owner is self:
             return found
@@ -523,7 +534,7 @@ class FitDataset:
         self._fit.end_epoch()
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the start of an epoch; where a resumed walk stands within it already, go on there.
+        """Go to the start of an epoch; where a resumed run stands within it already, go on there.
 
         Parameters
         ----------
@@ -657,6 +668,7 @@ def class_weights(labels: Array, weights: Mapping[int, float]) -> Array:
     if labels.ndim == 2:
         labels = labels[:, 0] if labels.shape[1] == 1 else labels.argmax(axis=1)
     classes = xp.rint(labels).astype(np.int64)
+    # One place more than the largest class: what lies above it is clipped there, to weight 1.
     table = np.ones(max(weights) + 2, np.float32)
     table[list(weights)] = list(weights.values())
     return xp.asarray(table)[xp.clip(classes, 0, len(table) - 1)]

@@ -11,7 +11,7 @@ __all__ = ["FitProgress"]
 
 
 class FitProgress(PerProcess):
-    """Answers Keras' requests, whatever their numbers, with the next batch of a walk through epochs.
+    """Answers Keras' requests, whatever their numbers, with the next batch, epoch after epoch.
 
     Keras 3 asks a ``PyDataset`` for its batches one by one, in an order that ``fit(shuffle=True)``, the default, has
     permuted. The iterator has shuffled its samples already; so the number asked for does not matter, only that it is
@@ -37,6 +37,9 @@ class FitProgress(PerProcess):
         self.inside = False
         self.used = False
         self.handed_out: deque[tuple[int, int]] | None = None
+        # Each is one fact about Keras' calls: `_opened`, that `num_batches` was read since the last request;
+        # `_unreset`, that it was read outside an epoch and no `on_epoch_end` came since; `_on_trial`, that the epoch
+        # may be a trial; `_begun_by`, the thread that began it; `_start`, where the pass began.
         self._opened = False
         self._unreset = False
         self._on_trial = False
@@ -82,6 +85,7 @@ class FitProgress(PerProcess):
         length : int
             Batches in an epoch.
         """
+        # TensorFlow asks from a thread of its own.
         with self._lock:
             if self._opened:
                 if self._num_served % self._pass_length:
@@ -101,8 +105,8 @@ class FitProgress(PerProcess):
     def pass_over(self, place: tuple[int, int], length: int) -> tuple[int, int]:
         """Return epoch and number of the batch to hand out in the place of one of which nothing is left.
 
-        It is the next one of the walk, and the pass ends that much further on, in the next epoch: Keras counts on
-        `length` batches, and each is handed out once.
+        It is the next one in order, and the pass ends that much further on, in the next epoch: Keras counts on `length`
+        batches, and each is handed out once.
 
         Parameters
         ----------
@@ -125,16 +129,18 @@ class FitProgress(PerProcess):
         return taken
 
     def end(self) -> bool:
-        """Note an ``on_epoch_end``; return whether an epoch was walked, not a trial or nothing."""
+        """Note an ``on_epoch_end``; return whether an epoch is over, and not a trial or nothing."""
         with self._lock:
+            # A trial was opened and given up: `num_batches` was read at both ends, and hardly a batch was taken in
+            # between.
             few = self.num_trial is None or self._num_served <= self.num_trial
             trial = self.inside and self._on_trial and self._opened and few
-            walked = self.inside and not trial and self._num_served > 0
+            is_over = self.inside and not trial and self._num_served > 0
             if trial and self._num_served:
                 self.epoch, self.position = self._start
                 self._num_served = 0
             self.inside = self._unreset = self._on_trial = False
-            return walked
+            return is_over
 
     def stands_in(self, epoch: int) -> bool:
         """Return whether the next request gets a batch of this epoch, with no pass left in the middle.
@@ -157,5 +163,6 @@ class FitProgress(PerProcess):
         with self._lock:
             self.epoch, self.position = epoch, position
             self._start = (epoch, position)
+            # As at the beginning of a pass: nothing is left in the middle.
             self._num_served = 0
             self.used = True

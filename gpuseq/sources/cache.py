@@ -144,10 +144,12 @@ class ImageCache(PerProcess):
         indices : numpy.ndarray
             Sample numbers, shape ``(N,)``.
         """
+        # Outside the lock: a stat may wait for a disk, and other threads are at other batches.
         tokens = [_token(self._paths[index]) for index in indices]
         with self._lock:
             slots = self._slots[indices]
             for position, token in enumerate(tokens):
+                # The slot itself stays with the old image: who was told of it before may still read it.
                 if slots[position] >= 0 and token is not None and token != self._tokens[slots[position]]:
                     slots[position] = -1
             return Kept(slots, tokens, self._lease)
@@ -181,10 +183,13 @@ class ImageCache(PerProcess):
         slots = kept.slots.copy()
         with self._lock, on_device(self.device):  # which need not be the current one
             if eight_bit and len(new):
+                # One lock over bookkeeping and writing: the next look-up may hand these slots out at once.
                 slots[new] = self._keep(indices[new], [kept.tokens[position] for position in new], decoded, rows[new])
+            # The whole block and the rows: nothing is copied.
             if (slots[new] >= 0).all():
                 return self.block, np.maximum(slots, 0)
             dtype = self.block.dtype if eight_bit else decoded.dtype
+            # Some had no room: a batch of its own, of what is kept and what was just decoded.
             images = ops.empty((len(indices), *self.block.shape[1:]), dtype.name, self.device)
             with self.resident.reading() as block:
                 images[old] = block[slots[old]]
@@ -202,6 +207,8 @@ class ImageCache(PerProcess):
                 continue
             if slot >= 0:
                 self._retire(slot)
+            # A sample whose file changed gives its slot up before it gets one, but not to itself while others may read
+            # it.
             slot, is_retired = self._free_slot()
             self._slots[index] = slots[position] = slot
             if slot >= 0:
@@ -209,6 +216,7 @@ class ImageCache(PerProcess):
                 fresh.append(position)
                 is_used_again |= is_retired
         if fresh:
+            # Only a slot that has been in use before has readers to wait for.
             writing = self.resident.overwriting if is_used_again else self.resident.appending
             with writing() as block:
                 block[slots[fresh]] = ops.upload(decoded, self.device, rows[fresh])
@@ -216,6 +224,7 @@ class ImageCache(PerProcess):
 
     def _retire(self, slot: int) -> None:
         """Let a slot be used again once every batch that was looked up until now has been read."""
+        # Batches looked up until now hold this lease. Those from here on get another, and are no reason to wait.
         self._retired.append((weakref.ref(self._lease), slot))
         self._lease = Lease()
 

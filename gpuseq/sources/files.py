@@ -112,6 +112,7 @@ class FileSource(PerProcess):
             If no file of the batch can, under another policy.
         """
         decoded = self._result(indices)
+        # On the stream of whoever fetches: `take` copies out of the decoder's ring.
         images: Array = decoded.images.take() if isinstance(decoded.images, DeviceBatch) else decoded.images
         rows, resident, lease = decoded.rows, None, None
         if self.cache is not None and rows is not None and decoded.kept is not None:
@@ -145,6 +146,8 @@ class FileSource(PerProcess):
         with self._lock:
             if current is not None:
                 self._claimed.append((current.tobytes(), weakref.ref(current)))
+            # A plan that was drawn and not made yet keeps its images for as long as its array lives: a dropped plan
+            # gives them up by itself.
             claimed = {key for key, planned in self._claimed if planned() is not None}
             for key in [key for key in self._pending if key not in wanted and key not in claimed]:
                 self._pending.pop(key).cancel()
@@ -152,7 +155,9 @@ class FileSource(PerProcess):
                 if key in self._pending:
                     continue
                 if self._executor is None:
+                    # One thread: a batch is decoded on several by itself (`decode_into`).
                     self._executor = ThreadPoolExecutor(1, thread_name_prefix="gpuseq-decode")
+                    # Without a wait: at the interpreter's end nobody needs the batch that is being decoded.
                     self._finalizer = weakref.finalize(self, self._executor.shutdown, wait=False, cancel_futures=True)
                 future = submit(self._executor, self._load, indices)
                 if future is None:  # without a thread each batch is decoded when it is fetched
@@ -163,6 +168,7 @@ class FileSource(PerProcess):
 
     def close(self) -> None:
         """Stop decoding ahead and wait for the worker; the source stays usable."""
+        # Taken out under the lock and shut down outside it: the worker may be waiting for the lock.
         with self._lock:
             executor, self._executor = self._executor, None
             for future in self._pending.values():
@@ -191,7 +197,7 @@ class FileSource(PerProcess):
         others = "" if decoder == "pillow" else "; files that it does not decode as Pillow does go to Pillow"
         if self.decodes_on_device:
             load = 0.0 if options.deterministic else options.hw_decoder_load
-            asked = f" on {self.device}, {load:.0%} of it by the JPEG engine where there is one"
+            asked = f" on {self.device}, {load:.0%} of it by the GPU's JPEG hardware where there is any"
             others = "; what is not JPEG is decoded on the host"
         ahead = f"{self.prefetch} batch(es) ahead" if self.prefetch else "when asked for"
         threads = options.num_threads or cpu_count()
@@ -212,6 +218,7 @@ class FileSource(PerProcess):
         """Return what was decoded ahead for a batch, or decode it now."""
         key = indices.tobytes()
         with self._lock:
+            # Taken out: what was decoded ahead is handed out once, and is the caller's to write to.
             pending = self._pending.pop(key, None)
             claims = [claim for claim in self._claimed if claim[0] == key]
             if claims:
@@ -241,6 +248,8 @@ class FileSource(PerProcess):
     def _decode(self, indices: np.ndarray) -> _Decoded:
         paths = [self.paths[index] for index in indices]
         if self.decodes_on_device:
+            # Made by the thread that decodes, and not when the source is made: the decoder binds a CUDA context, which
+            # a fork would not survive.
             with self._lock:
                 if self._device_decoder is None:
                     self._device_decoder = DeviceDecoder(self.options, self.device)
@@ -285,6 +294,7 @@ class FileSource(PerProcess):
                     images[position] = ops.upload(answered[None], self.device)[0]
                     keep[position] = True
             elif self.on_error == "substitute" and len(good):
+                # The next one in the batch, cyclically, so that the choice depends on nothing but the batch.
                 donor = good[np.searchsorted(good, position) % len(good)]
                 rows[position], sample_indices[position], keep[position] = rows[donor], indices[donor], True
         positions = np.flatnonzero(keep)

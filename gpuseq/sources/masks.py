@@ -85,6 +85,7 @@ class PairedMasks:
         """
         masks: list[Fetched] = []
         for source in self.sources:
+            # By the images' own sample numbers: where an image was substituted, the mask is that of its substitute.
             found = source.fetch(fetched.sample_indices)
             if found.positions is not None:
                 fetched, plan = _keep(fetched, found.positions), plan.take(found.positions)
@@ -292,6 +293,7 @@ def _exact(array: Array) -> Array:
         return array
     if array.dtype == np.bool_:
         return array.astype(np.uint8)
+    # float32 counts exactly to 2**24, float64 to 2**53.
     small = array.dtype.itemsize <= 2
     return array.astype(np.float32 if small else np.float64)
 

@@ -45,6 +45,7 @@ class ReadOptions:
         """Check each value."""
         if not callable(self.on_error):
             check_choice("on_error", self.on_error, ("raise", "skip", "substitute"))
+        # None is no value here: 0 says it.
         check_count("prefetch", self.prefetch, least=0, unit="batches", or_none=False)
         check_count("memory_limit", self.memory_limit, unit="bytes")
         check_count("max_pixels", self.max_pixels)

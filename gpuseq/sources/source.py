@@ -83,10 +83,10 @@ class Source(Protocol):
         """Return the images of samples, numbers of shape ``(N,)``, int64."""
 
     def expect(self, upcoming: Sequence[np.ndarray], current: np.ndarray | None = None) -> None:
-        """Hear which samples are fetched next, the nearest batch first; `current` is planned and not fetched yet."""
+        """Take note of the samples that are fetched next, the nearest batch first; `current` is planned already."""
 
     def close(self) -> None:
         """Stop what works ahead. The source stays usable."""
 
     def describe(self, plan: BatchPlan) -> list[tuple[str, str]]:
-        """Return the stations that a batch passes here, each with what happens there, for ``explain``."""
+        """Return what happens to a batch here, step by step: name and text of each, for ``explain``."""

@@ -81,6 +81,7 @@ class BatchTransform:
         has_augmentations : bool
             See the attribute.
         """
+        # A name is one of Keras' modes and done in the kernel; a callable is the normalisation's.
         mode = settings.preprocessing_function
         normalisation = Normalisation.of(settings)
         options = AugmentOptions(
@@ -157,6 +158,7 @@ class BatchTransform:
         )
         if self.normalisation.unfitted:
             self.normalisation.warn_unfitted()
+        # Steps that do nothing are as good as none: the fused pass is one launch, and takes any dtype.
         if program is None or (self.has_augmentations and not (program["op"] != IDENTITY).any()):
             return self._finished(images, params, rows, options)
         if not self.has_augmentations:
@@ -170,6 +172,8 @@ class BatchTransform:
         if statistics is not None and self._is_fused:
             return ops.augment(images, params, options, indices=rows, statistics=statistics)
         with on_device(images):  # the ops see to that themselves
+            # One number per channel is what the fused pass can subtract; anything else is Keras' broadcast, image by
+            # image.
             if statistics is None or self.one_image is not None:
                 return self._image_by_image(images, params, rows, options)
             return self._in_steps(images, params, rows, options, statistics)
@@ -188,10 +192,12 @@ class BatchTransform:
         self, images: Array, params: np.ndarray, rows: np.ndarray | None, program: np.ndarray, options: AugmentOptions
     ) -> Array:
         """Do the ranges' geometry and colours as uint8, then the program, then what follows, and erase at the end."""
+        # The steps are Pillow's and defined on levels, so the ranges' result is rounded to them in between.
         images, rows = self.warped_to_levels(images, params, rows, options.source_format)
         statistics = self._statistics(images, options)
         if statistics is not None and self._is_fused:
             return ops.run_program(images, program, options, indices=rows, statistics=statistics)
+        # With a function or a whitening matrix in between, the erasing waits: it is in units of the finished batch.
         levels_options = replace(options.unnormalised(), dtype="uint8")
         levels = ops.run_program(images, without_erasing(program), levels_options, indices=rows)
         following = replace(options, source_format=options.data_format, round_affine=False)
@@ -227,6 +233,7 @@ class BatchTransform:
             raise TypeError(f"augmentations work on uint8 images, levels 0 to 255; got {images.dtype}")
         options = replace(
             _laid_out(self._following(params).unnormalised(), source_format, source_format, "uint8", True),
+            # The options keep flips on for what a plan may bring; here a batch without any spares the whole pass.
             has_flip=not is_at_rest(params, "flip").all(),
         )
         if not (options.has_affine or options.has_flip or options.has_channel_shift or options.has_brightness):
@@ -257,6 +264,8 @@ class BatchTransform:
         options = replace(self._following(params).unnormalised(), dtype=dtype)
         if program is None:
             return ops.augment(rescaled(images[rows], dtype, rescale), params, options)
+        # Keras rescales before it transforms; levels cannot be rescaled before their program, so the factor comes after
+        # it.
         levels, levels_rows = self.warped_to_levels(images, params, rows, options.source_format)
         following = replace(options, rescale=float(rescale or 1.0))
         return ops.run_program(levels, without_erasing(program), following, indices=levels_rows)
@@ -287,6 +296,7 @@ class BatchTransform:
         compute, whitening = options.compute_dtype.name, self.normalisation.whitening
         if self.normalisation.function is None:
             wide = replace(options, dtype=compute)
+            # In the compute dtype, because the whitening product would sum rounded halves or bytes.
             batch = ops.augment(images, params, wide, indices=rows, statistics=statistics)
         else:
             bare = replace(options.unnormalised(), dtype=compute)
@@ -304,6 +314,7 @@ class BatchTransform:
         batch = images if rows is None else images[rows]
         own = self.options.data_format  # which the images of users' methods have, and a mean per pixel
         batch = _reordered(batch, options.source_format, own)
+        # Each image is a new array: users' methods may write to it, as they may in Keras.
         one_image = self.one_image or self._one_image
         done = [
             one_image(image.astype(options.compute_dtype), parameters)

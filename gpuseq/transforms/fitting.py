@@ -55,7 +55,7 @@ def fit_images(generator: ImageGenerator, x: Array, rounds: int, seed: int | Non
 
 
 def fit_batches(generator: ImageGenerator, batches: Iterable[Array]) -> None:
-    """Set what a generator asks for, from batches that are walked once.
+    """Set what a generator asks for, from batches that are taken once, one after another.
 
     Parameters
     ----------
@@ -135,11 +135,13 @@ def _transformed(generator: ImageGenerator, x: Array, rounds: int, seed: int | N
     """Yield pieces of so many transformed copies, drawn for as Keras draws: all of the numbers before the first."""
     total = len(x) * rounds
     stream: Any = np.random if seed is None else np.random.RandomState(seed)
+    # Keras transforms round after round with one stream, so the parameters of all copies are one draw.
     params = generator._drawing(x.shape[1:]).params(stream, total)
     program = None
     if generator._recipe is not None:
         if x.dtype != np.uint8:
             raise TypeError(f"fit(augment=True) with augmentations takes uint8 images, levels 0 to 255; got {x.dtype}")
+        # The key that the first batch of an iterator with this seed would have.
         keys = KerasStream(seed)
         keys.reseed(0)
         key, number = keys.key

@@ -97,6 +97,7 @@ def transform_image(image_hwc: Array, params: np.ndarray, options: AugmentOption
     own = image_hwc.dtype
     brightened, shifted = not np.isnan(params["brightness"][0]), not np.isnan(params["channel_shift_intensity"][0])
     small = own == np.uint8
+    # The warp itself rounds to uint8 (`round_affine`); wider integers are rounded below, and double holds them exactly.
     compute = "float64" if own == np.float64 or (own.kind != "f" and not small) else "float32"
     options = replace(
         options, dtype=compute, round_affine=small, source_format="channels_last", data_format="channels_last"
@@ -118,6 +119,7 @@ def transform_image(image_hwc: Array, params: np.ndarray, options: AugmentOption
         return result.astype(np.float64)
     if small:
         return result.astype(own)
+    # SciPy rounds where it stores integers.
     bounds = np.iinfo(own)
     return xp.clip(xp.floor(result + 0.5), bounds.min, bounds.max).astype(own)
 
@@ -178,6 +180,7 @@ def apply_affine_transform(
     ----------
     ``keras.src.legacy.preprocessing.image.apply_affine_transform`` (Keras 3.15); ``scipy.ndimage.affine_transform``.
     """
+    # The messages of the axes are Keras' own.
     if len({row_axis, col_axis, channel_axis}) != 3:
         raise ValueError("'row_axis', 'col_axis', and 'channel_axis' must be distinct")
     if {row_axis, col_axis, channel_axis} != {0, 1, 2}:
@@ -239,6 +242,7 @@ def random_shift(
 
     The other arguments are those of `apply_affine_transform`. NumPy's global stream is drawn from.
     """
+    # Height first, in Keras' order of draws.
     tx = np.random.uniform(-hrg, hrg) * np.shape(x)[row_axis]
     ty = np.random.uniform(-wrg, wrg) * np.shape(x)[col_axis]
     rest = (row_axis, col_axis, channel_axis, fill_mode, cval, interpolation_order)
@@ -282,6 +286,7 @@ def random_zoom(
     """
     if np.ndim(zoom_range) != 1 or len(zoom_range) != 2:
         raise ValueError(f"`zoom_range` should be a tuple or list of two floats. Received: {zoom_range}")
+    # At (1, 1) Keras takes nothing from the stream.
     zx, zy = 1.0, 1.0
     if not (zoom_range[0] == 1 and zoom_range[1] == 1):
         zx, zy = np.random.uniform(zoom_range[0], zoom_range[1], 2)
@@ -355,11 +360,13 @@ def _brightened(x: Array, brightness: float, scale: bool) -> Array:
         image = image.astype(np.float32)
         image = image - image.min()
         top = image.max()
+        # Without a branch on the device's value, which the host would have to wait for: a constant image stays 0.
         image = xp.where(top != 0, image / xp.where(top != 0, top, 1), image) * 255
     params = identity_params(1)
     params["brightness"] = brightness
     options = AugmentOptions(dtype=image.dtype.name, has_affine=False, has_flip=False, has_channel_shift=False)
     result = ops.augment(image[None], params, options)[0]
+    # This look at the values waits for the device; Keras' result has another dtype there.
     stretched = not scale and bool((image.min() < 0) | (image.max() > 255))
     return result if stretched else result.astype(np.float32, copy=False)
 

@@ -54,11 +54,14 @@ def warp_masks(
     array
         Shape ``(N, H, W, C)`` or ``(N, C, H, W)`` as `options.data_format` says, on `device`.
     """
+    # Labels have to survive the pass exactly: bytes as bytes, doubles as doubles, and what the sources hand out as
+    # float32 fits it.
     own = masks.dtype
     options = replace(
         options.geometry(),
         dtype="uint8" if own == np.uint8 else "float64" if own == np.float64 else "float32",
     )
+    # Colours are put to rest in the parameters, so that the order and the flips of the plan itself are used.
     warped = ops.augment(place(masks, device), put_to_rest(plan.params, "colour"), options, indices=rows)
     warped = warped.astype(own if dtype is None else dtype, copy=False)
     if plan.program is None:

@@ -60,6 +60,7 @@ class Normalisation:
             "featurewise_std_normalization": settings.std,
             "zca_whitening": settings.zca_whitening_matrix,
         }
+        # What is set but not asked for stays out: a user may keep `mean` while `featurewise_center` is off.
         asked = [name for name in fitted if getattr(settings, name)]
         mean, std, whitening = (value if name in asked else None for name, value in fitted.items())
         unfitted = tuple(name for name in asked if fitted[name] is None)
@@ -91,6 +92,7 @@ class Normalisation:
             try:
                 mean, std = (per_channel_of(values, *key) for values in (self.mean, self.std))
                 self._per_channel[key] = Statistics(mean, std)
+            # None is kept as well: whether a mean is one number per channel is asked at every batch.
             except ValueError:
                 self._per_channel[key] = None
         if self._per_channel[key] is None:
@@ -126,6 +128,7 @@ class Normalisation:
         function, xp = self.function, array_module(batch)
         if function is None:
             return batch
+        # By default a function gets one image, as in Keras; the attribute is the user's word that it takes a batch.
         if getattr(function, "batched", False):
             result = xp.asarray(_returned(function(batch), batch.shape))
             return result if result.shape == batch.shape else xp.array(xp.broadcast_to(result, batch.shape))
@@ -161,6 +164,7 @@ class Normalisation:
         if options.preprocessing is not None:
             x = _mode_applied(x, options)
         elif self.function is not None:
+            # Keras' order: the function before the rescale, and the samplewise steps before the featurewise ones.
             x = self.function(x)
         steps = (options.samplewise_center, options.samplewise_std, options.featurewise_center, options.featurewise_std)
         is_asked = options.rescale != 1.0 or any(steps) or self.whitening is not None or bool(self.unfitted)
@@ -172,6 +176,7 @@ class Normalisation:
             x -= xp.mean(x, keepdims=True)
         if options.samplewise_std:
             x /= xp.std(x, keepdims=True) + 1e-6
+        # Here, as in Keras, where the warning takes the place of the step.
         self.warn_unfitted()
         if options.featurewise_center:
             x -= xp.asarray(self.mean)
@@ -195,6 +200,7 @@ def _mode_applied(x: Array, options: AugmentOptions) -> Array:
 
 def _returned(result: Any, shape: tuple[int, ...]) -> Any:
     """Return what a `preprocessing_function` made of images of a shape, if it fits there, broadcast or not."""
+    # What is broadcast into the image by NumPy's assignment is accepted, as in Keras' loop.
     theirs = np.shape(result)
     fits = len(theirs) <= len(shape) and all(a in (1, b) for a, b in zip(theirs[::-1], shape[::-1], strict=False))
     if result is None or not fits:

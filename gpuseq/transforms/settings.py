@@ -105,6 +105,7 @@ def checked_zoom(value: Any) -> list[float]:
         If `value` is neither a number nor a pair of numbers.
     """
     if isinstance(value, (float, int, np.number)):
+        # A number is a half-width about 1; Keras' order, low first.
         pair = [1 - value, 1 + value]
     elif np.ndim(value) == 1 and len(value) == 2 and all(isinstance(end, (float, int, np.number)) for end in value):
         pair = [value[0], value[1]]
@@ -251,6 +252,7 @@ def _content(value: Any) -> Any:
     That is its shape: the numbers themselves are read from the array at each batch. An array on a GPU is told by its
     identity, because a look at its values would wait for the device.
     """
+    # The usual settings first: this runs for every batch, seven times.
     if value is None or type(value) is float or type(value) is int:
         return value
     if isinstance(value, (list, tuple)):
@@ -259,6 +261,7 @@ def _content(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         shape, size = value.shape, value.size
         return shape, value.dtype, value.tobytes() if size < 16 or size == max(shape) else None
+    # An augmentation is a frozen value with a hash; what has none, such as an array on a GPU, is told by identity.
     return value if type(value).__hash__ is not None else id(value)
 
 
@@ -272,6 +275,7 @@ def text_of(generator: object, signature: Signature) -> str:
     signature : inspect.Signature
         Of its constructor.
     """
+    # What the constructor makes of a default.
     settled = {"zoom_range": [1, 1], "dtype": "float32", "data_format": "channels_last"}
     given = []
     for name, parameter in signature.parameters.items():

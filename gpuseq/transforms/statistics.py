@@ -78,6 +78,8 @@ class ChannelMoments:
         xp = array_module(batch)
         axes = tuple(axis for axis in range(4) if axis != channel_axis)
         with on_device(batch):
+            # Two passes over a part that fits in memory: deviations from its mean keep the digits that the square of a
+            # sum loses.
             mean = batch.mean(axis=axes, dtype=np.float64, keepdims=True)
             deviation = xp.square(batch - mean).sum(axis=axes)
             host = [item.get() if hasattr(item, "get") else item for item in (mean.reshape(-1), deviation)]
@@ -132,6 +134,7 @@ def whitening_matrix(flat_nd: np.ndarray, epsilon: float) -> np.ndarray:
     """
     num_samples, size = flat_nd.shape
     rank = min(num_samples, size)
+    # Asked before the work: the result and its factors in double, LAPACK's copies in the dtype of the images.
     needed = 8 * size * (size + rank) + flat_nd.itemsize * size * (2 * rank + 2 * num_samples)
     free = available_memory()
     if needed > free:
@@ -140,6 +143,8 @@ def whitening_matrix(flat_nd: np.ndarray, epsilon: float) -> np.ndarray:
             f"{size} x {size} matrix and its factors; {free / 1e9:.1f} GB are free. Use smaller images, or "
             "featurewise_std_normalization"
         )
+    # As Keras, of the transposed images, whose left vectors are the components: a D x D covariance would square the
+    # condition.
     basis, singular, _ = np.linalg.svd(flat_nd.T, full_matrices=False)
     scaled: np.ndarray = basis * (np.sqrt(np.float64(num_samples)) / (singular + epsilon))
     matrix: np.ndarray = scaled.dot(basis.T)
@@ -263,7 +268,7 @@ def image_chunks(
 def fit_chunks(
     chunks: Iterable[Array], channel_axis: int, dtype: Any, *, center: bool, std: bool, whitening_epsilon: float | None
 ) -> Fitted:
-    """Find statistics of rescaled images that come in pieces; these are walked once, and kept only for whitening.
+    """Find statistics of rescaled images that come in pieces; each is looked at once, and kept only for whitening.
 
     Parameters
     ----------
@@ -329,6 +334,7 @@ def write_statistics(
     lists = {}
     for name, values in found.items():
         host = np.asarray(values.get() if is_cupy(values) else values)
+        # One axis has all values, whichever it is.
         if host.size != max(host.shape, default=1):
             raise ValueError(NOT_PER_CHANNEL)
         lists[name] = host.reshape(-1).tolist()
@@ -370,6 +376,7 @@ def read_statistics(path: str | os.PathLike[str], names: Iterable[str], rescale:
             raise ValueError("rescale is 0")
         if len({len(per_channel) for per_channel in values.values()}) > 1:
             raise ValueError("mean and std have different numbers of channels")
+        # A mean follows the factor with its sign, a deviation without.
         factors = {"mean": rescale / divisor, "std": abs(rescale / divisor)}
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(
@@ -385,6 +392,7 @@ def _numbers(name: str, values: Any) -> np.ndarray:
     for value in values:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise TypeError(f"{name} holds {value!r}, which is no number")
+        # Also refuses NaN and infinity, which Python's json reads.
         if not abs(value) <= sys.float_info.max or (name == "std" and value < 0):
             raise ValueError(f"{name} holds {value!r}")
     return np.array(values, np.float64)

@@ -183,7 +183,7 @@ def test_batches_may_grow_and_shrink() -> None:
 
 
 def test_a_batch_is_one_call_whatever_came_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In two, the batches before would choose an image's decoder: the JPEG engine takes a share of each call."""
+    """In two, the batches before would choose an image's decoder: JPEG hardware takes a share of each call."""
     images = decode_nvimgcodec.DeviceImages(None, 0, 2, 0.0)
     calls: list[tuple[int, int]] = []
     original = images._decoder

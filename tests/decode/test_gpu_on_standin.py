@@ -113,7 +113,7 @@ def test_bad_files(engines: list[StandInEngine], tmp_path: Path, on_error: Any, 
 
 def test_explain_names_the_decoder_and_the_device(engines: list[StandInEngine], tmp_path: Path) -> None:
     got, wanted = flows(write_tree(tmp_path / "tree"), {}, hw_decoder_load=0.25)
-    assert "nvimgcodec on cuda:0, 25% of it by the JPEG engine" in str(got.explain())
+    assert "nvimgcodec on cuda:0, 25% of it by the GPU's JPEG hardware" in str(got.explain())
     next(got)
     got.close()
     wanted.close()
