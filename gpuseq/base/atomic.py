@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -51,13 +52,13 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise FileNotFoundError(f"the folder {os.fspath(target.parent)!r} does not exist; make it first")
     # A name may have 255 bytes, and that of `path` may be as long.
     suffix = Path(path).suffix if len(os.fsencode(Path(path).suffix)) <= 32 else ""
-    # Renaming works within a file system only; into a device or a pipe the bytes are copied.
-    folder = None if is_special else target.parent
-    descriptor, name = tempfile.mkstemp(prefix=f".{Path(path).stem[:40]}-", suffix=suffix, dir=folder)
-    os.close(descriptor)
-    temporary = Path(name)
+    if is_special:  # renaming would replace it: the bytes are copied into it
+        descriptor, name = tempfile.mkstemp(suffix=suffix)
+        os.close(descriptor)
+        temporary = Path(name)
+    else:  # renaming works within a file system only
+        temporary = _beside(target.parent, f".{Path(path).stem[:40]}-", suffix)
     try:
-        temporary.chmod(0o666 & ~_umask())
         yield temporary
         if is_special:
             with temporary.open("rb") as written, target.open("wb") as into:
@@ -70,8 +71,16 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise
 
 
-def _umask() -> int:
-    """Return the process's umask, which Python can only read by setting it."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
+def _beside(folder: Path, prefix: str, suffix: str) -> Path:
+    """Make an empty file of a name that nobody has, with the rights of any new file.
+
+    Not by ``tempfile``, whose files nobody else may read: the rights of others depend on the umask, which a process can
+    only read by setting it, for all of its threads.
+    """
+    while True:
+        path = folder / f"{prefix}{secrets.token_hex(6)}{suffix}"
+        try:
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o666))
+        except FileExistsError:
+            continue
+        return path

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from gpuseq.base.arguments import check_choice, did_you_mean
+from gpuseq.base.atomic import replacing
 from gpuseq.base.devices import is_cupy
 from gpuseq.base.errors import DeviceError
 from gpuseq.base.types import Array, DataFormat, Subset, literals
@@ -178,7 +179,8 @@ def save_images(made: MadeImages, folder: str, prefix: str, extension: str, data
     numbers = np.zeros(len(plan), np.int64) if plan.file_numbers is None else plan.file_numbers
     for image, index, number in zip(host, plan.indices, numbers, strict=True):
         name = f"{prefix}_{index}_{number}.{extension}"
-        array_to_img(image, data_format, scale=True).save(os.path.join(folder, name))
+        with replacing(os.path.join(folder, name)) as path:  # a full disk leaves no half a picture
+            array_to_img(image, data_format, scale=True).save(path)
 
 
 def _make_masks(masks: PairedMasks, found: list[Fetched], plan: BatchPlan, options: AugmentOptions) -> Any:

@@ -428,3 +428,19 @@ def test_h5pys_are_among_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         with pytest.warns(UserWarning, match=r"x is a h5py\.Dataset of \(3, 8, 8, 3\) uint8"):
             flow = gpuseq.ImageDataGenerator(device="cpu").flow(data)
         assert len(next(flow)) == 3
+
+
+def test_a_full_disk_leaves_no_half_a_picture(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    noise = np.random.default_rng(1).integers(0, 256, (3, 40, 40, 3), np.uint8)
+    iterator = gpuseq.ImageDataGenerator(device="cpu").flow(noise, batch_size=3, save_to_dir=str(tmp_path))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            next(iterator)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []
+    next(iterator)
+    assert len(list(tmp_path.iterdir())) == 3
