@@ -29,7 +29,7 @@ __all__ = ["BenchResult", "Contender", "contenders", "format_results", "keras_ge
 
 @dataclass(frozen=True)
 class Contender:
-    """Someone who makes batches.
+    """What makes batches and is timed.
 
     Attributes
     ----------
@@ -111,6 +111,7 @@ def keras_generator() -> tuple[Any, str]:
             raise ImportError("Keras is installed, but none of its backends torch, jax, tensorflow")
     keras = importlib.import_module("keras")
     try:
+        # Keras 3 has moved the module and exports the class under tf.keras alone.
         module = importlib.import_module("keras.src.legacy.preprocessing.image")
     except ModuleNotFoundError:
         module = importlib.import_module("keras.preprocessing.image")
@@ -125,7 +126,7 @@ def contenders(
     batch_size: int = 32,
     interpolation: str = "bilinear",
 ) -> tuple[list[Contender], list[BenchResult]]:
-    """Return who can run here, and an empty result with the reason for each who cannot.
+    """Return what can run here, and an empty result with the reason for each contender that cannot.
 
     Parameters
     ----------
@@ -145,6 +146,7 @@ def contenders(
     (list of Contender, list of BenchResult)
         Those present, those absent.
     """
+    # The same for all, shuffling included: each reads its files in a random order.
     options: dict[str, Any] = {
         **folder.as_arguments,
         "target_size": target_size,
@@ -181,7 +183,7 @@ def race(
     Parameters
     ----------
     runners : list of Contender
-        Who takes part.
+        What is timed.
     seconds : float, optional
         Wall time for all of them together; a slice always holds at least one whole batch, so slow ones may overrun.
     num_rounds : int, optional
@@ -196,6 +198,7 @@ def race(
     """
     results = [BenchResult(runner.name) for runner in runners]
     iterators: list[Any] = [None] * len(runners)
+    # Half a round is left for what is not timed: opening, the first batch.
     slice_seconds = seconds / (num_rounds + 0.5) / max(1, len(runners))
     with tqdm(
         total=len(runners) * num_rounds,
@@ -229,8 +232,10 @@ def _slice(iterator: Any, seconds: float, device: str) -> float:
     """Return the images per second of one slice of at least `seconds`."""
     num_images = 0
     started = time.perf_counter()
+    # Whole batches, because the time of a part of one means nothing.
     while num_images == 0 or time.perf_counter() - started < seconds:
         num_images += len(next(iterator)[0])
+    # A GPU's batches are handed out before they are made; the clock stops when they are there.
     synchronize(device)
     return num_images / (time.perf_counter() - started)
 
@@ -248,6 +253,7 @@ def format_results(results: list[BenchResult]) -> str:
     str
         Lines without a trailing newline.
     """
+    # Keras where it ran: the question is how many times as fast.
     base = next((result.median for result in results if result.median), None)
     width = max(len(result.name) for result in results)
     lines = [f"{'':<{width}}  {'img/s':>9}  {'quartiles':>17}  {'times':>6}"]

@@ -43,6 +43,7 @@ def augmentation(arguments: argparse.Namespace) -> dict[str, Any]:
     from .preview import AUGMENTATION
 
     asked = {name: getattr(arguments, name) for name in arguments.augmentation_names}
+    # None and not falsy: a range of 0 was given.
     given = {name: value for name, value in asked.items() if value is not None}
     if zoom := given.get("zoom_range"):
         if len(zoom) > 2:
@@ -90,6 +91,7 @@ def doctor(arguments: argparse.Namespace) -> int:
 
 def preview(arguments: argparse.Namespace) -> int:
     """Draw what an augmentation does."""
+    # Imports stand within the commands, so that each loads its own modules alone.
     from .engine import quiet
     from .folder import open_folder, pick
     from .preview import format_arguments, preview_rows
@@ -99,6 +101,7 @@ def preview(arguments: argparse.Namespace) -> int:
     out = Path(arguments.out or f"gpuseq-preview{suffix}")
     if arguments.format and out.suffix.lower() not in ((".html", ".htm") if arguments.format == "html" else (".png",)):
         raise ValueError(f"--format {arguments.format} and --out {out} contradict each other")
+    # Before the pictures are opened: a wrong suffix costs nothing then.
     check_sheet(out)
     folder = open_folder(arguments.path)
     chosen = augmentation(arguments)
@@ -133,6 +136,7 @@ def check(arguments: argparse.Namespace) -> int:
 
     from .folder import SUFFIXES, open_folder
 
+    # Folders on a disk go by the commands' own listing, which takes one file as well; stores by the iterators' listing.
     if is_url(arguments.directory):
         root = arguments.directory.rstrip("/")
         paths = [f"{root}/{name}" for name in list_images(root, tuple(sorted(SUFFIXES)), follow_links=False)]
@@ -145,6 +149,7 @@ def check(arguments: argparse.Namespace) -> int:
     if arguments.json:
         _print_json({"folder": arguments.directory, "num_files": len(paths), "bad": bad})
     elif arguments.null:
+        # Bytes as the system has them: a name need not be text, and `rm` has to find it.
         sys.stdout.buffer.write(b"".join(os.fsencode(path) + b"\0" for path in bad))
     elif arguments.quiet:
         odd = [path for path in bad if "\n" in path or printable(path) != path]
@@ -210,6 +215,7 @@ def fit(arguments: argparse.Namespace) -> int:
         "color_mode": arguments.color_mode,
         "interpolation": arguments.interpolation,
     }
+    # The file is opened first, so that hours of decoding do not end at a folder that cannot be written to.
     with quiet(), replacing(arguments.out) as temporary:
         if arguments.ray:
             from gpuseq.ray import fit_directory

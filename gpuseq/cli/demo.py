@@ -117,7 +117,7 @@ def run_demo(
     batch_size, num_epochs : int, optional
         How much at a time, how many times.
     min_images : int, optional
-        A folder with fewer files is walked several times per epoch, so that there is something to time.
+        A folder with fewer files is taken several times per epoch, so that there is something to time.
     seed : int, optional
         Same seed, same batches.
     augmentations : str or None, optional
@@ -139,6 +139,7 @@ def run_demo(
     DeviceError
         If a GPU is asked for that is not there.
     """
+    # All that can be refused comes before the epochs.
     check_sheet(out)
     folder = open_folder(shipped_photos() if directory is None else directory)
     resolved, reason = engine_and_reason(device)
@@ -160,6 +161,7 @@ def run_demo(
             seed=seed,
             verbose=False,
         )
+        # The shipped photographs are nine: one pass over them is over before it can be timed.
         passes = max(1, math.ceil(min_images / num_files))
         epochs = []
         for number in range(1, num_epochs + 1):
@@ -167,9 +169,9 @@ def run_demo(
                 iterator, passes * len(iterator), passes * num_files, resolved, f"epoch {number}/{num_epochs}"
             )
             epochs.append(epoch)
-            walked = f", each file {passes} times" if passes > 1 else ""
+            repeated = f", each file {passes} times" if passes > 1 else ""
             say(
-                f"Epoch {number}      {epoch.num_images} images{walked}: {epoch.seconds:.2f} s, "
+                f"Epoch {number}      {epoch.num_images} images{repeated}: {epoch.seconds:.2f} s, "
                 f"{epoch.images_per_second:,.0f} img/s"
             )
         shown = pick(folder.streamed, 4) if directory is not None else tuple(folder.path / name for name in SHOWN)
@@ -191,5 +193,6 @@ def _stream(iterator: Any, num_batches: int, num_images: int, device: str, title
             images = next(iterator)[0]
             streamed += len(images)
             bar.update(len(images))
+    # Batches on a GPU are handed out before they are made.
     synchronize(device)
     return EpochResult(streamed, time.perf_counter() - started)

@@ -109,6 +109,7 @@ def examine() -> Report:
     """
     from gpuseq.base.version import __version__
 
+    # What could be used, and what would be: GPUSEQ_DEVICE decides the second alone.
     problem = gpu_problem()
     asked = os.environ.get("GPUSEQ_DEVICE")
     engine = "cpu" if problem or asked == "cpu" else "cuda"
@@ -248,12 +249,14 @@ def _driver() -> Finding:
     brings = "the GPU: augmentation, and batches that are born on the device"
     install = "NVIDIA driver 580 or newer for CUDA 13 wheels, 525.60 or newer for CUDA 12 wheels"
     library = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+    # libcuda comes with the driver, and everything else that may be installed does without it.
     try:
         cuda = ctypes.CDLL(library)
     except OSError:
         return Finding("CUDA driver", False, None, f"{library} is not on this machine", brings, install)
     version = ctypes.c_int()
     cuda.cuDriverGetVersion(ctypes.byref(version))
+    # 1000 times the major version plus 10 times the minor one.
     text = f"{version.value // 1000}.{version.value % 1000 // 10}"
     if code := cuda.cuInit(0):
         return Finding(
@@ -262,6 +265,7 @@ def _driver() -> Finding:
     count = ctypes.c_int()
     cuda.cuDeviceGetCount(ctypes.byref(count))
     devices = ", ".join(_device(cuda, ordinal) for ordinal in range(count.value)) or "no device is visible"
+    # A driver runs programs of its own major version and of older ones.
     too_old = _version("cupy-cuda13x") is not None and version.value < 13000
     if too_old:
         devices += "; older than CUDA 13: install cupy-cuda12x in place of cupy-cuda13x, or update the driver"
@@ -309,6 +313,7 @@ def _nvrtc() -> Finding:
         from cupy.cuda import nvrtc
 
         major, minor = nvrtc.getVersion()
+        # Really compiled: a missing libnvrtc-builtins is found only then.
         program = nvrtc.createProgram('extern "C" __global__ void probe() {}', "probe.cu", [], [])
         nvrtc.compileProgram(program, [])
         nvrtc.destroyProgram(program)
@@ -326,6 +331,7 @@ def _dali() -> Finding:
     if found is None:
         return Finding("DALI", False, None, "", brings, install)
     try:
+        # DALI's own count, which is 0 without a driver; CuPy's raises.
         count = importlib.import_module("nvidia.dali.backend").GetCUDADeviceCount()
     except Exception as error:  # a broken installation is a finding, whatever it raises
         return Finding("DALI", False, found[1], f"{found[0]} does not import: {error}", brings, install)
@@ -351,6 +357,7 @@ def _keras() -> Finding:
     backend = os.environ.get("KERAS_BACKEND")
     source = "KERAS_BACKEND"
     if backend is None:
+        # Where Keras looks, in its order: the variable, the file, then tensorflow.
         config = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "keras.json"
         source = str(config)
         try:

@@ -36,12 +36,13 @@ class Folder:
 
     @property
     def streamed(self) -> tuple[Path, ...]:
-        """The files that ``flow_from_directory`` walks: beside class folders, those straight in `path` are not."""
+        """The files that ``flow_from_directory`` takes: beside class folders, not those straight in `path`."""
         return self.files if self.is_flat else tuple(file for file in self.files if file.parent != self.path)
 
     @property
     def as_arguments(self) -> dict[str, Any]:
         """Keyword arguments of ``flow_from_directory`` that name these pictures; a flat folder counts as one class."""
+        # `classes` names the folder itself within its parent: pictures without class folders are one class.
         if self.is_flat:
             return {"directory": str(self.path.parent), "classes": [self.path.name]}
         return {"directory": str(self.path)}
@@ -103,6 +104,7 @@ def pick(files: Sequence[Path], count: int) -> tuple[Path, ...]:
         by_folder.setdefault(file.parent, []).append(file)
     folders = list(by_folder.values())
     count = min(count, len(files))
+    # Dealt out one by one, so that small folders are used up before large ones give more.
     shares = [0] * len(folders)
     while sum(shares) < count:
         for index, folder in enumerate(folders):

@@ -49,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     SystemExit
         With 2 for wrong arguments, with 0 for ``--help`` and ``--version``, as argparse does.
     """
+    # `parse_known_args`, so that an unknown option is refused by the command's own parser, which knows the near ones.
     parser = build_parser()
     arguments, unknown = parser.parse_known_args(argv)
     if unknown:
@@ -68,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader (head, less) has gone; point stdout elsewhere so that the interpreter's last flush is quiet.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
+    # From the special to the general: each adds the command that helps.
     except DeviceError as error:
         print(f"gpuseq: {error}. Run `gpuseq doctor` to see what is there", file=sys.stderr)
         return EXIT_FINDINGS
@@ -94,6 +96,7 @@ def _ending_at_sigterm() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # which alone may say what a signal does
         yield
         return
+    # An exception in the main thread, as Ctrl-C is: `replacing` then removes what is half-written.
     before = signal.signal(signal.SIGTERM, end)
     try:
         yield
@@ -118,6 +121,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong, and end with 2."""
+        # argparse has no hook for its messages, so the words are taken out of them.
         wrong = re.search(r"invalid choice: '?([^\s']+)'? \(choose from (.*)\)", message)
         if wrong:
             message += did_you_mean(wrong[1], re.findall(r"[\w-]+", wrong[2]))
@@ -200,6 +204,7 @@ def _add_size(parser: argparse.ArgumentParser) -> None:
 
 
 def _positive(text: str) -> int:
+    # A ValueError is argparse's to report, as "invalid value".
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be 1 or more; got {text}")
@@ -243,6 +248,7 @@ def _add_augmentation(parser: argparse.ArgumentParser, *, modern: bool = False) 
     add("--zoom-range", type=float, nargs="+", metavar="Z", help="one value z: 1-z to 1+z; or two: lowest and highest")
     add("--channel-shift-range", type=float, metavar="LEVELS", help="added to every channel, of 255")
     add("--brightness-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help="factor, 1 is unchanged")
+    # None and not False where it is not given: `commands.augmentation` tells the two apart.
     add("--horizontal-flip", action="store_true", default=None, help="mirror half of them left to right")
     add("--vertical-flip", action="store_true", default=None, help="mirror half of them top to bottom")
     add("--fill-mode", choices=literals(FillMode), help="what comes in from outside (default: nearest)")

@@ -76,6 +76,7 @@ def preview_rows(
     """
     originals = np.stack([_load(file, target_size) for file in files])
     generator = ImageDataGenerator(**arguments, device=device)
+    # One batch over repeated pictures: the variants are drawn by the iterator as any batch is, and the plan says how.
     iterator = generator.flow(
         np.repeat(originals, num_variants, axis=0), batch_size=len(files) * num_variants, shuffle=False, seed=seed
     )
@@ -110,6 +111,7 @@ def to_pictures(batch: Any) -> np.ndarray:
     numpy.ndarray
         Same shape, uint8.
     """
+    # A batch without rescaling holds levels, as floats.
     host = batch.get() if hasattr(batch, "get") else batch
     pictures: np.ndarray = np.clip(np.rint(np.asarray(host, np.float32)), 0, 255).astype(np.uint8)
     return pictures

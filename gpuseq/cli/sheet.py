@@ -158,6 +158,7 @@ def draw_sheet(rows: Sequence[Row], *, heading: str, notes: Sequence[str] = (), 
         If `rows` is empty.
     """
     _check_rows(rows)
+    # Rows of unequal length share the columns of the longest.
     num_columns = 1 + max(len(row.variants) for row in rows)
     card_width = tile_size + 2 * _PADDING
     first_gap = 2 * _GAP  # the originals stand apart
@@ -230,6 +231,7 @@ def _elided(text: str, width: float, size: int) -> str:
     """Cut the middle out of `text` until it fits: the ends of a file name tell more than its middle."""
     if _text_width(text, size) <= width:
         return text
+    # One character at a time: widths of letters differ, and titles are short.
     kept = len(text) - 1
     while kept > 1 and _text_width(f"{text[: kept - kept // 2]}…{text[len(text) - kept // 2 :]}", size) > width:
         kept -= 1
@@ -329,6 +331,7 @@ def html_page(rows: Sequence[Row], *, heading: str, notes: Sequence[str] = ()) -
 def _figure(tile: Tile, *, is_original: bool) -> str:
     buffer = io.BytesIO()
     picture = _as_image(tile.image)
+    # In the page, so that one file can be sent; as JPEG, because PNG of photographs is several times as large.
     picture.save(buffer, "JPEG", quality=92, subsampling=0)
     data = base64.b64encode(buffer.getvalue()).decode("ascii")
     spoken = html.escape(", ".join([tile.title, *(f"{name} {value}" for name, value in tile.lines)]), quote=True)
