@@ -14,8 +14,7 @@ from benchmarks import REHEARSES
 from benchmarks.measure import Row, Settings, row, time_each
 from benchmarks.work import AUGMENTATION, labels
 from gpuseq.base.devices import is_cupy, synchronize
-from gpuseq.iterators.images import Layout, make_images
-from gpuseq.iterators.labels import assemble, gathered
+from gpuseq.iterators.batch import Layout, assemble, gathered, make_images
 from gpuseq.ops import dispatch as ops
 from gpuseq.ops.cuda import augment as ops_cuda
 from gpuseq.ops.cuda import compile as kernels

@@ -140,6 +140,34 @@ def filter_filenames(frame: Any, x_col: str, directory: str, formats: tuple[str,
     return frame[mask]
 
 
+def raw_targets(values: Any) -> np.ndarray:
+    """Return the values of one or several columns of a data frame as they are, lists of numbers stacked.
+
+    Parameters
+    ----------
+    values : array
+        What pandas gives for the columns: shape ``(n,)`` or ``(n, columns)``.
+
+    Returns
+    -------
+    numpy.ndarray
+        `values`, and of a column of rows of numbers one array with them, unless its dtype would change one of them:
+        text beside numbers, a large integer beside a fraction, a truth value beside a number.
+    """
+    targets = np.asarray(values)
+    is_rows = targets.dtype == object and targets.ndim == 1
+    if not is_rows or not all(isinstance(row, (list, tuple, np.ndarray)) for row in targets):
+        return targets
+    stacked = np.array([np.asarray(row) for row in targets])
+    before = np.array([np.asarray(row, object).tolist() for row in targets], object).ravel().tolist()
+    # Python compares numbers of different types exactly.
+    is_kept = all(
+        (was == now or was != was) and isinstance(was, (bool, np.bool_)) == isinstance(now, bool)
+        for was, now in zip(before, stacked.ravel().tolist(), strict=True)
+    )
+    return stacked if is_kept else targets
+
+
 def masks_by_column(frame: Any, column: str, directory: str) -> list[str]:
     """Return the path of the mask of each row.
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
 
 from gpuseq.base.arguments import checked_arguments, checked_data_format, checked_dtype, warn
-from gpuseq.base.devices import is_cupy, on_device, place
+from gpuseq.base.devices import is_cupy, on_device
 from gpuseq.base.errors import require
 from gpuseq.base.machine import available_memory
 from gpuseq.base.text import array_text, bytes_text
@@ -22,17 +23,9 @@ from gpuseq.sources.masks import masks_of_arrays
 from gpuseq.sources.options import check_ignore_value
 from gpuseq.transforms.protocol import ImageGenerator
 
-from .images import (
-    FURTHER_ARGUMENTS,
-    Layout,
-    check_generator,
-    check_save_to_dir,
-    checked_split,
-    make_images,
-    save_images,
-)
+from .batch import Layout, gathered, make_batch
+from .checks import FURTHER_ARGUMENTS, check_generator, check_save_to_dir, checked_split
 from .iterator import Iterator
-from .labels import assemble, gathered
 
 __all__ = ["NumpyArrayIterator", "as_array", "as_images"]
 
@@ -178,20 +171,16 @@ class NumpyArrayIterator(Iterator):
         check_generator(image_data_generator, rng, self._image_size, self._source)
 
     def _make(self, plan: BatchPlan) -> Any:
-        with on_device(self.device):  # whichever is current in this thread
-            layout = Layout(self.data_format, self.data_format, self.dtype, self.dtype, self.dtype == "uint8")
-            made = make_images(plan, self._source, self._masks, self.image_data_generator, layout)
-            if self.save_to_dir is not None:
-                save_images(made, self.save_to_dir, self.save_prefix, self.save_format, self.data_format)
-            samples, weights = made.sample_indices, made.plan.weights
-            return assemble(
-                made.images,
-                None if self.y is None else gathered(self.y, samples, self.device),
-                None if self.sample_weight is None else gathered(self.sample_weight, samples, self.device),
-                further_inputs=[gathered(item, samples, self.device) for item in self.x_misc],
-                masks=made.masks,
-                shard_weights=None if weights is None else place(weights, self.device),
-            )
+        return make_batch(
+            self, plan, Layout(self.data_format, self.data_format, self.dtype, self.dtype, self.dtype == "uint8")
+        )
+
+    def _labels_of(self, images: Array, sample_indices: np.ndarray) -> Any:
+        return None if self.y is None else gathered(self.y, sample_indices, self.device)
+
+    @property
+    def _further_inputs(self) -> Sequence[np.ndarray]:
+        return self.x_misc
 
     @property
     def _image_size(self) -> tuple[int, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -12,7 +11,7 @@ from typing import Any, ClassVar, cast
 import numpy as np
 
 from gpuseq.base.arguments import check_choice, checked_arguments, checked_data_format, checked_dtype
-from gpuseq.base.devices import on_device, place
+from gpuseq.base.devices import place
 from gpuseq.base.types import (
     COLOR_CHANNELS,
     Array,
@@ -31,7 +30,7 @@ from gpuseq.decode.host import check_decoder
 from gpuseq.decode.images import checked_size
 from gpuseq.decode.options import DecodeOptions
 from gpuseq.files.folders import find_classes, scan_classes, split_bounds
-from gpuseq.files.frames import check_frame, filter_classes, filter_filenames, masks_by_column
+from gpuseq.files.frames import check_frame, filter_classes, filter_filenames, masks_by_column, raw_targets
 from gpuseq.plan.draw import Drawing
 from gpuseq.plan.plan import BatchPlan
 from gpuseq.plan.sharding import checked_options
@@ -40,18 +39,9 @@ from gpuseq.sources.masks import find_masks, masks_among, masks_of_files
 from gpuseq.sources.options import READ_ARGUMENTS, MaskOptions, ReadOptions
 from gpuseq.transforms.protocol import ImageGenerator
 
-from .images import (
-    FURTHER_ARGUMENTS,
-    Layout,
-    check_generator,
-    check_save_to_dir,
-    checked_split,
-    make_images,
-    save_images,
-)
+from .batch import Layout, class_labels, gathered, make_batch
+from .checks import FURTHER_ARGUMENTS, check_generator, check_save_to_dir, checked_split
 from .iterator import Iterator
-from .labels import assemble, class_labels, gathered, raw_targets
-from .passing import first_left
 
 __all__ = ["BatchFromFilesMixin", "DataFrameIterator", "DirectoryIterator"]
 
@@ -80,6 +70,7 @@ class BatchFromFilesMixin(Iterator):
     filenames: list[str]
     samples: int
     directory: str
+    _further_inputs = ()
 
     def set_processing_attrs(
         self,
@@ -188,6 +179,7 @@ class BatchFromFilesMixin(Iterator):
     ) -> None:
         """Begin to hand out the files of a source, beside their masks where there are any."""
         self._source = source
+        self._may_pass_over = source.on_error != "raise"
         self._masks = None
         self._reported: set[str] = set()
         if mask_paths is not None:
@@ -196,11 +188,6 @@ class BatchFromFilesMixin(Iterator):
             )
         super().__init__(self.samples, **planning)
         check_generator(self.image_data_generator, planning["rng"], self.target_size, source)
-
-    @property
-    def _may_pass_over(self) -> bool:
-        """Whether bad files may leave nothing of a batch, so that a pass can have fewer batches than ``len(self)``."""
-        return self._source.on_error != "raise"
 
     @property
     def bad_files(self) -> dict[str, str]:
@@ -224,13 +211,6 @@ class BatchFromFilesMixin(Iterator):
         """Weights of the samples, shape ``(samples,)``, or None."""
         raise NotImplementedError(f"{type(self).__name__} must define sample_weight")
 
-    def __next__(self) -> Any:
-        """Return the next batch of which anything is left once bad files are passed over."""
-        if not self._may_pass_over:
-            return super().__next__()
-        # Once where an epoch has no batch, with remainder="drop" and fewer samples than ranks: then it is an empty one.
-        return first_left(itertools.repeat(super().__next__, max(1, len(self))))
-
     def _report_bad_files(self) -> None:
         new = {path: reason for path, reason in self.bad_files.items() if path not in self._reported}
         if new:
@@ -239,28 +219,13 @@ class BatchFromFilesMixin(Iterator):
             logger.warning("%d bad image file(s) were passed over:%s", len(new), listed)
 
     def _make(self, plan: BatchPlan) -> Any:
+        # Keras makes float32 images of files whatever the batch's dtype, and casts at the end.
+        image_dtype = "float32" if self.dtype == "float64" else self.dtype
         try:
-            return self._made(plan)
+            return make_batch(self, plan, Layout("channels_last", self.data_format, image_dtype, self.dtype))
         finally:
-            if plan.batch_index == len(self._planner) - 1:
+            if self._may_pass_over and plan.batch_index == len(self._planner) - 1:
                 self._report_bad_files()
-
-    def _made(self, plan: BatchPlan) -> Any:
-        with on_device(self.device):  # whichever is current in this thread
-            # Keras makes float32 images of files whatever the batch's dtype, and casts at the end.
-            image_dtype = "float32" if self.dtype == "float64" else self.dtype
-            layout = Layout("channels_last", self.data_format, image_dtype, self.dtype)
-            made = make_images(plan, self._source, self._masks, self.image_data_generator, layout)
-            if self.save_to_dir is not None:
-                save_images(made, self.save_to_dir, self.save_prefix, self.save_format, self.data_format)
-            samples, weights = made.sample_indices, made.plan.weights
-            return assemble(
-                made.images,
-                self._labels_of(made.images, samples),
-                None if self.sample_weight is None else gathered(self.sample_weight, samples, self.device),
-                masks=made.masks,
-                shard_weights=None if weights is None else place(weights, self.device),
-            )
 
     def _labels_of(self, images: Array, sample_indices: np.ndarray) -> Any:
         if self.class_mode is None:
@@ -453,10 +418,8 @@ class DirectoryIterator(BatchFromFilesMixin):
         """Class index of each file, shape ``(samples,)``, int32."""
         return cast(np.ndarray, self.classes)
 
-    @property
-    def sample_weight(self) -> None:
-        """None: folders carry no weights."""
-        return None
+    sample_weight = None
+    """Folders carry no weights."""
 
 
 class DataFrameIterator(BatchFromFilesMixin):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import warnings
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from gpuseq.sources.masks import PairedMasks
 from gpuseq.sources.source import Source
 
 from .explain import Explanation, explain, iterator_html
+from .passing import first_left
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -219,6 +221,8 @@ class Iterator(Sequence):  # numpydoc ignore=PR02
     _planner: Planner
     _source: Source | None = None
     _masks: PairedMasks | None = None
+    _may_pass_over = False
+    """Whether bad files may leave nothing of a batch, so that a pass can have fewer batches than ``len(self)``."""
     n = _Planned[int]("n")
     batch_size = _Planned[int]("batch_size")
     shuffle = _Planned[bool]("shuffle")
@@ -372,10 +376,16 @@ class Iterator(Sequence):  # numpydoc ignore=PR02
         return self
 
     def __next__(self) -> Any:
-        """Return the next batch; after the last one of an epoch comes the first one of the next."""
+        """Return the next batch of which bad files leave anything.
+
+        After the last one of an epoch comes the first one of the next.
+        """
         if "tf_keras" in sys.modules and caller().f_globals.get("__name__", "").endswith(_TF_KERAS_ADAPTER):
             warn(_NO_END)
-        return self.replay(self.plan_batch())
+        if not self._may_pass_over:
+            return self.replay(self.plan_batch())
+        # Once where an epoch has no batch, with remainder="drop" and fewer samples than ranks: then it is an empty one.
+        return first_left(itertools.repeat(lambda: self.replay(self.plan_batch()), max(1, len(self))))
 
     def next(self) -> Any:
         """Return the next batch, as ``next(iterator)`` does. Keras 2 has this method."""
@@ -476,11 +486,6 @@ class Iterator(Sequence):  # numpydoc ignore=PR02
             If it is no dictionary.
         """
         self._planner.load_state_dict(state, self._drawing)
-
-    @property
-    def _may_pass_over(self) -> bool:
-        """Whether bad files may leave nothing of a batch, so that a pass can have fewer batches than ``len(self)``."""
-        return False
 
     def close(self) -> None:
         """Stop reading ahead and wait for the worker thread. The iterator stays usable."""

@@ -1,46 +1,53 @@
-"""From a plan to the images of a batch: fetched, transformed, saved where asked. `labels` adds what stands beside."""
+"""From a plan to a batch: images fetched, transformed, saved where asked, and put beside their labels."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image
 
-from gpuseq.base.arguments import check_choice, did_you_mean
 from gpuseq.base.atomic import replacing
-from gpuseq.base.devices import is_cupy
-from gpuseq.base.errors import DeviceError
-from gpuseq.base.types import Array, DataFormat, Subset, literals
+from gpuseq.base.devices import is_cupy, on_device, place
+from gpuseq.base.types import Array, DataFormat
 from gpuseq.decode.images import array_to_img
 from gpuseq.ops.options import AugmentOptions
 from gpuseq.plan.plan import BatchPlan
-from gpuseq.plan.policies.geometry import RandomResizedCrop
-from gpuseq.plan.policies.recipe import Recipe
-from gpuseq.plan.policies.timm import AugMix
-from gpuseq.sources.files import FileSource
 from gpuseq.sources.masks import PairedMasks
 from gpuseq.sources.source import Fetched, Source
 from gpuseq.transforms.masks import warp_masks
 from gpuseq.transforms.protocol import ImageGenerator
 
-from .iterator import Iterator
+__all__ = ["Layout", "MadeImages", "assemble", "class_labels", "gathered", "make_batch", "make_images", "save_images"]
 
-__all__ = [
-    "FURTHER_ARGUMENTS",
-    "Layout",
-    "MadeImages",
-    "check_generator",
-    "check_save_to_dir",
-    "checked_split",
-    "make_images",
-    "save_images",
-]
 
-FURTHER_ARGUMENTS = ("shard", "remainder", "workers", "use_multiprocessing", "max_queue_size")
-"""What every iterator takes by its ``**kwargs``."""
+class ImageIterator(Protocol):
+    """What an iterator over images says of its batches; read at each of them, because users set attributes."""
+
+    device: str
+    data_format: DataFormat
+    save_to_dir: str | None
+    save_prefix: str
+    save_format: str
+    image_data_generator: Any
+    _masks: PairedMasks | None
+
+    @property
+    def _source(self) -> Source:
+        """Where the images are kept."""
+
+    @property
+    def _further_inputs(self) -> Sequence[np.ndarray]:
+        """Per sample, beside the images."""
+
+    @property
+    def sample_weight(self) -> np.ndarray | None:
+        """Weight of each sample."""
+
+    def _labels_of(self, images: Array, sample_indices: np.ndarray) -> Any:
+        """Return the labels of a batch, where it is made; None without any."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +91,41 @@ class MadeImages:
     sample_indices: np.ndarray
     masks: Any
     plan: BatchPlan
+
+
+def make_batch(iterator: ImageIterator, plan: BatchPlan, layout: Layout) -> Any:
+    """Make the batch of a plan: x, ``(x, y)`` or ``(x, y, sample_weight)``.
+
+    Parameters
+    ----------
+    iterator : ImageIterator
+        Whose batch.
+    plan : BatchPlan
+        What to make.
+    layout : Layout
+        What images look like before and after.
+
+    Raises
+    ------
+    ImageFileError
+        If a file fails and ``on_error`` says so.
+    """
+    device = iterator.device
+    with on_device(device):  # whichever is current in this thread
+        made = make_images(plan, iterator._source, iterator._masks, iterator.image_data_generator, layout)
+        if iterator.save_to_dir is not None:
+            save_images(made, iterator.save_to_dir, iterator.save_prefix, iterator.save_format, iterator.data_format)
+        samples, shard_weights = made.sample_indices, made.plan.weights
+        y = iterator._labels_of(made.images, samples) if made.masks is None else made.masks
+        # Without labels or masks beside them Keras leaves the weights out.
+        weights = None if y is None else iterator.sample_weight
+        return assemble(
+            made.images,
+            y,
+            None if weights is None else gathered(weights, samples, device),
+            further_inputs=[gathered(item, samples, device) for item in iterator._further_inputs],
+            shard_weights=None if shard_weights is None else place(shard_weights, device),
+        )
 
 
 def make_images(
@@ -142,26 +184,6 @@ def make_images(
     return MadeImages(batch, fetched.sample_indices, made_masks, plan)
 
 
-def check_save_to_dir(save_to_dir: str | None, save_format: str) -> str | None:
-    """Return `save_to_dir` if it is None or an existing folder for files of a format that Pillow writes.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such folder. (Keras finds out at the first batch.)
-    ValueError
-        If there is no such format. (And so of this.)
-    """
-    if save_to_dir and not os.path.isdir(save_to_dir):
-        raise FileNotFoundError(f"save_to_dir={save_to_dir!r} is not an existing folder: create it first")
-    if save_to_dir:
-        formats = [suffix[1:] for suffix in Image.registered_extensions()]
-        if str(save_format).lower() not in formats:
-            meant = did_you_mean(save_format, Iterator.white_list_formats)
-            raise ValueError(f"save_format must be an extension that Pillow knows; got {save_format!r}{meant}")
-    return save_to_dir or None
-
-
 def save_images(made: MadeImages, folder: str, prefix: str, extension: str, data_format: str) -> None:
     """Write each image of a batch to ``folder/prefix_index_number.extension``.
 
@@ -208,82 +230,88 @@ def _mask_options(generator: ImageGenerator | None, masks: PairedMasks) -> Augme
     return replace(options, source_format=masks.source_format, data_format=masks.data_format)
 
 
-def check_generator(generator: ImageGenerator | None, rng: str, image_size: tuple[int, int], source: Source) -> None:
-    """Look at a generator together with the images and the random mode, once all are known.
+def gathered(values: Any, sample_indices: np.ndarray, device: str) -> Any:
+    """Return the entries of some samples where the batch is made.
 
     Parameters
     ----------
-    generator : ImageDataGenerator or None
-        What is done to the images.
-    rng : {"keras", "keyed"}
-        Whose numbers are drawn.
-    image_size : (int, int)
-        Rows and columns of the images.
-    source : Source
-        Where they are kept.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If the numbers of a subclass cannot be drawn in this mode, or augmentations cannot be done to these images.
-    DeviceError
-        If augmentations cannot be done there.
+    values : numpy.ndarray
+        Shape ``(n, ...)``, on the host: one entry per sample of the data set.
+    sample_indices : numpy.ndarray
+        Shape ``(N,)``, int64.
+    device : str
+        ``"cpu"`` or ``"cuda:N"``. Python objects stay on the host.
     """
-    if generator is None:
-        return
-    if generator._draws_its_own and rng == "keyed":
-        raise ValueError(
-            f'rng="keyed" draws the numbers of {type(generator).__name__} by key, and cannot ask the '
-            'get_random_transform that it overrides: use rng="keras"'
-        )
-    generator._check_conventions(image_size)
-    if (recipe := generator._recipe) is not None:
-        _check_augmentations(generator, recipe, image_size, source)
+    found = values[sample_indices]
+    return found if found.dtype == object else place(found, device)
 
 
-def _check_augmentations(
-    generator: ImageGenerator, recipe: Recipe, image_size: tuple[int, int], source: Source
-) -> None:
-    """Refuse at construction what the augmentations cannot be done to."""
-    if source.dtype != np.uint8:
-        raise TypeError(
-            f"augmentations={generator.augmentations!r} work on uint8 images, levels 0 to 255, as Pillow's do; x "
-            f"holds {source.dtype}: hand in x.astype('uint8') of images in 0 to 255"
-        )
-    if generator._is_customised:
-        raise ValueError(
-            f"{type(generator).__name__} overrides apply_transform or standardize, which Keras calls with one "
-            "image before it is normalised: augmentations have no place between the two. Leave out one of them"
-        )
-    first = recipe.augmentations[0]
-    if isinstance(first, RandomResizedCrop) and isinstance(source, FileSource):
-        raise ValueError(
-            f"{first!r} on files would crop what target_size={image_size} has already made small: use it on "
-            "arrays, or with gpuseq.Compose"
-        )
-    if source.device != "cpu" and recipe.holds(AugMix, RandomResizedCrop):
-        raise DeviceError(
-            f"augmentations={generator.augmentations!r}: AugMix and RandomResizedCrop do not run on a GPU yet, and "
-            f"batches are made on {source.device}: pass device='cpu' to the generator"
-        )
+def class_labels(
+    classes: Any, class_indices: Mapping[str, int], class_mode: str, sample_indices: np.ndarray, dtype: str
+) -> np.ndarray:
+    """Return class indices, or one-hot rows, of some samples.
 
+    Parameters
+    ----------
+    classes : numpy.ndarray or list
+        Class index of each sample of the data set; a list, as Keras keeps those of a data frame, may hold several per
+        sample.
+    class_indices : mapping
+        Class name to index.
+    class_mode : {"binary", "sparse", "categorical"}
+        Indices for the first two, rows for the last.
+    sample_indices : numpy.ndarray
+        Shape ``(N,)``, int64.
+    dtype : str
+        Of the labels.
 
-def checked_split(subset: str | None, generator: ImageGenerator | None) -> tuple[float, float] | None:
-    """Return which part of the samples a subset is, ``(from, to)``: validation comes first. None: all of them.
-
-    Raises
-    ------
-    ValueError
-        If there is no such subset, or nothing was set aside for it.
+    Returns
+    -------
+    numpy.ndarray
+        Shape ``(N,)`` or ``(N, classes)``, on the host.
     """
-    if subset is None:
-        return None
-    check_choice("subset", subset, literals(Subset))
-    fraction = 0.0 if generator is None else generator._validation_split
-    if subset == "training":
-        return fraction, 1.0
-    if not fraction:
-        raise ValueError(
-            'subset="validation", but the generator sets nothing aside: ImageDataGenerator(validation_split=0.2)'
-        )
-    return 0.0, fraction
+    if isinstance(classes, np.ndarray):
+        found: Any = classes[sample_indices]
+    else:
+        found = [classes[index] for index in sample_indices.tolist()]
+    if class_mode != "categorical":
+        return np.asarray(found, dtype)
+    one_hot = np.zeros((len(sample_indices), len(class_indices)), dtype)
+    if isinstance(found, list) and any(isinstance(item, (list, tuple)) for item in found):
+        for row, columns in enumerate(found):
+            one_hot[row, columns] = 1
+    else:
+        one_hot[np.arange(len(found)), found] = 1
+    return one_hot
+
+
+def assemble(
+    images: Array,
+    y: Any,
+    sample_weight: Array | None,
+    *,
+    further_inputs: Sequence[Array] = (),
+    shard_weights: Array | None = None,
+) -> Any:
+    """Put the parts of a batch together as Keras does: x, ``(x, y)`` or ``(x, y, sample_weight)``.
+
+    Parameters
+    ----------
+    images : array
+        The images.
+    y : array, list of array or None
+        Their labels, or their masks.
+    sample_weight : array or None
+        Shape ``(N,)``.
+    further_inputs : sequence of array
+        Beside the images: then x is a list.
+    shard_weights : array or None
+        Shape ``(N,)``, float32: 0 for samples that only fill up a shard. Multiplied into the weights.
+    """
+    x = [images, *further_inputs] if further_inputs else images
+    weight = sample_weight
+    if shard_weights is not None:
+        weight = shard_weights if weight is None else weight * shard_weights
+    if weight is not None:
+        return x, y, weight
+    return x if y is None else (x, y)

@@ -1,0 +1,126 @@
+"""What the arguments of an iterator over images are held to at construction."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+from PIL import Image
+
+from gpuseq.base.arguments import check_choice, did_you_mean
+from gpuseq.base.errors import DeviceError
+from gpuseq.base.types import Subset, literals
+from gpuseq.plan.policies.geometry import RandomResizedCrop
+from gpuseq.plan.policies.recipe import Recipe
+from gpuseq.plan.policies.timm import AugMix
+from gpuseq.sources.files import FileSource
+from gpuseq.sources.source import Source
+from gpuseq.transforms.protocol import ImageGenerator
+
+from .iterator import Iterator
+
+__all__ = ["FURTHER_ARGUMENTS", "check_generator", "check_save_to_dir", "checked_split"]
+
+FURTHER_ARGUMENTS = ("shard", "remainder", "workers", "use_multiprocessing", "max_queue_size")
+"""What every iterator takes by its ``**kwargs``."""
+
+
+def check_save_to_dir(save_to_dir: str | None, save_format: str) -> str | None:
+    """Return `save_to_dir` if it is None or an existing folder for files of a format that Pillow writes.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder. (Keras finds out at the first batch.)
+    ValueError
+        If there is no such format. (And so of this.)
+    """
+    if save_to_dir and not os.path.isdir(save_to_dir):
+        raise FileNotFoundError(f"save_to_dir={save_to_dir!r} is not an existing folder: create it first")
+    if save_to_dir:
+        formats = [suffix[1:] for suffix in Image.registered_extensions()]
+        if str(save_format).lower() not in formats:
+            meant = did_you_mean(save_format, Iterator.white_list_formats)
+            raise ValueError(f"save_format must be an extension that Pillow knows; got {save_format!r}{meant}")
+    return save_to_dir or None
+
+
+def check_generator(generator: ImageGenerator | None, rng: str, image_size: tuple[int, int], source: Source) -> None:
+    """Look at a generator together with the images and the random mode, once all are known.
+
+    Parameters
+    ----------
+    generator : ImageDataGenerator or None
+        What is done to the images.
+    rng : {"keras", "keyed"}
+        Whose numbers are drawn.
+    image_size : (int, int)
+        Rows and columns of the images.
+    source : Source
+        Where they are kept.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the numbers of a subclass cannot be drawn in this mode, or augmentations cannot be done to these images.
+    DeviceError
+        If augmentations cannot be done there.
+    """
+    if generator is None:
+        return
+    if generator._draws_its_own and rng == "keyed":
+        raise ValueError(
+            f'rng="keyed" draws the numbers of {type(generator).__name__} by key, and cannot ask the '
+            'get_random_transform that it overrides: use rng="keras"'
+        )
+    generator._check_conventions(image_size)
+    if (recipe := generator._recipe) is not None:
+        _check_augmentations(generator, recipe, image_size, source)
+
+
+def _check_augmentations(
+    generator: ImageGenerator, recipe: Recipe, image_size: tuple[int, int], source: Source
+) -> None:
+    """Refuse at construction what the augmentations cannot be done to."""
+    if source.dtype != np.uint8:
+        raise TypeError(
+            f"augmentations={generator.augmentations!r} work on uint8 images, levels 0 to 255, as Pillow's do; x "
+            f"holds {source.dtype}: hand in x.astype('uint8') of images in 0 to 255"
+        )
+    if generator._is_customised:
+        raise ValueError(
+            f"{type(generator).__name__} overrides apply_transform or standardize, which Keras calls with one "
+            "image before it is normalised: augmentations have no place between the two. Leave out one of them"
+        )
+    first = recipe.augmentations[0]
+    if isinstance(first, RandomResizedCrop) and isinstance(source, FileSource):
+        raise ValueError(
+            f"{first!r} on files would crop what target_size={image_size} has already made small: use it on "
+            "arrays, or with gpuseq.Compose"
+        )
+    if source.device != "cpu" and recipe.holds(AugMix, RandomResizedCrop):
+        raise DeviceError(
+            f"augmentations={generator.augmentations!r}: AugMix and RandomResizedCrop do not run on a GPU yet, and "
+            f"batches are made on {source.device}: pass device='cpu' to the generator"
+        )
+
+
+def checked_split(subset: str | None, generator: ImageGenerator | None) -> tuple[float, float] | None:
+    """Return which part of the samples a subset is, ``(from, to)``: validation comes first. None: all of them.
+
+    Raises
+    ------
+    ValueError
+        If there is no such subset, or nothing was set aside for it.
+    """
+    if subset is None:
+        return None
+    check_choice("subset", subset, literals(Subset))
+    fraction = 0.0 if generator is None else generator._validation_split
+    if subset == "training":
+        return fraction, 1.0
+    if not fraction:
+        raise ValueError(
+            'subset="validation", but the generator sets nothing aside: ImageDataGenerator(validation_split=0.2)'
+        )
+    return 0.0, fraction
