@@ -85,33 +85,72 @@ inline void put_pixel(__m128i sums, uint8_t *to, int channels)
 }
 
 #if defined(__AVX2__)
-// Four rows, which share the weights: two in the halves of a register.
-template <int C>
-void across_four(const uint8_t *const rows[4], int pixel_bytes, const LineTable &table, PackedWeights packed, uint8_t *to, int64_t to_pitch)
+// Two rows' sums of one output pixel, a row in each half of a register, and how two pairs of their pixels are added.
+struct TwoRows {
+    const uint8_t *first, *second;
+    __m256i upper, lower;
+
+    void start()
+    {
+        upper = _mm256_setzero_si256();
+        lower = _mm256_set1_epi32(1 << (PRECISION_BITS - 1));
+    }
+    __m256i four_pixels(int64_t at) const
+    {
+        const __m128i above = _mm_loadu_si128((const __m128i *)(const void *)(first + at));
+        return _mm256_inserti128_si256(_mm256_castsi128_si256(above), _mm_loadu_si128((const __m128i *)(const void *)(second + at)), 1);
+    }
+    void add(__m256i pixels, __m256i pick, __m256i high, __m256i low)
+    {
+        const __m256i words = _mm256_shuffle_epi8(pixels, pick);
+        upper = _mm256_add_epi32(upper, _mm256_madd_epi16(words, high));
+        lower = _mm256_add_epi32(lower, _mm256_madd_epi16(words, low));
+    }
+    __m256i levels() const { return _mm256_srai_epi32(_mm256_add_epi32(_mm256_slli_epi32(upper, HALF_BITS), lower), PRECISION_BITS); }
+};
+
+// Four rows, which share the weights. One load holds the four pixels of two pairs, and a few bytes more, which may lie past
+// the end of a row and are weighed with 0. No array is kept of what must stay in registers: GCC would put it into memory.
+template <int C, int PIXEL_BYTES>
+void across_four(const uint8_t *const rows[4], const LineTable &table, PackedWeights packed, uint8_t *to, int64_t to_pitch)
 {
-    const char step = (char)pixel_bytes;
-    const __m256i pick = _mm256_broadcastsi128_si256(
-        _mm_setr_epi8(0, -1, step, -1, 1, -1, step + 1, -1, 2, -1, step + 2, -1, 3, -1, step + 3, -1));
+    const auto picked_from = [](char at) {        // the words of two neighbouring pixels, as in `two_pixels`
+        const char next = at + PIXEL_BYTES;
+        return _mm256_broadcastsi128_si256(_mm_setr_epi8(at, -1, next, -1, at + 1, -1, next + 1, -1, at + 2, -1, next + 2, -1, at + 3, -1, next + 3, -1));
+    };
+    const __m256i pick = picked_from(0), pick_next = picked_from(2 * PIXEL_BYTES);
     const int32_t *weight = packed.words;
-    for (int x = 0; x < table.length; ++x) {
-        const int64_t start = (int64_t)table.first[x] * pixel_bytes;
-        __m256i upper[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
-        __m256i lower[2] = {_mm256_set1_epi32(1 << (PRECISION_BITS - 1)), _mm256_set1_epi32(1 << (PRECISION_BITS - 1))};
-        int64_t at = start;
-        for (int pair = 0; pair < packed.pairs; ++pair, at += 2 * pixel_bytes, weight += 2) {
-            const __m256i high = _mm256_set1_epi32(weight[0]), low = _mm256_set1_epi32(weight[1]);
-            for (int two = 0; two < 2; ++two) {
-                const auto eight = [&](int row) { return _mm_loadl_epi64((const __m128i *)(const void *)(rows[row] + at)); };
-                const __m256i words = _mm256_shuffle_epi8(_mm256_inserti128_si256(_mm256_castsi128_si256(eight(2 * two)), eight(2 * two + 1), 1), pick);
-                upper[two] = _mm256_add_epi32(upper[two], _mm256_madd_epi16(words, high));
-                lower[two] = _mm256_add_epi32(lower[two], _mm256_madd_epi16(words, low));
-            }
+    const auto same = [&](int word) { return _mm256_set1_epi32(weight[word]); };
+    TwoRows top = {rows[0], rows[1], {}, {}}, bottom = {rows[2], rows[3], {}, {}};
+    for (int x = 0; x < table.length; ++x, to += C) {
+        int64_t at = (int64_t)table.first[x] * PIXEL_BYTES;
+        top.start();
+        bottom.start();
+        int pairs = packed.pairs;
+        for (; pairs > 1; pairs -= 2, at += 4 * PIXEL_BYTES, weight += 4) {
+            const __m256i above = top.four_pixels(at), below = bottom.four_pixels(at);
+            top.add(above, pick, same(0), same(1));
+            bottom.add(below, pick, same(0), same(1));
+            top.add(above, pick_next, same(2), same(3));
+            bottom.add(below, pick_next, same(2), same(3));
         }
-        for (int two = 0; two < 2; ++two) {
-            const __m256i sums = _mm256_add_epi32(_mm256_slli_epi32(upper[two], HALF_BITS), lower[two]);
-            put_pixel(_mm256_castsi256_si128(sums), to + (2 * two) * to_pitch + (int64_t)x * C, C);
-            put_pixel(_mm256_extracti128_si256(sums, 1), to + (2 * two + 1) * to_pitch + (int64_t)x * C, C);
+        if (pairs) {
+            top.add(top.four_pixels(at), pick, same(0), same(1));
+            bottom.add(bottom.four_pixels(at), pick, same(0), same(1));
+            weight += 2;
         }
+        const __m256i words = _mm256_packs_epi32(top.levels(), bottom.levels()), bytes = _mm256_packus_epi16(words, words);
+        const __m128i even = _mm256_castsi256_si128(bytes), odd = _mm256_extracti128_si256(bytes, 1);
+        const auto put = [&](int row, int32_t pixel) {
+            // Four bytes are one store, and three are two: the fourth is the next pixel's, which is still to come. After the
+            // last pixel it would be the next row's first, which is not.
+            if (C == 4 || x + 1 < table.length) std::memcpy(to + row * to_pitch, &pixel, 4);
+            else std::memcpy(to + row * to_pitch, &pixel, C);
+        };
+        put(0, _mm_cvtsi128_si32(even));
+        put(1, _mm_cvtsi128_si32(odd));
+        put(2, _mm_extract_epi32(even, 1));
+        put(3, _mm_extract_epi32(odd, 1));
     }
 }
 #endif
@@ -171,12 +210,15 @@ void across(const Pixels &from, int channels, const LineTable &table, PackedWeig
 #if defined(__AVX2__)
         for (; channels > 2 && row + 4 <= from.height; row += 4, to += 4 * pitch) {
             const uint8_t *rows[4];
+            // Past the end of a row lie the rows after it; the last ones, and all where rows lie upside down, are copied.
+            const bool is_near_end = (from.height - row - 4) * from.pitch < 2 * packed.pairs * from.pixel_bytes + 16;
             for (int at = 0; at < 4; ++at) {
-                rows[at] = line + at * room;
-                std::memcpy(line + at * room, from.at + (row + at) * from.pitch, used);
+                rows[at] = from.at + (row + at) * from.pitch;
+                if (is_near_end) rows[at] = (const uint8_t *)std::memcpy(line + at * room, rows[at], used);
             }
-            if (channels == 3) across_four<3>(rows, from.pixel_bytes, table, packed, to, pitch);
-            else across_four<4>(rows, from.pixel_bytes, table, packed, to, pitch);
+            if (channels == 4) across_four<4, 4>(rows, table, packed, to, pitch);
+            else if (from.pixel_bytes == 4) across_four<3, 4>(rows, table, packed, to, pitch);
+            else across_four<3, 3>(rows, table, packed, to, pitch);
         }
 #endif
         for (; row < from.height; ++row, to += pitch) {
@@ -196,6 +238,34 @@ void across(const Pixels &from, int channels, const LineTable &table, PackedWeig
 }
 
 // ---------------------------------------------------------------------------------------------------- down
+#if defined(__x86_64__)
+// The widest register of 8-bit values, and what the pass needs of it. The wider one interleaves and packs within each of
+// its halves: what the interleaving has put out of order, the packing puts back.
+#if defined(__AVX2__)
+typedef __m256i Bytes;
+inline Bytes same_in_all(int value) { return _mm256_set1_epi32(value); }
+inline Bytes load(const uint8_t *at) { return _mm256_loadu_si256((const Bytes *)(const void *)at); }
+inline void store(uint8_t *at, Bytes value) { _mm256_storeu_si256((Bytes *)(void *)at, value); }
+inline Bytes low_halves(Bytes a, Bytes b) { return _mm256_unpacklo_epi8(a, b); }
+inline Bytes high_halves(Bytes a, Bytes b) { return _mm256_unpackhi_epi8(a, b); }
+inline Bytes sum(Bytes a, Bytes b) { return _mm256_add_epi32(a, b); }
+inline Bytes sum_of_products(Bytes a, Bytes b) { return _mm256_madd_epi16(a, b); }
+inline Bytes level(Bytes upper, Bytes lower) { return _mm256_srai_epi32(sum(_mm256_slli_epi32(upper, HALF_BITS), lower), PRECISION_BITS); }
+inline Bytes narrowed(Bytes a, Bytes b, Bytes c, Bytes d) { return _mm256_packus_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d)); }
+#else
+typedef __m128i Bytes;
+inline Bytes same_in_all(int value) { return _mm_set1_epi32(value); }
+inline Bytes load(const uint8_t *at) { return _mm_loadu_si128((const Bytes *)(const void *)at); }
+inline void store(uint8_t *at, Bytes value) { _mm_storeu_si128((Bytes *)(void *)at, value); }
+inline Bytes low_halves(Bytes a, Bytes b) { return _mm_unpacklo_epi8(a, b); }
+inline Bytes high_halves(Bytes a, Bytes b) { return _mm_unpackhi_epi8(a, b); }
+inline Bytes sum(Bytes a, Bytes b) { return _mm_add_epi32(a, b); }
+inline Bytes sum_of_products(Bytes a, Bytes b) { return _mm_madd_epi16(a, b); }
+inline Bytes level(Bytes upper, Bytes lower) { return _mm_srai_epi32(sum(_mm_slli_epi32(upper, HALF_BITS), lower), PRECISION_BITS); }
+inline Bytes narrowed(Bytes a, Bytes b, Bytes c, Bytes d) { return _mm_packus_epi16(_mm_packs_epi32(a, b), _mm_packs_epi32(c, d)); }
+#endif
+#endif
+
 // One row of `size` values out of the rows below each other from `from` on.
 void down_row(const uint8_t *from, int64_t pitch, int64_t size, const LineTable &table, int out, uint8_t *to)
 {
@@ -203,30 +273,30 @@ void down_row(const uint8_t *from, int64_t pitch, int64_t size, const LineTable 
     const auto weight = [&](int tap) { return tap < count ? table.weights[(int64_t)tap * table.length + out] : 0; };
     int64_t x = 0;
 #if defined(__x86_64__)
-    for (; x + 16 <= size; x += 16) {    // sixteen values stay in registers while the taps go by, two rows at a time
-        __m128i upper[4], lower[4];
+    constexpr int64_t LANES = sizeof(Bytes);      // so many values stay in registers while the taps go by, two rows at a time
+    for (; x + LANES <= size; x += LANES) {
+        Bytes upper[4], lower[4];
+#pragma GCC unroll 4       // else GCC keeps the sums in memory
         for (int part = 0; part < 4; ++part) {
-            upper[part] = _mm_setzero_si128();
-            lower[part] = _mm_set1_epi32(1 << (PRECISION_BITS - 1));
+            upper[part] = same_in_all(0);
+            lower[part] = same_in_all(1 << (PRECISION_BITS - 1));
         }
         for (int tap = 0; tap < count; tap += 2) {
             const int a = weight(tap), b = weight(tap + 1), mask = (1 << HALF_BITS) - 1;
-            const __m128i high = _mm_set1_epi32(packed_pair(a >> HALF_BITS, b >> HALF_BITS)), low = _mm_set1_epi32(packed_pair(a & mask, b & mask));
+            const Bytes high = same_in_all(packed_pair(a >> HALF_BITS, b >> HALF_BITS)), low = same_in_all(packed_pair(a & mask, b & mask));
             const uint8_t *at = from + tap * pitch + x;
-            const __m128i first = _mm_loadu_si128((const __m128i *)(const void *)at);
-            const __m128i second = _mm_loadu_si128((const __m128i *)(const void *)(tap + 1 < count ? at + pitch : at));
-            const __m128i zero = _mm_setzero_si128(), left = _mm_unpacklo_epi8(first, second), right = _mm_unpackhi_epi8(first, second);
-            const __m128i words[4] = {_mm_unpacklo_epi8(left, zero), _mm_unpackhi_epi8(left, zero), _mm_unpacklo_epi8(right, zero), _mm_unpackhi_epi8(right, zero)};
+            const Bytes first = load(at), second = load(tap + 1 < count ? at + pitch : at);
+            const Bytes zero = same_in_all(0), left = low_halves(first, second), right = high_halves(first, second);
+            const Bytes words[4] = {low_halves(left, zero), high_halves(left, zero), low_halves(right, zero), high_halves(right, zero)};
+#pragma GCC unroll 4
             for (int part = 0; part < 4; ++part) {
-                upper[part] = _mm_add_epi32(upper[part], _mm_madd_epi16(words[part], high));
-                lower[part] = _mm_add_epi32(lower[part], _mm_madd_epi16(words[part], low));
+                upper[part] = sum(upper[part], sum_of_products(words[part], high));
+                lower[part] = sum(lower[part], sum_of_products(words[part], low));
             }
         }
-        __m128i sums[4];
-        for (int part = 0; part < 4; ++part)
-            sums[part] = _mm_srai_epi32(_mm_add_epi32(_mm_slli_epi32(upper[part], HALF_BITS), lower[part]), PRECISION_BITS);
-        const __m128i levels = _mm_packus_epi16(_mm_packs_epi32(sums[0], sums[1]), _mm_packs_epi32(sums[2], sums[3]));
-        _mm_storeu_si128((__m128i *)(void *)(to + x), levels);
+#pragma GCC unroll 4
+        for (int part = 0; part < 4; ++part) upper[part] = level(upper[part], lower[part]);
+        store(to + x, narrowed(upper[0], upper[1], upper[2], upper[3]));
     }
 #endif
     constexpr int64_t PIECE = 64;

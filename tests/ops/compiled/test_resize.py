@@ -95,6 +95,7 @@ def test_both_orders_of_the_passes(channels: int, vertical_first: bool, monkeypa
 def test_a_batch_of_all_sizes_and_strides() -> None:
     pictures = [picture(*size, 3) for size in SIZES]
     pictures += [picture(40, 60, 3)[::2], picture(40, 60, 3)[:, ::2], picture(40, 60, 3)[:, :, ::-1]]
+    pictures += [picture(40, 60, 3)[::-1], picture(41, 60, 3)[:, 7:31], picture(300, 2, 3), picture(9, 900, 3)]
     assert_same(ops_compiled.resize(pictures, (24, 20), "bicubic"), ops_numpy.resize(pictures, (24, 20), "bicubic"))
     out = np.zeros((len(pictures), 24, 20, 6), np.uint8)[..., ::2]
     assert ops_compiled.resize(pictures, (24, 20), "bicubic", out=out) is out
