@@ -5,7 +5,7 @@
     export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
     torchrun --standalone --nproc-per-node 2 --max-restarts 3 docker/train.py --data photos/train --epochs 5
 
-One process per GPU (or per CPU worker: then the processes talk through gloo). Every process walks its own part of each
+One process per GPU (or per CPU worker: then the processes talk through gloo). Every process takes its own part of each
 epoch, ``shard=(rank, world)``. A checkpoint holds the model, the optimizer, the schedule and the *place in the data*, a
 dictionary of a few integers that is the same on every rank; so the run that continues takes the batch that would have
 come next, and ends with the weights that the uninterrupted run ends with.
@@ -50,7 +50,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         default=photos,
         help="a folder with one subfolder per class (default: gpuseq's photographs)",
     )
-    add("--epochs", type=int, default=5, help="how often the data are walked (default: %(default)s)")
+    add("--epochs", type=int, default=5, help="how often all of the data are taken (default: %(default)s)")
     add("--batch-size", type=int, default=32, help="images per process and step (default: %(default)s)")
     add("--image-size", type=int, default=128, help="rows and columns of the images (default: %(default)s)")
     add("--width", type=int, default=32, help="channels of the first stage (default: %(default)s)")
@@ -132,7 +132,7 @@ def open_data(options: argparse.Namespace, device: torch.device, rank: int, worl
 
 
 def endless(batches: TorchLoader) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Walk epoch after epoch, from where the loader stands."""
+    """Yield batches, epoch after epoch, from the loader's place on."""
     while True:
         yield from batches
 

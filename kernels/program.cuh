@@ -1,4 +1,5 @@
-// Steps of the modern augmentations on one pixel of uint8: geometry walked back, one neighbourhood read, colours forward.
+// Steps of the modern augmentations on one pixel of uint8: its place is followed back through the geometry, one
+// neighbourhood is read, and the colours are done on the way forward.
 //
 // A segment is a run of steps that needs no image but the one it starts from: at its front at most one step that reads
 // several pixels, then nearest geometry and steps of single pixels in any order. gpuseq/ops/segments.py cuts programs
@@ -82,6 +83,7 @@ DEVICE int luminance(const Pixel &pixel)
 // torchvision's adjust_hue of one pixel, in float32.
 DEVICE void rotate_hue(Pixel &pixel, float shift)
 {
+    // A product with the rounded quotient, as torchvision has it; every operation below is rounded once, in its order.
     const float per_level = (float)(1.0 / 255.0);
     const float red = (float)pixel.level[0] * per_level, green = (float)pixel.level[1] * per_level, blue = (float)pixel.level[2] * per_level;
     float most = red > green ? red : green, least = red < green ? red : green;
@@ -114,6 +116,7 @@ DEVICE void recolour(Pixel &pixel, const double *step, const Tables &tables)
 {
     const int code = (int)step[0];
     if (code == STEP_TABLE) {
+        // Table -1 is the first that `prepare` has made: -1 - n is its number.
         const long long table = (long long)step[1];
         const unsigned char *levels = table < 0 ? tables.made + (-1 - table) * TABLE_BYTES : tables.levels + table * TABLE_BYTES;
 #pragma unroll
@@ -128,6 +131,7 @@ DEVICE void recolour(Pixel &pixel, const double *step, const Tables &tables)
         const Pixel before = pixel;
 #pragma unroll
         for (int channel = 0; channel < 3; ++channel) {
+            // No index into registers: the compiler would put the pixel into local memory.
             const int from = (int)step[1 + channel];
             pixel.level[channel] = from == 0 ? before.level[0] : from == 1 ? before.level[1] : before.level[2];
         }
@@ -145,6 +149,8 @@ DEVICE bool walk_back(const double *step, const Tables &tables, int height, int 
 {
     const int code = (int)step[0];
     if (code == STEP_FIXED) {
+        // 16.16 in 64 bits: the products of a position and a coefficient leave 32. The shift is a floor, of negative
+        // numbers too.
         const long long from_col = (long long)step[3] + col * (long long)step[1] + row * (long long)step[2];
         const long long from_row = (long long)step[6] + col * (long long)step[4] + row * (long long)step[5];
         col = (int)(from_col >> 16);
@@ -194,6 +200,7 @@ DEVICE Pixel read_bilinear(const double *step, const Levels &image, int height, 
 {
     const double x = col + 0.5, y = row + 0.5;
     double at_col = step[1] * x + step[2] * y + step[3], at_row = step[4] * x + step[5] * y + step[6];
+    // Divided only where the map is projective: x / 1.0 is x, and costs a division in double.
     if (step[7] != 0.0 || step[8] != 0.0) {
         const double depth = step[7] * x + step[8] * y + 1.0;
         at_col /= depth;
@@ -214,6 +221,7 @@ DEVICE Pixel read_bilinear(const double *step, const Levels &image, int height, 
 #pragma unroll
         for (int channel = 0; channel < CHANNELS; ++channel) {
             const double upper_left = taps[0].level[channel], lower_left = taps[2].level[channel];
+            // Pillow's form of the blend. Weights times pixels, added up, would truncate constant areas a level down.
             const double upper = upper_left + (taps[1].level[channel] - upper_left) * right;
             const double lower = lower_left + (taps[3].level[channel] - lower_left) * right;
             blended.level[channel] = (int)(upper + (lower - upper) * below);
@@ -242,6 +250,7 @@ DEVICE Pixel read_sharpened(const double *step, const Levels &image, int height,
     const float factor = (float)step[1];
 #pragma unroll
     for (int channel = 0; channel < COLOURS; ++channel)
+        // Thirteenths, rounded: none of them lies halfway, so integers are exact.
         pixel.level[channel] = blend_levels((2 * sum.level[channel] + 13) / 26, pixel.level[channel], factor);
     return pixel;
 }
@@ -260,6 +269,7 @@ DEVICE Pixel read_blurred(const double *step, const Levels &image, const Tables 
     double total[CHANNELS];
 #pragma unroll
     for (int channel = 0; channel < CHANNELS; ++channel) total[channel] = 0.0;
+    // Rows within columns, and in double: the order of the NumPy engine's sums, without its intermediate image.
     for (int down = 0; down < kernel_height; ++down) {
         const int at_row = reflected(row + down - kernel_height / 2, height);
         double line[CHANNELS];
@@ -289,6 +299,8 @@ DEVICE Pixel run_segment(const double *steps, int num_steps, const Levels &image
     int first = has_front ? 1 : 0;
     Pixel pixel;
     bool is_filled = false;
+    // From the last step to the first: each step of geometry says where its output pixel comes from. Where one finds
+    // nothing, what lies before it is of no interest, and its fill goes through the steps after it.
     for (int step = num_steps - 1; step >= first && !is_filled; --step) {
         const double *numbers = steps + step * STEP_COLUMNS;
         if ((int)numbers[0] >= STEP_TABLE || walk_back(numbers, tables, height, width, row, col)) continue;

@@ -1,4 +1,4 @@
-// One sample: its numbers, its colours, and how a block walks over its pixels.
+// One sample: its numbers, its colours, and how a block visits its pixels.
 
 struct alignas(16) Sample {      // one per block, in shared memory; a pixel reads the first four at once
     COMPUTE_T channel_shift;     // where there is none it is -0.0, which changes no value, and clips to nothing

@@ -12,6 +12,8 @@ constexpr int BLOCK = 128;               // pixels whose channels are taken apar
 
 enum Code { FIXED = 1, LINES, PROJECTIVE, TABLE, COLOR, GREY, HUE, PERMUTE, BILINEAR, SHARPNESS, BLUR, CONTRAST, AUTOCONTRAST, EQUALIZE };
 
+// Tables are not done at once: `levels` goes along with the image until a step needs the finished pixels, and steps on
+// single pixels look them up while they read. So a table costs no pass of its own there.
 struct Image {
     const uint8_t *from;                 // (H, W, C), C-contiguous
     uint8_t *to;                         // another of the same shape
@@ -29,6 +31,7 @@ inline int clamped(int position, int side) { return position < 0 ? 0 : position 
 void fill_pixel(const double *step, int channels, uint8_t *level)
 {
     const unsigned fill = (unsigned)step[STEP_FILL];
+    // More channels than a step has bytes for are filled with the first one.
     for (int channel = 0; channel < channels; ++channel) level[channel] = (uint8_t)(fill >> (channels <= 4 ? 8 * channel : 0));
 }
 
@@ -50,6 +53,7 @@ int take_apart(const Image &image, int start, Planes &planes)
         for (int pixel = 0; pixel < count; ++pixel)
             for (int channel = 0; channel < 3; ++channel) planes.level[channel][pixel] = from[pixel * channels + channel];
     }
+    // Whole blocks are computed, so that the loops over BLOCK have a length that the compiler knows.
     for (int pixel = count; pixel < BLOCK; ++pixel) planes.level[0][pixel] = planes.level[1][pixel] = planes.level[2][pixel] = 0;
     return count;
 }
@@ -64,6 +68,7 @@ void look_up(const Image &image)
 {
     const uint8_t *levels = image.levels;
     const int channels = image.channels, size = image.pixels() * channels;
+    // One table for all channels, as most steps have it: a plain loop over bytes.
     const bool is_one = channels == 1 || (!std::memcmp(levels, levels + 256, 256) && !std::memcmp(levels, levels + 512, 256));
     if (is_one && channels != 4) {
         for (int i = 0; i < size; ++i) image.to[i] = levels[image.from[i]];
@@ -104,6 +109,7 @@ void contrast_table(const Image &image, float factor, uint8_t *levels)
         Planes planes;
         for (int start = 0; start < image.pixels(); start += BLOCK) {
             take_apart(image, start, planes);        // what is black there adds nothing
+            // A block's sum fits an int, and vectorises as one.
             int sum = 0;
             for (int i = 0; i < BLOCK; ++i) sum += luminance_at(planes, i);
             light += sum;
@@ -120,6 +126,7 @@ void autocontrast_table(const int *histogram, uint8_t *levels)
     while (high > 0 && !histogram[high]) --high;
     const double scale = high > low ? 255.0 / (high - low) : 1.0, offset = high > low ? -low * scale : 0.0;
     for (int level = 0; level < 256; ++level) {
+        // In double and in this form: the last bit decides where Pillow truncates.
         const double stretched = level * scale + offset;
         levels[level] = stretched <= 0.0 ? 0 : stretched >= 255.0 ? 255 : (uint8_t)(int)stretched;
     }
@@ -202,6 +209,7 @@ void rotate_hue(Planes &planes, float shift)
         const float part = saturation * (six - (float)whole), pale = 1.0f - saturation;
         auto within = [](float value) { return value < 0.0f ? 0.0f : value > 1.0f ? 1.0f : value; };
         const float sinking = within((1.0f - part) * most), rising = within((part + pale) * most), low = within(pale * most);
+        // `hue` may round up to 1 where a negative sum was brought back.
         const int sector = whole == 6 ? 0 : whole;
         const float turned[3] = {
             sector == 0 || sector == 5 ? most : sector == 1 ? sinking : sector == 4 ? rising : low,
@@ -236,6 +244,7 @@ template <int C, class Find> void move_nearest(const Image &image, const double 
         for (int col = 0; col < image.width; ++col, to += channels) {
             int from_row = row, from_col = col;
             find(from_row, from_col);
+            // As unsigned numbers the negative ones are the largest: one comparison an axis.
             const bool is_inside = (unsigned)from_row < (unsigned)image.height && (unsigned)from_col < (unsigned)image.width;
             copy_pixel<C>(is_inside ? image.from + ((int64_t)from_row * image.width + from_col) * channels : fill, to, channels);
         }
@@ -246,6 +255,7 @@ template <int C> void move(const Image &image, const double *step, const Program
 {
     const int code = (int)step[0];
     if (code == FIXED) {
+        // 16.16: the products leave 32 bits.
         int64_t numbers[7];
         for (int i = 1; i < 7; ++i) numbers[i] = (int64_t)step[i];
         move_nearest<C>(image, step, [&](int &row, int &col) {
@@ -294,6 +304,7 @@ template <int C> void move_bilinear(const Image &image, const double *step, uint
     const int channels = C ? C : image.channels, width = image.width, height = image.height;
     const uint8_t *from = image.from;
     if (image.has_alpha()) {
+        // The whole image once, and not four taps of every pixel.
         std::memcpy(room, from, (int64_t)image.pixels() * channels);
         for (int pixel = 0; pixel < image.pixels(); ++pixel) premultiply(room + (int64_t)pixel * channels, channels);
         from = room;
@@ -318,6 +329,7 @@ template <int C> void move_bilinear(const Image &image, const double *step, uint
                 // The floor: neither lies below -0.5.
                 const int left = at_col < 0.0 ? -1 : (int)at_col, upper = at_row < 0.0 ? -1 : (int)at_row;
                 const double right_share = at_col - left, lower_share = at_row - upper;
+                // Pillow tests the position and holds the taps at the border: nothing is blended with the fill.
                 const uint8_t *upper_line = from + (int64_t)clamped(upper, height) * width * channels;
                 const uint8_t *lower_line = from + (int64_t)clamped(upper + 1, height) * width * channels;
                 const int left_at = clamped(left, width) * channels, right_at = clamped(left + 1, width) * channels;
@@ -339,6 +351,7 @@ template <int C> void move_bilinear(const Image &image, const double *step, uint
 void sharpen(const Image &image, float factor, int *sums)
 {
     const int channels = image.channels, line = image.width * channels;
+    // The outermost ring of pixels stays.
     std::memcpy(image.to, image.from, (int64_t)image.height * line);
     for (int row = 1; row < image.height - 1; ++row) {
         const uint8_t *at = image.from + (int64_t)row * line;
@@ -376,6 +389,7 @@ void blur(const Image &image, const double *step, const double *weights, double 
             }
         }
     }
+    // The row behind the image of rows; `scratch_bytes` counts it.
     double *total = between + (int64_t)image.height * line;
     for (int row = 0; row < image.height; ++row) {
         for (int i = 0; i < line; ++i) total[i] = 0.0;
@@ -405,6 +419,7 @@ int64_t image_bytes(const ProgramJob &job) { return ((int64_t)job.height * job.w
 int64_t scratch_bytes(const ProgramJob *job)
 {
     const int64_t line = (int64_t)job->width * job->channels;
+    // A row of ints for the sharpening, or an image of doubles and a row for the blur: one of them at a time.
     const int64_t more = has(*job, BLUR) ? (job->height + 1) * line * 8 : line * 4;
     return 3 * image_bytes(*job) + more;
 }
@@ -482,6 +497,7 @@ void run(const ProgramJob *asked, unsigned char *scratch)
             const uint8_t *next = made;
             if (code == TABLE) next = job.tables + (int64_t)step[1] * TABLE_BYTES;
             else measure(image, step, made);
+            // Through the pending tables first, then through these: exact, because each maps a level to a level.
             uint8_t both[TABLE_BYTES];
             for (int i = 0; i < TABLE_BYTES; ++i) both[i] = image.levels ? next[i / 256 * 256 + levels[i]] : next[i];
             std::memcpy(levels, both, TABLE_BYTES);
