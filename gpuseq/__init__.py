@@ -1,9 +1,16 @@
-"""Keras' image generators with the work on the GPU: same arguments, same seed, same batch."""
+"""Keras' image generators with the work on the GPU: same arguments, same seed, same batch.
 
-from gpuseq import image as image
+`import gpuseq` loads what Keras' classes need. The modern augmentations, `Compose` and `image` come with their first
+use (PEP 562): as a star import, an attribute, or `from gpuseq import RandAugment`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from gpuseq.base.errors import DeviceError, GpuseqError, ImageFileError, MissingDependencyError, StorageError
 from gpuseq.base.version import __version__  # noqa: F401
-from gpuseq.compose import Compose
 from gpuseq.decode.images import array_to_img, img_to_array, list_pictures, load_img, save_img
 from gpuseq.feed.lookahead import to_device
 from gpuseq.files.folders import validate_filename
@@ -12,30 +19,6 @@ from gpuseq.iterators.arrays import NumpyArrayIterator
 from gpuseq.iterators.files import BatchFromFilesMixin, DataFrameIterator, DirectoryIterator
 from gpuseq.iterators.iterator import Iterator, Sequence
 from gpuseq.plan.plan import BatchPlan
-from gpuseq.plan.policies.colour import (
-    ColorJitter,
-    RandomAutocontrast,
-    RandomEqualize,
-    RandomGamma,
-    RandomGrayscale,
-    RandomInvert,
-    RandomPhotometricDistort,
-    RandomPosterize,
-    RandomSolarize,
-)
-from gpuseq.plan.policies.combine import RandomApply, RandomChoice, RandomOrder
-from gpuseq.plan.policies.erasing import RandomErasing
-from gpuseq.plan.policies.geometry import (
-    RandomAffine,
-    RandomHorizontalFlip,
-    RandomPerspective,
-    RandomResizedCrop,
-    RandomRotation,
-    RandomVerticalFlip,
-)
-from gpuseq.plan.policies.sharpness import GaussianBlur, RandomAdjustSharpness
-from gpuseq.plan.policies.spaces import AutoAugment, RandAugment, TrivialAugmentWide
-from gpuseq.plan.policies.timm import AugMix, TimmRandAugment
 from gpuseq.transforms.functions import (
     apply_affine_transform,
     apply_brightness_shift,
@@ -49,6 +32,38 @@ from gpuseq.transforms.functions import (
     random_zoom,
     transform_matrix_offset_center,
 )
+
+if TYPE_CHECKING:
+    from gpuseq import image as image
+    from gpuseq.compose import Compose
+    from gpuseq.plan.policies import (
+        AugMix,
+        AutoAugment,
+        ColorJitter,
+        GaussianBlur,
+        RandAugment,
+        RandomAdjustSharpness,
+        RandomAffine,
+        RandomApply,
+        RandomAutocontrast,
+        RandomChoice,
+        RandomEqualize,
+        RandomErasing,
+        RandomGamma,
+        RandomGrayscale,
+        RandomHorizontalFlip,
+        RandomInvert,
+        RandomOrder,
+        RandomPerspective,
+        RandomPhotometricDistort,
+        RandomPosterize,
+        RandomResizedCrop,
+        RandomRotation,
+        RandomSolarize,
+        RandomVerticalFlip,
+        TimmRandAugment,
+        TrivialAugmentWide,
+    )
 
 __all__ = [
     "AugMix",
@@ -111,8 +126,55 @@ __all__ = [
     "validate_filename",
 ]
 
+_LATER = {
+    "Compose": "gpuseq.compose",
+    "image": "gpuseq.image",
+    "AugMix": "gpuseq.plan.policies",
+    "AutoAugment": "gpuseq.plan.policies",
+    "ColorJitter": "gpuseq.plan.policies",
+    "GaussianBlur": "gpuseq.plan.policies",
+    "RandAugment": "gpuseq.plan.policies",
+    "RandomAdjustSharpness": "gpuseq.plan.policies",
+    "RandomAffine": "gpuseq.plan.policies",
+    "RandomApply": "gpuseq.plan.policies",
+    "RandomAutocontrast": "gpuseq.plan.policies",
+    "RandomChoice": "gpuseq.plan.policies",
+    "RandomEqualize": "gpuseq.plan.policies",
+    "RandomErasing": "gpuseq.plan.policies",
+    "RandomGamma": "gpuseq.plan.policies",
+    "RandomGrayscale": "gpuseq.plan.policies",
+    "RandomHorizontalFlip": "gpuseq.plan.policies",
+    "RandomInvert": "gpuseq.plan.policies",
+    "RandomOrder": "gpuseq.plan.policies",
+    "RandomPerspective": "gpuseq.plan.policies",
+    "RandomPhotometricDistort": "gpuseq.plan.policies",
+    "RandomPosterize": "gpuseq.plan.policies",
+    "RandomResizedCrop": "gpuseq.plan.policies",
+    "RandomRotation": "gpuseq.plan.policies",
+    "RandomSolarize": "gpuseq.plan.policies",
+    "RandomVerticalFlip": "gpuseq.plan.policies",
+    "TimmRandAugment": "gpuseq.plan.policies",
+    "TrivialAugmentWide": "gpuseq.plan.policies",
+}
+"""Where the names are that come with their first use."""
+
+if not TYPE_CHECKING:  # to a type checker a module with a `__getattr__` has every name
+
+    def __getattr__(name: str) -> Any:
+        if name not in _LATER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module = import_module(_LATER[name])
+        found = globals()[name] = module if name == "image" else getattr(module, name)
+        return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})
+
+
 # Each public name says that it lives here, whichever room it is written in: messages and reprs print what users import,
 # and what is pickled by its name, such as a generator, outlives the next move.
 for _name in __all__:
-    globals()[_name].__module__ = __name__
+    if _name not in _LATER:
+        globals()[_name].__module__ = __name__
 del _name

@@ -304,3 +304,6 @@ def _apply_one(augmentation: Augmentation, images: Any, **options: Any) -> Any:
 
 # Put there from here, because `plan` may not import what stands above it.
 Augmentation.call = _apply_one
+
+
+Compose.__module__ = "gpuseq"  # where users find it: see there

@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -39,16 +39,17 @@ from gpuseq.base.types import (
     literals,
 )
 from gpuseq.iterators.arrays import NumpyArrayIterator, as_array
-from gpuseq.iterators.explain import generator_html
 from gpuseq.iterators.files import DataFrameIterator, DirectoryIterator
 from gpuseq.iterators.iterator import Iterator
 from gpuseq.plan.columns import params_to_dicts
 from gpuseq.plan.draw import Drawing, draw_params, draw_with
-from gpuseq.plan.policies.recipe import Augmentations, Recipe
 from gpuseq.plan.ranges import TransformRanges
 from gpuseq.sources.options import READ_ARGUMENTS, OnError
 from gpuseq.transforms import fitting, settings
 from gpuseq.transforms.batch import BatchTransform, checked_image
+
+if TYPE_CHECKING:
+    from gpuseq.plan.policies.recipe import Augmentations, Recipe
 
 __all__ = ["ImageDataGenerator"]
 
@@ -247,7 +248,7 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
         content = settings.content_of(self)
         if not kept or kept[-1].content != content:
             ranges = settings.ranges_of(self)
-            recipe = Recipe.parse("augmentations", self.augmentations)
+            recipe = _recipe_of(self.augmentations)
             one_image = self._transform_and_standardize if self._is_customised else None
             transform = BatchTransform.of(
                 self, ranges, one_image, draws_its_own=self._draws_its_own, has_augmentations=recipe is not None
@@ -1059,7 +1060,18 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
         return f"<{self!r}: for model.fit write model.fit(generator.flow_from_directory(...).to_keras())>"
 
     def _repr_html_(self) -> str:
+        from gpuseq.iterators.explain import generator_html
+
         return generator_html(self)
+
+
+def _recipe_of(augmentations: Augmentations | None) -> Recipe | None:
+    """Read a generator's augmentations, and import what they are made of only where there are any."""
+    if augmentations is None:
+        return None
+    from gpuseq.plan.policies.recipe import Recipe
+
+    return Recipe.parse("augmentations", augmentations)
 
 
 class _Derived(NamedTuple):

@@ -288,7 +288,7 @@ def find(name: str, module: str = "") -> tuple[ast.stmt, str]:
     """The definition of a name that a module defines or imports from another one, and where it stands."""
     if name in definitions(module):
         return definitions(module)[name], module
-    for item in ast.parse(path_of(module).read_text()).body:
+    for item in ast.walk(ast.parse(path_of(module).read_text())):  # also where only a type checker imports
         if isinstance(item, ast.ImportFrom) and item.module and name in [alias.name for alias in item.names]:
             room = module if path_of(module).name == "__init__.py" else module.rpartition(".")[0]
             there = f"{room}.{item.module}" if item.level else item.module.removeprefix("gpuseq.")

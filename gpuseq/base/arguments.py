@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 import os
@@ -53,6 +52,8 @@ def did_you_mean(given: object, accepted: Iterable[object]) -> str:
     known = {str(value).lower(): value for value in accepted}
     if not isinstance(given, str) or given in known.values():
         return ""
+    import difflib  # for mistakes alone
+
     # difflib distinguishes case, and a part of a longer name ("zoom" of "zoom_range") is below its cutoff of 0.6.
     word = given.lower()
     near = [word] if word in known else difflib.get_close_matches(word, known, n=1)

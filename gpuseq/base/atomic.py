@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,6 +50,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     # A name may have 255 bytes, and that of `path` may be as long.
     suffix = Path(path).suffix if len(os.fsencode(Path(path).suffix)) <= 32 else ""
     if is_special:  # renaming would replace it: the bytes are copied into it
+        import shutil
+        import tempfile
+
         descriptor, name = tempfile.mkstemp(suffix=suffix)
         os.close(descriptor)
         temporary = Path(name)
@@ -78,7 +78,7 @@ def _beside(folder: Path, prefix: str, suffix: str) -> Path:
     only read by setting it, for all of its threads.
     """
     while True:
-        path = folder / f"{prefix}{secrets.token_hex(6)}{suffix}"
+        path = folder / f"{prefix}{os.urandom(6).hex()}{suffix}"
         try:
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o666))
         except FileExistsError:

@@ -7,7 +7,6 @@ import importlib.util
 import math
 import os
 import sys
-import tempfile
 import threading
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
@@ -46,6 +45,8 @@ _importing_cupy = threading.Lock()
 @cache
 def kernel_cache_problem() -> OSError | None:
     """Return None where CuPy can keep compiled kernels on disk, else what came of an attempt to write there."""
+    import tempfile
+
     folder = os.environ.get("CUPY_CACHE_DIR", os.path.expanduser("~/.cupy/kernel_cache"))
     try:
         os.makedirs(folder, exist_ok=True)

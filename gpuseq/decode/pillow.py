@@ -12,7 +12,7 @@ import struct
 import threading
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from gpuseq.base.errors import ImageFileError
 from gpuseq.base.text import bytes_text
@@ -273,6 +273,8 @@ def load_converted(encoded: bytes, options: DecodeOptions, name: str) -> Image.I
         image = open_image(encoded, pixel_limit(options), name)
         _reserve(image)
         if options.exif_orientation:
+            from PIL import ImageOps
+
             ImageOps.exif_transpose(image, in_place=True)
         image = convert(image, options)
         image.load()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -10,14 +11,14 @@ from PIL import Image
 from gpuseq.base.arguments import check_choice, did_you_mean
 from gpuseq.base.errors import DeviceError
 from gpuseq.base.types import Subset, literals
-from gpuseq.plan.policies.geometry import RandomResizedCrop
-from gpuseq.plan.policies.recipe import Recipe
-from gpuseq.plan.policies.timm import AugMix
 from gpuseq.sources.files import FileSource
 from gpuseq.sources.source import Source
 from gpuseq.transforms.protocol import ImageGenerator
 
 from .iterator import Iterator
+
+if TYPE_CHECKING:
+    from gpuseq.plan.policies.recipe import Recipe
 
 __all__ = ["FURTHER_ARGUMENTS", "check_generator", "check_save_to_dir", "checked_split"]
 
@@ -92,13 +93,12 @@ def _check_augmentations(
             f"{type(generator).__name__} overrides apply_transform or standardize, which Keras calls with one "
             "image before it is normalised: augmentations have no place between the two. Leave out one of them"
         )
-    first = recipe.augmentations[0]
-    if isinstance(first, RandomResizedCrop) and isinstance(source, FileSource):
+    if recipe.begins_with_crop and isinstance(source, FileSource):
         raise ValueError(
-            f"{first!r} on files would crop what target_size={image_size} has already made small: use it on "
-            "arrays, or with gpuseq.Compose"
+            f"{recipe.augmentations[0]!r} on files would crop what target_size={image_size} has already made small: "
+            "use it on arrays, or with gpuseq.Compose"
         )
-    if source.device != "cpu" and recipe.holds(AugMix, RandomResizedCrop):
+    if source.device != "cpu" and recipe.needs_host:
         raise DeviceError(
             f"augmentations={generator.augmentations!r}: AugMix and RandomResizedCrop do not run on a GPU yet, and "
             f"batches are made on {source.device}: pass device='cpu' to the generator"

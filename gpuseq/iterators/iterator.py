@@ -22,11 +22,12 @@ from gpuseq.plan.sharding import checked_options
 from gpuseq.sources.masks import PairedMasks
 from gpuseq.sources.source import Source
 
-from .explain import Explanation, explain, iterator_html
 from .passing import first_left
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from .explain import Explanation
 
 __all__ = ["Iterator", "Sequence"]
 
@@ -513,9 +514,13 @@ class Iterator(Sequence):  # numpydoc ignore=PR02
         IndexError
             If `index` is outside the epoch.
         """
+        from .explain import explain  # with its pages and pictures, for whom asks
+
         return explain(self, index)
 
     def _repr_html_(self) -> str:
+        from .explain import iterator_html
+
         return iterator_html(self)
 
     def __copy__(self) -> Self:

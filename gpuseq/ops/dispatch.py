@@ -20,10 +20,7 @@ from gpuseq.ops.cuda.resident import DeviceResident, Resident
 
 from .compiled import augment as ops_compiled
 from .compiled import library
-from .compiled import program as compiled_program
 from .numpy import augment as ops_numpy
-from .numpy import program as numpy_program
-from .numpy.program import check_program
 from .options import AugmentOptions, Statistics
 
 __all__ = [
@@ -69,9 +66,16 @@ def _engine_for(array: Array) -> Iterator[ModuleType]:
 
 @contextmanager
 def _program_engine_for(array: Array) -> Iterator[ModuleType]:
-    """As `_engine_for`, of programs, which are a module of their own in each engine."""
+    """As `_engine_for`, of programs, which are a module of their own in each engine, imported with the first."""
     if isinstance(array, np.ndarray):
-        yield numpy_program if library.chosen() is None else compiled_program
+        if library.chosen() is None:
+            from .numpy import program as numpy_program
+
+            yield numpy_program
+        else:
+            from .compiled import program as compiled_program
+
+            yield compiled_program
         return
     from .cuda import program as cuda_program
 
@@ -218,6 +222,8 @@ def run_program(
     """
     channels = images.shape[3 if options.source_format == "channels_last" else 1]
     # Before any engine is asked, so that the refusal is the same on each.
+    from .numpy.program import check_program
+
     check_program(program, images.dtype, channels)
     if indices is not None:
         indices = _rows(indices, len(images))

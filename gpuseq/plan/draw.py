@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from hashlib import blake2b
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -131,6 +130,8 @@ class KerasStream(PerProcess):
             # The low 40 bits are the batch's number and those above count the draws since: two views drawn within one
             # batch differ.
             return self.seed % 2**64, self._number + (self._num_draws << 40)
+        from hashlib import blake2b
+
         _, words, place, *_ = np.random.get_state()
         digest = blake2b(np.asarray(words).tobytes() + bytes(str(place), "ascii"), digest_size=16).digest()
         return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")

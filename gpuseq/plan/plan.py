@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -101,6 +100,8 @@ class BatchPlan:
 
     def to_json(self) -> str:
         """Return the plan as JSON text: numbers and names alone, for `from_json`."""
+        import json
+
         parts: dict[str, Any] = {
             "indices": self.indices.tolist(),
             "params": self.to_dicts(),
@@ -130,6 +131,8 @@ class BatchPlan:
         ValueError
             If it is no plan, or names a parameter or a step that there is not.
         """
+        import json
+
         try:
             parts = json.loads(text)
             program, weights, numbers = parts["program"], parts["weights"], parts["file_numbers"]

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,7 +17,6 @@ from gpuseq.base.errors import EmptyBatchError, ImageFileError
 from gpuseq.base.text import bytes_text
 from gpuseq.base.threads import PerProcess, cpu_count, submit
 from gpuseq.base.types import COLOR_CHANNELS, Array, Cache
-from gpuseq.decode.gpu import DeviceBatch, DeviceDecoder
 from gpuseq.decode.host import check_decoder, common_dtype, decode_files, decode_into
 from gpuseq.decode.options import DecodeOptions
 from gpuseq.ops import dispatch as ops
@@ -26,6 +25,9 @@ from gpuseq.plan.plan import BatchPlan
 from .cache import ImageCache, Kept
 from .options import OnError
 from .source import Fetched
+
+if TYPE_CHECKING:
+    from gpuseq.decode.gpu import DeviceBatch, DeviceDecoder
 
 __all__ = ["FileSource"]
 
@@ -113,7 +115,7 @@ class FileSource(PerProcess):
         """
         decoded = self._result(indices)
         # On the stream of whoever fetches: `take` copies out of the decoder's ring.
-        images: Array = decoded.images.take() if isinstance(decoded.images, DeviceBatch) else decoded.images
+        images: Array = decoded.images if isinstance(decoded.images, np.ndarray) else decoded.images.take()
         rows, resident, lease = decoded.rows, None, None
         if self.cache is not None and rows is not None and decoded.kept is not None:
             images, rows = self.cache.merge(indices, decoded.kept, images, rows)
@@ -252,6 +254,8 @@ class FileSource(PerProcess):
             # a fork would not survive.
             with self._lock:
                 if self._device_decoder is None:
+                    from gpuseq.decode.gpu import DeviceDecoder
+
                     self._device_decoder = DeviceDecoder(self.options, self.device)
             batch = self._device_decoder.decode_files(paths)
             return _Decoded(batch, batch.rows, batch.errors)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from gpuseq.base.types import Array, DataFormat, Rng
 from gpuseq.plan.draw import Drawing
-from gpuseq.plan.policies.recipe import Recipe
 from gpuseq.plan.ranges import TransformRanges
 
 from .batch import BatchTransform
 from .settings import Settings
+
+if TYPE_CHECKING:
+    from gpuseq.plan.policies.recipe import Recipe
 
 __all__ = ["ImageGenerator"]
 

@@ -5,7 +5,6 @@ And the JSON files that mean and standard deviation are kept in.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import sys
@@ -338,6 +337,8 @@ def write_statistics(
         if host.size != max(host.shape, default=1):
             raise ValueError(NOT_PER_CHANNEL)
         lists[name] = host.reshape(-1).tolist()
+    import json
+
     with replacing(path) as temporary:
         text = json.dumps({**lists, "rescale": rescale, **facts}, indent=2)
         temporary.write_text(f"{text}\n", encoding="utf-8")
@@ -367,6 +368,8 @@ def read_statistics(path: str | os.PathLike[str], names: Iterable[str], rescale:
     FileNotFoundError
         If there is no such file.
     """
+    import json
+
     names = list(names)
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))

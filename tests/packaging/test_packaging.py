@@ -204,6 +204,72 @@ print(json.dumps({"seconds": seconds, "new": sorted(new)}))
     assert answer["seconds"] < 1.0
 
 
+LOADED = {
+    "": ("generator",),
+    "base": (
+        *("arguments", "atomic", "devices", "errors", "machine", "streams"),
+        *("text", "threads", "types", "version"),
+    ),
+    "decode": ("dali", "headers", "host", "images", "nvimgcodec", "options", "pillow", "routes"),
+    "feed": ("lookahead",),
+    "files": ("folders", "frames", "listing", "reading"),
+    "iterators": ("arrays", "batch", "checks", "files", "iterator", "passing"),
+    "ops": ("codes", "dispatch", "options", "resample", "table"),
+    "ops.compiled": ("augment", "library", "resize"),
+    "ops.cuda": ("resident",),
+    "ops.numpy": ("affine", "augment", "resize"),
+    "plan": (
+        *("columns", "draw", "order", "philox", "plan", "planner"),
+        *("program", "ranges", "sharding", "state"),
+    ),
+    "sources": ("arrays", "cache", "files", "masks", "options", "source"),
+    "transforms": (
+        *("batch", "fitting", "functions", "masks", "normalisation"),
+        *("protocol", "settings", "statistics"),
+    ),
+}
+"""Room -> what ``import gpuseq`` loads of it. A module more is time that every script pays: let it wait for its use."""
+
+WAITING = {"asyncio", "difflib", "email", "hashlib", "html", "http", "json", "multiprocessing", "shutil", "tempfile"}
+"""Of Python's own library: what ``import gpuseq`` leaves to those who need it, where NumPy and Pillow do so, too."""
+
+
+def test_import_loads_what_keras_classes_need_and_no_more() -> None:
+    code = """
+import json as encoder, sys, numpy, PIL.Image
+dumps = encoder.dumps
+for name in [name for name in sys.modules if name.partition(".")[0] == "json"]:
+    del sys.modules[name]
+before = set(sys.modules)
+import gpuseq
+print(dumps(sorted(set(sys.modules) - before)))
+"""
+    new = set(json.loads(run(sys.executable, "-c", code, cwd=ROOT).stdout))
+    rooms = {"gpuseq", *(f"gpuseq.{room}" for room in LOADED if room)}
+    allowed = rooms | {f"gpuseq.{room}.{name}".replace("..", ".") for room, names in LOADED.items() for name in names}
+    assert {name for name in new if name.partition(".")[0] == "gpuseq"} == allowed
+    assert not new & WAITING
+
+
+def test_what_comes_later_says_gpuseq_by_whatever_road_it_comes() -> None:
+    code = """
+from gpuseq.plan.policies.timm import parse_policy
+import pickle, pickletools, sys
+assert "gpuseq.compose" not in sys.modules
+policy = parse_policy("rand-m9-mstd0.5-inc1")
+names = [argument for _, argument, _ in pickletools.genops(pickle.dumps(policy)) if isinstance(argument, str)]
+assert "gpuseq" in names and not any("policies" in name for name in names), names
+from gpuseq.compose import Compose
+import gpuseq
+assert gpuseq.Compose is Compose and Compose.__module__ == "gpuseq" and gpuseq.image.load_img is gpuseq.load_img
+try:
+    gpuseq.RandAugmen
+except AttributeError as error:
+    print(error)
+"""
+    assert run(sys.executable, "-c", code, cwd=ROOT).stdout == "module 'gpuseq' has no attribute 'RandAugmen'\n"
+
+
 @pytest.mark.parametrize("name", ["cupy", "keras", "torch", "jax", "tensorflow", "nvidia", "scipy", "pandas", "ray"])
 def test_import_works_where_an_optional_package_is_broken(name: str, tmp_path: Path) -> None:
     """A package that fails at import must not be touched by ``import gpuseq``."""

@@ -15,7 +15,7 @@ from .augmentation import Augmentation
 from .combine import checked_augmentations
 from .erasing import RandomErasing
 from .geometry import RandomResizedCrop
-from .timm import parse_policy
+from .timm import AugMix, parse_policy
 
 __all__ = ["Augmentations", "Recipe"]
 
@@ -70,10 +70,17 @@ class Recipe:
                 )
         return cls(augmentations)
 
-    def holds(self, *kinds: type[Augmentation]) -> bool:
-        """Tell whether one of these kinds is among the augmentations, or among those that one of them is made of."""
+    @property
+    def begins_with_crop(self) -> bool:
+        """Whether the images' own sizes are asked for, which files have lost by the time they are resized."""
+        return isinstance(self.augmentations[0], RandomResizedCrop)
+
+    @property
+    def needs_host(self) -> bool:
+        """Whether something that does not run on a GPU yet is among them, or among those that one is made of."""
 
         def among(items: Sequence[Augmentation]) -> bool:
+            kinds = (AugMix, RandomResizedCrop)
             return any(isinstance(item, kinds) or among(getattr(item, "transforms", ())) for item in items)
 
         return among(self.augmentations)
