@@ -337,7 +337,7 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
         rng : {"keras", "keyed"} or None
             Keras' own numbers, or numbers that depend on (seed, epoch, sample) only. None: the generator's.
         shard : None, (int, int) or "auto"
-            ``(rank, world)``: walk only this rank's part of each epoch. "auto" asks the launcher.
+            ``(rank, world)``: take only this rank's part of each epoch. "auto" asks the launcher.
         remainder : {"pad", "drop", "exact"}
             Samples that do not divide by the world size are filled up, left out, or filled up with sample weight 0.
         masks : array, list of array or None
@@ -467,7 +467,7 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
         memory_limit : int or None
             Bytes for the cache. None: 70 % of what is free.
         decoder : {"auto", "dali", "nvimgcodec", "pillow"}
-            Who decodes; what it cannot decode exactly goes to Pillow. "auto" is Pillow. On a GPU "dali" and
+            The decoder; what it cannot decode exactly goes to Pillow. "auto" is Pillow. On a GPU "dali" and
             "nvimgcodec" decode JPEG files there, to pixels that are close to Pillow's and not equal.
         exif_orientation : bool
             Turn images as their EXIF tag says. Keras does not.
@@ -476,14 +476,14 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
         num_threads : int or None
             For decoding. None: all the cores this process may use.
         hw_decoder_load : float
-            Where the GPU decodes: share of a batch, 0 to 1, for the JPEG engine of GPUs that have one.
+            Where the GPU decodes: share of a batch, 0 to 1, for the JPEG hardware of GPUs that have it.
         deterministic : bool
             Where the GPU decodes: let its CUDA decoder do all, so that pixels do not depend on a file's place in the
-            batch; the JPEG engine's differ slightly.
+            batch; the JPEG hardware's differ slightly.
         rng : {"keras", "keyed"} or None
             Keras' own numbers, or numbers that depend on (seed, epoch, sample) only. None: the generator's.
         shard : None, (int, int) or "auto"
-            ``(rank, world)``: walk only this rank's part of each epoch. "auto" asks the launcher.
+            ``(rank, world)``: take only this rank's part of each epoch. "auto" asks the launcher.
         remainder : {"pad", "drop", "exact"}
             Samples that do not divide by the world size are filled up, left out, or filled up with sample weight 0.
         verbose : bool
@@ -650,7 +650,7 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
         memory_limit : int or None
             Bytes for the cache. None: 70 % of what is free.
         decoder : {"auto", "dali", "nvimgcodec", "pillow"}
-            Who decodes; what it cannot decode exactly goes to Pillow. "auto" is Pillow. On a GPU "dali" and
+            The decoder; what it cannot decode exactly goes to Pillow. "auto" is Pillow. On a GPU "dali" and
             "nvimgcodec" decode JPEG files there, to pixels that are close to Pillow's and not equal.
         exif_orientation : bool
             Turn images as their EXIF tag says. Keras does not.
@@ -659,16 +659,16 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
         num_threads : int or None
             For decoding. None: all the cores this process may use.
         hw_decoder_load : float
-            Where the GPU decodes: share of a batch, 0 to 1, for the JPEG engine of GPUs that have one.
+            Where the GPU decodes: share of a batch, 0 to 1, for the JPEG hardware of GPUs that have it.
         deterministic : bool
             Where the GPU decodes: let its CUDA decoder do all, so that pixels do not depend on a file's place in the
-            batch; the JPEG engine's differ slightly.
+            batch; the JPEG hardware's differ slightly.
         verbose : bool
             Print how many images were found, as Keras does.
         rng : {"keras", "keyed"} or None
             Keras' own numbers, or numbers that depend on (seed, epoch, sample) only. None: the generator's.
         shard : None, (int, int) or "auto"
-            ``(rank, world)``: walk only this rank's part of each epoch. "auto" asks the launcher.
+            ``(rank, world)``: take only this rank's part of each epoch. "auto" asks the launcher.
         remainder : {"pad", "drop", "exact"}
             Samples that do not divide by the world size are filled up, left out, or filled up with sample weight 0.
         mask_col : str or None
@@ -932,7 +932,7 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
         Parameters
         ----------
         batches : iterable of array
-            Each of rank 4, in the generator's axis order, before rescaling; walked once.
+            Each of rank 4, in the generator's axis order, before rescaling; taken once.
 
         Raises
         ------

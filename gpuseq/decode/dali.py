@@ -87,7 +87,7 @@ class DeviceImages:
     num_threads : int
         DALI's own threads.
     hw_decoder_load : float
-        Share of a batch, 0 to 1, for the JPEG engine of GPUs that have one.
+        Share of a batch, 0 to 1, for the JPEG hardware of GPUs that have it.
 
     Raises
     ------

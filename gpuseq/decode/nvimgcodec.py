@@ -83,7 +83,7 @@ class DeviceImages:
     num_threads : int
         The decoder's own threads.
     hw_decoder_load : float
-        Share of a batch, 0 to 1, for the JPEG engine of GPUs that have one; 0 leaves all to the CUDA decoder.
+        Share of a batch, 0 to 1, for the JPEG hardware of GPUs that have it; 0 leaves all to the CUDA decoder.
 
     Raises
     ------
@@ -116,7 +116,7 @@ class DeviceImages:
         """
         if not encoded:
             return []
-        # One call, whatever there is to reuse: the share of the JPEG engine is a share of a call, so in two calls the
+        # One call, whatever there is to reuse: the share of the JPEG hardware is a share of a call, so in two calls the
         # batches before would have a say in who decodes an image, and so in its pixels.
         has_room = len(encoded) <= len(self._images)
         reuse = {"images": self._images[: len(encoded)]} if has_room else {}

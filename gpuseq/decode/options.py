@@ -18,7 +18,7 @@ class DecodeOptions:
     target_size : (int, int) or None
         Rows and columns after the resize; None keeps each file's own size.
     decoder : {"auto", "dali", "nvimgcodec", "pillow"}
-        Who decodes; formats that it cannot decode exactly go to Pillow.
+        The decoder; formats that it cannot decode exactly go to Pillow.
     exif_orientation : bool
         Turn the image as its EXIF tag says. Keras does not.
     max_pixels : int or None
@@ -26,7 +26,7 @@ class DecodeOptions:
     num_threads : int or None
         Decoding threads; None takes all the cores this process may use.
     hw_decoder_load : float
-        Share of a batch, 0 to 1, for the JPEG engine of GPUs that have one, where the GPU decodes. Its pixels differ
+        Share of a batch, 0 to 1, for the JPEG hardware of GPUs that have it, where the GPU decodes. Its pixels differ
         slightly from those of the CUDA decoder.
     deterministic : bool
         Let the GPU's CUDA decoder do all of its share, so that a file's pixels do not depend on its place in the batch.

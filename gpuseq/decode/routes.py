@@ -1,4 +1,4 @@
-"""Who decodes what: a file goes to DALI or nvImageCodec only where their pixels are Pillow's."""
+"""Which decoder gets which file: DALI or nvImageCodec only where their pixels are Pillow's."""
 
 from __future__ import annotations
 

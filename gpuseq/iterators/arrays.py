@@ -29,6 +29,7 @@ from .iterator import Iterator
 
 __all__ = ["NumpyArrayIterator", "as_array", "as_images"]
 
+# What every engine reads; another dtype is cast once, at construction.
 SOURCE_DTYPES = (np.uint8, np.uint16, np.float32, np.float64)
 
 FILE_NUMBERS = 10_000
@@ -76,7 +77,7 @@ class NumpyArrayIterator(Iterator):
     rng : {"keras", "keyed"} or None
         Keras' own numbers, or numbers that depend on (seed, epoch, sample) only. None: the generator's.
     shard : None, (int, int) or "auto"
-        ``(rank, world)``: walk only this rank's part of each epoch. "auto" asks the launcher.
+        ``(rank, world)``: take only this rank's part of each epoch. "auto" asks the launcher.
     remainder : {"pad", "drop", "exact"}
         Samples that do not divide by the world size are filled up, left out, or filled up with sample weight 0.
     **kwargs
@@ -197,6 +198,7 @@ def _with_further_inputs(x: Any) -> tuple[Any, list[np.ndarray]]:
     """Take apart what Keras takes: images, or a pair of images and one or more further inputs."""
     if not isinstance(x, (tuple, list)):
         return x, []
+    # Two images of rank 3 are a list of images and no pair of images and inputs, which have rank 4.
     shapes = [np.shape(item) for item in x[:2]] if all(hasattr(item, "shape") for item in x) else []
     if len(x) != 2 or any(len(shape) == 3 for shape in shapes[:1]):
         same = len({np.shape(item) for item in x if hasattr(item, "shape")}) <= 1
@@ -224,6 +226,7 @@ def _check_shape(x: Array, data_format: str) -> None:
         raise ValueError(f"images must have at least one row, column and channel; got shape {x.shape}")
     axis = _channel_axis(data_format)
     if x.shape[axis] not in (1, 3, 4):
+        # The channels of the other axis order are looked at for the remedy: a wrong `data_format` is the usual reason.
         other = "channels_first" if axis == 3 else "channels_last"
         remedy = f' Pass data_format="{other}" to the generator?' if x.shape[_channel_axis(other)] in (1, 3, 4) else ""
         warn(
@@ -253,6 +256,7 @@ def _check_scale(x: Array, generator: Any) -> None:
     """Warn where floats from 0 to 1 would be rescaled once more; a few images tell."""
     if not len(x) or x.dtype.kind != "f" or not generator.rescale or not 0 < generator.rescale <= 1 / 128:
         return
+    # All of them would be read from the disk where they are a memmap.
     few = x[:8]
     with on_device(x):
         low, high = float(few.min()), float(few.max())
@@ -271,6 +275,7 @@ def _part(split: tuple[float, float], length: int, y: np.ndarray | None, ignore_
             f"the subset is empty: validation_split={split[0] or split[1]} of {length} images is less than one image, "
             "or all of them. Use another split, or more images"
         )
+    # As Keras: labels are compared before and after the border of the split, whichever subset is asked for.
     middle = part.start or part.stop
     if (
         middle < length
@@ -310,6 +315,7 @@ def as_images(x: Any, dtype: str) -> Array:
     is_mapped = isinstance(x, np.memmap)
     x = as_array(x, "flow_from_directory(path)", "x=np.stack(list(images)), or a subclass of gpuseq.Sequence")
     compute = np.dtype({"float64": np.float64, "uint8": np.uint8}.get(dtype, np.float32))
+    # "safe": float64 images do not stay float64 for float32 batches, while uint8 and uint16 do.
     if x.dtype in SOURCE_DTYPES and np.can_cast(x.dtype, compute, "safe"):
         return x
     if is_mapped:
@@ -351,8 +357,10 @@ def as_array(x: Any, for_a_path: str, for_a_stream: str) -> Array:
     if x is None or hasattr(x, "__next__"):
         shown = "None" if x is None else f"a {type(x).__name__}, which gives them one by one: use {for_a_stream}"
         raise TypeError(f"images must be an array; got {shown}")
+    # PyTorch refuses to export a tensor that gradients flow through.
     if getattr(x, "requires_grad", False):
         x = x.detach()
+    # By protocol and not by library: tensors of PyTorch, JAX and TensorFlow on a GPU come without a copy.
     if hasattr(x, "__dlpack_device__") and x.__dlpack_device__()[0] == DLPACK_CUDA:
         return cast(Array, require("cupy", extra="cuda13", purpose="a tensor on a GPU").from_dlpack(x))
     if not isinstance(x, np.ndarray) and not hasattr(x, "__dlpack__") and hasattr(x, "shape") and hasattr(x, "dtype"):

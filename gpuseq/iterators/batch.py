@@ -115,6 +115,7 @@ def make_batch(iterator: ImageIterator, plan: BatchPlan, layout: Layout) -> Any:
         made = make_images(plan, iterator._source, iterator._masks, iterator.image_data_generator, layout)
         if iterator.save_to_dir is not None:
             save_images(made, iterator.save_to_dir, iterator.save_prefix, iterator.save_format, iterator.data_format)
+        # Labels follow the images: a substituted file brings the label of its substitute.
         samples, shard_weights = made.sample_indices, made.plan.weights
         y = iterator._labels_of(made.images, samples) if made.masks is None else made.masks
         # Without labels or masks beside them Keras leaves the weights out.
@@ -156,6 +157,7 @@ def make_images(
         If a file fails and ``on_error`` says so.
     """
     fetched = source.fetch(plan.indices)
+    # Some files failed: the plan is cut to those that are there, so that parameters stay with their images.
     if fetched.positions is not None:
         plan = plan.take(fetched.positions)
     made_masks = None
@@ -163,6 +165,7 @@ def make_images(
         shared = _mask_options(generator, masks)
         fetched, plan, found = masks.fetch(fetched, plan)
         made_masks = _make_masks(masks, found, plan, shared)
+    # What reads the images is put on the stream within this context; see `gpuseq.ops.cuda.resident`.
     with fetched.reading() as images:
         if generator is None:
             batch = images if fetched.rows is None else images[fetched.rows]
@@ -179,6 +182,8 @@ def make_images(
                 dtype=layout.image_dtype,
                 round_affine=layout.round_affine,
             )
+        # float64 batches of files are float32 images, cast, as in Keras; order="C" because a transposed view keeps its
+        # strides otherwise.
         if generator is None or layout.image_dtype != layout.dtype:
             batch = batch.astype(layout.dtype, order="C", copy=False)
     return MadeImages(batch, fetched.sample_indices, made_masks, plan)
@@ -224,6 +229,7 @@ def _mask_options(generator: ImageGenerator | None, masks: PairedMasks) -> Augme
             f"{type(generator).__name__} overrides apply_transform or standardize, and what it does there to an "
             "image cannot be done to its mask: use preprocessing_function, or plan_batch() and replay()"
         )
+    # The generator's own order, fill mode and conventions: only what a mask has of its own is replaced.
     options = AugmentOptions() if generator is None else generator._batch_transform.options
     if masks.ignore_value is not None:
         options = replace(options, fill_mode="constant", cval=float(masks.ignore_value))
@@ -242,6 +248,7 @@ def gathered(values: Any, sample_indices: np.ndarray, device: str) -> Any:
     device : str
         ``"cpu"`` or ``"cuda:N"``. Python objects stay on the host.
     """
+    # Gathered on the host: only the batch's entries travel.
     found = values[sample_indices]
     return found if found.dtype == object else place(found, device)
 
@@ -277,6 +284,7 @@ def class_labels(
     if class_mode != "categorical":
         return np.asarray(found, dtype)
     one_hot = np.zeros((len(sample_indices), len(class_indices)), dtype)
+    # Several classes per sample, as a data frame's lists have them: one row with several ones.
     if isinstance(found, list) and any(isinstance(item, (list, tuple)) for item in found):
         for row, columns in enumerate(found):
             one_hot[row, columns] = 1
@@ -309,6 +317,7 @@ def assemble(
         Shape ``(N,)``, float32: 0 for samples that only fill up a shard. Multiplied into the weights.
     """
     x = [images, *further_inputs] if further_inputs else images
+    # Keras' form: a weight without labels gives (x, None, weight).
     weight = sample_weight
     if shard_weights is not None:
         weight = shard_weights if weight is None else weight * shard_weights

@@ -39,6 +39,7 @@ def check_save_to_dir(save_to_dir: str | None, save_format: str) -> str | None:
     if save_to_dir and not os.path.isdir(save_to_dir):
         raise FileNotFoundError(f"save_to_dir={save_to_dir!r} is not an existing folder: create it first")
     if save_to_dir:
+        # Pillow's own list, plugins that were registered included.
         formats = [suffix[1:] for suffix in Image.registered_extensions()]
         if str(save_format).lower() not in formats:
             meant = did_you_mean(save_format, Iterator.white_list_formats)
@@ -83,6 +84,7 @@ def _check_augmentations(
     generator: ImageGenerator, recipe: Recipe, image_size: tuple[int, int], source: Source
 ) -> None:
     """Refuse at construction what the augmentations cannot be done to."""
+    # At construction and not at the first batch: reading and decoding may come before that.
     if source.dtype != np.uint8:
         raise TypeError(
             f"augmentations={generator.augmentations!r} work on uint8 images, levels 0 to 255, as Pillow's do; x "
@@ -117,6 +119,7 @@ def checked_split(subset: str | None, generator: ImageGenerator | None) -> tuple
         return None
     check_choice("subset", subset, literals(Subset))
     fraction = 0.0 if generator is None else generator._validation_split
+    # Without a validation split the training subset is everything, as in Keras.
     if subset == "training":
         return fraction, 1.0
     if not fraction:

@@ -46,7 +46,7 @@ class Explanation:
     rows : tuple of tuple of str
         One row per sample, in the order of the batch.
     path : tuple of (str, str)
-        The stations that the batch passes, in order, each with what happens there.
+        The steps in which the batch is made, in order: name of each, and what happens.
     plan : BatchPlan
         The plan itself; the iterator's `replay` makes the batch of it.
     """
@@ -68,7 +68,7 @@ class Explanation:
         more = len(self.rows) - MAX_HTML_ROWS
         tail = f"<p>and {more} more; <code>print()</code> shows all</p>" if more > 0 else ""
         samples = f"{_table(self.head, self.rows[:MAX_HTML_ROWS])}{tail}"
-        return f"<div><p><b>{html.escape(self.heading)}</b></p>{samples}{_stations(self.path)}</div>"
+        return f"<div><p><b>{html.escape(self.heading)}</b></p>{samples}{_steps(self.path)}</div>"
 
 
 def explain(iterator: Any, index: int | None = None) -> Explanation:
@@ -134,6 +134,7 @@ def peek(iterator: Any, index: int | None = None) -> BatchPlan:
 
 
 def _unseeded(iterator: Any, index: int | None) -> Any:
+    # Without a seed the numbers are the global stream's, which is put back as it was.
     stream = np.random.get_state()
     try:
         return _ghost(iterator).plan_batch(index)
@@ -142,8 +143,9 @@ def _unseeded(iterator: Any, index: int | None) -> Any:
 
 
 def _ghost(iterator: Any) -> Any:
-    """Return a copy that walks on its own, shares the images, and neither decodes ahead nor writes files."""
+    """Return a copy that goes on by itself, shares the images, and neither decodes ahead nor writes files."""
     ghost = copy.copy(iterator)
+    # On the instance: a look must not turn the decoding ahead to other batches.
     ghost._expect = lambda *arguments, **options: None
     return ghost
 
@@ -160,6 +162,7 @@ def _labels(iterator: Any, plan: BatchPlan) -> list[str]:
     """Return each sample's label where it is one word or number."""
     classes = getattr(iterator, "classes", None)
     if classes is not None and getattr(iterator, "class_indices", None):
+        # Names where there are names: `classes` holds numbers.
         by_number = {number: name for name, number in iterator.class_indices.items()}
         return [str(by_number.get(_plain(classes[index]), classes[index])) for index in plan.indices]
     y = getattr(iterator, "y", None)
@@ -193,6 +196,7 @@ def _path(iterator: Any, plan: BatchPlan) -> list[tuple[str, str]]:
     height, width = plan.image_size
     path: list[tuple[str, str]] = [("plan", _random_mode(iterator))]
     path += source.describe(plan)
+    # Of the source, whose images may have another dtype than the batch.
     num_values, itemsize = math.prod(source.image_shape), source.dtype.itemsize
     if iterator._masks is not None:
         path.append(("masks", "the same plan: the same maps and flips, nearest neighbour, no colours"))
@@ -251,6 +255,7 @@ def _engine(iterator: Any, generator: Any, itemsize: int) -> list[tuple[str, str
         kernels = ["augment"]
         if generator.samplewise_center or generator.samplewise_std_normalization:
             kernels.insert(0, "sample_moments")
+        # As `gpuseq.ops.codes.needs_range` decides, without its rare cases: a fill outside of 0 to 255, float64.
         if ranges.channel_shift or (ranges.brightness is not None and itemsize > 1):
             kernels.insert(0, "sample_range")
         engine = f"cuda, on {iterator.device}: {len(kernels)} launch(es), {' then '.join(kernels)}"
@@ -273,7 +278,7 @@ def iterator_html(iterator: Any) -> str:
     more = len(found.plan) - len(samples)
     tail = f"<p>and {more} more</p>" if more > 0 else ""
     strip = f"{_thumbnails(iterator, samples)}{tail}"
-    return f"<div><p><b>{html.escape(found.heading)}</b></p>{strip}{_stations(found.path)}</div>"
+    return f"<div><p><b>{html.escape(found.heading)}</b></p>{strip}{_steps(found.path)}</div>"
 
 
 def _thumbnails(iterator: Any, plan: BatchPlan) -> str:
@@ -303,6 +308,7 @@ def generator_html(generator: Any) -> str:
         Left as it is. Its `preprocessing_function` is not called where it is a function of the user's.
     """
     text = f"<p><code>{html.escape(repr(generator))}</code></p>"
+    # A user's function may be slow or have effects, and a whitening matrix is of another size of image.
     if callable(generator.preprocessing_function) or generator.zca_whitening or generator._is_customised:
         return f"<div>{text}</div>"
     with Image.open(PACKAGE / "photos" / "space" / "astronaut.jpg") as file:
@@ -328,5 +334,5 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return f"<table><thead>{line(head, 'th')}</thead><tbody>{''.join(line(row, 'td') for row in rows)}</tbody></table>"
 
 
-def _stations(path: Sequence[tuple[str, str]]) -> str:
-    return _table(("station", "what happens there"), path)
+def _steps(path: Sequence[tuple[str, str]]) -> str:
+    return _table(("step", "what happens"), path)

@@ -140,6 +140,7 @@ class BatchFromFilesMixin(Iterator):
             raise ValueError('cache="device" needs a GPU, and this iterator runs on the CPU: use cache="host"')
         if read.extensions is not None:
             self.white_list_formats = tuple(read.extensions)
+        # Before folders are listed, which may take long.
         check_decoder(read.decoder)
         options = DecodeOptions(
             color_mode=self.color_mode,
@@ -214,6 +215,7 @@ class BatchFromFilesMixin(Iterator):
     def _report_bad_files(self) -> None:
         new = {path: reason for path, reason in self.bad_files.items() if path not in self._reported}
         if new:
+            # Each file once, however many epochs meet it.
             self._reported.update(new)
             listed = "".join(f"\n  {path!r}: {reason}" for path, reason in new.items())
             logger.warning("%d bad image file(s) were passed over:%s", len(new), listed)
@@ -223,6 +225,7 @@ class BatchFromFilesMixin(Iterator):
         image_dtype = "float32" if self.dtype == "float64" else self.dtype
         try:
             return make_batch(self, plan, Layout("channels_last", self.data_format, image_dtype, self.dtype))
+        # Also where the batch raised: its bad files belong to the report.
         finally:
             if self._may_pass_over and plan.batch_index == len(self._planner) - 1:
                 self._report_bad_files()
@@ -231,11 +234,13 @@ class BatchFromFilesMixin(Iterator):
         if self.class_mode is None:
             return None
         if self.class_mode == "input":
+            # A copy, so that a training loop that writes into x does not change y.
             return images.copy()
         if self.class_mode == "multi_output":
             return [gathered(output, sample_indices, self.device) for output in self.labels]
         if self.class_mode == "raw":
             return gathered(self.labels, sample_indices, self.device)
+        # Labels have the batch's dtype, as in Keras; there is no bfloat16 of NumPy to make them in.
         dtype = "float32" if self.dtype == "bfloat16" else self.dtype
         found = class_labels(self.classes, self.class_indices, self.class_mode, sample_indices, dtype)
         return place(found, self.device)
@@ -554,6 +559,7 @@ class DataFrameIterator(BatchFromFilesMixin):
         self.dtype = checked_dtype(dtype, self.device)
         reader = self._reader(kwargs)
         planning = self._planning(rng, batch_size=batch_size, shuffle=shuffle, seed=seed, **kwargs)
+        # All that can be refused without a look at the disk comes before the files are looked up.
         check_frame(dataframe, x_col, y_col, weight_col, classes, class_mode)
         self.directory = "" if directory is None else os.fspath(directory)
         frame = dataframe
@@ -563,6 +569,7 @@ class DataFrameIterator(BatchFromFilesMixin):
         if labelled:
             frame, names = filter_classes(frame, y_col, classes)
             self.class_indices = {name: index for index, name in enumerate(names)}
+        # The split is taken after rows without files are left out, as in Keras: it is one over what remains.
         frame = frame.iloc[split_bounds(self.split, len(frame)), :]
         if labelled:
             self.classes = self.get_classes(frame, y_col)

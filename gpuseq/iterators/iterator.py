@@ -131,7 +131,7 @@ class Sequence:
         return f"<{name}: for model.fit write model.fit(dataset.to_keras()), or subclass gpuseq.keras.Sequence>"
 
     def __iter__(self) -> IteratorABC[Any]:
-        """Walk one epoch, batch by batch."""
+        """Yield the batches of one epoch, in order."""
         for index in range(len(self)):
             yield self[index]
 
@@ -162,6 +162,7 @@ class _Planned(Generic[T]):
 
     def __set__(self, iterator: Iterator, value: T) -> None:
         own = iterator.__dict__
+        # Users set these on a living iterator, as with Keras; and a subclass may set one before there is a planner.
         if "_planner" in own:
             setattr(own["_planner"], self._name, value)
         else:
@@ -286,10 +287,12 @@ class Iterator(Sequence):  # numpydoc ignore=PR02
         planner, drawing = self._planner, self._drawing
         if index is not None:
             index = planner.checked_index(index)
+        # One lock over both: between them another thread could go to another epoch.
         with planner.lock:
             if epoch is not None and not (planner.position.by_epoch and planner.epoch == epoch):
                 planner.set_epoch(epoch, drawing)
             plan = planner.plan(index, drawing)
+            # Within the lock, so that announcements reach the source in the order of the plans.
             self._expect(
                 plan, planner.position.batch if index is None else index + planner.stride, onward=index is None
             )
@@ -346,6 +349,7 @@ class Iterator(Sequence):  # numpydoc ignore=PR02
     def _plan_of(self, index_array: np.ndarray) -> BatchPlan:
         """Return the plan that is being replayed, once; for other samples, or a second view, draw one as Keras does."""
         replayed = _REPLAYED.get()
+        # By iterator and numbers: a method that asks for other samples, or a second time, gets numbers of its own.
         if replayed is not None and replayed[0] is self and np.array_equal(replayed[1].indices, index_array):
             replayed[0] = None
             plan: BatchPlan = replayed[1]
@@ -381,6 +385,7 @@ class Iterator(Sequence):  # numpydoc ignore=PR02
 
         After the last one of an epoch comes the first one of the next.
         """
+        # tf_keras' adapter for generators calls `next` and never asks for a length.
         if "tf_keras" in sys.modules and caller().f_globals.get("__name__", "").endswith(_TF_KERAS_ADAPTER):
             warn(_NO_END)
         if not self._may_pass_over:
@@ -405,6 +410,7 @@ class Iterator(Sequence):  # numpydoc ignore=PR02
         IndexError
             If `index` is outside; a ValueError too, as Keras raises.
         """
+        # Asked of the module that torch has loaded, so that torch is not imported for it.
         worker = sys.modules.get("torch.utils.data._utils.worker")
         if worker is not None and worker._worker_info is not None and not self._counts_by_epoch:
             warnings.warn(_SAME_NUMBERS, stacklevel=2)

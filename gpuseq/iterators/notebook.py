@@ -40,6 +40,7 @@ def pictures_of(batch: Array, data_format: str) -> list[Image.Image]:
         host = host.transpose(0, 2, 3, 1)
     pictures = []
     for image in host.astype(np.float64):
+        # NaN, and infinity, have no level.
         image = np.nan_to_num(image[..., : 3 if image.shape[2] >= 3 else 1])
         low, high = float(image.min()), float(image.max())
         if low < 0 or high > 255:

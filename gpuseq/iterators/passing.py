@@ -48,4 +48,6 @@ def first_left(
                     "rank needs as many. Leave out the files that `gpuseq check` lists, or let on_error return an "
                     "image",
                 ) from error
+    # Over where the pass has had a batch; else the error, so that a loop over nothing but bad files does not end in
+    # silence.
     raise StopIteration if problem is None or is_under_way else problem
