@@ -185,6 +185,7 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
         conventions: Conventions = "keras",
         augmentations: Augmentations | None = None,
     ) -> None:
+        # First: what dtypes there are depends on it.
         self.device = resolve_device(device)
         logger.info("device=%r: batches are made on %s", device, self.device)
         check_choice("rng", rng, literals(Rng))
@@ -223,6 +224,7 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
         self.std: Any = None
         self.zca_whitening_matrix: Any = None
         self.brightness_range = settings.checked_brightness(brightness_range)
+        # The last attributes: options override each other once all of them are known.
         settings.settle(self)
         settings.check_flags(self)
         self._derived()  # bad shift ranges and augmentations fail here
@@ -244,6 +246,8 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
         Setting an attribute drops the list that they are kept in. A thread that is deriving them at that moment puts
         them into the dropped list, so that what follows from older attributes is never taken for newer.
         """
+        # A list and no attribute of its own: whoever has it holds on to the one that was current when the deriving
+        # began.
         kept: list[_Derived] = self.__dict__.setdefault("_kept", [])
         content = settings.content_of(self)
         if not kept or kept[-1].content != content:
@@ -274,6 +278,7 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
     @property
     def _is_customised(self) -> bool:
         """Whether a subclass has its own way with single images, as Keras users write them."""
+        # By the class and not by the instance, as Keras' users override methods.
         own, base = type(self), ImageDataGenerator
         return own.apply_transform is not base.apply_transform or own.standardize is not base.standardize
 
@@ -758,6 +763,8 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
         derived = self._derived()
         own = None
         if self._draws_its_own:
+            # The user's method asks NumPy's global stream, as it does under Keras; `draw_with` puts the right one
+            # there.
             own = partial(draw_with, self.get_random_transform, image_shape=image_shape)
         image_size = image_shape[self.row_axis - 1], image_shape[self.col_axis - 1]
         return Drawing(derived.ranges, derived.recipe, image_size, file_number_limit, own)
@@ -788,6 +795,7 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
 
     def _check_conventions(self, image_size: tuple[int, int]) -> None:
         """Warn, once per generator, where Keras' conventions and the arguments' names part ways."""
+        # Past `__setattr__`, which would forget everything that was derived.
         if not self.__dict__.get("_told_conventions"):
             told = settings.warn_of_conventions(self, self._transform_ranges, image_size)
             self.__dict__["_told_conventions"] = told
@@ -907,6 +915,7 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
         _refuse_iterators(x)
         if not isinstance(augment, (bool, int, np.bool_)):
             raise TypeError(f"fit() takes images and no labels: augment must be True or False; got {augment!r:.60}")
+        # Not copied, and in its own dtype: pieces of it are cast as they are looked at.
         x = as_array(x, "fit_directory(path)", "fit_batches(batches)")
         if x.ndim != 4:
             raise ValueError(
@@ -984,6 +993,8 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
         """
         from tqdm import tqdm
 
+        # Without a generator: images as they are decoded, float32, in the order of the folder, so that sums are the
+        # same in every run.
         iterator = DirectoryIterator(
             directory,
             None,

@@ -97,7 +97,10 @@ class DeviceImages:
 
     def __init__(self, device_id: int | None, stream: int, num_threads: int, hw_decoder_load: float) -> None:
         self._dynamic, types = check()
+        # DALI works on the stream that is handed in: on one of its own it might use a buffer again while a kernel still
+        # reads it.
         place = {} if device_id is None else {"device_id": device_id, "cuda_stream": stream}
+        # A context belongs to one thread at a time and keeps its decoder instances, which are dear to make.
         self._context = per_thread(lambda: self._dynamic.EvalContext(num_threads=num_threads, **place))
         self._decode_options = {
             "device": "cpu" if device_id is None else "gpu",
@@ -131,6 +134,7 @@ _AS_PILLOW = {"adjust_orientation": False, "jpeg_fancy_upsampling": True}
 def _decode_sound(dynamic: Any, decode: Decode, encoded: Sequence[bytes]) -> list[Any]:
     """Decode what can be parsed, in one batch or, with bad ones among them, in several."""
     results: list[Any] = [None] * len(encoded)
+    # Parsed one by one beforehand, in some microseconds each: see `decode_host`.
     sound = [index for index, data in enumerate(encoded) if decode_nvimgcodec.parses(data)]
     decoded: list[Any] = [None] * len(sound)
     if sound:

@@ -41,6 +41,7 @@ class GpuEngine:
         self._cupy = cupy
         self._ordinal = ordinal_of(device)
         with cupy.cuda.Device(self._ordinal):
+            # Non-blocking: it neither waits for the legacy default stream nor makes that one wait.
             self._stream = cupy.cuda.Stream(non_blocking=True)
         load = 0.0 if options.deterministic else options.hw_decoder_load
         threads = options.num_threads or cpu_count()

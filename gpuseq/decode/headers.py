@@ -56,10 +56,12 @@ def read_header(encoded: bytes) -> Header | None:
     ----------
     ITU-T T.81 (JPEG), W3C PNG, TIFF 6.0, RFC 9649 (WebP), ISO/IEC 15444-1 (JPEG 2000), Netpbm's PPM.
     """
+    # By content and never by extension, as Pillow does.
     for signature, parse in _PARSERS:
         if encoded.startswith(signature):
             try:
                 header = parse(encoded)
+            # What a cut or damaged header raises while it is unpacked.
             except (struct.error, IndexError, ValueError):
                 return None
             return header if header and header.width > 0 and header.height > 0 else None

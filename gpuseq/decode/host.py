@@ -192,6 +192,7 @@ def decode_into(paths: Sequence[str], options: DecodeOptions, out: np.ndarray) -
     if out.shape != expected:
         raise ValueError(f"out must have shape {expected}; got {out.shape}")
 
+    # Checked before it is stored: NumPy would wrap the values of a 16-bit file around in a block of bytes.
     def store(index: int, pixels: np.ndarray, row: np.ndarray | None) -> None:
         if not np.can_cast(pixels.dtype, out.dtype, "same_kind" if out.dtype.kind == "f" else "safe"):
             raise ImageFileError(paths[index], f"its {pixels.dtype} pixels do not fit a {out.dtype} block")
@@ -209,6 +210,7 @@ def common_dtype(images: Sequence[np.ndarray]) -> np.dtype[Any]:
     images : sequence of numpy.ndarray
         From `decode` or `decode_files`.
     """
+    # float32 for what is wider than 16 bits: the ops read it, and batches are made in it.
     dtype = np.result_type(np.uint8, *{image.dtype for image in images})
     return dtype if dtype in (np.uint8, np.uint16) else np.dtype(np.float32)
 
@@ -388,6 +390,7 @@ def _decode_with_codec(
         encoded[index] = fetch(index)
         layouts[index] = codec.layout(encoded[index], names[index])
 
+    # Unlike with Pillow all files of a batch are held at once: the codec takes its part in one call.
     unread = guarded_each(read, count, codec.num_threads)
     pixels = codec.decode(encoded, layouts)
 
@@ -435,6 +438,7 @@ class _Codec:
         """Decode what has a layout."""
         pixels: list[np.ndarray | None] = [None] * len(encoded)
         layout: Layout
+        # A call for each layout, since its parameters hold for the whole call.
         for layout in ("RGB", "RGBA"):
             chosen = [index for index, wanted in enumerate(layouts) if wanted == layout]
             if not chosen:

@@ -99,6 +99,7 @@ def load_img(
         interpolation=interpolation,
         keep_aspect_ratio=keep_aspect_ratio,
     )
+    # Pillow decodes, whatever decoder batches use: the result is an image of Pillow's.
     return decode.load_image(os.fsdecode(path) if isinstance(path, bytes) else path, options)
 
 
@@ -212,6 +213,7 @@ def save_img(
     """
     if file_format is None and isinstance(path, (str, pathlib.Path)):
         file_format = pathlib.Path(path).suffix[1:].lower()
+    # Pillow knows the format as JPEG only.
     if file_format and file_format.lower() == "jpg":
         file_format = "jpeg"
     img = array_to_img(x, data_format=data_format, scale=scale)

@@ -145,6 +145,7 @@ def _backends(codec: Any, device_id: int | None, hw_decoder_load: float) -> list
 def _to_host(image: Any) -> np.ndarray | None:
     if image is None:
         return None
+    # Anything but 8-bit pixels is taken for a failure: Pillow then decodes the file.
     pixels = np.asarray(image.cpu())
     return pixels if pixels.dtype == np.uint8 and pixels.ndim == 3 else None
 

@@ -276,6 +276,7 @@ def load_converted(encoded: bytes, options: DecodeOptions, name: str) -> Image.I
             from PIL import ImageOps
 
             ImageOps.exif_transpose(image, in_place=True)
+        # Keras converts first and resizes then, which rounds otherwise than the other way round.
         image = convert(image, options)
         image.load()
         return image
@@ -387,6 +388,7 @@ def finish(image: Image.Image, options: DecodeOptions) -> Image.Image:
     if options.target_size is None:
         return image
     height, width = options.target_size
+    # Pillow's resize would copy.
     if image.size == (width, height):
         return image
     box = center_crop_box(image.size, (width, height)) if options.keep_aspect_ratio else None
@@ -513,6 +515,7 @@ def _lent_pixels(image: Image.Image, pixel_bytes: int) -> tuple[int, object] | N
         capsules = lend()
     except (ValueError, MemoryError):  # a large image lies in several blocks
         return None
+    # Read in place and checked field by field: should Pillow lay its images out otherwise, the copy below is taken.
     array = _ArrowArray.from_address(_pointer_of(capsules[1], b"arrow_array"))
     num_bytes = array.length
     if pixel_bytes > 1:  # a list of pixels, whose child holds their bytes
@@ -536,6 +539,7 @@ def decode_failure(error: BaseException) -> str:
     """
     if isinstance(error, UnidentifiedImageError):
         return "not an image that Pillow can read"
+    # One line: messages of some plugins span several.
     text = " ".join(str(error).split())
     if text == "Truncated File Read":
         return "the file ends within its header"
