@@ -121,6 +121,7 @@ class BatchFromFilesMixin(Iterator):
         self.data_format = checked_data_format(data_format)
         channels = COLOR_CHANNELS[color_mode]
         last = self.data_format == "channels_last"
+        # In the batches' order, as Keras has it; the source's own is channels last.
         self.image_shape = (*self.target_size, channels) if last else (channels, *self.target_size)
         self.save_to_dir = check_save_to_dir(save_to_dir, save_format)
         self.save_prefix = save_prefix

@@ -128,6 +128,7 @@ class SaveState(_Callback):
                 "fit trains on another data set than SaveState watches. Write model.fit(dataset, "
                 "callbacks=[SaveState(dataset, path)]) with one dataset"
             )
+        # Keras may call once for several batches (`steps_per_execution`).
         before = self._num_trained
         for _ in range(num_in_epoch - self._num_in_epoch):
             self._last = handed_out.popleft()

@@ -280,6 +280,7 @@ def _batch_order(length: int, epoch: int, first_index: int) -> np.ndarray | None
     """
     if first_index == 0:
         return None
+    # By epoch, too: a short data set may begin two epochs with the same batch.
     return np.random.RandomState([epoch, first_index]).permutation(length)
 
 
@@ -392,6 +393,8 @@ class Fit:
         # Batch and weights are made within torch's memory, so that what torch gets is torch's own.
         with on_device(device), torch_memory(device if taker == "torch" else "cpu") as blocks:
             batch = self._weighted(self._tupled(self._next(index) if progress.is_reading else self._sampled(index)))
+            # What each backend takes without a copy: torch its own tensor on the current device, jax its own array.
+            # TensorFlow's way is the host's.
             if taker == "torch":
                 return map_arrays(lambda array: torch_tensor(array, blocks), batch)  # type: ignore[no-any-return]
             if taker == "jax":
@@ -437,6 +440,7 @@ class Fit:
         if isinstance(batch, list) and not self.source.has_lists:
             batch = tuple(batch)  # as Keras does; a flow's list is an image with further inputs
         if not isinstance(batch, tuple):
+            # Keras raises for a bare tensor.
             return (batch,)
         if not 1 <= len(batch) <= 3:
             raise ValueError(

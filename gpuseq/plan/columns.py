@@ -78,6 +78,7 @@ class Column:
 
     def is_neutral(self, value: float | None) -> bool:
         """Tell whether a value of Keras' dictionaries, or of a row, changes nothing."""
+        # NaN is unequal to itself, so it is asked for by name.
         return value is None or value == self.neutral or math.isnan(value)
 
     def cell(self, value: float | None) -> str:
@@ -178,6 +179,7 @@ def is_at_rest(params: np.ndarray, group: str) -> np.ndarray:
     """
     at_rest = np.ones(len(params), bool)
     for column in COLUMNS.groups[group]:
+        # One NaN test for the columns whose neutral value it is; the others compare, and 0.0 equals -0.0.
         values = params[column.name]
         at_rest &= np.isnan(values) if math.isnan(column.neutral) else values == column.neutral
     return at_rest
@@ -262,6 +264,8 @@ def dicts_to_params(rows: Sequence[Mapping[str, Any]], *, ignore_unknown: bool =
                 f"get_random_transform returned {', '.join(map(repr, unknown))}; known are {', '.join(known)}"
             )
         for name in known:
+            # None means "not applied" where Keras writes it, and "leave it at rest" where a user's own method returns
+            # it.
             if row.get(name) is not None:
                 params[name][number] = row[name]
     return params
@@ -319,6 +323,7 @@ def captions(row: Mapping[str, Any] | np.void) -> tuple[tuple[str, str], ...]:
     lines: dict[str, list[tuple[Column, float | None]]] = {}
     for column in COLUMNS:
         value = row[column.name] if column.name in names else None
+        # Columns of one caption share a line: "zoom 1.1 x 0.9", "flip horizontal + vertical".
         lines.setdefault(column.caption[0] or column.label, []).append((column, value))
     found = []
     for line, pairs in lines.items():

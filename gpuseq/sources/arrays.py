@@ -42,6 +42,7 @@ class ArraySource:
     def __init__(self, images: Array, device: str = "cpu", memory_limit: int | None = None) -> None:
         self.device = device
         self.is_resident = True
+        # An array that is on a device already is where somebody wanted it, whatever the limit.
         if device != "cpu" and not is_cupy(images):
             limit = ops.free_memory(device) * 7 // 10 if memory_limit is None else memory_limit
             self.is_resident = images.nbytes <= limit
@@ -76,6 +77,7 @@ class ArraySource:
         """
         if self.is_resident:
             return Fetched(self.images, indices, None, indices, self.resident)
+        # Just these rows, gathered into page-locked memory on their way.
         return Fetched(ops.upload(self.images, self.device, indices), None, None, indices)
 
     def expect(self, upcoming: Sequence[np.ndarray], current: np.ndarray | None = None) -> None:

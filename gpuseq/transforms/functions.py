@@ -68,6 +68,7 @@ def transform_matrix_offset_center(matrix: np.ndarray, x: float, y: float) -> np
     ----------
     ``keras.src.legacy.preprocessing.image.transform_matrix_offset_center`` (Keras 3.15).
     """
+    # Half a pixel less than half the side: the centre between the outermost pixels' centres.
     first, second = float(x) / 2 - 0.5, float(y) / 2 - 0.5
     forth = np.array([[1, 0, first], [0, 1, second], [0, 0, 1]])
     back = np.array([[1, 0, -first], [0, 1, -second], [0, 0, 1]])
@@ -194,6 +195,7 @@ def apply_affine_transform(
     params = identity_params(1)
     for name, value in {"theta": theta, "tx": tx, "ty": ty, "shear": shear, "zx": zx, "zy": zy}.items():
         params[name] = value
+    # The ops work on channels last; a transpose is a view.
     axes = (row_axis, col_axis, channel_axis)
     options = AugmentOptions(fill_mode=fill_mode, cval=float(cval), order=order)
     with on_device(x):
@@ -317,6 +319,7 @@ def apply_channel_shift(x: Array, intensity: float, channel_axis: int = 0) -> Ar
     ``keras.src.legacy.preprocessing.image.apply_channel_shift`` (Keras 3.15).
     """
     with on_device(x):
+        # Of all channels together: Keras takes the extremes of the whole image.
         return array_module(x).clip(x + intensity, x.min(), x.max())
 
 

@@ -101,6 +101,7 @@ class Normalisation:
 
     def _check_shapes(self, shape: tuple[int, ...], options: AugmentOptions) -> None:
         """Refuse a mean or std that does not go with images of this shape: of another number of channels, mostly."""
+        # A mean per pixel has the generator's order, and so its shape is compared in that.
         if options.source_format != self.data_format:
             last = options.source_format == "channels_last"
             shape = (shape[2], *shape[:2]) if last else (*shape[1:], shape[0])
@@ -192,6 +193,7 @@ def _mode_applied(x: Array, options: AugmentOptions) -> Array:
     """Return an image or a batch after one of Keras' named modes, and nothing else."""
     xp = array_module(x)
     axis = x.ndim - 1 if options.data_format == "channels_last" else x.ndim - 3
+    # By the op, as batches: the modes' constants stand in one place.
     planes = xp.moveaxis(x, axis, -1)
     mode = AugmentOptions(preprocessing=options.preprocessing, dtype=x.dtype.name)
     done = ops.standardize(planes.reshape(-1, *planes.shape[-3:]), mode)

@@ -145,6 +145,7 @@ def whitening_matrix(flat_nd: np.ndarray, epsilon: float) -> np.ndarray:
     # As Keras, of the transposed images, whose left vectors are the components: a D x D covariance would square the
     # condition.
     basis, singular, _ = np.linalg.svd(flat_nd.T, full_matrices=False)
+    # Keras' formula, U S^-1 U^T, with the columns of U scaled in the place of a diagonal matrix.
     scaled: np.ndarray = basis * (np.sqrt(np.float64(num_samples)) / (singular + epsilon))
     matrix: np.ndarray = scaled.dot(basis.T)
     return matrix
@@ -301,6 +302,7 @@ def fit_chunks(
     mean = per_channel(moments.mean, channel_axis, dtype) if center else None
     matrix = None
     if whitening_epsilon is not None:
+        # Centred only where the generator centres, as in Keras.
         flat = np.concatenate([(chunk if mean is None else chunk - mean).reshape(len(chunk), -1) for chunk in kept])
         matrix = whitening_matrix(flat, whitening_epsilon)
     return Fitted(mean, per_channel(moments.std, channel_axis, dtype) if std else None, matrix)

@@ -149,6 +149,7 @@ def _path() -> str:
     return os.environ.get(PATH) or _BUILT
 
 
+# AVX-512 was tried for `augment`: 353 us where AVX2 took 364, for a third more of library.
 def instruction_sets() -> tuple[InstructionSet, ...] | str:
     """Return what of the library runs on this machine, the widest first; or one line that says why nothing does."""
     library = _load(_path())

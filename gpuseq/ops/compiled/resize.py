@@ -90,10 +90,12 @@ def resize_pixels(
         target_cols=cols,
         down_first=vertical_first(height, width, (rows, cols)),
     )
+    # Nothing to resize: the library copies, and leaves out the bytes that Pillow keeps beside three channels.
     is_whole = (left, upper, right, lower) == (0.0, 0.0, width, height) and (rows, cols) == (height, width)
     held: list[object] = []  # what the job points at; another thread may push it out of its cache meanwhile
     if interpolation == "nearest" and not is_whole:
         indices = nearest_indices(height, rows, upper, lower), nearest_indices(width, cols, left, right)
+        # Indices for nearest and tables for the rest: which of them are there tells the library what to do.
         job.rows, job.cols = (array.ctypes.data for array in indices)
         held.append(indices)
     elif not is_whole:

@@ -236,6 +236,7 @@ class Kernel:
 
         self.name = name
         self.macros = macros
+        # CuPy keeps what it compiles on disk by this text, so a change of a comment in a kernel compiles it anew, once.
         code = pasted_source(SIGNATURES[name][0], macros)
         self._function = _kept_or_not(lambda: cupy.RawModule(code=code, options=COMPILE_OPTIONS).get_function(name))
 

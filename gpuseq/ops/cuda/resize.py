@@ -70,12 +70,14 @@ def resize(
     out: Array | None = None,
 ) -> Array:
     """CUDA twin of `gpuseq.ops.dispatch.resize`; the contract is written there."""
+    # Of a view the rows are copied: a descriptor has one pitch and no strides within a row.
     images = [device.contiguous(image) for image in images]
     channels = images[0].shape[2]
     if out is None:
         out = device.empty((len(images), *target_size, channels), np.uint8)
     if out.size == 0:
         return out
+    # float32 as Pillow's boxes are: the tables are kept by these numbers, and a double would be another key.
     limits = [None] * len(images) if boxes is None else [tuple(box) for box in np.asarray(boxes, np.float32).tolist()]
     plans = [_plan(*image.shape, target_size, interpolation, box) for image, box in zip(images, limits, strict=True)]
     steps = [step for plan in plans for step in (plan.first, plan.last) if step is not None]

@@ -31,6 +31,8 @@ __all__ = [
     "whiten",
 ]
 
+# Images a second of 224 x 224, measured: with two threads 891, where groups of 2^14 gave 649; with one thread 720 for
+# 2^14, and 578 for 2^16.
 GROUP_PIXELS = 1 << 16
 """With several threads."""
 
@@ -55,6 +57,7 @@ def augment(
     planar_view = (0, 3, 1, 2) if options.source_format == "channels_last" else (0, 1, 2, 3)
     num_channels, height, width = (images.shape[axis] for axis in planar_view[1:])
     num_samples = len(params)
+    # Gathered group by group within the threads, so that no copy of the whole batch is made.
     rows = np.arange(num_samples) if indices is None else indices
     last = options.data_format == "channels_last"
     if out is None:

@@ -46,6 +46,7 @@ def resize_one(
     (height, width, channels), (target_height, target_width) = image_hwc.shape, target_size
     left, upper, right, lower = box or (0.0, 0.0, float(width), float(height))
     whole = (left, upper, right, lower) == (0.0, 0.0, float(width), float(height))
+    # Pillow returns a copy here; nobody writes to what this returns.
     if whole and (height, width) == target_size:
         return image_hwc
     if interpolation == "nearest":
@@ -53,6 +54,7 @@ def resize_one(
         cols = nearest_indices(width, target_width, left, right)
         return image_hwc.take(rows, axis=0).take(cols, axis=1)
 
+    # A pass whose size does not change is left out, as in Pillow. With a box it is made although the sizes agree.
     passes = []
     if target_width != width or (left, right) != (0.0, width):
         passes.append((1, (width, target_width, interpolation, left, right)))
@@ -60,6 +62,7 @@ def resize_one(
         passes.append((0, (height, target_height, interpolation, upper, lower)))
     if vertical_first(height, width, target_size):
         passes.reverse()
+    # Not for nearest, which mixes no pixels.
     has_alpha = channels in (2, 4)
     pixels = premultiply(image_hwc) if has_alpha else image_hwc
     for axis, key in passes:
@@ -73,11 +76,15 @@ def _resample(pixels_hwc: np.ndarray, axis: int, key: tuple[int, int, str, float
     last = pixels_hwc.shape[axis] - 1
     shape = list(pixels_hwc.shape)
     shape[axis] = len(table.first)
+    # int32 is enough: the largest sum seen is 1.37e9. It begins at a half, so that the shift rounds.
     total = np.full(shape, HALF, np.int32)
     along = (slice(None), None, None) if axis == 0 else (slice(None), None)
     for tap, weights in enumerate(table.weights):
+        # A tap past the end of the line has weight 0, and reads the last pixel so as to read one that is there.
         lines = pixels_hwc.take(np.minimum(table.first + tap, last), axis=axis)
         total += lines.astype(np.int32) * weights[along]
+    # Arithmetic, as in C: bicubic and Lanczos weights are negative in part. The result is uint8 between the passes,
+    # too.
     total >>= PRECISION_BITS
     return np.clip(total, 0, 255, out=total).astype(np.uint8)
 

@@ -93,6 +93,8 @@ class ColorJitter(Augmentation):
         rows = np.arange(len(uniform))
         for number, (step, name) in enumerate(_JITTER):
             value = getattr(self, name)
+            # Left out and not drawn with an empty range: its step would be a step, and end a run of tables. Its number
+            # is taken all the same.
             if isinstance(value, int | float) and value == 0:
                 continue
             if name == "hue":
@@ -169,6 +171,7 @@ class RandomPhotometricDistort(Augmentation):
         )
         for column, step, values, where in steps:
             put(program[:, column], step, values[where], where=where)
+        # The identity is one of the six, as with torchvision's `randperm`.
         order = _CHANNEL_ORDERS[choose(uniform[:, 10], len(_CHANNEL_ORDERS))][is_done[:, 4]]
         put(program[:, 5], "PermuteChannels", *order.T, where=is_done[:, 4])
         return program

@@ -72,6 +72,7 @@ class RandomErasing(Augmentation):
             isinstance(value, int | float | np.number) and math.isfinite(value) for value in values
         ):
             raise ValueError(f"RandomErasing: value must be one number, or 3 or 4 of them; got {self.value!r}")
+        # Three values are for three channels; a fourth is 0.
         values = values * 4 if len(values) == 1 else values + (0.0,) * (4 - len(values))
         return tuple(float(value) for value in values)
 
@@ -89,6 +90,7 @@ class RandomErasing(Augmentation):
             # Strictly smaller than the image, as torchvision and timm have it: no image is erased whole.
             return (heights > 0) & (heights < height) & (widths > 0) & (widths < width)
 
+        # The ratio is of height over width, where the crop's is of width over height: both as torchvision has it.
         box = draw_box(uniform[:, 2:], image_size, self.scale, self.ratio, fits, tall=True)
         where = (uniform[:, 0] < self.p) & (box[:, 2] > 0)
         levels = self._levels

@@ -168,6 +168,7 @@ class RandomAffine(Augmentation):
 
     @property
     def _shears(self) -> tuple[Range, Range]:
+        # torchvision shears along x alone unless four numbers are given.
         if self.shear is None:
             return (0.0, 0.0), (0.0, 0.0)
         if isinstance(self.shear, Sequence) and len(self.shear) == 4:

@@ -102,6 +102,7 @@ class GaussianBlur(Augmentation):
             If the images are smaller than half of the kernel, which their border cannot fill.
         """
         width, height = self._sides
+        # The border is reflected without its edge pixel, and needs so many pixels to reflect.
         if width // 2 >= image_size[1] or height // 2 >= image_size[0]:
             raise ValueError(
                 f"GaussianBlur: kernel_size={self.kernel_size!r} does not fit images of {image_size[0]} rows and "

@@ -78,6 +78,7 @@ _WIDEST = 150.0 / 331.0
 
 _MEASURED = (_Entry("AutoContrast"), _Entry("Equalize"))
 
+# torchvision's 14 steps. The paper's Invert is not among them.
 _RAND_SPACE = (
     _Entry("Identity"),
     _Entry("ShearX", _up_to(0.3), signed=True),
@@ -91,6 +92,7 @@ _RAND_SPACE = (
     *_MEASURED,
 )
 
+# TrivialAugment's wide ranges: three to four times as far, and shifts in pixels instead of shares of a side.
 _WIDE_SPACE = (
     _Entry("Identity"),
     _Entry("ShearX", _up_to(0.99), signed=True),
@@ -194,6 +196,7 @@ class RandAugment(Augmentation):
         bins, last = np.full(len(uniform), self.magnitude), self.num_magnitude_bins - 1
         for slot in range(self.num_ops):
             chosen = choose(uniform[:, 2 * slot], len(_RAND_SPACE))
+            # Step by step and not sample by sample: 14 masks for a batch of any size.
             for number, entry in enumerate(_RAND_SPACE):
                 sign = uniform[:, 2 * slot + 1]
                 _write(program[:, slot], entry, chosen == number, bins, last, sign, image_size, _reading(self))
@@ -242,6 +245,7 @@ class TrivialAugmentWide(Augmentation):
         program = empty_program(len(uniform), 1)
         chosen = choose(uniform[:, 0], len(_WIDE_SPACE))
         bins, last = choose(uniform[:, 1], self.num_magnitude_bins), self.num_magnitude_bins - 1
+        # As above: one mask a step.
         for number, entry in enumerate(_WIDE_SPACE):
             _write(program[:, 0], entry, chosen == number, bins, last, uniform[:, 2], image_size, _reading(self))
         return program
@@ -326,6 +330,7 @@ class AutoAugment(Augmentation):
 
     def __post_init__(self) -> None:
         """Check the values."""
+        # torchvision's enumeration is taken by its value.
         object.__setattr__(self, "policy", getattr(self.policy, "value", self.policy))
         if self.policy not in _LEARNED:
             raise ValueError(
@@ -349,6 +354,7 @@ class AutoAugment(Augmentation):
         program = empty_program(len(uniform), 2)
         pairs = learned_pairs(self.policy)
         chosen = choose(uniform[:, 0], len(pairs))
+        # The pairs that occur; of 25 a small batch has a few.
         for number in np.unique(chosen).tolist():
             for slot, (step, probability, magnitude) in enumerate(pairs[number]):
                 coin, sign = uniform[:, 1 + slot], uniform[:, 3 + slot]

@@ -79,6 +79,8 @@ _RISING: dict[str, Level] = {
     "Solarize": lambda level, sign, size: 256 - _threshold(level),
     **dict.fromkeys(_ENHANCE, _increasing),
 }
+# timm without `inc`: strength is not monotone in the magnitude. Factors of 0.1 + 1.8 x are nearly neutral at x = 0.5,
+# and posterize keeps more bits the higher it is. `inc1` is there for that.
 _PLAIN: dict[str, Level] = {
     **_SHARED,
     "Posterize": lambda level, sign, size: np.minimum(8, _bits(level)),
@@ -120,6 +122,7 @@ def _write(
         "fill": checked_fill(owner, owner.fill),
     }
     for number, step in enumerate(steps):
+        # The order of the steps in the tuple is the choice's number.
         where = chosen == number
         if not where.any():
             continue
@@ -227,6 +230,7 @@ class TimmRandAugment(Augmentation):
         for layer in range(self.num_layers):
             _, coin, number, sign = layers[:, layer].T
             magnitude = _magnitudes(number, self.magnitude, self.magnitude_std, _checked_most(self))
+            # A slot whose coin falls the other way stays empty: timm's `p` is of each step, not of the policy.
             done = np.where(coin < self.p, chosen[:, layer], -1)
             _write(program[:, layer], _RAND_STEPS, levels, done, magnitude, sign, image_size, self)
         return program
@@ -309,6 +313,7 @@ class AugMix(Augmentation):
         weights = -np.log1p(-uniform[:, 1 : 1 + width])
         # Where all are 0 the quotients would be NaN.
         weights /= np.maximum(weights.sum(axis=1, keepdims=True), 2.0**-1000)
+        # timm blends in float32: weights are rounded to it here, so that a plan holds what is computed with.
         single = weights.astype(np.float32)
         put(program[:, 0], "AugMix", uniform[:, 0].astype(np.float32), width, *single.T)
         depths = choose(uniform[:, 1 + width : 1 + 2 * width], depth) + 1
@@ -381,6 +386,7 @@ def parse_policy(text: str) -> Augmentation:
         if is_rand and section == "tweights":
             values["weighted"] = True
             continue
+        # timm splits a section where its digits begin.
         match = re.fullmatch(r"([a-z]+)(-?\d+(?:\.\d+)?|inf)", section)
         key, number = match.groups() if match else (section, "")
         if is_rand and key == "inc" and number in ("0", "1"):
