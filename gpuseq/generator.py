@@ -217,6 +217,7 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
         settings.check_rescale(self.rescale, self.dtype)
         self.interpolation_order = int(interpolation_order)
         self.data_format: DataFormat = checked_data_format(data_format)
+        self._is_told_format = data_format is not None
         last = self.data_format == "channels_last"
         self.channel_axis, self.row_axis, self.col_axis = (3, 1, 2) if last else (1, 2, 3)
         self._validation_split = settings.checked_split(validation_split)
@@ -289,6 +290,11 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
 
     def _transform_and_standardize(self, image: Array, parameters: dict[str, Any]) -> Array:
         return self.standardize(self.apply_transform(image, parameters))
+
+    @property
+    def _told_format(self) -> DataFormat | None:
+        """The axis order that a user chose; None where nobody did, and a framework may have its own."""
+        return self.data_format if self._is_told_format or self.data_format != "channels_last" else None
 
     # Batches.
 
@@ -375,7 +381,7 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
             shuffle=shuffle,
             sample_weight=sample_weight,
             seed=seed,
-            data_format=self.data_format,
+            data_format=self._told_format,
             save_to_dir=save_to_dir,
             save_prefix=save_prefix,
             save_format=save_format,
@@ -532,7 +538,7 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
             batch_size=batch_size,
             shuffle=shuffle,
             seed=seed,
-            data_format=self.data_format,
+            data_format=self._told_format,
             save_to_dir=save_to_dir,
             save_prefix=save_prefix,
             save_format=save_format,
@@ -724,7 +730,7 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
             batch_size=batch_size,
             shuffle=shuffle,
             seed=seed,
-            data_format=self.data_format,
+            data_format=self._told_format,
             save_to_dir=save_to_dir,
             save_prefix=save_prefix,
             save_format=save_format,

@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from gpuseq.base.arguments import checked_data_format
 from gpuseq.base.errors import GpuseqError, require
+from gpuseq.base.types import DataFormat
 from gpuseq.feed.loader import Loader
 from gpuseq.feed.lookahead import map_arrays
 from gpuseq.feed.tensors import cupy_view, torch_memory, torch_tensor
@@ -26,24 +28,29 @@ __all__ = ["TorchLoader", "augment", "loader"]
 _TOLD = Struct("=QQ")
 
 
-def loader(iterator: Iterator) -> TorchLoader:
+def loader(iterator: Iterator, data_format: DataFormat | None = None) -> TorchLoader:
     """Turn an iterator into what a PyTorch training loop iterates over.
 
     Parameters
     ----------
     iterator : Iterator
         From ``generator.flow(...)`` and its kin.
+    data_format : {"channels_last", "channels_first"} or None
+        Axis order of images and masks. None: "channels_first", ``(N, C, H, W)``, as PyTorch's layers want it, unless
+        the generator was told another one. The arrays that a flow is made from keep theirs.
 
     Returns
     -------
     TorchLoader
         Its batches are tensors where the iterator makes them: over the same memory on the host, in torch's own memory
-        on a GPU.
+        on a GPU. Class indices, those of ``class_mode="sparse"`` and integers of shape ``(N,)``, are int64.
 
     Raises
     ------
     TypeError
         If `iterator` is something else.
+    ValueError
+        If there is no such axis order.
 
     Examples
     --------
@@ -52,10 +59,10 @@ def loader(iterator: Iterator) -> TorchLoader:
     >>> from gpuseq.torch import loader
     >>> images = np.zeros((5, 8, 8, 3), np.uint8)
     >>> flow = ImageDataGenerator(device="cpu").flow(images, np.arange(5), batch_size=2, seed=1)
-    >>> [len(labels) for images, labels in loader(flow)]
-    [2, 2, 1]
+    >>> [(tuple(images.shape), labels.dtype) for images, labels in loader(flow)]
+    [((2, 3, 8, 8), torch.int64), ((2, 3, 8, 8), torch.int64), ((1, 3, 8, 8), torch.int64)]
     """
-    return TorchLoader(iterator)
+    return TorchLoader(iterator, data_format)
 
 
 class TorchLoader(Loader, torch.utils.data.IterableDataset):  # type: ignore[misc, name-defined]  # numpydoc ignore=PR02
@@ -73,13 +80,19 @@ class TorchLoader(Loader, torch.utils.data.IterableDataset):  # type: ignore[mis
     ----------
     iterator : Iterator
         From ``generator.flow(...)`` and its kin.
+    data_format : {"channels_last", "channels_first"} or None
+        Axis order of images and masks. None: "channels_first", ``(N, C, H, W)``, as PyTorch's layers want it, unless
+        the generator was told another one. The arrays that a flow is made from keep theirs.
     """
 
     batch_sampler = None
     """Lightning asks everything that has a `sampler` for this, too, where it validates."""
 
-    def __init__(self, iterator: Iterator) -> None:
+    def __init__(self, iterator: Iterator, data_format: DataFormat | None = None) -> None:
         super().__init__(iterator)
+        if data_format is not None or not iterator._is_told_format:
+            data_format = "channels_first" if data_format is None else checked_data_format(data_format)
+        iterator._hand_out(data_format, "int64")
         self._begin_told()
 
     def _begin_told(self) -> None:
@@ -157,7 +170,16 @@ class TorchLoader(Loader, torch.utils.data.IterableDataset):  # type: ignore[mis
     def _make(self, epoch: int, index: int) -> Any:
         with torch_memory(getattr(self.iterator, "device", "cpu")) as blocks:
             batch = self.iterator.replay(self.iterator.plan_batch(index, epoch=epoch))
-            return map_arrays(lambda array: torch_tensor(array, blocks), batch)
+            batch = map_arrays(lambda array: torch_tensor(array, blocks), batch)
+        return (batch[0], _as_indices(batch[1]), *batch[2:]) if isinstance(batch, tuple) else batch
+
+
+def _as_indices(labels: Any) -> Any:
+    """Return labels with class indices as int64, the one type that PyTorch's losses take for them."""
+    if isinstance(labels, (list, tuple)):
+        return type(labels)(_as_indices(item) for item in labels)
+    is_index = labels.ndim == 1 and labels.dtype in (torch.uint8, torch.int8, torch.int16, torch.int32)
+    return labels.to(torch.int64) if is_index else labels
 
 
 def augment(images: Any, generator: ImageDataGenerator, *, seed: int, epoch: int = 0, sample_ids: Any = None) -> Any:
@@ -195,6 +217,11 @@ def augment(images: Any, generator: ImageDataGenerator, *, seed: int, epoch: int
         raise TypeError(f"images must be a torch.Tensor; got {type(images).__name__}. For arrays see generator.flow")
     if images.ndim != 4:
         raise ValueError(f"images must have four axes; got shape {tuple(images.shape)}")
+    if generator._told_format is None and images.shape[3] not in (1, 3, 4) and images.shape[1] in (1, 3, 4):
+        raise ValueError(
+            f"images of shape {tuple(images.shape)} are (N, C, H, W), and the generator was made for (N, H, W, C): "
+            'ImageDataGenerator(..., data_format="channels_first")'
+        )
     for name, number in (("seed", seed), ("epoch", epoch)):
         if isinstance(number, bool) or not isinstance(number, (int, np.integer)):
             raise TypeError(f"{name} must be an integer; got {number!r} of type {type(number).__name__}")

@@ -50,7 +50,8 @@ print(crops.shape, crops.dtype, np.bincount(labels))
 # ## PyTorch
 #
 # `gpuseq.torch.loader` makes of an iterator what a training loop iterates over: a length, one pass per `for`,
-# `sampler.set_epoch`, and a state. Its batches are tensors over the memory in which they were made.
+# `sampler.set_epoch`, and a state. Its batches are tensors over the memory in which they were made: images with their
+# channels first, labels as the losses want them.
 
 # %%
 augmentation = {
@@ -60,9 +61,7 @@ augmentation = {
     "preprocessing_function": "torch",
     "device": device,
 }
-flow = gpuseq.ImageDataGenerator(data_format="channels_first", rng="keyed", **augmentation).flow(
-    crops.transpose(0, 3, 1, 2).copy(), labels, batch_size=27, seed=1
-)
+flow = gpuseq.ImageDataGenerator(rng="keyed", **augmentation).flow(crops, labels, batch_size=27, seed=1)
 batches = loader(flow)
 
 
@@ -85,7 +84,7 @@ def train(model, optimizer, batches, num_epochs, losses):
     for _ in range(num_epochs):
         total = 0.0
         for images, targets in batches:
-            loss = nn.functional.cross_entropy(model(images), targets.long())
+            loss = nn.functional.cross_entropy(model(images), targets)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -110,15 +109,13 @@ losses
 def fresh():
     """Return a model, its optimizer and a loader, as they are at the start of a run."""
     model = network()
-    flow = gpuseq.ImageDataGenerator(data_format="channels_first", rng="keyed", **augmentation).flow(
-        crops.transpose(0, 3, 1, 2).copy(), labels, batch_size=27, seed=1
-    )
+    flow = gpuseq.ImageDataGenerator(rng="keyed", **augmentation).flow(crops, labels, batch_size=27, seed=1)
     return model, torch.optim.SGD(model.parameters(), 0.01), loader(flow)
 
 
 def step(model, optimizer, images, targets):
     """Take one step."""
-    loss = nn.functional.cross_entropy(model(images), targets.long())
+    loss = nn.functional.cross_entropy(model(images), targets)
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()

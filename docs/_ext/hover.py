@@ -57,7 +57,7 @@ COPIES: dict[str, dict[str, str]] = {
     "gpuseq/keras/__init__.py:KerasDataset": {
         "gpuseq/keras/__init__.py:to_keras": "source class_weight prefetch workers"
     },
-    "gpuseq/torch.py:TorchLoader": {"gpuseq/torch.py:loader": "iterator"},
+    "gpuseq/torch.py:TorchLoader": {"gpuseq/torch.py:loader": "iterator data_format"},
     "gpuseq/jax.py:JaxLoader": {"gpuseq/jax.py:loader": "iterator sharding"},
     "gpuseq/tensorflow.py:TensorflowLoader": {"gpuseq/tensorflow.py:loader": "iterator"},
 }

@@ -134,6 +134,7 @@ class NumpyArrayIterator(Iterator):
     ) -> None:
         self.image_data_generator = image_data_generator
         self.data_format = checked_data_format(data_format)
+        self._is_told_format = data_format is not None
         self.device: str = image_data_generator.device
         self.dtype = checked_dtype(dtype, self.device)
         split = checked_split(subset, image_data_generator)
@@ -172,9 +173,8 @@ class NumpyArrayIterator(Iterator):
         check_generator(image_data_generator, rng, self._image_size, self._source)
 
     def _make(self, plan: BatchPlan) -> Any:
-        return make_batch(
-            self, plan, Layout(self.data_format, self.data_format, self.dtype, self.dtype, self.dtype == "uint8")
-        )
+        own, dtype = self.data_format, self.dtype
+        return make_batch(self, plan, Layout(own, self._batch_format or own, own, dtype, dtype, dtype == "uint8"))
 
     def _labels_of(self, images: Array, sample_indices: np.ndarray) -> Any:
         return None if self.y is None else gathered(self.y, sample_indices, self.device)

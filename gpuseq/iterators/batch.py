@@ -10,13 +10,14 @@ from typing import Any, Protocol
 import numpy as np
 
 from gpuseq.base.atomic import replacing
-from gpuseq.base.devices import is_cupy, on_device, place
+from gpuseq.base.devices import array_module, is_cupy, on_device, place
 from gpuseq.base.types import Array, DataFormat
 from gpuseq.decode.images import array_to_img
 from gpuseq.ops.options import AugmentOptions
 from gpuseq.plan.plan import BatchPlan
 from gpuseq.sources.masks import PairedMasks
 from gpuseq.sources.source import Fetched, Source
+from gpuseq.transforms.batch import reordered
 from gpuseq.transforms.masks import warp_masks
 from gpuseq.transforms.protocol import ImageGenerator
 
@@ -27,7 +28,6 @@ class ImageIterator(Protocol):
     """What an iterator over images says of its batches; read at each of them, because users set attributes."""
 
     device: str
-    data_format: DataFormat
     save_to_dir: str | None
     save_prefix: str
     save_format: str
@@ -58,6 +58,8 @@ class Layout:
     ----------
     source_format, data_format : {"channels_last", "channels_first"}
         Axis order of the source's images, and of the batches.
+    own_format : {"channels_last", "channels_first"}
+        Axis order that a user's own function and a whitening matrix go with: that of the iterator's ``data_format``.
     image_dtype, dtype : str
         What the generator makes, and what the batches are cast to.
     round_affine : bool
@@ -66,6 +68,7 @@ class Layout:
 
     source_format: DataFormat
     data_format: DataFormat
+    own_format: DataFormat
     image_dtype: str
     dtype: str
     round_affine: bool = False
@@ -114,7 +117,7 @@ def make_batch(iterator: ImageIterator, plan: BatchPlan, layout: Layout) -> Any:
     with on_device(device):  # whichever is current in this thread
         made = make_images(plan, iterator._source, iterator._masks, iterator.image_data_generator, layout)
         if iterator.save_to_dir is not None:
-            save_images(made, iterator.save_to_dir, iterator.save_prefix, iterator.save_format, iterator.data_format)
+            save_images(made, iterator.save_to_dir, iterator.save_prefix, iterator.save_format, layout.data_format)
         # Labels follow the images: a substituted file brings the label of its substitute.
         samples, shard_weights = made.sample_indices, made.plan.weights
         y = iterator._labels_of(made.images, samples) if made.masks is None else made.masks
@@ -164,7 +167,7 @@ def make_images(
     if masks is not None:
         shared = _mask_options(generator, masks)
         fetched, plan, found = masks.fetch(fetched, plan)
-        made_masks = _make_masks(masks, found, plan, shared)
+        made_masks = _make_masks(masks, found, plan, replace(shared, data_format=layout.data_format))
     # What reads the images is put on the stream within this context; see `gpuseq.ops.cuda.resident`.
     with fetched.reading() as images:
         if generator is None:
@@ -172,16 +175,21 @@ def make_images(
             if layout.source_format != layout.data_format:
                 batch = batch.transpose(0, 3, 1, 2)
         else:
+            made_format = layout.data_format
+            if made_format != layout.own_format and not generator._batch_transform.is_fused:
+                made_format = layout.own_format
             batch = generator.process(
                 images,
                 plan.params,
                 fetched.rows,
                 program=plan.program,
                 source_format=layout.source_format,
-                data_format=layout.data_format,
+                data_format=made_format,
                 dtype=layout.image_dtype,
                 round_affine=layout.round_affine,
             )
+            if made_format != layout.data_format:
+                batch = array_module(batch).ascontiguousarray(reordered(batch, made_format, layout.data_format))
         # float64 batches of files are float32 images, cast, as in Keras; order="C" because a transposed view keeps its
         # strides otherwise.
         if generator is None or layout.image_dtype != layout.dtype:
@@ -223,7 +231,7 @@ def _make_masks(masks: PairedMasks, found: list[Fetched], plan: BatchPlan, optio
 
 
 def _mask_options(generator: ImageGenerator | None, masks: PairedMasks) -> AugmentOptions:
-    """Return what masks share with their images, and their own axis orders."""
+    """Return what masks share with their images, and their own axis order."""
     if generator is not None and generator._is_customised:
         raise ValueError(
             f"{type(generator).__name__} overrides apply_transform or standardize, and what it does there to an "
@@ -233,7 +241,7 @@ def _mask_options(generator: ImageGenerator | None, masks: PairedMasks) -> Augme
     options = AugmentOptions() if generator is None else generator._batch_transform.options
     if masks.ignore_value is not None:
         options = replace(options, fill_mode="constant", cval=float(masks.ignore_value))
-    return replace(options, source_format=masks.source_format, data_format=masks.data_format)
+    return replace(options, source_format=masks.source_format)
 
 
 def gathered(values: Any, sample_indices: np.ndarray, device: str) -> Any:

@@ -206,7 +206,7 @@ def _path(iterator: Any, plan: BatchPlan) -> list[tuple[str, str]]:
     out_itemsize = {"bfloat16": 2}.get(iterator.dtype) or np.dtype(iterator.dtype).itemsize
     read, written = len(plan) * num_values * itemsize, len(plan) * num_values * out_itemsize
     channels = num_values // max(1, height * width)
-    order = (height, width, channels) if iterator.data_format == "channels_last" else (channels, height, width)
+    order = (height, width, channels) if iterator.batch_format == "channels_last" else (channels, height, width)
     path.append(("batch", f"{array_text((len(plan), *order), iterator.dtype, written)} on {iterator.device}"))
     table = bytes_text(plan.params.nbytes)
     path.append(("bytes", f"{bytes_text(read)} of pixels in, {bytes_text(written)} out, a table of {table}"))
@@ -296,7 +296,7 @@ def _thumbnails(iterator: Any, plan: BatchPlan) -> str:
     while isinstance(batch, (tuple, list)):
         batch = batch[0]
     titles = _names(iterator, plan) or [f"sample {index}" for index in plan.indices.tolist()]
-    return picture_strip(pictures_of(batch, iterator.data_format), titles)
+    return picture_strip(pictures_of(batch, iterator.batch_format), titles)
 
 
 def generator_html(generator: Any) -> str:

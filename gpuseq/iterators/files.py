@@ -119,6 +119,7 @@ class BatchFromFilesMixin(Iterator):
         self.keep_aspect_ratio = keep_aspect_ratio
         self.color_mode = color_mode
         self.data_format = checked_data_format(data_format)
+        self._is_told_format = data_format is not None
         channels = COLOR_CHANNELS[color_mode]
         last = self.data_format == "channels_last"
         # In the batches' order, as Keras has it; the source's own is channels last.
@@ -185,9 +186,7 @@ class BatchFromFilesMixin(Iterator):
         self._masks = None
         self._reported: set[str] = set()
         if mask_paths is not None:
-            self._masks = masks_of_files(
-                mask_paths, source.options, source, self.data_format, self.device, ignore_value
-            )
+            self._masks = masks_of_files(mask_paths, source.options, source, self.device, ignore_value)
         super().__init__(self.samples, **planning)
         check_generator(self.image_data_generator, planning["rng"], self.target_size, source)
 
@@ -224,8 +223,10 @@ class BatchFromFilesMixin(Iterator):
     def _make(self, plan: BatchPlan) -> Any:
         # Keras makes float32 images of files whatever the batch's dtype, and casts at the end.
         image_dtype = "float32" if self.dtype == "float64" else self.dtype
+        own = self.data_format
         try:
-            return make_batch(self, plan, Layout("channels_last", self.data_format, image_dtype, self.dtype))
+            layout = Layout("channels_last", self._batch_format or own, own, image_dtype, self.dtype)
+            return make_batch(self, plan, layout)
         # Also where the batch raised: its bad files belong to the report.
         finally:
             if self._may_pass_over and plan.batch_index == len(self._planner) - 1:
@@ -243,6 +244,8 @@ class BatchFromFilesMixin(Iterator):
             return gathered(self.labels, sample_indices, self.device)
         # Labels have the batch's dtype, as in Keras; there is no bfloat16 of NumPy to make them in.
         dtype = "float32" if self.dtype == "bfloat16" else self.dtype
+        if self.class_mode == "sparse" and self._index_dtype is not None:
+            dtype = self._index_dtype
         found = class_labels(self.classes, self.class_indices, self.class_mode, sample_indices, dtype)
         return place(found, self.device)
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 import numpy as np
 
 from gpuseq.base.arguments import caller, checked_arguments, warn
-from gpuseq.base.types import Remainder, Rng, Shard
+from gpuseq.base.errors import GpuseqError
+from gpuseq.base.types import DataFormat, Remainder, Rng, Shard
 from gpuseq.plan.draw import Drawing
 from gpuseq.plan.plan import BatchPlan
 from gpuseq.plan.planner import Planner
@@ -48,6 +49,15 @@ _SAME_NUMBERS = (
     "each worker process of a DataLoader draws the same random numbers here, and in every epoch again. Write "
     "DataLoader(gpuseq.torch.loader(iterator), batch_size=None, num_workers=...), or leave the workers out"
 )
+
+
+_NO_EPOCH = (
+    "a DataLoader asks for batches by index and never says which epoch it is, so each pass over it would be epoch "
+    "{epoch} again, with the same random numbers. Write DataLoader(gpuseq.torch.loader(iterator), batch_size=None), or "
+    "call iterator.set_epoch(epoch) before each pass"
+)
+_FETCHES = "torch.utils.data._utils.fetch"
+"""The module from which a DataLoader asks a data set for what it holds at an index."""
 
 
 class Sequence:
@@ -223,6 +233,11 @@ class Iterator(Sequence):  # numpydoc ignore=PR02
     _planner: Planner
     _source: Source | None = None
     _masks: PairedMasks | None = None
+    data_format: DataFormat = "channels_last"
+    _batch_format: DataFormat | None = None
+    _is_told_format = True
+    _index_dtype: str | None = None
+    _fetched: set[int] | None = None  # what a DataLoader took of the epoch that was set; None: none was
     _may_pass_over = False
     """Whether bad files may leave nothing of a batch, so that a pass can have fewer batches than ``len(self)``."""
     n = _Planned[int]("n")
@@ -260,6 +275,15 @@ class Iterator(Sequence):  # numpydoc ignore=PR02
     def __len__(self) -> int:
         """Return the number of batches in an epoch: the same on every rank."""
         return len(self._planner)
+
+    @property
+    def batch_format(self) -> DataFormat:
+        """Axis order of the batches: `data_format`, unless what they are handed to wants another one."""
+        return self._batch_format or self.data_format
+
+    def _hand_out(self, data_format: DataFormat | None, index_dtype: str) -> None:
+        """Make batches for a taker with an axis order (None: any) and a dtype for class indices of its own."""
+        self._batch_format, self._index_dtype = data_format, index_dtype
 
     # From a plan to a batch.
 
@@ -409,12 +433,25 @@ class Iterator(Sequence):  # numpydoc ignore=PR02
         ------
         IndexError
             If `index` is outside; a ValueError too, as Keras raises.
+        GpuseqError
+            If a ``DataLoader`` around this iterator would make the same random batches in each epoch.
         """
         # Asked of the module that torch has loaded, so that torch is not imported for it.
         worker = sys.modules.get("torch.utils.data._utils.worker")
         if worker is not None and worker._worker_info is not None and not self._counts_by_epoch:
             warnings.warn(_SAME_NUMBERS, stacklevel=2)
+        elif _FETCHES in sys.modules and sys._getframe(1).f_globals.get("__name__") == _FETCHES:
+            self._refuse_to_repeat(index)
         return self.replay(self.plan_batch(index))
+
+    def _refuse_to_repeat(self, index: int) -> None:
+        """Raise a GpuseqError where a data loader walks an epoch that nobody chose, or one that it has walked."""
+        is_random = self._planner.shuffle or self._drawing.draws
+        if not (self._counts_by_epoch and is_random):
+            return
+        if self._fetched is None or index in self._fetched:
+            raise GpuseqError(_NO_EPOCH.format(epoch=self.epoch))
+        self._fetched.add(index)
 
     # Epochs and states.
 
@@ -445,6 +482,7 @@ class Iterator(Sequence):  # numpydoc ignore=PR02
             If `epoch` is not a non-negative integer.
         """
         self._planner.set_epoch(epoch, self._drawing)
+        self._fetched = set()
 
     def on_epoch_end(self) -> None:
         """Draw the order of the next epoch, from wherever the stream stands, as Keras does.
@@ -493,6 +531,7 @@ class Iterator(Sequence):  # numpydoc ignore=PR02
             If it is no dictionary.
         """
         self._planner.load_state_dict(state, self._drawing)
+        self._fetched = set()
 
     def close(self) -> None:
         """Stop reading ahead and wait for the worker thread. The iterator stays usable."""

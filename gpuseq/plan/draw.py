@@ -209,6 +209,12 @@ class Drawing:
     file_number_limit: int = 0
     own: Callable[[Any, int], np.ndarray] | None = None
 
+    @property
+    def draws(self) -> bool:
+        """Whether the samples of one epoch differ from those of another."""
+        is_plain = self.ranges is None or self.ranges == TransformRanges()
+        return not is_plain or self.recipe is not None or self.own is not None
+
     def params(self, stream: Any, num_samples: int) -> np.ndarray:
         """Draw the parameters of a batch in Keras' random mode.
 

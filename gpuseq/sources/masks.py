@@ -33,8 +33,8 @@ class PairedMasks:
         One per mask, over the same samples as the images.
     dtypes : list of numpy.dtype or None
         What each mask is handed out in: its own dtype. None: as its file had it.
-    source_format, data_format : {"channels_last", "channels_first"}
-        Axis order of the sources and of the batches.
+    source_format : {"channels_last", "channels_first"}
+        Axis order of the sources.
     device : str
         ``"cpu"`` or ``"cuda:N"``.
     as_list : bool
@@ -48,7 +48,6 @@ class PairedMasks:
         sources: Sequence[Source],
         dtypes: Sequence[np.dtype[Any] | None],
         source_format: DataFormat,
-        data_format: DataFormat,
         device: str,
         as_list: bool,
         ignore_value: int | None = None,
@@ -56,7 +55,6 @@ class PairedMasks:
         self.sources = list(sources)
         self.dtypes = list(dtypes)
         self.source_format = source_format
-        self.data_format = data_format
         self.device = device
         self.as_list = as_list
         self.ignore_value = ignore_value
@@ -156,14 +154,13 @@ def masks_of_arrays(
         sources.append(ArraySource(exact, device))
     if not sources:
         raise ValueError("masks is an empty list: give one array, or a list of them")
-    return PairedMasks(sources, dtypes, data_format, data_format, device, as_list, ignore_value)
+    return PairedMasks(sources, dtypes, data_format, device, as_list, ignore_value)
 
 
 def masks_of_files(
     paths: Sequence[str],
     options: DecodeOptions,
     images: FileSource,
-    data_format: DataFormat,
     device: str,
     ignore_value: int | None = None,
 ) -> PairedMasks:
@@ -177,8 +174,6 @@ def masks_of_files(
         The images'.
     images : FileSource
         The images' source, whose policy on bad files is the masks'.
-    data_format : {"channels_last", "channels_first"}
-        Axis order of the batches.
     device : str
         Where batches are made.
     ignore_value : int or None
@@ -197,7 +192,7 @@ def masks_of_files(
         memory_limit=None if cache is None else cache.spare_bytes,
         device=device,
     )
-    return PairedMasks([source], [None], "channels_last", data_format, device, False, ignore_value)
+    return PairedMasks([source], [None], "channels_last", device, False, ignore_value)
 
 
 def masks_among(directory: str, masks: MaskOptions) -> Callable[[str], bool] | None:

@@ -169,7 +169,7 @@ class BatchTransform:
     def _finished(self, images: Array, params: np.ndarray, rows: np.ndarray | None, options: AugmentOptions) -> Array:
         """Do all but a program, in one pass over the batch where nothing of the user's own comes between."""
         statistics = self._statistics(images, options)
-        if statistics is not None and self._is_fused:
+        if statistics is not None and self.is_fused:
             return ops.augment(images, params, options, indices=rows, statistics=statistics)
         with on_device(images):  # the ops see to that themselves
             # One number per channel is what the fused pass can subtract; anything else is Keras' broadcast, image by
@@ -185,7 +185,8 @@ class BatchTransform:
         return self.normalisation.per_channel(images, options)
 
     @property
-    def _is_fused(self) -> bool:
+    def is_fused(self) -> bool:
+        """Whether one pass over a batch does everything, so that nobody sees the axis order on the way."""
         return self.normalisation.is_fused and self.one_image is None
 
     def _with_program(
@@ -195,7 +196,7 @@ class BatchTransform:
         # The steps are Pillow's and defined on levels, so the ranges' result is rounded to them in between.
         images, rows = self.warped_to_levels(images, params, rows, options.source_format)
         statistics = self._statistics(images, options)
-        if statistics is not None and self._is_fused:
+        if statistics is not None and self.is_fused:
             return ops.run_program(images, program, options, indices=rows, statistics=statistics)
         # With a function or a whitening matrix in between, the erasing waits: it is in units of the finished batch.
         levels_options = replace(options.unnormalised(), dtype="uint8")
@@ -313,14 +314,14 @@ class BatchTransform:
         xp = array_module(images)
         batch = images if rows is None else images[rows]
         own = self.options.data_format  # which the images of users' methods have, and a mean per pixel
-        batch = _reordered(batch, options.source_format, own)
+        batch = reordered(batch, options.source_format, own)
         # Each image is a new array: users' methods may write to it, as they may in Keras.
         one_image = self.one_image or self._one_image
         done = [
             one_image(image.astype(options.compute_dtype), parameters)
             for image, parameters in zip(batch, params_to_dicts(params), strict=True)
         ]
-        return _reordered(xp.stack(done), own, options.data_format).astype(options.dtype, copy=False)
+        return reordered(xp.stack(done), own, options.data_format).astype(options.dtype, copy=False)
 
     def _one_image(self, image: Array, parameters: dict[str, Any]) -> Array:
         return self.standardize(self.apply_transform(image, parameters))
@@ -371,7 +372,7 @@ def _laid_out(
     )
 
 
-def _reordered(batch: Array, order: DataFormat, wanted: DataFormat) -> Array:
+def reordered(batch: Array, order: DataFormat, wanted: DataFormat) -> Array:
     """Return a batch as a view with its axes in the wanted order."""
     if order == wanted:
         return batch

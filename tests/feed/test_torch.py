@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from gpuseq import GpuseqError, ImageDataGenerator
 from gpuseq.plan.draw import draw_params
@@ -36,7 +37,154 @@ def test_a_pass_is_an_epoch() -> None:
     assert first != second
     x, y = next(iter(batches))
     assert type(x) is type(y) is torch.Tensor
-    assert (x.dtype, tuple(x.shape), y.dtype) == (torch.float32, (3, 6, 6, 3), torch.int64)
+    assert (x.dtype, tuple(x.shape), y.dtype) == (torch.float32, (3, 3, 6, 6), torch.int64)
+
+
+def image_folder(root: Any, num_classes: int = 3) -> Any:
+    """Write what torchvision's ImageFolder would read."""
+    rng = np.random.default_rng(5)
+    for number in range(7):
+        folder = root / "train" / f"class{number % num_classes}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (10 + number, 12, 3), np.uint8)).save(folder / f"{number}.png")
+    return root / "train"
+
+
+@pytest.mark.parametrize("kind", ["folder", "frame", "array"])
+@pytest.mark.parametrize("told", [None, "channels_last", "channels_first"])
+@pytest.mark.each_cpu_engine
+def test_batches_are_what_layers_and_losses_take(tmp_path: Any, kind: str, told: str | None) -> None:
+    """Channels first unless the generator was told otherwise, class indices as int64; the numbers are the same."""
+    options = {**GEOMETRY, "rescale": 1 / 255, "device": "cpu", "data_format": told}
+
+    def made() -> Any:
+        if kind == "array":
+            images = np.random.default_rng(0).integers(0, 256, (7, 9, 8, 3), np.uint8)
+            images = images.transpose(0, 3, 1, 2).copy() if told == "channels_first" else images
+            return ImageDataGenerator(**options).flow(images, np.arange(7, dtype=np.uint8), batch_size=3, seed=2)
+        arguments = {"target_size": (9, 8), "class_mode": "sparse", "batch_size": 3, "seed": 2, "verbose": False}
+        folder = image_folder(tmp_path)
+        if kind == "folder":
+            return ImageDataGenerator(**options).flow_from_directory(folder, **arguments)
+        names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.png"))
+        pandas = pytest.importorskip("pandas")
+        frame = pandas.DataFrame({"filename": names, "class": [name[:6] for name in names]})
+        return ImageDataGenerator(**options).flow_from_dataframe(frame, folder, **arguments)
+
+    own = made()
+    own.set_epoch(0)
+    for (x, y), _ in zip(loader(made()), range(3), strict=True):
+        wanted, indices = next(own)
+        wanted = wanted.transpose(0, 3, 1, 2) if told is None else wanted
+        assert x.is_contiguous()
+        assert np.array_equal(x.numpy(), wanted)
+        assert y.dtype == torch.int64
+        assert np.array_equal(y.numpy(), indices)
+        if told != "channels_last":
+            logits = torch.nn.Sequential(torch.nn.Conv2d(3, 7, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())(x)
+            torch.nn.functional.cross_entropy(logits, y).backward()
+
+
+def test_the_axis_order_is_asked_for_by_name() -> None:
+    told = ImageDataGenerator(device="cpu", data_format="channels_last")
+    for data_format, shape in ((None, (3, 6, 6, 3)), ("channels_first", (3, 3, 6, 6)), ("channels_last", (3, 6, 6, 3))):
+        x, _ = next(iter(loader(told.flow(numbered(5), np.arange(5), batch_size=3, seed=1), data_format)))
+        assert tuple(x.shape) == shape
+    x, _ = next(iter(loader(flow(), "channels_last")))
+    assert tuple(x.shape) == (3, 6, 6, 3)
+    with pytest.raises(ValueError, match="channels_middle"):
+        loader(flow(), "channels_middle")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_a_function_of_the_users_sees_its_own_axis_order(batched: bool) -> None:
+    def function(image: Any) -> Any:
+        assert image.shape[-1] == 3
+        return image * np.array([1, 0, 2], np.float32)
+
+    function.batched = batched  # type: ignore[attr-defined]
+    made = ImageDataGenerator(device="cpu", preprocessing_function=function)
+    images = numbered(5)
+    x, _ = next(iter(loader(made.flow(images, np.arange(5), batch_size=5, shuffle=False))))
+    assert np.array_equal(x.numpy(), (images * np.array([1, 0, 2])).transpose(0, 3, 1, 2))
+    assert x.is_contiguous()
+
+
+@pytest.mark.filterwarnings("ignore:.*zca_whitening")
+def test_a_subclass_and_whitening_see_their_own_axis_order() -> None:
+    class Own(ImageDataGenerator):
+        def apply_transform(self, x: Any, transform_parameters: Any) -> Any:
+            assert x.shape[-1] == 3
+            return x[::-1]
+
+    images = np.random.default_rng(0).random((6, 5, 4, 3), np.float32)
+    whitening = ImageDataGenerator(device="cpu", zca_whitening=True)
+    whitening.fit(images)
+    for made in (Own(device="cpu"), whitening):
+        assert made._told_format is None
+        wanted = next(made.flow(images, batch_size=6, shuffle=False))
+        (x,) = list(loader(made.flow(images, batch_size=6, shuffle=False)))
+        assert np.array_equal(x.numpy(), wanted.transpose(0, 3, 1, 2))
+
+
+def test_masks_and_images_as_labels_have_the_images_axis_order(tmp_path: Any) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (4, 6, 5, 3), np.uint8)
+    masks = images[..., 0] > 100
+    made = ImageDataGenerator(device="cpu", rotation_range=20, conventions="corrected")
+    wanted, wanted_masks = next(made.flow(images, masks=masks, seed=1))
+    ((x, found),) = list(loader(made.flow(images, masks=masks, seed=1)))
+    assert found.dtype == torch.bool
+    assert np.array_equal(x.numpy(), wanted.transpose(0, 3, 1, 2))
+    assert np.array_equal(found.numpy(), wanted_masks.transpose(0, 3, 1, 2))
+    inputs = made.flow_from_directory(image_folder(tmp_path), (9, 8), class_mode="input", seed=1, verbose=False)
+    x, y = next(iter(loader(inputs)))
+    assert tuple(x.shape) == (7, 3, 9, 8)
+    assert torch.equal(x, y)
+
+
+def test_indices_of_many_classes_survive_a_narrow_dtype(tmp_path: Any) -> None:
+    """float16 holds integers up to 2,048, and uint8 up to 255."""
+    for label in range(260):
+        folder = tmp_path / f"{label:03d}"
+        folder.mkdir()
+        if label > 256:
+            Image.new("RGB", (4, 4)).save(folder / "a.png")
+    made = ImageDataGenerator(device="cpu", dtype="uint8")
+    with pytest.warns(UserWarning, match="no images in 257 of 260"):
+        iterator = made.flow_from_directory(tmp_path, (4, 4), class_mode="sparse", shuffle=False, verbose=False)
+    ((_, y),) = list(loader(iterator))
+    assert y.tolist() == [257, 258, 259]
+
+
+def test_planes_handed_to_a_generator_for_pixels_are_named() -> None:
+    planes = torch.zeros(2, 3, 8, 8)
+    with pytest.raises(ValueError, match=r'data_format="channels_first"'):
+        augment(planes, ImageDataGenerator(device="cpu"), seed=1)
+    assert augment(planes, ImageDataGenerator(device="cpu", data_format="channels_first"), seed=1).shape == planes.shape
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_data_loader_around_an_iterator_says_that_it_would_repeat_an_epoch(num_workers: int) -> None:
+    keyed = generator(**GEOMETRY, rng="keyed").flow(numbered(7), np.arange(7), batch_size=3, seed=2)
+    batches = torch.utils.data.DataLoader(keyed, batch_size=None, num_workers=num_workers)
+    with pytest.raises(
+        GpuseqError, match=r"epoch 0 again.*DataLoader\(gpuseq.torch.loader\(iterator\), batch_size=None"
+    ):
+        list(batches)
+    walks = []
+    for epoch in range(2):
+        keyed.set_epoch(epoch)
+        walks.append(labels(batches))
+    assert sorted(walks[0]) == sorted(walks[1]) == list(range(7))
+    assert walks[0] != walks[1]
+    if not num_workers:
+        with pytest.raises(GpuseqError, match="epoch 1 again"):
+            list(batches)
+    # By hand an iterator may be asked for anything, any number of times; and what is not random may come again.
+    assert labels([keyed[0], keyed[0]]) == 2 * labels([keyed[0]])
+    plain = ImageDataGenerator(device="cpu", rng="keyed").flow(numbered(7), np.arange(7), batch_size=3, shuffle=False)
+    batches = torch.utils.data.DataLoader(plain, batch_size=None, num_workers=num_workers)
+    assert labels(batches) == labels(batches) == list(range(7))
 
 
 def test_no_copy_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -171,7 +171,7 @@ def test_keyed_pictures_do_not_depend_on_workers(images: np.ndarray, num_workers
     workers: dict[str, Any] = {"num_workers": num_workers} if num_workers else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # more workers than cores
-        batches = list(torch.utils.data.DataLoader(loader(iterator), batch_size=None, **workers))
+        batches = list(torch.utils.data.DataLoader(loader(iterator, "channels_last"), batch_size=None, **workers))
     assert len(batches) == 4
     reference = generator.flow(images, batch_size=6, seed=9)
     for batch in batches:

@@ -1,0 +1,151 @@
+"""The snippets of the pages on training, run as a reader runs them: an empty folder, and the data that they name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+# Keras' progress bar turns torch's losses into numbers in a way that NumPy 2 warns of.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
+def blocks(page: str, heading: str | None = None) -> list[str]:
+    """Return the Python of a page, or of one of its sections."""
+    text = (DOCS / page).read_text()
+    if heading is not None:
+        text = re.split(rf"^## {re.escape(heading)}$", text, flags=re.MULTILINE)[1]
+        text = re.split(r"^## ", text, flags=re.MULTILINE)[0]
+    return re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def run(code: list[str], **given: Any) -> dict[str, Any]:
+    """Run blocks one after another, in one module, with what the text says the reader has."""
+    names: dict[str, Any] = {"__name__": "reader", **given}
+    assert code, "the page has no such block"
+    for block in code:
+        exec(block, names)
+    return names
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stand in an empty folder, without a GPU."""
+    monkeypatch.setenv("GPUSEQ_DEVICE", "cpu")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def photos(here: Path) -> Path:
+    """Write three classes of four photographs each."""
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        folder = here / "photos" / "train" / f"class{number % 3}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (70, 80, 3), np.uint8)).save(folder / f"{number}.jpg")
+    return here
+
+
+@pytest.fixture
+def pairs(here: Path) -> Path:
+    """Write flat folders of photographs and of masks of three classes."""
+    rng = np.random.default_rng(0)
+    for kind, shape, top in (("images", (70, 80, 3), 256), ("masks", (70, 80), 3)):
+        (here / "data" / kind).mkdir(parents=True)
+        for number in range(12):
+            suffix = "jpg" if kind == "images" else "png"
+            Image.fromarray(rng.integers(0, top, shape, np.uint8)).save(here / "data" / kind / f"{number}.{suffix}")
+    return here
+
+
+def keras_model(num_classes: int, size: tuple[int, int] = (256, 256)) -> Any:
+    keras = pytest.importorskip("keras")
+    model = keras.Sequential(
+        [keras.Input((*size, 3)), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(num_classes, "softmax")]
+    )
+    model.compile("adam", "categorical_crossentropy")
+    return model
+
+
+@pytest.mark.keras
+def test_keras_trains(photos: Path) -> None:
+    run(blocks("feeding.md", "Keras")[:1], model=keras_model(3))
+
+
+def test_pytorch_trains(photos: Path) -> None:
+    torch = pytest.importorskip("torch")
+    names = run(blocks("feeding.md", "PyTorch"))
+    assert tuple(names["images"].shape) == (12, 3, 64, 64)
+    assert names["labels"].dtype == torch.int64
+    assert torch.isfinite(names["loss"])
+
+
+def test_jax_walks() -> None:
+    jax = pytest.importorskip("jax")
+    from gpuseq import ImageDataGenerator
+
+    generator = ImageDataGenerator(device="cpu")
+    names = run(blocks("feeding.md", "JAX"), generator=generator, x=np.zeros((5, 8, 8, 3), np.uint8), y=np.arange(5))
+    assert isinstance(names["images"], jax.Array)
+
+
+@pytest.mark.keras
+def test_batches_of_ones_own_train(here: Path) -> None:
+    pytest.importorskip("keras")
+
+    def load_pair(index: int) -> Any:
+        return np.full((2, 8, 8, 3), index, np.float32), np.eye(3, dtype=np.float32)[[index % 3, 0]]
+
+    names = run(blocks("feeding.md", "Batches of your own"), load_pair=load_pair)
+    keras_model(3, (8, 8)).fit(names["batches"], verbose=0)
+
+
+@pytest.mark.keras
+def test_segmentation_trains(pairs: Path) -> None:
+    pytest.importorskip("keras")
+    torch = pytest.importorskip("torch")
+    start, keras_part, torch_part, plan = blocks("segmentation.md")
+    names = run([start])
+    assert (names["images"].shape, str(names["images"].dtype)) == ((8, 64, 64, 3), "float32")
+    assert (names["masks"].shape, str(names["masks"].dtype)) == ((8, 64, 64, 1), "uint8")
+    assert set(np.unique(names["masks"])) == {0, 1, 2, 255}
+    names = run([keras_part, torch_part, plan], **names)
+    assert tuple(names["images"].shape) == (4, 3, 64, 64)
+    assert torch.isfinite(names["loss"])
+    assert (names["batch_depths"] == 1).all()
+
+
+def write(path: str, pixels: Callable[[], Any]) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels()).save(path)
+
+
+def test_each_row_of_the_table_of_folders_is_right(here: Path) -> None:
+    """The calls of the table, on folders as its first column draws them."""
+    pandas = pytest.importorskip("pandas")
+    from gpuseq import ImageDataGenerator
+
+    rows = re.findall(r"^\| (`?.*) \| `(flow\w*\(.*\))` \|$", (DOCS / "segmentation.md").read_text(), re.MULTILINE)
+    assert len(rows) == 6
+    images = np.zeros((3, 8, 8, 3), np.uint8)
+    for number, (drawn, call) in enumerate(rows):
+        files = [name for name in re.findall(r"`([\w/.]+)`", drawn) if "." in name]
+        for name in files or (["data/1.jpg", "data/1.png"] if "table" in drawn else []):
+            is_mask = "mask" in name or name == "data/1.png"
+            write(f"{number}/{name}", lambda is_mask=is_mask: images[0, ..., 0] if is_mask else images[0])
+        call = re.sub(r'"(images|masks|train|train_masks|data|data/masks)"(?=[,)])', rf'"{number}/\1"', call)
+        frame = pandas.DataFrame({"image": ["1.jpg"], "mask": ["1.png"]})
+        made = eval(
+            f"generator.{call}",
+            {"generator": ImageDataGenerator(), "frame": frame, "images": images, "masks": images[..., 0]},
+        )
+        x, masks = next(made)
+        assert len(x) == len(masks) == (1 if files or "table" in drawn else 3), call
