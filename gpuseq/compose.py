@@ -77,6 +77,7 @@ class Compose:
             raise ValueError("Compose got no augmentations: there is nothing to do")
         check_count("seed", seed, least=0)
         self.recipe = recipe
+        # From the global stream, as Keras' unseeded iterators: `numpy.random.seed` makes it repeatable.
         self.seed = int(np.random.randint(2**31)) if seed is None else int(seed)
         self.device = None if device is None else resolve_device(device)
         self.dtype = "uint8" if dtype is None else checked_dtype(dtype, self.device or "cpu")

@@ -267,6 +267,7 @@ def _over_chunks(
     actor: type[_Chunk], names: list[str], chunk_size: int, num_workers: int, arguments: tuple[Any, ...]
 ) -> Iterator[dict[str, Any]]:
     """Map chunks of names on actors; a chunk is one row, so that Ray cannot cut it otherwise."""
+    # The chunks are those of one process with this batch size, whatever the number of workers.
     rows = [
         {"chunk": number, "names": names[start : start + chunk_size]}
         for number, start in enumerate(range(0, len(names), chunk_size))

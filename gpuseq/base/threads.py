@@ -174,6 +174,7 @@ def per_thread(make: Callable[..., Made]) -> Callable[..., Made]:
 
     @functools.wraps(make)
     def kept(*arguments: Any) -> Made:
+        # A thread's own dictionary: no lock, and what it holds goes with the thread.
         made: dict[tuple[Any, ...], Made] = local.__dict__.setdefault("made", {})
         if arguments not in made:
             made[arguments] = make(*arguments)

@@ -189,6 +189,7 @@ def format_report(report: Report) -> str:
         lines += ["", "Missing"]
     for finding in missing:
         lines.append(f"  [ ] {finding.name:<{width}}  would bring: {finding.brings}")
+        # Under the name, so that a long explanation does not push the columns apart.
         indent = " " * (width + 8)
         if finding.detail:
             lines.append(f"{indent}{finding.detail}")

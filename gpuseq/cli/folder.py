@@ -70,6 +70,7 @@ def open_folder(path: str | os.PathLike[str]) -> Folder:
     """
     if is_url(os.fspath(path)):
         raise ValueError(f"{path!r} is a URL; this takes a folder on a local disk, and `gpuseq check` takes both")
+    # Resolved: "." has no name, and a flat folder's name is its class.
     root = Path(path).expanduser().resolve()
     accepted = " ".join(sorted(suffix[1:] for suffix in SUFFIXES))
     if root.is_file():

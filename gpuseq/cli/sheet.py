@@ -204,6 +204,7 @@ def _draw_card(
         width=2 if is_original else 1,
     )
     picture = _as_image(tile.image)
+    # By the longer side, so that portraits and landscapes share a grid.
     scale = tile_size / max(picture.size)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     if size != picture.size:

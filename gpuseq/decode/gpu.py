@@ -195,6 +195,7 @@ class DeviceDecoder:
         }
         chosen, total = [], 0
         for position in sorted(sizes, key=sizes.__getitem__, reverse=True):
+            # What does not fit is no error: the host decodes it.
             if total + sizes[position] <= self._max_bytes:
                 chosen.append(position)
                 total += sizes[position]

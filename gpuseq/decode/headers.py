@@ -160,6 +160,7 @@ def _bmp(data: bytes) -> Header | None:
 
 def _netpbm(data: bytes) -> Header | None:
     fields: list[int] = []
+    # Bitmaps have no maximum; comments may stand between any two numbers.
     position, wanted = 2, 2 if data[1:2] in b"14" else 3
     while len(fields) < wanted:
         byte = data[position : position + 1]
@@ -212,6 +213,7 @@ def _webp(data: bytes) -> Header | None:
     if data[8:12] != b"WEBP" or len(data) < 30:
         return None
     chunk = data[12:16]
+    # The two simple formats keep sizes of 14 bits in their first frame, the extended one 24 bits in a chunk of its own.
     if chunk == b"VP8 ":
         width, height = struct.unpack_from("<HH", data, 26)
         return Header("WEBP", width & 0x3FFF, height & 0x3FFF, "RGB", 8, plain=data[23:26] == b"\x9d\x01\x2a")

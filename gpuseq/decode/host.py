@@ -395,6 +395,7 @@ def _decode_with_codec(
     pixels = codec.decode(encoded, layouts)
 
     def complete(index: int) -> None:
+        # Raised again within the guard, which puts it in its place among the others.
         if (error := unread[index]) is not None:
             raise error
         decoded = pixels[index]

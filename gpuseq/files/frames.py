@@ -128,6 +128,7 @@ def filter_classes(frame: Any, y_col: str, classes: Sequence[str] | None) -> tup
 def filter_filenames(frame: Any, x_col: str, directory: str, formats: tuple[str, ...]) -> Any:
     """Return the rows whose file exists and has an accepted extension; warn with the number of the others."""
     has_extension = frame[x_col].str.lower().str.endswith(tuple(formats)).to_numpy(bool)
+    # Both tests over the whole column at once: behind a URL each folder is then listed once, and not a file at a time.
     mask = has_extension & are_files([os.path.join(directory, name) for name in frame[x_col]])
     num_invalid = int((~mask).sum())
     if num_invalid:

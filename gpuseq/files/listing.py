@@ -94,6 +94,7 @@ def are_files(paths: Sequence[str]) -> list[bool]:
     def is_file(path: str) -> bool:
         if not is_url(path):
             return os.path.isfile(path)
+        # One listing answers for all names of a folder.
         folder, _, name = path.rpartition("/")
         if folder not in listed:
             try:

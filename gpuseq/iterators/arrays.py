@@ -153,6 +153,7 @@ class NumpyArrayIterator(Iterator):
         weight = sample_weight
         if weight is not None:
             weight = _per_sample("`x` (images tensor) and `sample_weight`", x, "sample_weight", weight)
+        # Masks are cut to the subset where they are made ready: their length is compared with all of the images.
         part, whole = slice(None), x
         if split is not None:
             part = _part(split, len(x), y, ignore_class_split)

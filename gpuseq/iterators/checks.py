@@ -75,6 +75,7 @@ def check_generator(generator: ImageGenerator | None, rng: str, image_size: tupl
             f'rng="keyed" draws the numbers of {type(generator).__name__} by key, and cannot ask the '
             'get_random_transform that it overrides: use rng="keras"'
         )
+    # Here, because only now the size of the images is known: those that are square turn about the right point.
     generator._check_conventions(image_size)
     if (recipe := generator._recipe) is not None:
         _check_augmentations(generator, recipe, image_size, source)

@@ -227,8 +227,8 @@ class BatchFromFilesMixin(Iterator):
         try:
             layout = Layout("channels_last", self._batch_format or own, own, image_dtype, self.dtype)
             return make_batch(self, plan, layout)
-        # Also where the batch raised: its bad files belong to the report.
         finally:
+            # Also where the batch raised: its bad files belong to the report.
             if self._may_pass_over and plan.batch_index == len(self._planner) - 1:
                 self._report_bad_files()
 

@@ -99,6 +99,7 @@ class SaveState(_Callback):
             raise TypeError(
                 f"SaveState takes an iterator of gpuseq.keras or iterator.to_keras(); got {type(dataset).__name__}"
             )
+        # At construction, and not after the first epoch.
         dataset._fit.source.check_state()
         self.dataset: Any = dataset
         self.path = path

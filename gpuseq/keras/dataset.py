@@ -408,6 +408,7 @@ class Fit:
         batch of the epoch of which anything is left takes the place, beside its own.
         """
         progress = self.progress
+        # Once `fit` has begun, "the current epoch" is that of its progress: the source does not move with it.
         epoch = progress.epoch if progress.used else None
         if caller().f_globals.get("__name__", "").startswith("tf_keras."):
             length = len(self.source)

@@ -78,8 +78,7 @@ class AugmentOptions:
     @cached_property
     def compute_dtype(self) -> np.dtype[np.floating]:
         """The dtype the arithmetic runs in: float64 for float64 output, else float32."""
-        # float16, bfloat16 and uint8 batches are float32 ones, rounded at the end: Keras computes in the batch's dtype,
-        # and fails in float16.
+        # float16, bfloat16 and uint8 batches are float32 ones, rounded at the end. Keras fails in float16.
         return np.dtype(np.float64 if self.dtype == "float64" else np.float32)
 
     def asking(self, steps: Iterable[str]) -> AugmentOptions:

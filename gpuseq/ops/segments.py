@@ -267,6 +267,7 @@ class Lists:
                 continue
             if step.kind in ("mix", "crop") or chain:
                 raise DeviceError(f"{step.name} is done by NumPy")
+            # An image at a time is done step by step, so a step may look at it where it stands.
             if step.kind == "measured":
                 done.append(_step(_LOOKING[step.name], args[0]))
             elif step.kind == "table":

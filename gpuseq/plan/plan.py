@@ -136,6 +136,7 @@ class BatchPlan:
         try:
             parts = json.loads(text)
             program, weights, numbers = parts["program"], parts["weights"], parts["file_numbers"]
+            # Dtypes are set and not guessed: an empty list would be float64.
             return cls(
                 indices=np.array(parts["indices"], np.int64),
                 params=dicts_to_params(parts["params"]),

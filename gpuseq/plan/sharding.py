@@ -149,6 +149,7 @@ def detect_shard() -> tuple[str, int, int]:
 def _tell_if_launched() -> None:
     try:
         name, rank, world = detect_shard()
+    # Nobody asked for a shard: a broken environment is no reason to refuse.
     except ValueError:
         return
     if world > 1 and name not in _told:
@@ -197,6 +198,7 @@ def _ray_train() -> tuple[int, int] | None:
 def _environment(rank_name: str, world_name: str) -> Callable[[], tuple[int, int] | None]:
     def ask() -> tuple[int, int] | None:
         rank, world = os.environ.get(rank_name), os.environ.get(world_name)
+        # Both or nothing: RANK alone is a common name.
         if rank is None or world is None:
             return None
         try:

@@ -89,6 +89,7 @@ class ImageCache(PerProcess):
         self.device = device
         image_bytes = int(np.prod(image_shape))
         limit = ops.free_memory(device) * 7 // 10 if memory_limit is None else memory_limit
+        # All of it is allocated now: a block that grows would be copied, and would move while it is read.
         self.capacity = min(len(paths), limit // image_bytes)
         logger.info(
             "cache on %s: room for %d of %d images (%.0f %%), %.1f MB",

@@ -198,6 +198,7 @@ class FileSource(PerProcess):
         asked = "" if options.decoder == decoder else f" ({options.decoder})"
         others = "" if decoder == "pillow" else "; files that it does not decode as Pillow does go to Pillow"
         if self.decodes_on_device:
+            # As the decoder is made: deterministic=True leaves the hardware out.
             load = 0.0 if options.deterministic else options.hw_decoder_load
             asked = f" on {self.device}, {load:.0%} of it by the GPU's JPEG hardware where there is any"
             others = "; what is not JPEG is decoded on the host"
@@ -239,6 +240,7 @@ class FileSource(PerProcess):
         kept = self.cache.look_up(indices)
         missing = np.flatnonzero(kept.slots < 0)
         decoded = self._decode(indices[missing])
+        # The decoder numbers what it was given; the batch has further samples, which the cache holds.
         own = range(len(missing)) if decoded.rows is None else decoded.rows.tolist()
         errors: list[ImageFileError | None] = [None] * len(indices)
         rows = np.full(len(indices), -1)
@@ -317,6 +319,7 @@ class FileSource(PerProcess):
             raise ValueError(
                 f"on_error returned an image of shape {image.shape} for {path!r}; expected {self.image_shape} or None"
             )
+        # A float image of 0.5 would become 0, and 300 a 44: either is a picture that was not meant.
         exact = image.astype(dtype)
         if not np.array_equal(exact, image):
             raise ValueError(

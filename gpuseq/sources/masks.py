@@ -87,6 +87,7 @@ class PairedMasks:
             found = source.fetch(fetched.sample_indices)
             if found.positions is not None:
                 fetched, plan = _keep(fetched, found.positions), plan.take(found.positions)
+                # A sample has to have all of its masks: those of earlier sources are cut down, too.
                 masks = [_keep(earlier, found.positions) for earlier in masks]
             masks.append(found)
         return fetched, plan, masks
@@ -132,6 +133,7 @@ def masks_of_arrays(
     as_list = isinstance(masks, (list, tuple))
     sources, dtypes = [], []
     channel_axis = 3 if data_format == "channels_last" else 1
+    # Any number of channels, since one-hot masks have one for each class; rows and columns have to agree.
     size = tuple(np.delete(images.shape, channel_axis)) if len(images.shape) == 4 else None
     for mask in masks if as_list else [masks]:
         array = mask if is_cupy(mask) else np.asarray(mask)
@@ -144,12 +146,14 @@ def masks_of_arrays(
                 f"masks must have the images' length, rows and columns: x.shape = {images.shape}, "
                 f"masks.shape = {tuple(mask.shape) if hasattr(mask, 'shape') else np.shape(mask)}"
             )
+        # A float holds every level; integers may be too small for it.
         if ignore_value is not None and array.dtype.kind in "biu" and not _holds(array.dtype, ignore_value):
             raise ValueError(
                 f"masks of {array.dtype} cannot hold ignore_value={ignore_value}: masks.astype('uint8') can"
             )
         dtypes.append(array.dtype)
         with on_device(array):
+            # Cast once, at construction, and only where the ops do not read the dtype.
             exact = _exact(array[part])
         sources.append(ArraySource(exact, device))
     if not sources:
@@ -208,10 +212,12 @@ def masks_among(directory: str, masks: MaskOptions) -> Callable[[str], bool] | N
     """
     if masks.mask_directory is None or is_url(directory):
         return None
+    # With links followed on both sides: one folder may be reached by two names.
     inner = os.path.relpath(os.path.realpath(masks.mask_directory), os.path.realpath(directory))
     if inner == ".":
         suffix = masks.mask_suffix
         return (lambda name: os.path.splitext(name)[0].endswith(suffix)) if suffix else None
+    # With the separator at its end, so that "masks2/" does not count as within "masks".
     inside = os.path.join(inner, "")
     return None if inner.startswith("..") else (lambda name: os.path.normpath(name).startswith(inside))
 
@@ -242,6 +248,8 @@ def find_masks(
     root = os.fspath(mask_directory)
     found: dict[str, list[str]] = {}
     try:
+        # The folder is listed once, whatever the number of images: a look for each image and each extension would be a
+        # call of the system or of a store.
         names = list_images(root, tuple(extensions), follow_links=True)
     except OSError as error:
         raise FileNotFoundError(f"mask_directory={root!r} is not an existing folder that can be listed") from error

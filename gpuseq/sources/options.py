@@ -109,6 +109,7 @@ def _checked_extensions(extensions: object) -> tuple[str, ...]:
     if isinstance(extensions, (str, bytes)) or not isinstance(extensions, Sequence) or not extensions:
         remedy = f": extensions=[{extensions!r}]" if isinstance(extensions, str) else ', such as ["jpg", "webp"]'
         raise TypeError(f"extensions must be a list of file extensions{remedy}; got {extensions!r}")
+    # Only formats that Pillow opens: its list names those that it merely writes, too.
     known = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
     dotted = []
     for extension in extensions:

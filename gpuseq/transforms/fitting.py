@@ -121,6 +121,7 @@ def _fit(generator: ImageGenerator, chunks: Iterable[Array]) -> None:
         std=bool(generator.featurewise_std_normalization),
         whitening_epsilon=generator.zca_epsilon if generator.zca_whitening else None,
     )
+    # Through setattr, so that the generator forgets what it has derived from the old ones.
     for name, value in (("mean", found.mean), ("std", found.std), ("zca_whitening_matrix", found.whitening)):
         if value is not None:
             setattr(generator, name, value)

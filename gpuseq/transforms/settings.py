@@ -138,6 +138,7 @@ def checked_brightness(value: Any) -> Any:
         )
     for end in value:
         checked_number("brightness_range", end)
+    # A warning and no error: Keras draws from such a range as well.
     if min(value) < 0:
         warn(
             f"brightness_range={value!r} are factors, not offsets: 1 changes nothing, and those of 0 or less make "
@@ -216,6 +217,7 @@ def ranges_of(settings: Settings) -> TransformRanges:
     ValueError
         If a shift range is neither a number nor a sequence of numbers.
     """
+    # Python's floats: the attributes may be NumPy's, or arrays that their owner changes.
     brightness = settings.brightness_range
     return TransformRanges(
         rotation=float(settings.rotation_range),

@@ -210,6 +210,8 @@ def _caller(
     number, functions = instruction_set.number, instruction_set.functions
     scratch_bytes = functions.gpuseq_augment_scratch(number, ctypes.addressof(job))
 
+    # `held` is a default argument, so the arrays live as long as the function does, and not only as long as the call
+    # that made the job.
     def call(part: int, _held: tuple[Any, ...] = held) -> None:
         room = scratch("compiled", (scratch_bytes,), np.uint8)
         first = part * units_per_call

@@ -193,6 +193,7 @@ def _chosen(asked: str, path: str) -> InstructionSet | None:
         )
     if engine == "numpy":
         return None
+    # "auto" takes what there is; only a name insists.
     found = instruction_sets()
     if isinstance(found, str):
         if engine == "compiled":

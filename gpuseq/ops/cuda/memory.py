@@ -73,6 +73,7 @@ def empty(shape: tuple[int, ...], dtype: Any) -> Array:
     try:
         return cupy.empty(shape, dtype)
     except cupy.cuda.memory.OutOfMemoryError:
+        # CuPy's own message counts bytes of its pool; what a user can change is said here.
         device = f"cuda:{cupy.cuda.runtime.getDevice()}"
         wanted = math.prod(shape) * np.dtype(dtype).itemsize
         raise DeviceError(

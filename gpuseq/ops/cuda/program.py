@@ -176,6 +176,7 @@ def _quantiles(segments: Segments) -> Array | None:
 
 @lru_cache(maxsize=256)
 def _macros(options: AugmentOptions, channels: int, has_mean: bool, has_std: bool) -> kernels.Macros:
+    # A source is always uint8: SOURCE_T keeps its default.
     values: dict[str, Any] = {
         "COMPUTE_T": "double" if options.compute_dtype == np.float64 else "float",
         "OUT_KIND": OUT_KINDS[options.dtype],

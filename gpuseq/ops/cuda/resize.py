@@ -124,6 +124,7 @@ def _descriptor(step: _Pass, source: int, target: int, tables: dict[TableKey, tu
         array, taps = tables[step.tables[0]]
         table = device.address(array)
         if step.kind == NEAREST:
+            # Nearest has two tables: the column's address stands in the place of a number of taps.
             taps = device.address(tables[step.tables[1]][0])
     return (
         *(source + step.source_offset, step.pitch, target, step.rows, step.cols),

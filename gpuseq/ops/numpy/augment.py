@@ -104,6 +104,7 @@ def standardize(
         n, c, h, w = source_nchw.shape
         out = aligned_empty((n, h, w, c) if last else (n, c, h, w), options.dtype)
     out_nchw = out.transpose(0, 3, 1, 2) if last else out
+    # A copy in any case: it is worked on in place.
     work_nchw = source_nchw.astype(options.compute_dtype)
     standardize_into(work_nchw, options, statistics, out_nchw)
     return out
@@ -224,6 +225,7 @@ def _means(values_nchw: np.ndarray) -> np.ndarray:
     for axis in (2, 3):
         sums = sums.swapaxes(axis, 0)
         while len(sums) > 1:
+            # The first level adds in double, so the image itself need not be in double.
             pairs = np.add(sums[0 : len(sums) - 1 : 2], sums[1::2], dtype=np.float64)
             sums = np.concatenate([pairs, sums[-1:]]) if len(sums) % 2 else pairs
         sums = sums.swapaxes(axis, 0)

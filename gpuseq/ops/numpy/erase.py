@@ -42,6 +42,7 @@ def erase(batch_nhwc: np.ndarray, program: np.ndarray) -> None:
             if step.name == "EraseNoise":
                 target[...] = _as_levels(normal_noise(int(args[4]), target.size).reshape(target.shape), image.dtype)
             else:
+                # A step holds four values: images of more channels take the first for all.
                 filling = args[4:8] if channels <= 4 else np.full(channels, args[4])
                 target[...] = _as_levels(filling[:channels], image.dtype)
 
@@ -104,6 +105,7 @@ def philox_words(blocks: np.ndarray, key: int) -> np.ndarray:
     key : int
         0 to 2**64 - 1: low half first.
     """
+    # The counter's other words stay 0: 2^32 blocks are more than an image has.
     words = [blocks, *(np.zeros_like(blocks) for _ in range(3))]
     keys = [key & 0xFFFFFFFF, key >> 32]
     for _ in range(10):

@@ -44,6 +44,7 @@ def check_program(program: np.ndarray, dtype: np.dtype, num_channels: int) -> No
     ValueError
         If a step of colour meets other than 1, 3 or 4 channels.
     """
+    # Erasing alone works on the finished batch, of any dtype.
     working = ~of_kind(program, "none", "erase")
     if dtype != np.uint8 and working.any():
         name = STEPS[int(program["op"][working][0])].name

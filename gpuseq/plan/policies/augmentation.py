@@ -238,6 +238,7 @@ def checked_range(
         if not width >= 0:
             raise ValueError(f"{kind}: {name} as one number must not be negative; got {value!r}")
         middle = 0.0 if around is None else around
+        # Cut off at the lower end only, as torchvision does: a factor may be as large as one likes.
         numbers = (max(middle - width, least) if around is not None else middle - width, middle + width)
     if len(numbers) == 1:
         numbers *= 2

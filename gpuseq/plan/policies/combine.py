@@ -42,6 +42,7 @@ def checked_augmentations(name: str, given: Any) -> tuple[Augmentation, ...]:
         if isinstance(item, type) and issubclass(item, Augmentation):
             raise TypeError(f"{name} got the class {item.__name__}: write {item.__name__}(...)")
         if not isinstance(item, Augmentation):
+            # torchvision's transforms are the usual case: the message says why they are not taken, and what is.
             home = type(item).__module__.partition(".")[0]
             whose = f" of {home}" if home not in ("builtins", "__main__") else ""
             raise TypeError(
@@ -55,6 +56,7 @@ def _movable(owner: object, given: Any) -> tuple[Augmentation, ...]:
     kind = type(owner).__name__
     checked = checked_augmentations(kind, given)
     for item in checked:
+        # Samples without the crop would keep their size, and a batch has one.
         if isinstance(item, RandomResizedCrop):
             raise ValueError(f"{kind}: RandomResizedCrop gives the batch its size, so it cannot be left to chance")
         if isinstance(item, RandomErasing) and not isinstance(owner, RandomChoice):

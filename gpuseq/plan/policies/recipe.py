@@ -64,6 +64,7 @@ class Recipe:
             if isinstance(item, RandomResizedCrop) and position:
                 raise ValueError(f"{name}: RandomResizedCrop must come first, because it gives the batch its size")
             is_last = position + 1 == len(augmentations)
+            # Several may stand at the end, one after another.
             if isinstance(item, RandomErasing) and not is_last and not isinstance(augmentations[-1], RandomErasing):
                 raise ValueError(
                     f"{name}: RandomErasing must come last: it is done after normalisation, and all others before"
