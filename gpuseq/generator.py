@@ -477,9 +477,10 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
             Keep decoded images after their first visit.
         memory_limit : int or None
             Bytes for the cache. None: 70 % of what is free.
-        decoder : {"auto", "dali", "nvimgcodec", "pillow"}
-            The decoder; what it cannot decode exactly goes to Pillow. "auto" is Pillow. On a GPU "dali" and
-            "nvimgcodec" decode JPEG files there, to pixels that are close to Pillow's and not equal.
+        decoder : {"auto", "dali", "nvimgcodec", "pillow", "simplejpeg"}
+            The decoder; what it cannot decode exactly goes to Pillow. "auto" is simplejpeg where it is installed, else
+            Pillow. On a GPU "dali" and "nvimgcodec" decode JPEG files there, to pixels that are close to Pillow's and
+            not equal.
         exif_orientation : bool
             Turn images as their EXIF tag says. Keras does not.
         max_pixels : int or None
@@ -660,9 +661,10 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
             Keep decoded images after their first visit.
         memory_limit : int or None
             Bytes for the cache. None: 70 % of what is free.
-        decoder : {"auto", "dali", "nvimgcodec", "pillow"}
-            The decoder; what it cannot decode exactly goes to Pillow. "auto" is Pillow. On a GPU "dali" and
-            "nvimgcodec" decode JPEG files there, to pixels that are close to Pillow's and not equal.
+        decoder : {"auto", "dali", "nvimgcodec", "pillow", "simplejpeg"}
+            The decoder; what it cannot decode exactly goes to Pillow. "auto" is simplejpeg where it is installed, else
+            Pillow. On a GPU "dali" and "nvimgcodec" decode JPEG files there, to pixels that are close to Pillow's and
+            not equal.
         exif_orientation : bool
             Turn images as their EXIF tag says. Keras does not.
         max_pixels : int or None

@@ -43,6 +43,7 @@ def trace_batch() -> tuple[list[Call], list[str]]:
 
     generator = gpuseq.ImageDataGenerator(rotation_range=20, horizontal_flip=True, rescale=1 / 255, device="cpu")
     options: dict[str, Any] = {"batch_size": 4, "seed": 1, "prefetch": 0, "num_threads": 1, "verbose": False}
+    options["decoder"] = "pillow"  # which "auto" is where nothing else is installed
     batches = generator.flow_from_directory(PACKAGE / "photos", target_size=(64, 64), **options)
     next(batches)  # what is imported and made once is no part of a batch
     inside, calls, files = f"{PACKAGE}{os.sep}", [], []

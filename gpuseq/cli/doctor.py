@@ -17,6 +17,7 @@ from typing import Any
 from gpuseq.base.devices import gpu_problem, kernel_cache_problem, resolve_device
 from gpuseq.base.errors import DeviceError, MissingDependencyError
 from gpuseq.base.threads import cpu_count
+from gpuseq.decode.simplejpeg import is_usable
 from gpuseq.ops.compiled.library import describe, instruction_sets
 
 __all__ = ["Finding", "Report", "examine", "format_report"]
@@ -127,6 +128,13 @@ def examine() -> Report:
         ),
         _package("numpy", "NumPy", "the CPU engine, and every plan"),
         _package("pillow", "Pillow", "decoding and resizing on the CPU", detail=_pillow_detail),
+        _package(
+            "simplejpeg",
+            "simplejpeg",
+            "JPEG files on the CPU, to Pillow's pixels, faster",
+            install='pip install "gpuseq[jpeg]"',
+            detail=_simplejpeg_detail,
+        ),
         Finding("CPU threads", True, str(cpu_count()), "this process may use them", "decoding and the CPU engine"),
         _compiled(),
         _driver(),
@@ -243,6 +251,10 @@ def _pillow_detail() -> str:
     if features.check("libjpeg_turbo"):
         return f"libjpeg-turbo {features.version('libjpeg_turbo')}"
     return f"libjpeg {features.version('jpg') or 'missing'}"
+
+
+def _simplejpeg_detail() -> str:
+    return "decodes as this Pillow does" if is_usable() else "not used: it decodes to other pixels than this Pillow"
 
 
 def _driver() -> Finding:

@@ -10,14 +10,16 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 from PIL import Image
 
+from gpuseq.base.arguments import check_choice
 from gpuseq.base.errors import ImageFileError
 from gpuseq.base.threads import cpu_count, for_each
-from gpuseq.base.types import COLOR_CHANNELS
+from gpuseq.base.types import COLOR_CHANNELS, DecoderChoice, literals
 from gpuseq.files.reading import read_bytes
 from gpuseq.ops.compiled.library import InstructionSet, chosen
 
 from . import dali as decode_dali
 from . import nvimgcodec as decode_nvimgcodec
+from . import simplejpeg as decode_simplejpeg
 from .headers import is_complete, read_header
 from .options import DecodeOptions
 from .pillow import (
@@ -54,22 +56,27 @@ def check_decoder(decoder: str) -> Decoder:
 
     Parameters
     ----------
-    decoder : {"auto", "dali", "nvimgcodec", "pillow"}
-        On the host "auto" is Pillow: it reads every format, and crops and resizes without a copy.
+    decoder : {"auto", "dali", "nvimgcodec", "pillow", "simplejpeg"}
+        On the host "auto" is simplejpeg where it is installed and decodes to Pillow's pixels, else Pillow.
 
     Raises
     ------
     ValueError
         If it is none of these.
     MissingDependencyError
-        If its package is not installed; the message names the extra that brings it.
+        If its package is not installed, and the message names the extra that brings it; or if simplejpeg is named, and
+        the installed one decodes to other pixels than Pillow.
     """
-    if decoder in ("auto", "pillow"):
+    if decoder == "pillow":
         return "pillow"
-    if decoder in _CODECS:
+    if decoder == "auto":
+        return "simplejpeg" if decode_simplejpeg.is_usable() else "pillow"
+    check_choice("decoder", decoder, literals(DecoderChoice))
+    if decoder == "simplejpeg":
+        decode_simplejpeg.check()
+    elif decoder in _CODECS:
         _CODECS[decoder].check()
-        return cast(Decoder, decoder)
-    raise ValueError(f"decoder must be 'auto', 'dali', 'nvimgcodec' or 'pillow'; got {decoder!r}")
+    return cast(Decoder, decoder)
 
 
 def read_image(path: str) -> bytes:
@@ -355,8 +362,10 @@ def _decode_each(
     """
     decoder = check_decoder(options.decoder)
     instruction_set = chosen()  # once for all: the environment says which
-    if decoder != "pillow":
+    if decoder in _CODECS:
         return _decode_with_codec(_Codec(decoder, options), count, fetch, names, instruction_set, store, block)
+
+    load = decode_simplejpeg.load_pixels if decoder == "simplejpeg" else load_pixels
 
     def work_on(index: int) -> None:
         encoded = fetch(index)  # lives for one call: nothing of the batch is held but the images
@@ -364,7 +373,7 @@ def _decode_each(
             load_converted(encoded, options, names[index])
             return
         row = None if block is None else block[index]
-        store(index, load_pixels(encoded, options, names[index], instruction_set, row), row)
+        store(index, load(encoded, options, names[index], instruction_set, row), row)
 
     return guarded_each(work_on, count, options.num_threads or cpu_count())
 

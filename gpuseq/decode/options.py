@@ -17,7 +17,7 @@ class DecodeOptions:
     ----------
     target_size : (int, int) or None
         Rows and columns after the resize; None keeps each file's own size.
-    decoder : {"auto", "dali", "nvimgcodec", "pillow"}
+    decoder : {"auto", "dali", "nvimgcodec", "pillow", "simplejpeg"}
         The decoder; formats that it cannot decode exactly go to Pillow.
     exif_orientation : bool
         Turn the image as its EXIF tag says. Keras does not.

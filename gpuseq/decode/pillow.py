@@ -36,6 +36,7 @@ __all__ = [
     "orientation_of",
     "pixel_limit",
     "resized",
+    "resized_array",
     "to_array",
     "transpose",
     "why_not_an_image",
@@ -470,40 +471,67 @@ def resized(
     ----------
     ``keras.utils.load_img`` (Keras 3.15); ``PIL.Image.Image.resize``.
     """
-    target_size = options.target_size
-    is_asked = target_size is not None and image.size != target_size[::-1]
+    is_asked = options.target_size is not None and image.size != options.target_size[::-1]
     if instruction_set is None or not is_asked or image.mode not in _BYTES:
         return to_array(finish(image, options))
-    assert target_size is not None
-    shape = (*target_size, _BYTES[image.mode][0])
+    image.load()
+    channels, pixel_bytes = _BYTES[image.mode]
+    lent = _lent_pixels(image, pixel_bytes)
+    if lent is None:
+        return resized_array(np.ascontiguousarray(to_array(image)), options, instruction_set, out)
+    address, capsules = lent
+    pixels = (address, image.width * pixel_bytes, image.height, image.width, channels, pixel_bytes)
+    out = _resized_from(pixels, options, instruction_set, out)
+    del capsules  # the memory was Pillow's for as long as they lived
+    return out
+
+
+def resized_array(
+    pixels: np.ndarray,
+    options: DecodeOptions,
+    instruction_set: InstructionSet | None = None,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """Do as `resized` does, to pixels that are an array.
+
+    Parameters
+    ----------
+    pixels : numpy.ndarray
+        Shape ``(H, W, 1, 3 or 4)``, uint8, C-contiguous.
+    options, instruction_set, out
+        As in `resized`.
+
+    Returns
+    -------
+    numpy.ndarray
+        As `resized`; `pixels` itself where nothing is to be done.
+    """
+    height, width, channels = pixels.shape
+    if options.target_size in (None, (height, width)):
+        return pixels
+    if instruction_set is None:
+        return to_array(finish(Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels), options))
+    lying = (pixels.ctypes.data, pixels.strides[0], height, width, channels, channels)
+    return _resized_from(lying, options, instruction_set, out)
+
+
+def _resized_from(
+    pixels: tuple[int, int, int, int, int, int],
+    options: DecodeOptions,
+    instruction_set: InstructionSet,
+    out: np.ndarray | None,
+) -> np.ndarray:
+    """Resize what lies in memory as `resize_pixels` takes it."""
+    _, _, height, width, channels, _ = pixels
+    assert options.target_size is not None
+    shape = (*options.target_size, channels)
     if out is None or out.shape != shape or out.dtype != np.uint8 or not out.flags.c_contiguous:
         out = np.empty(shape, np.uint8)
     box = None
     if options.keep_aspect_ratio:
-        box = tuple(map(float, center_crop_box(image.size, target_size[::-1])))
-    _resize_into(instruction_set, image, out, options.interpolation, box)
+        box = tuple(map(float, center_crop_box((width, height), options.target_size[::-1])))
+    resize_pixels(instruction_set, pixels, out, options.interpolation, box)
     return out
-
-
-def _resize_into(
-    instruction_set: InstructionSet,
-    image: Image.Image,
-    out: np.ndarray,
-    interpolation: str,
-    box: tuple[float, ...] | None,
-) -> None:
-    image.load()
-    channels, pixel_bytes = _BYTES[image.mode]
-    lent = _lent_pixels(image, pixel_bytes)
-    if lent is not None:
-        address, capsules = lent
-        pixels = (address, image.width * pixel_bytes, image.height, image.width, channels, pixel_bytes)
-        resize_pixels(instruction_set, pixels, out, interpolation, box)
-        del capsules  # the memory was Pillow's for as long as they lived
-        return
-    array = np.ascontiguousarray(to_array(image))
-    pixels = (array.ctypes.data, array.strides[0], image.height, image.width, channels, channels)
-    resize_pixels(instruction_set, pixels, out, interpolation, box)
 
 
 def _lent_pixels(image: Image.Image, pixel_bytes: int) -> tuple[int, object] | None:

@@ -9,7 +9,7 @@ from .options import DecodeOptions
 
 __all__ = ["Decoder", "Layout", "route"]
 
-Decoder: TypeAlias = Literal["pillow", "dali", "nvimgcodec"]
+Decoder: TypeAlias = Literal["pillow", "simplejpeg", "dali", "nvimgcodec"]
 Layout: TypeAlias = Literal["RGB", "RGBA"]
 
 # Not JPEG 2000, though the pixels agree: a damaged file has been seen to end the process in DALI 2.4's CPU decoder.

@@ -351,7 +351,7 @@ def test_a_programming_error_is_no_bad_file(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(decode, "load_pixels", defect)
     with pytest.raises(ZeroDivisionError, match="defect"):
-        decode.decode([matrix()["png_rgb"]] * 5, DecodeOptions(num_threads=2))
+        decode.decode([matrix()["png_rgb"]] * 5, DecodeOptions(decoder="pillow", num_threads=2))
 
 
 def test_truncated_data_may_be_allowed_as_in_pillow(monkeypatch: pytest.MonkeyPatch) -> None:

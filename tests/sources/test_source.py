@@ -25,7 +25,7 @@ def of_files(folder: Path, **options: Any) -> FileSource:
     if not tree.exists():
         write_tree(tree)
     paths = sorted(str(path) for path in tree.rglob("*") if path.is_file())
-    return FileSource(paths, DecodeOptions(target_size=(6, 5), num_threads=2), **options)
+    return FileSource(paths, DecodeOptions(target_size=(6, 5), num_threads=2, decoder="pillow"), **options)
 
 
 @pytest.fixture(params=["array", "files", "kept files"])
@@ -68,7 +68,7 @@ def test_files_say_who_decodes_them_and_what_is_kept(tmp_path: Path) -> None:
     number = len(source.paths)
     assert source.describe(PLAN) == [
         ("source", f"decoded: {number} files, 3 batch(es) ahead, on 2 thread(s)"),
-        ("decoder", "pillow (auto); resized to 6 x 5, nearest"),
+        ("decoder", "pillow; resized to 6 x 5, nearest"),
         ("cache", f"0 of this batch's 3 images; room for 2 of {number}; 0 B kept so far"),
     ]
     source.fetch(PLAN.indices)
