@@ -18,10 +18,10 @@ __all__ = ["COPIES", "copied", "main"]
 ROOT = Path(__file__).resolve().parents[2]
 WIDTH = 120
 
-GENERATOR = "gpuseq/generator.py:ImageDataGenerator"
-FLOW = f"{GENERATOR}.flow"
-FOLDER = f"{GENERATOR}.flow_from_directory"
-FRAME = f"{GENERATOR}.flow_from_dataframe"
+FLOWS = "gpuseq/iterators/flow.py"
+FLOW = f"{FLOWS}:flow"
+FOLDER = f"{FLOWS}:flow_from_directory"
+FRAME = f"{FLOWS}:flow_from_dataframe"
 ARRAYS = "gpuseq/iterators/arrays.py:NumpyArrayIterator"
 FILES = "gpuseq/iterators/files.py"
 TO_DEVICE = "gpuseq/feed/lookahead.py:to_device"
@@ -38,7 +38,7 @@ COPIES: dict[str, dict[str, str]] = {
     FLOW: {ARRAYS: f"x y sample_weight {SAVED} ignore_class_split subset", FOLDER: "ignore_value"},
     FOLDER: {FLOW: f"{WALK} {SHARDS}", ARRAYS: SAVED},
     FRAME: {FLOW: f"{WALK} {SHARDS}", ARRAYS: f"{SAVED} subset", FOLDER: f"{DECODED} {READ} extensions {MASKS}"},
-    f"{GENERATOR}.fit_directory": {FLOW: "batch_size", FOLDER: DECODED},
+    "gpuseq/iterators/fit.py:fit_directory": {FLOW: "batch_size", FOLDER: DECODED},
     ARRAYS: {FLOW: f"{WALK} {SHARDS} masks", FOLDER: "ignore_value"},
     f"{FILES}:BatchFromFilesMixin.set_processing_attrs": {ARRAYS: SAVED},
     f"{FILES}:DirectoryIterator": {

@@ -12,7 +12,7 @@ import itertools
 import re
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 if sys.version_info >= (3, 11):
@@ -309,6 +309,7 @@ def methods(item: ast.stmt, module: str) -> dict[str, ast.FunctionDef]:
         for member in item.body
         if isinstance(member, ast.FunctionDef) and not member.name.startswith("_") and ast.get_docstring(member)
     }
+    found |= dict(borrowed(item, module))
     for base in item.bases:
         if isinstance(base, ast.Name):
             try:
@@ -317,6 +318,24 @@ def methods(item: ast.stmt, module: str) -> dict[str, ast.FunctionDef]:
                 continue  # of the standard library
             found |= {name: member for name, member in inherited.items() if name not in found}
     return found
+
+
+def borrowed(item: ast.ClassDef, module: str) -> Iterator[tuple[str, ast.FunctionDef]]:
+    """The methods of a class that are functions of another module: ``flow = flows.flow``."""
+    modules = {
+        alias.asname: f"{node.module}.{alias.name}".removeprefix("gpuseq.")
+        for node in ast.parse(path_of(module).read_text()).body
+        if isinstance(node, ast.ImportFrom) and not node.level
+        for alias in node.names
+        if alias.asname
+    }
+    for member in item.body:
+        if isinstance(member, ast.Assign) and isinstance(member.value, ast.Attribute):
+            owner, name = member.value.value, member.value.attr
+            if isinstance(owner, ast.Name) and owner.id in modules:
+                function = definitions(modules[owner.id])[name]
+                assert isinstance(function, ast.FunctionDef)
+                yield name, function
 
 
 def api(name: str) -> str:

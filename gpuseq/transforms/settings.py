@@ -20,7 +20,6 @@ __all__ = [
     "checked_preprocessing",
     "checked_split",
     "checked_zoom",
-    "content_of",
     "ranges_of",
     "settle",
     "text_of",
@@ -230,41 +229,6 @@ def ranges_of(settings: Settings) -> TransformRanges:
         channel_shift=float(settings.channel_shift_range),
         brightness=brightness and (float(brightness[0]), float(brightness[1])),
     )
-
-
-def content_of(settings: Settings) -> tuple[Any, ...]:
-    """Return what differs once a list or an array among the settings is changed in place.
-
-    It is asked for at every batch, so it is as cheap as it can be. That an attribute is set anew is noticed elsewhere.
-    """
-    return (
-        _content(settings.zoom_range),
-        _content(settings.width_shift_range),
-        _content(settings.height_shift_range),
-        _content(settings.brightness_range),
-        _content(settings.mean),
-        _content(settings.std),
-        _content(settings.augmentations),
-    )
-
-
-def _content(value: Any) -> Any:
-    """Return the values of a list or of a small array, and of one with a number per pixel only what it is derived by.
-
-    That is its shape: the numbers themselves are read from the array at each batch. An array on a GPU is told by its
-    identity, because a look at its values would wait for the device.
-    """
-    # The usual settings first: this runs for every batch, seven times.
-    if value is None or type(value) is float or type(value) is int:
-        return value
-    if isinstance(value, (list, tuple)):
-        nested = value and isinstance(value[0], (list, tuple, np.ndarray))
-        return tuple([_content(item) for item in value]) if nested else tuple(value)
-    if isinstance(value, np.ndarray):
-        shape, size = value.shape, value.size
-        return shape, value.dtype, value.tobytes() if size < 16 or size == max(shape) else None
-    # An augmentation is a frozen value with a hash; what has none, such as an array on a GPU, is told by identity.
-    return value if type(value).__hash__ is not None else id(value)
 
 
 def text_of(generator: object, signature: Signature) -> str:

@@ -146,7 +146,7 @@ def test_single_augmentations_are_callable(images: np.ndarray) -> None:
 
 def test_repr_is_the_call() -> None:
     augment = gpuseq.Compose(["rand-m9-mstd0.5-inc1", gpuseq.RandomErasing()], seed=7, dtype="float32")
-    again = eval(repr(augment), vars(gpuseq))
+    again = eval(repr(augment), {name: getattr(gpuseq, name) for name in gpuseq.__all__})
     assert repr(again) == repr(augment)
     assert again.recipe == augment.recipe
 

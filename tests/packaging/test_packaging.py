@@ -213,7 +213,7 @@ LOADED = {
     "decode": ("dali", "headers", "host", "images", "nvimgcodec", "options", "pillow", "routes"),
     "feed": ("lookahead",),
     "files": ("folders", "frames", "listing", "reading"),
-    "iterators": ("arrays", "batch", "checks", "files", "iterator", "passing"),
+    "iterators": ("arrays", "batch", "checks", "files", "fit", "flow", "iterator", "passing"),
     "ops": ("codes", "dispatch", "options", "resample", "table"),
     "ops.compiled": ("augment", "library", "resize"),
     "ops.cuda": ("resident",),
