@@ -226,8 +226,6 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
         Setting an attribute drops the list that they are kept in. A thread that is deriving them at that moment puts
         them into the dropped list, so that what follows from older attributes is never taken for newer.
         """
-        # A list and no attribute of its own: whoever has it holds on to the one that was current when the deriving
-        # began.
         kept: list[_Derived] = self.__dict__.setdefault("_kept", [])
         content = _content_of(self)
         if not kept or kept[-1].content != content:
@@ -272,7 +270,7 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
 
     @property
     def _told_format(self) -> DataFormat | None:
-        """The axis order that a user chose; None where nobody did, and a framework may have its own."""
+        """The axis order that was chosen; None where none was, and a framework may have its own."""
         return self.data_format if self._is_told_format or self.data_format != "channels_last" else None
 
     # Batches.
@@ -420,7 +418,7 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
         return settings.text_of(self, inspect.signature(ImageDataGenerator.__init__))
 
     def __str__(self) -> str:
-        # Keras shows this line when somebody hands the generator itself to fit.
+        # Keras shows this line where the generator itself is handed to fit.
         return f"<{self!r}: for model.fit write model.fit(generator.flow_from_directory(...).to_keras())>"
 
     def _repr_html_(self) -> str:

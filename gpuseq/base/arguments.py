@@ -151,7 +151,7 @@ def checked_arguments(*further: str) -> Callable[[Function], Function]:
     Returns
     -------
     callable
-        A decorator. The function keeps its signature; a call that fits pays next to nothing.
+        A decorator. The function keeps its signature; a call that fits costs next to nothing more.
     """
 
     def decorate(function: Function) -> Function:

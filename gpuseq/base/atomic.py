@@ -72,10 +72,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def _beside(folder: Path, prefix: str, suffix: str) -> Path:
-    """Make an empty file of a name that nobody has, with the rights of any new file.
+    """Make an empty file of a name that is free, with the rights of any new file.
 
-    Not by ``tempfile``, whose files nobody else may read: the rights of others depend on the umask, which a process can
-    only read by setting it, for all of its threads.
+    Not by ``tempfile``, whose files other users may not read: the rights of others depend on the umask, which a process
+    can only read by setting it, for all of its threads.
     """
     while True:
         path = folder / f"{prefix}{os.urandom(6).hex()}{suffix}"

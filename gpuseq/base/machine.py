@@ -61,7 +61,7 @@ def memory_left(root: Path = Path("/")) -> int | None:
 
     Notes
     -----
-    Pages of files that nobody uses any more count as free: the kernel gives them up first.
+    Pages of files that are not in use any more count as free: the kernel gives them up first.
     """
     left = []
     for group in _groups(root, "memory"):

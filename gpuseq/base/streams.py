@@ -2,7 +2,7 @@
 
 A stream does its work in the order in which it was put there. Between two streams, and between a stream and the host,
 there is no order but what an event makes: it is recorded on one stream, and another, or the host, waits for it. And
-CuPy's pool gives a block that was freed to the stream on which it was taken, whoever else may still read it. So
+CuPy's pool gives a block that was freed to the stream on which it was taken, whatever else may still read it. So
 
 - `hand_over` copies to memory of the taker's own stream, and the maker's stream, to whose pool the original goes back,
   waits for that copy;
@@ -86,14 +86,14 @@ def hand_over(array: Array, ordinal: int, made: Made) -> Array:
     -------
     array
         `array` itself where it is on that stream already; else a copy, in memory that was taken on the taker's stream.
-        The host waits for nothing.
+        Nothing here waits on the host.
     """
     import cupy
 
     device = cupy.cuda.Device(ordinal)
     with device:
-        # Allocation follows the current stream: the copy's block then belongs to the pool of the taker, who may free it
-        # whenever it likes without another stream having a claim to it.
+        # Allocation follows the current stream: the copy's block then belongs to the pool of the taker's stream, and
+        # may be freed without regard to other streams.
         stream = cupy.cuda.get_current_stream()
         # Handles of one number are one stream, but for the per-thread default stream (see PER_THREAD).
         if array.device == device and stream.ptr == made.stream.ptr != PER_THREAD:
@@ -142,7 +142,7 @@ class Buffer:
     Attributes
     ----------
     last_use : event or None
-        After which it may be filled again: who gives the buffer back sets it.
+        After which it may be filled again; set before the buffer is given back.
     """
 
     def __init__(self, memory: Any, num_bytes: int) -> None:
@@ -173,7 +173,7 @@ class Ring:
         self._lock = threading.Lock()
 
     def take(self, num_bytes: int) -> Buffer:
-        """Return a buffer that nobody uses any more; it belongs to its taker until it is given back.
+        """Return a buffer that is not in use any more; it belongs to the caller until it is given back.
 
         Parameters
         ----------

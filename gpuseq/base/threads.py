@@ -77,7 +77,7 @@ def for_each(work: Callable[[int], None], count: int, num_threads: int) -> None:
         try:
             while not stop.is_set() and (index := next(indices)) < count:
                 work(index)
-        # KeyboardInterrupt reaches the calling thread only; the flag is how the helpers hear of it.
+        # KeyboardInterrupt reaches the calling thread only; the flag stops the helpers.
         except BaseException:
             stop.set()
             raise
@@ -187,7 +187,7 @@ class PerProcess:
     """An object with attributes that belong to one process: locks, threads, and what those are at.
 
     A subclass makes them in `_renew`, and nowhere else. They are then there before ``__init__`` runs, are left out of
-    pickles and copies, and are made anew wherever they would be those of somebody else: in an unpickled object, in a
+    pickles and copies, and are made anew wherever they would be another's: in an unpickled object, in a
     copy, and in a forked child (PyTorch's ``DataLoader`` forks). A child inherits objects without their threads: what
     was being made ahead never comes, and a lock that another thread held stays shut.
     """

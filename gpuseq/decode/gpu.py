@@ -85,7 +85,7 @@ class DeviceDecoder:
 
     nvJPEG's hardware decoder has been reported to write to its output before work queued earlier on the caller's stream
     has ended. So what it writes to is read by this object's own stream alone, and the host waits for that stream before
-    the next decode begins. The wait belongs on a decode-ahead thread; it is the thread that pays for it.
+    the next decode begins. The calling thread waits: it should be one that decodes ahead.
 
     Parameters
     ----------

@@ -11,7 +11,7 @@ __all__ = ["Header", "is_complete", "read_header"]
 
 @dataclass(frozen=True)
 class Header:
-    """What decides who may decode a file.
+    """What decides which decoders may decode a file.
 
     Attributes
     ----------
@@ -71,7 +71,7 @@ def read_header(encoded: bytes) -> Header | None:
 def is_complete(encoded: bytes, header: Header) -> bool:
     """Return whether a file seems to reach its end.
 
-    A cut file is Pillow's business: it says so, where others log noise, or make up the rows that are not there.
+    A cut file goes to Pillow, which reports it; the other decoders log noise, or make up the rows that are missing.
 
     Parameters
     ----------

@@ -329,7 +329,7 @@ def guarded_each(work: Callable[[int], None], count: int, num_threads: int) -> l
     -------
     list
         Item i is None where ``work(i)`` returned, else its error, which holds on to nothing: a traceback, and the
-        causes' own, would keep the file's bytes alive for as long as somebody keeps the error.
+        causes' own, would keep the file's bytes alive for as long as the error is kept.
     """
     errors: list[ImageFileError | None] = [None] * count
 
@@ -390,7 +390,7 @@ def _decode_with_codec(
     """As `_decode_each`, in three steps: all are read, the codec gets its part in one call, each is finished.
 
     A file that the codec is not to see, or that it fails on, is decoded by Pillow, which may know better, and else says
-    what is wrong. A file whose header Pillow cannot read is refused, whoever decodes.
+    what is wrong. A file whose header Pillow cannot read is refused, whatever decodes.
     """
     encoded: list[bytes] = [b""] * count
     layouts: list[Layout | None] = [None] * count

@@ -117,7 +117,7 @@ class DeviceImages:
         if not encoded:
             return []
         # One call, whatever there is to reuse: the share of the JPEG hardware is a share of a call, so in two calls the
-        # batches before would have a say in who decodes an image, and so in its pixels.
+        # batches before would decide which decoder an image gets, and so its pixels.
         has_room = len(encoded) <= len(self._images)
         reuse = {"images": self._images[: len(encoded)]} if has_room else {}
         streams = [self._codec.CodeStream(data) for data in encoded]

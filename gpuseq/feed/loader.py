@@ -1,7 +1,7 @@
 """`Loader`: an iterator of this package as a training loop wants it: one pass per epoch, and a state to resume from.
 
-What the loaders of the frameworks share. A loader counts by epoch: batch i of epoch e is always the same batch, whoever
-asks, so a pass can be left and begun again, and a state is two numbers: see `Place`.
+What the loaders of the frameworks share. A loader counts by epoch: batch i of epoch e is always the same batch, however
+it is asked for, so a pass can be left and begun again, and a state is two numbers: see `Place`.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Loader:
         count_by_epoch(iterator)
         self._next = start  # of the pass after the current one
         self._pass: _Pass | None = None  # the one that was asked last
-        self._resumed = True  # stands where somebody put it, and no batch was asked for since
+        self._resumed = True  # stands where it was put, and no batch was asked for since
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch: the same on every rank."""
@@ -168,7 +168,7 @@ class Loader:
     set_state = load_state_dict
 
     def __repr__(self) -> str:
-        # Keras shows this line when somebody hands the loader to fit.
+        # Keras shows this line where the loader is handed to fit.
         name = f"{type(self).__module__}.{type(self).__name__}"
         return f"<{name} of {len(self)} batches: for model.fit write model.fit(loader.iterator.to_keras())>"
 
@@ -277,12 +277,12 @@ class _Pass:
         place : Place
             Where.
         origin : Place or None
-            Where the pass began, if its end is to move the loader on; not where somebody put the loader elsewhere in
+            Where the pass began, if its end is to move the loader on; not where the loader was put elsewhere in
             the meantime.
         """
         self._place, self._origin = Place(place.epoch, min(place.index, len(self._loader))), origin
         if origin is not None and origin is self._loader._next and place.index >= len(self._loader):
-            # Over with the last batch: who counts batches never asks for one more.
+            # Over with the last batch: a loop that counts batches never asks for one more.
             self._loader._next = Place(place.epoch + 1, 0)
 
     def state_dict(self) -> dict[str, int | str]:

@@ -5,7 +5,7 @@ The rules, for each consumer:
 torch
     A batch is made when it is asked for, on torch's current stream of the asking thread, in blocks of torch's own
     caching allocator. One stream and one pool: everything is in order by itself, a freed block is reused in stream
-    order, and ``Tensor.record_stream`` means something for whoever takes the tensor to another stream.
+    order, and ``Tensor.record_stream`` means something where the tensor is taken to another stream.
 jax
     JAX has no stream to borrow. It is handed an alias by DLPack (CuPy lets JAX' stream wait for CuPy's) and copies it
     on the device; the alias is kept until that copy is done. What JAX owns, CuPy's pool never writes again.
@@ -17,8 +17,8 @@ What stays on the device from batch to batch, images, masks and caches, was brou
 whichever asks: `gpuseq.ops.cuda.resident` keeps that in order.
 
 Not used, and why: CuPy's pool is per stream and has no ``record_stream`` (cupy#8068), so a plain DLPack hand-over lets
-the producer overwrite what the consumer still reads; changing a framework's global allocator is not a library's
-business.
+the producer overwrite what the consumer still reads; and a framework's global allocator is not for a library to
+change.
 
 No GPU has run the CUDA half of this module: it is rehearsed on a stand-in for CuPy that watches the order of streams.
 ``tests/feed/test_tensors.py`` holds the stress test for a GPU.
@@ -94,7 +94,7 @@ def torch_memory(device: str) -> Iterator[MutableMapping[int, Any]]:
             # A tensor of one byte where nothing is asked for: torch gives an empty one no address.
             block = torch.empty(max(num_bytes, 1), dtype=torch.uint8, device=f"cuda:{ordinal}")
         except torch.cuda.OutOfMemoryError as error:
-            # As CuPy's own allocator says it, which whoever asks for memory knows how to explain.
+            # As CuPy's own allocator says it, which the callers turn into a message.
             total = torch.cuda.memory_reserved(ordinal)
             raise cupy.cuda.memory.OutOfMemoryError(num_bytes, total) from error
         blocks[block.data_ptr()] = block
@@ -137,7 +137,7 @@ def torch_tensor(array: Array, blocks: MutableMapping[int, Any]) -> Any:
         if array.dtype.kind not in "biufc":
             raise TypeError(f"torch has no tensors of dtype {array.dtype}: turn the labels into numbers first")
         return torch.from_numpy(array if array.flags.writeable and array.flags.c_contiguous else array.copy(order="C"))
-    # The tensor that allocated the memory is cut to size, so that torch's allocator knows who holds it; an alias by
+    # The tensor that allocated the memory is cut to size, so that torch's allocator knows its holders; an alias by
     # DLPack would hide that from `record_stream`.
     block = blocks.get(array.data.mem.ptr)
     if block is None or not array.flags.c_contiguous:

@@ -1,7 +1,7 @@
 """Reading files: local paths and fsspec URLs behind two functions. Every failure names the file.
 
 Two kinds of failure are told apart. An `ImageFileError` is about the file: it is not there, or is no file. Whatever
-else goes wrong is a `StorageError`: whoever is asked refuses, is out of order, or does not answer.
+else goes wrong is a `StorageError`: the disk or store refuses, is out of order, or does not answer.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ATTEMPTS = 3
 _PAUSES = (0.5, 1.5)
 """Seconds before the second and the third attempt."""
 
-# What the system says of the file itself; ENXIO and ENODEV of a socket and a device that nobody serves. Other errors,
+# What the system says of the file itself; ENXIO and ENODEV of a socket and a device that nothing serves. Other errors,
 # such as too many open files, a stale handle, no permission, would be the same for the next file.
 _OF_THE_FILE = {
     errno.ENOENT,

@@ -214,7 +214,7 @@ def _path(iterator: Any, plan: BatchPlan) -> list[tuple[str, str]]:
 
 
 def _augmentations(iterator: Any, generator: Any, plan: BatchPlan) -> str:
-    """Say what is done between Keras' ranges and its normalisation, and by whom."""
+    """Say what is done between Keras' ranges and its normalisation, and by which kernels."""
     ranges = generator._transform_ranges
     rounds = ranges.has_affine or ranges.channel_shift or ranges.brightness is not None
     rounded = ", after the ranges are rounded to uint8" if rounds else ""

@@ -132,11 +132,11 @@ class Sequence:
         MissingDependencyError
             If Keras or its backend is not installed.
         """
-        # The one way up from this room: by name and when called, so that no Keras is imported before somebody asks.
+        # The one way up from this room: by name and when called, so that no Keras is imported before it is asked for.
         return import_module("gpuseq.keras").to_keras(self, **options)
 
     def __repr__(self) -> str:
-        # Keras shows this line when somebody hands the object to fit as it is.
+        # Keras shows this line where the object is handed to fit as it is.
         name = f"{type(self).__module__}.{type(self).__name__}"
         return f"<{name}: for model.fit write model.fit(dataset.to_keras()), or subclass gpuseq.keras.Sequence>"
 
@@ -445,7 +445,7 @@ class Iterator(Sequence):  # numpydoc ignore=PR02
         return self.replay(self.plan_batch(index))
 
     def _refuse_to_repeat(self, index: int) -> None:
-        """Raise a GpuseqError where a data loader walks an epoch that nobody chose, or one that it has walked."""
+        """Raise a GpuseqError where a data loader takes an epoch that was not chosen, or takes one again."""
         is_random = self._planner.shuffle or self._drawing.draws
         if not (self._counts_by_epoch and is_random):
             return
@@ -559,7 +559,7 @@ class Iterator(Sequence):  # numpydoc ignore=PR02
         IndexError
             If `index` is outside the epoch.
         """
-        from .explain import explain  # with its pages and pictures, for whom asks
+        from .explain import explain  # with its pages and pictures, when asked for
 
         return explain(self, index)
 
@@ -576,7 +576,7 @@ class Iterator(Sequence):  # numpydoc ignore=PR02
         return twin
 
     def __repr__(self) -> str:
-        # Keras shows this line when somebody hands the iterator to fit as it is.
+        # Keras shows this line where the iterator is handed to fit as it is.
         name = f"{type(self).__module__}.{type(self).__name__}"
         advice = "for model.fit write model.fit(iterator.to_keras()), or import from gpuseq.keras"
         return f"<{name} of {self.n} samples: {advice}>"

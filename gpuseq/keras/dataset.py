@@ -56,7 +56,7 @@ class FitSource(Protocol):
         """Return batch `position` of an epoch's order; `asked` is the index that Keras asked for."""
 
     def batch(self, index: int, epoch: int | None) -> Any:
-        """Return batch `index`, for who looks at batches by index: of an epoch, or (None) of the current one."""
+        """Return batch `index`, where batches are looked at by index: of an epoch, or (None) of the current one."""
 
     def another(self, error: EmptyBatchError) -> Any:
         """Return any batch of which something is left, or raise `error`."""

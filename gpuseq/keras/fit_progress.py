@@ -67,7 +67,7 @@ class FitProgress(PerProcess):
 
     @property
     def is_reading(self) -> bool:
-        """Whether a request is for the next batch of a pass, and not from somebody who looks at batches by index.
+        """Whether a request is for the next batch of a pass, and not a look at batches by index.
 
         Within an epoch it is. Between the epochs of one pass, with ``steps_per_epoch``, TensorFlow goes on reading
         ahead, on a thread of its own.

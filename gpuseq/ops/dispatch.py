@@ -1,4 +1,4 @@
-"""The seam between what is asked for and who computes it: each op is documented here and runs on the host or on CUDA.
+"""The contract of each op, in front of the engine that computes it: on the host or on CUDA.
 
 The engine follows from the arrays: CuPy arrays run on their device, on the current stream; NumPy arrays on the host, by
 the compiled engine or by NumPy as the environment's ``GPUSEQ_CPU_ENGINE`` says.

@@ -61,7 +61,7 @@ def fill_table(rows: np.ndarray, params: np.ndarray, indices: np.ndarray | None)
         rows[:, _AT[f"sin_{angle}"]] = np.sin(radians)
     # An int64 in the bits of a double.
     rows.view(np.int64)[:, _AT["source_index"]] = np.arange(len(rows)) if indices is None else indices
-    # The padding is uploaded, too, and uninitialised memory of this process has no business there.
+    # The padding is uploaded, too, and uninitialised memory of this process should not be.
     rows[:, len(TABLE) :] = 0.0
 
 

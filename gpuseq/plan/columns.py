@@ -99,7 +99,7 @@ class Columns(tuple[Column, ...]):
 
     @cached_property
     def dtype(self) -> np.dtype[np.void]:
-        """One field of float64 for each, so that the parameters of a batch are one matrix to whoever uploads them."""
+        """One field of float64 for each, so that the parameters of a batch are one matrix where they are uploaded."""
         return np.dtype([(name, np.float64) for name in self.names])
 
     @cached_property

@@ -103,7 +103,7 @@ def _multiply_wide(factor: np.ndarray, words: np.ndarray) -> tuple[np.ndarray, n
     """Return the high and low 64 bits of the 128-bit products, by halves (NumPy has no wider integer)."""
     factor_high, factor_low = factor >> _32, factor & _LOW_32
     words_high, words_low = words >> _32, words & _LOW_32
-    # In place where it can be: `words_low` and `words_high` are new arrays that nobody else has. Of the lower halves
+    # In place where it can be: `words_low` and `words_high` are new arrays of this call's own. Of the lower halves
     # only what is carried into the upper one is wanted.
     middle = factor_low * words_low
     middle >>= _32

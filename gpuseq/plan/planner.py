@@ -92,7 +92,7 @@ class Planner(PerProcess):
     stride : int
         To the next batch that this process makes, where several share an epoch.
     lock : threading.RLock
-        Held while a batch is planned. Reentrant: who moves the position and plans holds it over both.
+        Held while a batch is planned. Reentrant: code that moves the position and plans holds it over both.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class Planner(PerProcess):
         indices : numpy.ndarray
             Shape ``(N,)``, int64: rows of the data set.
         number : int or None
-            Which batch of the order they are. None: samples that somebody chose, which may be one of its batches.
+            Which batch of the order they are. None: samples chosen by number, which may be one of its batches.
         drawing : Drawing
             What is drawn.
         """
@@ -194,7 +194,7 @@ class Planner(PerProcess):
         if self.weights is not None:
             if number is None:
                 number = position_of(indices, self.current_order(), self.batch_size)
-            # Samples that no batch of the order holds were chosen by somebody, and fill nothing up.
+            # Samples that no batch of the order holds were chosen by number, and fill nothing up.
             weights = np.ones(len(indices), np.float32)
             if number is not None:
                 weights = self.weights[self.batch_size * number : self.batch_size * number + len(indices)]
@@ -282,7 +282,7 @@ class Planner(PerProcess):
         self.position.served = True
 
     def current_order(self) -> np.ndarray:
-        """Return the current epoch's order, shape ``(n,)``, int64; it is made where nobody asked for it yet."""
+        """Return the current epoch's order, shape ``(n,)``, int64; it is made where it is not there yet."""
         if self.index_array is None:
             self._renew_order()
         assert self.index_array is not None
@@ -537,7 +537,7 @@ class Planner(PerProcess):
         return twin
 
     def _renew(self) -> None:
-        # Reentrant: who moves the position and then plans holds it over both.
+        # Reentrant: code that moves the position and then plans holds it over both.
         self.lock = threading.RLock()
 
 

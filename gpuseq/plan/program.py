@@ -288,7 +288,7 @@ def program_to_dicts(program: np.ndarray) -> list[list[dict[str, Any]]]:
 
 
 def dicts_to_program(rows: Iterable[Sequence[Mapping[str, Any]]], num_steps: int | None = None) -> np.ndarray:
-    """Return the program that `program_to_dicts` wrote, or that somebody wrote by hand.
+    """Return the program that `program_to_dicts` wrote, or that was written by hand.
 
     Parameters
     ----------

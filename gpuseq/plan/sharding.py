@@ -117,7 +117,7 @@ def resolve_shard(shard: Shard | None) -> tuple[int, int]:
 
 
 def detect_shard() -> tuple[str, int, int]:
-    """Ask who started this process for its rank and the number of processes.
+    """Ask the launcher of this process for its rank and the number of processes.
 
     In this order: an initialised ``torch.distributed``, an initialised ``jax.distributed``, a Ray Train worker,
     torchrun's ``RANK`` and ``WORLD_SIZE``, Open MPI's ``OMPI_COMM_WORLD_*``, Slurm's ``SLURM_PROCID`` and
@@ -149,7 +149,7 @@ def detect_shard() -> tuple[str, int, int]:
 def _tell_if_launched() -> None:
     try:
         name, rank, world = detect_shard()
-    # Nobody asked for a shard: a broken environment is no reason to refuse.
+    # No shard was asked for: a broken environment is no reason to refuse.
     except ValueError:
         return
     if world > 1 and name not in _told:

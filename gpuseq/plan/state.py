@@ -92,7 +92,7 @@ class PlannerState:
             sizes = {int(size) for size in re.findall(r"P(\d+)", values[name])}
             if sizes - {values["dataset_size"]} or (name == "order" and values[name] and not sizes):
                 raise _strange(name, values[name])
-            # What nobody records: it would be drawn again for minutes, or fill the memory.
+            # What no stream records: it would be drawn again for minutes, or fill the memory.
             too_long = replay_cost(values[name]) > REPLAYED + values["dataset_size"] + 2 or values[name].count("P") > 64
             if too_long or values["seed"] + int(values[name].partition(" ")[0] or 0) >= 2**32:
                 raise _strange(name, values[name])

@@ -42,7 +42,7 @@ class ArraySource:
     def __init__(self, images: Array, device: str = "cpu", memory_limit: int | None = None) -> None:
         self.device = device
         self.is_resident = True
-        # An array that is on a device already is where somebody wanted it, whatever the limit.
+        # An array that is on a device already stays there, whatever the limit.
         if device != "cpu" and not is_cupy(images):
             limit = ops.free_memory(device) * 7 // 10 if memory_limit is None else memory_limit
             self.is_resident = images.nbytes <= limit

@@ -23,7 +23,7 @@ __all__ = ["ImageCache", "Kept", "Lease", "Token"]
 logger = logging.getLogger("gpuseq")
 
 Token: TypeAlias = "tuple[int, int] | None"
-"""Size and time of change of a file, by `gpuseq.files.reading.stat_token`; None where nobody asked, or could."""
+"""Size and time of change of a file, by `gpuseq.files.reading.stat_token`; None where there is none."""
 
 
 class Lease:
@@ -54,10 +54,10 @@ class Kept:
 class ImageCache(PerProcess):
     """A block of uint8 images: one slot per sample as far as memory goes, filled at the first visit, never evicted.
 
-    A slot is written once. A file that has changed gets another one, and so nobody who reads a slot has to look out for
-    who writes. The old one is given to another file, changed or new, once every batch that may still read it is no
-    more; until then, where all slots are taken, the changed file is not kept, and decoded at each visit. So the block
-    never grows, however often files change.
+    A slot is written once. A file that has changed gets another one, so reading a slot needs no order with any write.
+    The old one is given to another file, changed or new, once no batch is left that may still read it; until then,
+    where all slots are taken, the changed file is not kept, and decoded at each visit. So the block never grows,
+    however often files change.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ class ImageCache(PerProcess):
     device : str
         Where the block lives.
     resident : Resident
-        The block, and who reads and writes it.
+        The block, and the order of its reads and writes.
     used : int
         Slots that have been written to.
     spare_bytes : int
@@ -150,7 +150,7 @@ class ImageCache(PerProcess):
         with self._lock:
             slots = self._slots[indices]
             for position, token in enumerate(tokens):
-                # The slot itself stays with the old image: who was told of it before may still read it.
+                # The slot itself stays with the old image: a batch that was told of it before may still read it.
                 if slots[position] >= 0 and token is not None and token != self._tokens[slots[position]]:
                     slots[position] = -1
             return Kept(slots, tokens, self._lease)
@@ -198,7 +198,7 @@ class ImageCache(PerProcess):
         return images, np.arange(len(indices))
 
     def _keep(self, indices: np.ndarray, tokens: list[Token], decoded: Array, rows: np.ndarray) -> np.ndarray:
-        """Write images to slots that nobody reads, and return the slots; -1 where there was none left."""
+        """Write images to slots that are not read, and return the slots; -1 where there was none left."""
         slots = np.full(len(indices), -1)
         fresh, is_used_again = [], False
         for position, (index, token) in enumerate(zip(indices.tolist(), tokens, strict=True)):

@@ -114,7 +114,7 @@ class FileSource(PerProcess):
             If no file of the batch can, under another policy.
         """
         decoded = self._result(indices)
-        # On the stream of whoever fetches: `take` copies out of the decoder's ring.
+        # On the caller's stream: `take` copies out of the decoder's ring.
         images: Array = decoded.images if isinstance(decoded.images, np.ndarray) else decoded.images.take()
         rows, resident, lease = decoded.rows, None, None
         if self.cache is not None and rows is not None and decoded.kept is not None:
@@ -159,7 +159,7 @@ class FileSource(PerProcess):
                 if self._executor is None:
                     # One thread: a batch is decoded on several by itself (`decode_into`).
                     self._executor = ThreadPoolExecutor(1, thread_name_prefix="gpuseq-decode")
-                    # Without a wait: at the interpreter's end nobody needs the batch that is being decoded.
+                    # Without a wait: at the interpreter's end the batch that is being decoded is not needed.
                     self._finalizer = weakref.finalize(self, self._executor.shutdown, wait=False, cancel_futures=True)
                 future = submit(self._executor, self._load, indices)
                 if future is None:  # without a thread each batch is decoded when it is fetched
@@ -181,7 +181,7 @@ class FileSource(PerProcess):
             executor.shutdown(wait=True, cancel_futures=True)
 
     def describe(self, plan: BatchPlan) -> list[tuple[str, str]]:
-        """Say who decodes the files, where and when, and how much of a batch is kept.
+        """Say what decodes the files, where and when, and how much of a batch is kept.
 
         Parameters
         ----------

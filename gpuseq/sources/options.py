@@ -1,4 +1,4 @@
-"""How files are found, read ahead, kept and forgiven, and where masks are: frozen values, checked once when made."""
+"""How files are found, read ahead and kept, what a bad one does, where masks are: frozen values, checked when made."""
 
 from __future__ import annotations
 

@@ -186,7 +186,7 @@ class BatchTransform:
 
     @property
     def is_fused(self) -> bool:
-        """Whether one pass over a batch does everything, so that nobody sees the axis order on the way."""
+        """Whether one pass over a batch does everything, so that no function of a user's sees the axis order."""
         return self.normalisation.is_fused and self.one_image is None
 
     def _with_program(
@@ -272,7 +272,7 @@ class BatchTransform:
         return ops.run_program(levels, without_erasing(program), following, indices=levels_rows)
 
     def _following(self, params: np.ndarray) -> AugmentOptions:
-        """Return the options for parameters that somebody else may have drawn: a plan given to `replay`.
+        """Return the options for parameters that may have been drawn elsewhere: a plan given to `replay`.
 
         Geometry follows the plan. Colour changes only where this generator asks for it, so that the plan of an image
         does its mask no harm.
@@ -282,7 +282,7 @@ class BatchTransform:
 
     @cached_property
     def _steps_left_out(self) -> tuple[str, ...]:
-        """The steps of the geometry that the options promise nobody asks for."""
+        """The steps of the geometry that the options leave out."""
         return tuple(step for step in GEOMETRY_STEPS if not getattr(self.options, f"has_{step}"))
 
     def _in_steps(

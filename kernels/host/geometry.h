@@ -56,7 +56,7 @@ inline Placing place(const Job &job, int64_t sample)
     return placing;
 }
 
-// A coordinate brought back into the image, for the two modes that do so; beyond the reach of "constant" nobody reads.
+// A coordinate brought back into the image, for the two modes that do so; beyond the reach of "constant" nothing is read.
 inline double fold(double value, int size, int fill_mode)
 {
     return fill_mode == FILL_REFLECT ? keras_reflect::map_coordinate(value, size) : corrected_wrap::map_coordinate(value, size);

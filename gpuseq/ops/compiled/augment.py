@@ -29,7 +29,7 @@ SOLO_PIXELS = 1 << 15
 """Pixels of a batch that one thread does alone: to wake another takes longer."""
 
 CALL_PIXELS = 1 << 17
-"""Pixels that one call of the library takes, about: the caller hears of Ctrl-C between two of them."""
+"""Pixels that one call of the library takes, about: Ctrl-C takes effect between two of them."""
 
 STREAMED_BYTES = 8 << 20
 """A batch of more leaves past the caches: it would only push the sources out of them."""
@@ -66,7 +66,7 @@ def _run(
     out: np.ndarray | None,
 ) -> np.ndarray:
     instruction_set = chosen()
-    assert instruction_set is not None, "whoever calls this has asked `chosen` first"
+    assert instruction_set is not None, "callers ask `chosen` first"
     if images.dtype not in _SOURCE_KINDS:
         # Masks of other integers, for instance: the library reads four dtypes.
         images = images.astype(options.compute_dtype)
@@ -206,7 +206,7 @@ def _rows_per_unit(num_samples: int, height: int, width: int, num_threads: int) 
 def _caller(
     instruction_set: InstructionSet, job: Job, held: tuple[Any, ...], num_units: int, units_per_call: int
 ) -> Callable[[int], None]:
-    """Return what makes one part of a batch; it keeps alive what the job points at, whoever gives up on it."""
+    """Return what makes one part of a batch; it keeps alive what the job points at, though the caller may be gone."""
     number, functions = instruction_set.number, instruction_set.functions
     scratch_bytes = functions.gpuseq_augment_scratch(number, ctypes.addressof(job))
 

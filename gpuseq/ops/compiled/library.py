@@ -1,6 +1,6 @@
 """Finds and loads the library of the compiled engine, and picks the instruction set that runs here.
 
-``GPUSEQ_CPU_ENGINE`` decides who computes on the host: ``auto`` takes the compiled engine where it is installed,
+``GPUSEQ_CPU_ENGINE`` decides what computes on the host: ``auto`` takes the compiled engine where it is installed,
 ``numpy`` the NumPy engine, ``compiled`` insists, and ``compiled:baseline`` or ``compiled:avx2`` name the instruction
 set. ``GPUSEQ_CPU_LIBRARY`` is the path of another build of the library: for developers.
 """
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 ENGINE = "GPUSEQ_CPU_ENGINE"
-"""The environment variable that decides who computes on the host."""
+"""The environment variable that decides what computes on the host."""
 
 PATH = "GPUSEQ_CPU_LIBRARY"
 """The environment variable that names another build of the library."""
@@ -209,7 +209,7 @@ def _chosen(asked: str, path: str) -> InstructionSet | None:
 
 
 def describe() -> str:
-    """Return who works on host arrays, in a few words: ``"compiled, avx2"`` or ``"numpy"`` and why."""
+    """Return which engine works on host arrays, in a few words: ``"compiled, avx2"`` or ``"numpy"`` and why."""
     instruction_set = chosen()
     if instruction_set is not None:
         return f"compiled, {instruction_set.name}"

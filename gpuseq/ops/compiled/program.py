@@ -67,7 +67,7 @@ def _run(
 ) -> None:
     """Do the listed steps of each sample, and standardise it at once; `batch` is written to."""
     instruction_set = chosen()
-    assert instruction_set is not None, "whoever calls this has asked `chosen` first"
+    assert instruction_set is not None, "callers ask `chosen` first"
     functions, number = instruction_set.functions, instruction_set.number
     height, width, channels = images_nhwc.shape[1:]
     row_stride, col_stride, channel_stride = images_nhwc.strides[1:]

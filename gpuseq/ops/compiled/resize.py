@@ -27,7 +27,7 @@ def resize(
 ) -> np.ndarray:
     """Compiled twin of `gpuseq.ops.dispatch.resize`; the contract is written there."""
     instruction_set = chosen()
-    assert instruction_set is not None, "whoever calls this has asked `chosen` first"
+    assert instruction_set is not None, "callers ask `chosen` first"
     if out is None:
         out = np.empty((len(images), *target_size, images[0].shape[2]), np.uint8)
 

@@ -1,7 +1,7 @@
 """The ops on CuPy arrays: one launcher per kernel, no policy. What they do is said in `gpuseq.ops.dispatch`.
 
-Everything is enqueued on CuPy's current stream of the current device; the host waits for nothing. A launch is prepared
-without a look at single samples, so the host's time does not grow with the batch but by a few vector operations.
+Everything is enqueued on CuPy's current stream of the current device, and nothing here synchronises the host. A launch
+is prepared without a look at single samples: the host's time grows with the batch by a few vector operations only.
 """
 
 from __future__ import annotations

@@ -135,7 +135,7 @@ _NULL = np.uintp(0)
 def kernel_folder() -> Path:
     """Return the folder of the ``.cu`` files: the wheel's ``gpuseq/_kernels``, else the checkout's ``kernels``.
 
-    Never the other way round: beside an installed package, ``../kernels`` can be somebody else's.
+    Never the other way round: beside an installed package, ``../kernels`` can be another package's.
 
     Raises
     ------
@@ -143,7 +143,7 @@ def kernel_folder() -> Path:
         If neither is there, which means a broken installation.
     """
     shipped, beside = PACKAGE / "_kernels", PACKAGE.parent / "kernels"
-    # common.cuh and not the folder alone: a folder of that name may be anybody's.
+    # common.cuh and not the folder alone: a folder of that name may be another package's.
     for folder in (shipped, beside):
         if (folder / "common.cuh").is_file():
             return folder

@@ -1,7 +1,7 @@
 """Arrays that stay on a device and are read on any stream: each read comes after the writes that it must see.
 
 CuPy's pool knows nothing of streams other than the one on which a block was taken: what frees it hands it to that
-stream's next allocation, whoever else still reads it. And nothing puts the work of two streams in order by itself.
+stream's next allocation, whatever else still reads it. And nothing puts the work of two streams in order by itself.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["DeviceResident", "Resident"]
 
 
 class Resident:
-    """An array in the host's memory, where whoever has written has written.
+    """An array in the host's memory, where a write is done when it returns.
 
     Parameters
     ----------
@@ -35,11 +35,11 @@ class Resident:
         return nullcontext(self.array)
 
     def appending(self) -> AbstractContextManager[Array]:
-        """Return a context that gives the array, within which work may be put there that writes what nobody reads."""
+        """Return a context that gives the array, within which work may be put there that writes what is not read."""
         return nullcontext(self.array)
 
     def overwriting(self) -> AbstractContextManager[Array]:
-        """As `appending`, for what nobody will read any more, but may have been read until now."""
+        """As `appending`, for what will not be read any more, but may have been read until now."""
         return nullcontext(self.array)
 
     def __reduce__(self) -> Any:
@@ -48,7 +48,7 @@ class Resident:
 
 
 class DeviceResident(Resident):
-    """An array on a GPU, of which a part is written before anybody hears of it, and not while somebody may read it.
+    """An array on a GPU, of which a part is written before its place is handed out, and not while it may be read.
 
     So a reader has one event to wait for, that of the last write: each write comes after the one before it. It waits on
     the device, once for each stream, and on the stream that the array was made on, its home, it mostly has none to wait

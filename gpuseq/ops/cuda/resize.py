@@ -200,7 +200,7 @@ _lock = threading.Lock()
 def _tables(keys: Iterable[TableKey]) -> dict[TableKey, tuple[Array, int]]:
     """Return each table on the device and its number of taps; those not there yet go up in one copy.
 
-    Kept per device and stream, so that a table is never read before its copy, whoever else runs.
+    Kept per device and stream, so that a table is never read before its copy, whatever other streams do.
     """
     place = device.place_key()
     found: dict[TableKey, tuple[Array, int]] = {}

@@ -46,7 +46,7 @@ def resize_one(
     (height, width, channels), (target_height, target_width) = image_hwc.shape, target_size
     left, upper, right, lower = box or (0.0, 0.0, float(width), float(height))
     whole = (left, upper, right, lower) == (0.0, 0.0, float(width), float(height))
-    # Pillow returns a copy here; nobody writes to what this returns.
+    # Pillow returns a copy here; nothing writes to what this returns.
     if whole and (height, width) == target_size:
         return image_hwc
     if interpolation == "nearest":

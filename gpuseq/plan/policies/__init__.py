@@ -58,7 +58,7 @@ __all__ = [
     "TrivialAugmentWide",
 ]
 
-# As in `gpuseq`, where users find them: messages and pickles name them there, whoever has imported them first.
+# As in `gpuseq`, where users find them: messages and pickles name them there, whichever module has imported them first.
 for _name in __all__:
     globals()[_name].__module__ = "gpuseq"
 del _name
