@@ -1,8 +1,9 @@
 """The same classes for Keras: each is a ``keras.utils.PyDataset``, so ``model.fit(flow)`` takes it as it is.
 
-``from gpuseq.keras import ImageDataGenerator`` is the whole migration. What a batch is follows Keras' backend: torch
+``from gpuseq.keras import ImageDataGenerator`` is the whole migration. What ``fit`` gets follows Keras' backend: torch
 tensors with torch, ``jax.Array`` with jax, NumPy arrays with tensorflow (which takes nothing else by this road); always
-in a tuple. `next()` and `replay` go on returning the iterator's own arrays.
+in a tuple. ``next(flow)``, ``flow[i]`` and `replay` return what Keras' own iterators return: arrays of NumPy, of CuPy
+on a GPU, and x alone where there are no labels.
 
 Within ``fit`` the n-th request of an epoch gets the n-th batch, whatever its index: see `gpuseq.keras.fit_progress`.
 Keras' own worker threads are not used, because they mix up epochs and drop the order that is read ahead: ``workers``

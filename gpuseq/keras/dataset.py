@@ -384,9 +384,15 @@ class Fit:
 
     # Batches.
 
-    def batch(self, index: int) -> tuple[Any, ...]:
-        """Return a batch as the backend's tensors: within ``fit`` the next one, whatever its index, else that one."""
+    def batch(self, index: int) -> Any:
+        """Return a batch: to ``fit`` the next one, whatever its index, as the backend's tensors; else that one.
+
+        Who looks at a batch by index gets what the source makes: arrays, in the parts that Keras' own iterators give.
+        """
         progress = self.progress
+        if not progress.is_reading and not self._is_sampled():
+            batch = self.source.batch(index, progress.epoch if progress.used else None)
+            return self._weighted(self._tupled(batch)) if self.class_weight else batch
         # Only Keras 3 tells when an epoch begins; tf_keras takes arrays of NumPy.
         taker = "numpy" if "tf_keras" in sys.modules and not progress.inside else backend()
         device = self.source.device
@@ -396,10 +402,18 @@ class Fit:
             # What each backend takes without a copy: torch its own tensor on the current device, jax its own array.
             # TensorFlow's way is the host's.
             if taker == "torch":
-                return map_arrays(lambda array: torch_tensor(array, blocks), batch)  # type: ignore[no-any-return]
+                return map_arrays(lambda array: torch_tensor(array, blocks), batch)
             if taker == "jax":
-                return map_arrays(jax_array, batch)  # type: ignore[no-any-return]
-            return _without_lists(map_arrays(host_array, batch))  # type: ignore[no-any-return]
+                return map_arrays(jax_array, batch)
+            return _without_lists(map_arrays(host_array, batch))
+
+    def _is_sampled(self) -> bool:
+        """Return whether a batch by index is asked for by Keras, of either generation, on its way into ``fit``."""
+        is_wrapped = (
+            getattr(type(self.owner), "__getitem__", None) is not FitDataset.__getitem__
+        )  # then a user's own line asks
+        asks = caller().f_globals.get("__name__", "").startswith(("keras.", "tf_keras."))
+        return asks or (is_wrapped and self.progress.is_opening)
 
     def _sampled(self, index: int) -> Any:
         """Return batch `index`; where nothing is left of it, another one to what counts on a batch.
@@ -508,7 +522,7 @@ class FitDataset:
         return len(fit.source)
 
     def __getitem__(self, index: int) -> Any:
-        """Return batch `index` as a tuple of the backend's tensors; within ``fit``, the next batch.
+        """Return batch `index`, as Keras' own iterators do; to ``fit`` the next batch, as the backend's tensors.
 
         Parameters
         ----------

@@ -281,13 +281,15 @@ def check_batches_of_several_parts() -> None:
 def check_types() -> None:
     kinds = {"torch": "torch.Tensor", "jax": "jaxlib._jax.ArrayImpl"}
     for data in (flow(), flow(core=True).to_keras()):
+        assert type(data[0][0]) is type(flow(core=True)[0][0]) is np.ndarray
+        data.on_epoch_begin()
         batch = data[0]
         assert isinstance(batch, tuple)
         assert len(batch) == 2
         kind = type(batch[0])
         assert f"{kind.__module__}.{kind.__name__}" == kinds.get(BACKEND, "numpy.ndarray"), kind
     own = ImageDataGenerator(device="cpu")
-    assert len(own.flow(IMAGES, batch_size=2, seed=1)[0]) == 1
+    assert type(own.flow(IMAGES, batch_size=2, seed=1)[0]) is np.ndarray
     assert isinstance(flow(), keras.utils.PyDataset)
     assert isinstance(flow(core=True).to_keras(), KerasDataset)
 

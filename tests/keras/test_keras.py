@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -21,10 +21,12 @@ from PIL import Image
 import gpuseq
 from gpuseq import DeviceError, GpuseqError
 from gpuseq.keras.fit_progress import FitProgress
+from tests.compare import assert_same_structure
 from tests.feed.samples import generator, numbered, photos
 
 keras = pytest.importorskip("keras")
 torch = pytest.importorskip("torch")
+keras_image = pytest.importorskip("keras.src.legacy.preprocessing.image")
 pytestmark = pytest.mark.keras
 
 from gpuseq import keras as gk  # noqa: E402
@@ -261,6 +263,60 @@ def test_before_fit_they_count_as_the_plain_ones() -> None:
         assert np.array_equal(np.asarray(y), wanted_y)
 
 
+@pytest.mark.parametrize("class_mode", ["categorical", "sparse", "input", None])
+@pytest.mark.parametrize("fitted", [False, True])
+def test_by_index_and_next_they_give_what_keras_gives(tmp_path: Path, class_mode: Any, fitted: bool) -> None:
+    """Types and parts as well as values, before ``fit`` and after it; tensors are for ``fit`` alone."""
+    for number in range(5):
+        path = tmp_path / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.full((8, 8, 3), number, np.uint8)).save(path)
+    arguments = {"target_size": (8, 8), "batch_size": 3, "class_mode": class_mode, "seed": 1}
+    theirs = keras_image.ImageDataGenerator(horizontal_flip=True).flow_from_directory(tmp_path, **arguments)
+    ours = own_generator(horizontal_flip=True).flow_from_directory(tmp_path, **arguments)
+    if fitted:
+        in_fit(ours)
+        ours.on_epoch_end()
+        assert_same_kinds(ours[0], theirs[0])
+        return
+    for index in (1, 0):
+        assert_same_structure(ours[index], theirs[index])
+    assert_same_structure(next(ours), next(theirs))
+
+
+def assert_same_kinds(actual: Any, expected: Any) -> None:
+    assert type(actual) is type(expected)
+    if isinstance(expected, tuple):
+        assert len(actual) == len(expected)
+        for got, wanted in zip(actual, expected, strict=True):
+            assert_same_kinds(got, wanted)
+
+
+def test_to_keras_by_index_gives_what_the_iterator_gives() -> None:
+    flow = generator().flow(numbered(7), batch_size=3, seed=4)
+    assert type(flow.to_keras()[0]) is np.ndarray
+    assert gk.to_keras([(np.zeros(1), [1])])[0][1] == [1]
+
+
+def test_a_subclass_of_ones_own_may_wrap_batches() -> None:
+    """Its line asks, not Keras'; ``fit`` gets tensors from it all the same, and the user arrays."""
+
+    class Own(gk.NumpyArrayIterator):
+        seen: ClassVar[list[type]] = []
+
+        def __getitem__(self, index: int) -> Any:
+            x, y = super().__getitem__(index)
+            self.seen.append(type(x))
+            return x, y
+
+    flow = Own(numbered(6), np.zeros((6, 1)), gk.ImageDataGenerator(device="cpu"), batch_size=3, seed=1)
+    model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    model.fit(flow, verbose=0)
+    assert set(Own.seen) == {torch.Tensor}
+    assert type(flow[0][0]) is np.ndarray
+
+
 def test_a_flow_can_be_pickled() -> None:
     flow = own_generator().flow(numbered(7), np.arange(7), batch_size=3, seed=4)
     flow.on_epoch_begin()
@@ -269,10 +325,17 @@ def test_a_flow_can_be_pickled() -> None:
     assert np.array_equal(np.asarray(copy[0][1]), np.asarray(flow[0][1]))
 
 
+def in_fit(data: Any, index: int = 0) -> Any:
+    """Return what ``fit`` gets."""
+    data.on_epoch_begin()
+    return data[index]
+
+
 def test_batches_are_tuples() -> None:
     flow = own_generator().flow(numbered(7), batch_size=3, seed=4)
-    assert isinstance(flow[0], tuple)
-    assert len(flow[0]) == 1
+    batch = in_fit(flow)
+    assert isinstance(batch, tuple)
+    assert [type(part) for part in batch] == [torch.Tensor]
     exact = own_generator().flow(numbered(7), batch_size=4, seed=4, shard=(1, 2), remainder="exact")
     _, y, weight = exact[0]
     assert y is None
@@ -347,7 +410,7 @@ def test_wrong_things_are_named() -> None:
     with pytest.raises(TypeError, match=r"builtins\.int has no batches by index"):
         gk.to_keras(3)
     with pytest.raises(ValueError, match=r"builtins|KerasDataset made a batch of 4 parts"):
-        _ = gk.to_keras([(1, 2, 3, 4)])[0]
+        in_fit(gk.to_keras([(1, 2, 3, 4)]))
     with pytest.raises(TypeError, match="SetEpoch takes what fit takes"):
         gk.SetEpoch([1])
     with pytest.raises(ValueError, match="save_freq"):
@@ -391,7 +454,7 @@ def test_other_things_than_data_sets_name_the_line_to_write() -> None:
 @pytest.mark.parametrize("labels", [np.array(list("abca")), np.array([None] * 4, object)])
 def test_labels_that_are_no_numbers(labels: np.ndarray) -> None:
     with pytest.raises(TypeError, match=f"no tensors of dtype {labels.dtype}: .*return_inverse=True"):
-        _ = own_generator().flow(numbered(4), labels, batch_size=2)[0]
+        in_fit(own_generator().flow(numbered(4), labels, batch_size=2))
 
 
 def test_nothing_to_train_on() -> None:
