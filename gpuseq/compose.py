@@ -52,6 +52,10 @@ class Compose:
     DeviceError
         If there is no such device.
 
+    References
+    ----------
+    ``torchvision.transforms.v2.Compose``.
+
     Examples
     --------
     >>> import numpy as np

@@ -207,6 +207,15 @@ def save_img(
     **kwargs
         For ``PIL.Image.Image.save``.
 
+    Raises
+    ------
+    ValueError
+        If the shape is not that of an image.
+    KeyError
+        If Pillow writes no such format.
+    OSError
+        If the file cannot be written.
+
     References
     ----------
     ``keras.utils.save_img``.
@@ -238,6 +247,11 @@ def list_pictures(directory: str, ext: Any = ("jpg", "jpeg", "bmp", "png", "ppm"
     -------
     list of str
         Paths that start with `directory`, by folder and then by name.
+
+    Raises
+    ------
+    OSError
+        If the directory cannot be read.
 
     References
     ----------

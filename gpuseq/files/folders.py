@@ -30,6 +30,17 @@ def validate_filename(filename: str, white_list_formats: tuple[str, ...]) -> boo
         Path or URL of a file.
     white_list_formats : tuple of str
         Accepted extensions, lower case.
+
+    Raises
+    ------
+    OSError
+        If `filename` is a URL whose folder is there and cannot be listed.
+    MissingDependencyError
+        If it is a URL and fsspec or the package of its protocol is not installed.
+
+    References
+    ----------
+    ``keras.src.legacy.preprocessing.image.validate_filename`` (Keras 3.15).
     """
     return filename.lower().endswith(tuple(white_list_formats)) and are_files([filename])[0]
 

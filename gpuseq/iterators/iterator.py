@@ -226,6 +226,10 @@ class Iterator(Sequence):  # numpydoc ignore=PR02
         If an argument is out of range.
     TypeError
         If the seed is not an integer.
+
+    References
+    ----------
+    ``keras.src.legacy.preprocessing.image.Iterator`` (Keras 3.15).
     """
 
     white_list_formats: tuple[str, ...] = ("png", "jpg", "jpeg", "bmp", "ppm", "tif", "tiff")

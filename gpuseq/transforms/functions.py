@@ -43,6 +43,15 @@ def flip_axis(x: Array, axis: int) -> Array:
         Any shape, on the host or a device.
     axis : int
         Which axis.
+
+    Raises
+    ------
+    ValueError
+        If `x` has no such axis; NumPy's own error.
+
+    References
+    ----------
+    ``keras.src.legacy.preprocessing.image.flip_axis`` (Keras 3.15).
     """
     x = x if is_cupy(x) else np.asarray(x)
     return x.swapaxes(axis, 0)[::-1, ...].swapaxes(0, axis)
@@ -222,6 +231,15 @@ def random_rotation(
     """Rotate one image by a random angle within +-`rg` degrees.
 
     The other arguments are those of `apply_affine_transform`. NumPy's global stream is drawn from.
+
+    Raises
+    ------
+    ValueError
+        As `apply_affine_transform`.
+
+    References
+    ----------
+    ``keras.src.legacy.preprocessing.image.random_rotation`` (Keras 3.15).
     """
     theta = np.random.uniform(-rg, rg)
     rest = (row_axis, col_axis, channel_axis, fill_mode, cval, interpolation_order)
@@ -243,6 +261,15 @@ def random_shift(
     """Shift one image by random fractions of its width (within +-`wrg`) and height (+-`hrg`).
 
     The other arguments are those of `apply_affine_transform`. NumPy's global stream is drawn from.
+
+    Raises
+    ------
+    ValueError
+        As `apply_affine_transform`.
+
+    References
+    ----------
+    ``keras.src.legacy.preprocessing.image.random_shift`` (Keras 3.15).
     """
     # Height first, in Keras' order of draws.
     tx = np.random.uniform(-hrg, hrg) * np.shape(x)[row_axis]
@@ -265,6 +292,15 @@ def random_shear(
     """Shear one image by a random angle within +-`intensity` degrees.
 
     The other arguments are those of `apply_affine_transform`. NumPy's global stream is drawn from.
+
+    Raises
+    ------
+    ValueError
+        As `apply_affine_transform`.
+
+    References
+    ----------
+    ``keras.src.legacy.preprocessing.image.random_shear`` (Keras 3.15).
     """
     shear = np.random.uniform(-intensity, intensity)
     rest = (row_axis, col_axis, channel_axis, fill_mode, cval, interpolation_order)
@@ -285,6 +321,15 @@ def random_zoom(
     """Zoom one image by two random factors from `zoom_range`, ``(low, high)``.
 
     The other arguments are those of `apply_affine_transform`. NumPy's global stream is drawn from.
+
+    Raises
+    ------
+    ValueError
+        If the range is not a pair; and as `apply_affine_transform`.
+
+    References
+    ----------
+    ``keras.src.legacy.preprocessing.image.random_zoom`` (Keras 3.15).
     """
     if np.ndim(zoom_range) != 1 or len(zoom_range) != 2:
         raise ValueError(f"`zoom_range` should be a tuple or list of two floats. Received: {zoom_range}")
@@ -325,7 +370,12 @@ def apply_channel_shift(x: Array, intensity: float, channel_axis: int = 0) -> Ar
 
 @checked_arguments()
 def random_channel_shift(x: Array, intensity_range: float, channel_axis: int = 0) -> Array:
-    """Shift an image's channels by a random value within +-`intensity_range`; see `apply_channel_shift`."""
+    """Shift an image's channels by a random value within +-`intensity_range`; see `apply_channel_shift`.
+
+    References
+    ----------
+    ``keras.src.legacy.preprocessing.image.random_channel_shift`` (Keras 3.15).
+    """
     return apply_channel_shift(x, np.random.uniform(-intensity_range, intensity_range), channel_axis=channel_axis)
 
 
@@ -382,6 +432,10 @@ def random_brightness(x: Array, brightness_range: tuple[float, float], scale: bo
     ------
     ValueError
         If the range is not a pair.
+
+    References
+    ----------
+    ``keras.src.legacy.preprocessing.image.random_brightness`` (Keras 3.15).
     """
     if np.ndim(brightness_range) != 1 or len(brightness_range) != 2:
         raise ValueError(f"`brightness_range` should be tuple or list of two floats. Received: {brightness_range}")

@@ -182,6 +182,16 @@ class RandomPhotometricDistort(Augmentation):
 class RandomGrayscale(OneStep):
     """Luminance in all channels, with probability `p`.
 
+    Attributes
+    ----------
+    p : float
+        Within 0 and 1.
+
+    Raises
+    ------
+    ValueError
+        If `p` lies outside its limits.
+
     References
     ----------
     ``torchvision.transforms.v2.RandomGrayscale``; Pillow's ``convert("L")``.
@@ -273,6 +283,16 @@ class RandomSolarize(OneStep):
 class RandomInvert(OneStep):
     """Turn each level v into ``255 - v``, with probability `p`.
 
+    Attributes
+    ----------
+    p : float
+        Within 0 and 1.
+
+    Raises
+    ------
+    ValueError
+        If `p` lies outside its limits.
+
     References
     ----------
     ``torchvision.transforms.v2.RandomInvert``; Pillow's ``ImageOps.invert``.
@@ -288,6 +308,16 @@ class RandomInvert(OneStep):
 class RandomEqualize(OneStep):
     """Flatten each channel's histogram, with probability `p`.
 
+    Attributes
+    ----------
+    p : float
+        Within 0 and 1.
+
+    Raises
+    ------
+    ValueError
+        If `p` lies outside its limits.
+
     References
     ----------
     ``torchvision.transforms.v2.RandomEqualize``; Pillow's ``ImageOps.equalize``.
@@ -302,6 +332,16 @@ class RandomEqualize(OneStep):
 @dataclass(frozen=True, repr=False)
 class RandomAutocontrast(OneStep):
     """Stretch each channel to 0 to 255, with probability `p`.
+
+    Attributes
+    ----------
+    p : float
+        Within 0 and 1.
+
+    Raises
+    ------
+    ValueError
+        If `p` lies outside its limits.
 
     References
     ----------

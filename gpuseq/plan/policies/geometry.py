@@ -48,6 +48,16 @@ Fits: TypeAlias = Callable[[np.ndarray, np.ndarray], np.ndarray]
 class RandomHorizontalFlip(OneStep):
     """Mirror left and right, with probability `p`.
 
+    Attributes
+    ----------
+    p : float
+        Within 0 and 1.
+
+    Raises
+    ------
+    ValueError
+        If `p` lies outside its limits.
+
     References
     ----------
     ``torchvision.transforms.v2.RandomHorizontalFlip``.
@@ -62,6 +72,16 @@ class RandomHorizontalFlip(OneStep):
 @dataclass(frozen=True, repr=False)
 class RandomVerticalFlip(OneStep):
     """Mirror top and bottom, with probability `p`.
+
+    Attributes
+    ----------
+    p : float
+        Within 0 and 1.
+
+    Raises
+    ------
+    ValueError
+        If `p` lies outside its limits.
 
     References
     ----------
