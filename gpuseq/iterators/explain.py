@@ -18,12 +18,10 @@ import numpy as np
 from PIL import Image
 
 from gpuseq.base.text import array_text, bytes_text, printable
-from gpuseq.base.threads import cpu_count
 from gpuseq.base.version import PACKAGE
-from gpuseq.ops.compiled.library import describe
 from gpuseq.plan.columns import cells
 from gpuseq.plan.plan import BatchPlan
-from gpuseq.plan.program import as_text, has_kind
+from gpuseq.plan.program import as_text
 
 from .notebook import SIDE, picture_strip, pictures_of
 
@@ -192,17 +190,18 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _path(iterator: Any, plan: BatchPlan) -> list[tuple[str, str]]:
-    generator, source = iterator.image_data_generator, iterator._source
+    """Return the stations in order: each part of the iterator says its own, and what comes out is counted here."""
+    generator, source, drawing = iterator.image_data_generator, iterator._source, iterator._drawing
+    path: list[tuple[str, str]] = [*iterator._planner.describe(drawing), *source.describe(plan)]
+    if iterator._masks is not None:
+        path += iterator._masks.describe()
+    if generator is None:
+        path.append(("engine", "none: there is no generator, so images are laid out and cast"))
+    else:
+        path += generator._batch_transform.describe(source.dtype, iterator.device, drawing.recipe, plan.program)
     height, width = plan.image_size
-    path: list[tuple[str, str]] = [("plan", _random_mode(iterator))]
-    path += source.describe(plan)
     # Of the source, whose images may have another dtype than the batch.
     num_values, itemsize = math.prod(source.image_shape), source.dtype.itemsize
-    if iterator._masks is not None:
-        path.append(("masks", "the same plan: the same maps and flips, nearest neighbour, no colours"))
-    if generator is not None and generator._recipe is not None:
-        path.append(("augmentations", _augmentations(iterator, generator, plan)))
-    path += _engine(iterator, generator, itemsize)
     out_itemsize = {"bfloat16": 2}.get(iterator.dtype) or np.dtype(iterator.dtype).itemsize
     read, written = len(plan) * num_values * itemsize, len(plan) * num_values * out_itemsize
     channels = num_values // max(1, height * width)
@@ -211,55 +210,6 @@ def _path(iterator: Any, plan: BatchPlan) -> list[tuple[str, str]]:
     table = bytes_text(plan.params.nbytes)
     path.append(("bytes", f"{bytes_text(read)} of pixels in, {bytes_text(written)} out, a table of {table}"))
     return path
-
-
-def _augmentations(iterator: Any, generator: Any, plan: BatchPlan) -> str:
-    """Say what is done between Keras' ranges and its normalisation, and by which kernels."""
-    ranges = generator._transform_ranges
-    rounds = ranges.has_affine or ranges.channel_shift or ranges.brightness is not None
-    rounded = ", after the ranges are rounded to uint8" if rounds else ""
-    if iterator.device == "cpu":
-        return f"{generator._recipe!r} on uint8{rounded}; step after step on the host"
-    looked_at = has_kind(plan.program, "measured", "neighbourhood")
-    launches = "program, and prepare before it for what is looked at first" if looked_at else "program"
-    return f"{generator._recipe!r} on uint8{rounded}; kernels: {launches}"
-
-
-def _random_mode(iterator: Any) -> str:
-    options, seed = iterator._planner.options, iterator.seed
-    text = f'rng="{options.rng}", ' + ("NumPy's global stream" if seed is None else f"seed {seed}")
-    return text if options.world == 1 else f"{text}, rank {options.rank} of {options.world}"
-
-
-def _engine(iterator: Any, generator: Any, itemsize: int) -> list[tuple[str, str]]:
-    if generator is None:
-        return [("engine", "none: there is no generator, so images are laid out and cast")]
-    ranges = generator._transform_ranges
-    slow = []
-    if generator._is_customised:
-        slow.append("a subclass with its own apply_transform or standardize: Keras' loop, image by image")
-    if generator._draws_its_own:
-        slow.append("a subclass with its own get_random_transform: a Python call per image")
-    if generator.interpolation_order > 1:
-        splines = "SciPy" if iterator.device == "cpu" else "cupyx"
-        slow.append(f"interpolation_order={generator.interpolation_order}: splines through {splines}, plane by plane")
-    function = generator.preprocessing_function
-    if callable(function) and not getattr(function, "batched", False):
-        slow.append("preprocessing_function: a Python call per image (mark it with function.batched = True)")
-    if generator.zca_whitening:
-        slow.append("zca_whitening: one matrix product with a row per image")
-    if iterator.device == "cpu":
-        precision = generator.dtype if generator.dtype == "float64" else "float32"
-        engine = f"{describe()}, {cpu_count()} thread(s), in {precision}"
-    else:
-        kernels = ["augment"]
-        if generator.samplewise_center or generator.samplewise_std_normalization:
-            kernels.insert(0, "sample_moments")
-        # As `gpuseq.ops.codes.needs_range` decides, without its rare cases: a fill outside of 0 to 255, float64.
-        if ranges.channel_shift or (ranges.brightness is not None and itemsize > 1):
-            kernels.insert(0, "sample_range")
-        engine = f"cuda, on {iterator.device}: {len(kernels)} launch(es), {' then '.join(kernels)}"
-    return [("engine", engine), *(("slow path", reason) for reason in slow)]
 
 
 # Pages and pictures, for notebooks

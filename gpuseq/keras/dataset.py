@@ -488,10 +488,7 @@ class Fit:
 
 
 class FitDataset:
-    """The methods of a ``PyDataset`` and of Keras' callbacks, over a `Fit`; a base of what ``fit`` takes.
-
-    A subclass says in `_fit_source` where its batches come from.
-    """
+    """The methods of a ``PyDataset`` and of Keras' callbacks, over a `Fit`; a base of what ``fit`` takes."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         """Make an object whose class `fit` of each Keras that is loaded knows."""
@@ -499,7 +496,9 @@ class FitDataset:
         return super().__new__(cls)
 
     def _fit_source(self) -> FitSource:
-        raise NotImplementedError
+        """Return where the batches come from: an iterator is its own source."""
+        assert isinstance(self, Iterator), "what is no iterator says where its batches come from"
+        return IteratorSource(self, counts_as_keras=True)
 
     @property
     def _fit(self) -> Fit:

@@ -8,32 +8,24 @@ from __future__ import annotations
 from gpuseq.iterators import arrays, files, iterator
 
 from .backend import PY_DATASET
-from .dataset import FitDataset, FitSource, IteratorSource
+from .dataset import FitDataset
 
 __all__ = ["DataFrameIterator", "DirectoryIterator", "Iterator", "NumpyArrayIterator"]
 
 
-class _FitIterator(FitDataset):
-    """An iterator that is its own source."""
-
-    def _fit_source(self) -> FitSource:
-        assert isinstance(self, iterator.Iterator)
-        return IteratorSource(self, counts_as_keras=True)
-
-
-class Iterator(_FitIterator, iterator.Iterator, PY_DATASET):  # type: ignore[misc]
+class Iterator(FitDataset, iterator.Iterator, PY_DATASET):  # type: ignore[misc]
     """`gpuseq.Iterator` as a ``PyDataset``, for subclasses that make their own batches."""
 
     device = "cpu"
 
 
-class NumpyArrayIterator(_FitIterator, arrays.NumpyArrayIterator, PY_DATASET):  # type: ignore[misc]
+class NumpyArrayIterator(FitDataset, arrays.NumpyArrayIterator, PY_DATASET):  # type: ignore[misc]
     """`gpuseq.NumpyArrayIterator` as a ``PyDataset``."""
 
 
-class DirectoryIterator(_FitIterator, files.DirectoryIterator, PY_DATASET):  # type: ignore[misc]
+class DirectoryIterator(FitDataset, files.DirectoryIterator, PY_DATASET):  # type: ignore[misc]
     """`gpuseq.DirectoryIterator` as a ``PyDataset``."""
 
 
-class DataFrameIterator(_FitIterator, files.DataFrameIterator, PY_DATASET):  # type: ignore[misc]
+class DataFrameIterator(FitDataset, files.DataFrameIterator, PY_DATASET):  # type: ignore[misc]
     """`gpuseq.DataFrameIterator` as a ``PyDataset``."""

@@ -10,11 +10,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
 from gpuseq.base.devices import is_cupy, on_device, place
 from gpuseq.base.machine import available_memory
+from gpuseq.base.threads import cpu_count
 from gpuseq.base.types import Array
 from gpuseq.ops.cuda.resident import DeviceResident, Resident
 
@@ -26,6 +28,7 @@ from .options import AugmentOptions, Statistics
 __all__ = [
     "Resident",
     "augment",
+    "describe",
     "empty",
     "erase",
     "free_memory",
@@ -409,6 +412,26 @@ def resident(array: Array) -> Resident:
         NumPy, or CuPy as the current stream of its device has written it.
     """
     return DeviceResident(array) if is_cupy(array) else Resident(array)
+
+
+def describe(device: str, options: AugmentOptions, source_dtype: np.dtype[Any]) -> str:
+    """Say which engine does `augment` and how, in a few words.
+
+    Parameters
+    ----------
+    device : str
+        ``"cpu"`` or ``"cuda:N"``: where the images are.
+    options : AugmentOptions
+        What is done to every sample.
+    source_dtype : numpy.dtype
+        Of the images.
+    """
+    if device == "cpu":
+        return f"{library.describe()}, {cpu_count()} thread(s), in {options.compute_dtype.name}"
+    from .cuda import augment as ops_cuda
+
+    launches = ops_cuda.launches(options, source_dtype)
+    return f"cuda, on {device}: {len(launches)} launch(es), {' then '.join(launches)}"
 
 
 def free_memory(device: str) -> int:

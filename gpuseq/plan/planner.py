@@ -518,6 +518,27 @@ class Planner(PerProcess):
             self._order_position = found.order
             self.index_array, self.weights = order, weights
 
+    # For people.
+
+    def describe(self, drawing: Drawing) -> list[tuple[str, str]]:
+        """Return where numbers come from, and what of that is slow, as stations of ``explain``.
+
+        Parameters
+        ----------
+        drawing : Drawing
+            What is drawn.
+        """
+        options = self.options
+        text = f'rng="{options.rng}", ' + ("NumPy's global stream" if self.seed is None else f"seed {self.seed}")
+        if options.world > 1:
+            text += f", rank {options.rank} of {options.world}"
+        if drawing.own is None:
+            return [("plan", text)]
+        return [
+            ("plan", text),
+            ("slow path", "a subclass with its own get_random_transform: a Python call per image"),
+        ]
+
     # Copies.
 
     def copy(self, set_order: Callable[[], None] | None = None) -> Planner:

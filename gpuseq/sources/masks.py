@@ -59,6 +59,10 @@ class PairedMasks:
         self.as_list = as_list
         self.ignore_value = ignore_value
 
+    def describe(self) -> list[tuple[str, str]]:
+        """Say how masks come beside their images, as a station of ``explain``."""
+        return [("masks", "the same plan: the same maps and flips, nearest neighbour, no colours")]
+
     def fetch(self, fetched: Fetched, plan: BatchPlan) -> tuple[Fetched, BatchPlan, list[Fetched]]:
         """Return the masks of a batch, and the batch without the samples whose mask could not be read.
 

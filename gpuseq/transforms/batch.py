@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from .functions import transform_image
 from .normalisation import Normalisation
 from .settings import Settings
 from .statistics import rescaled
+
+if TYPE_CHECKING:
+    from gpuseq.plan.policies.recipe import Recipe
 
 __all__ = ["BatchTransform", "checked_image"]
 
@@ -270,6 +273,41 @@ class BatchTransform:
         levels, levels_rows = self.warped_to_levels(images, params, rows, options.source_format)
         following = replace(options, rescale=float(rescale or 1.0))
         return ops.run_program(levels, without_erasing(program), following, indices=levels_rows)
+
+    def describe(
+        self, source_dtype: np.dtype[Any], device: str, recipe: Recipe | None, program: np.ndarray | None
+    ) -> list[tuple[str, str]]:
+        """Say what is done to a batch, by which engine, and what of it is slow, as stations of ``explain``.
+
+        Parameters
+        ----------
+        source_dtype : numpy.dtype
+            Of the images that come in.
+        device : str
+            ``"cpu"`` or ``"cuda:N"``: where it is done.
+        recipe : Recipe or None
+            The augmentations that `program` was drawn from.
+        program : numpy.ndarray or None
+            Of a batch.
+        """
+        options, function = self.options, self.normalisation.function
+        path = []
+        if recipe is not None and program is not None:
+            rounds = options.has_affine or options.has_channel_shift or options.has_brightness
+            rounded = "; after the ranges are rounded to uint8" if rounds else ""
+            path.append(("augmentations", f"{recipe.describe(program, device)}{rounded}"))
+        path.append(("engine", ops.describe(device, options, source_dtype)))
+        slow = []
+        if self.one_image is not None:
+            slow.append("a subclass with its own apply_transform or standardize: Keras' loop, image by image")
+        if options.order > 1:
+            splines = "SciPy" if device == "cpu" else "cupyx"
+            slow.append(f"interpolation_order={options.order}: splines through {splines}, plane by plane")
+        if function is not None and not getattr(function, "batched", False):
+            slow.append("preprocessing_function: a Python call per image (mark it with function.batched = True)")
+        if self.normalisation.whitening is not None:
+            slow.append("zca_whitening: one matrix product with a row per image")
+        return [*path, *(("slow path", reason) for reason in slow)]
 
     def _following(self, params: np.ndarray) -> AugmentOptions:
         """Return the options for parameters that may have been drawn elsewhere: a plan given to `replay`.

@@ -24,6 +24,25 @@ def test_the_generator_is_one_class() -> None:
     assert [kind.__name__ for kind in gpuseq.ImageDataGenerator.__mro__] == ["ImageDataGenerator", "object"]
 
 
+def own_classes(kind: type) -> list[str]:
+    return [base.__name__ for base in kind.__mro__ if base.__module__.partition(".")[0] == "gpuseq"]
+
+
+def test_iterators_have_few_bases() -> None:
+    """Keras' own names, and no more."""
+    assert own_classes(gpuseq.NumpyArrayIterator) == ["NumpyArrayIterator", "Iterator", "Sequence"]
+    for kind in (gpuseq.DirectoryIterator, gpuseq.DataFrameIterator):
+        assert own_classes(kind) == [kind.__name__, "BatchFromFilesMixin", "Iterator", "Sequence"]
+
+
+@pytest.mark.keras
+def test_iterators_for_keras_add_one_base() -> None:
+    face = pytest.importorskip("gpuseq.keras")
+    for name in ("NumpyArrayIterator", "DirectoryIterator", "DataFrameIterator"):
+        plain = own_classes(getattr(gpuseq, name))
+        assert own_classes(getattr(face, name)) == [name, "FitDataset", *plain]
+
+
 def changes() -> list[Any]:
     def in_place(name: str, index: int, value: float) -> Any:
         def change(generator: Any) -> None:

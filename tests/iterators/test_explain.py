@@ -17,6 +17,8 @@ from PIL import Image
 import gpuseq
 from gpuseq import ImageDataGenerator
 from gpuseq.ops.compiled.library import describe
+from gpuseq.ops.cuda import augment as cuda_augment
+from gpuseq.ops.options import AugmentOptions
 from tests.cases import images
 from tests.compare import assert_same
 from tests.photos import write_broken, write_photo
@@ -122,6 +124,41 @@ def test_the_path_of_files_names_decoder_and_cache(tmp_path: Path) -> None:
         next(iterator)
     assert path_of(iterator)["cache"] == "5 of this batch's 5 images; room for 10 of 10; 1.9 kB kept so far"
     assert path_of(generator.flow_from_directory(tmp_path, **flow))["cache"].startswith("none")
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {},
+        {"samplewise_center": True},
+        {"has_channel_shift": False, "has_brightness": False},
+        {"has_channel_shift": False},
+        {"has_channel_shift": False, "fill_mode": "constant", "cval": -1.0},
+        {"has_channel_shift": False, "dtype": "float64"},
+    ],
+)
+def test_the_launches_shown_are_those_of_the_variant(asked: dict[str, Any], dtype: str) -> None:
+    options = AugmentOptions(**asked)
+    variant = cuda_augment._variant(options, np.dtype(dtype), 3, True, False, False)
+    first = [name for name in ("sample_range", "sample_moments") if getattr(variant, name) is not None]
+    assert cuda_augment.launches(options, np.dtype(dtype)) == [*first, "augment"]
+
+
+def test_what_is_slow_stands_beside_what_makes_it_slow() -> None:
+    """The planner says it of the drawing, the transform of the pixels."""
+
+    class Drawn(ImageDataGenerator):
+        def get_random_transform(self, *arguments: Any) -> Any:
+            return super().get_random_transform(*arguments)
+
+    generator = Drawn(preprocessing_function=halved, interpolation_order=3, device="cpu")
+    path = generator.flow(images((4, 6, 6, 3), "uint8"), seed=0).explain().path
+    stations = [name for name, _ in path]
+    assert stations == ["plan", "slow path", "source", "engine", "slow path", "slow path", "batch", "bytes"]
+    slow = [text for name, text in path if name == "slow path"]
+    for text, words in zip(slow, ("get_random_transform", "interpolation_order=3", "batched"), strict=True):
+        assert words in text
 
 
 def halved(image: Any) -> Any:

@@ -24,7 +24,7 @@ from . import compile as kernels
 from . import memory as device
 from .resize import resize
 
-__all__ = ["augment", "resize", "standardize", "warp_spline", "whiten"]
+__all__ = ["augment", "launches", "resize", "standardize", "warp_spline", "whiten"]
 
 MAX_SAMPLE_VALUES = 2**31
 """Positions within a sample are 32-bit in the kernels."""
@@ -96,6 +96,13 @@ def standardize(
 ) -> Array:
     """CUDA twin of `gpuseq.ops.dispatch.standardize`; the contract is written there. `out` must not overlap `batch`."""
     return _run(batch, None, options, None, statistics, out)
+
+
+def launches(options: AugmentOptions, source_dtype: np.dtype[Any]) -> list[str]:
+    """Return the kernels that `augment` launches for images of a dtype, in order; nothing of CUDA is asked."""
+    is_measured = options.samplewise_center or options.samplewise_std
+    first = [("sample_range", needs_range(options, source_dtype)), ("sample_moments", is_measured)]
+    return [*(name for name, is_launched in first if is_launched), "augment"]
 
 
 def whiten(batch: Array, matrix: Array) -> Array:
