@@ -21,7 +21,7 @@ from gpuseq.ops import dispatch as ops
 
 from . import host as decode
 from . import nvimgcodec as decode_nvimgcodec
-from .gpu_backend import GpuEngine
+from .gpu_backend import GpuBackend
 from .headers import is_complete, read_header
 from .options import DecodeOptions
 from .pillow import center_crop_box, check_size, orientation_of, pixel_limit
@@ -51,7 +51,7 @@ class DeviceBatch:
         images: Array,
         block: Buffer,
         ring: Ring,
-        engine: GpuEngine,
+        backend: GpuBackend,
     ) -> None:
         self.rows = rows
         self.errors = errors
@@ -59,7 +59,7 @@ class DeviceBatch:
         self._images = images
         self._block: Buffer | None = block
         self._ring = ring
-        self._engine = engine
+        self._backend = backend
 
     def take(self) -> Array:
         """Copy the images out, on the caller's current stream, and give the block back. To be called once.
@@ -74,7 +74,7 @@ class DeviceBatch:
             failed are of no meaning.
         """
         assert self._block is not None, "the batch was taken before"
-        images, self._block.last_use = self._engine.copy_out(self._images)
+        images, self._block.last_use = self._backend.copy_out(self._images)
         self._ring.give(self._block)
         self._block = None
         return images
@@ -94,8 +94,8 @@ class DeviceDecoder:
         choose among the GPU's decoders.
     device : str
         ``"cuda:N"``.
-    engine : GpuEngine or None
-        What decodes. None: a `GpuEngine`.
+    backend : GpuBackend or None
+        What decodes. None: a `GpuBackend`.
 
     Raises
     ------
@@ -107,11 +107,11 @@ class DeviceDecoder:
     pytorch/vision pull request 9606 and meta-pytorch/torchcodec pull request 1634, on the hardware decoder's writes.
     """
 
-    def __init__(self, options: DecodeOptions, device: str = "cuda:0", engine: GpuEngine | None = None) -> None:
+    def __init__(self, options: DecodeOptions, device: str = "cuda:0", backend: GpuBackend | None = None) -> None:
         self.options = options
         self.device = device
         self.num_threads = options.num_threads or cpu_count()
-        self._engine = GpuEngine(device, options) if engine is None else engine
+        self._backend = GpuBackend(device, options) if backend is None else backend
         self._ring = Ring(lambda num_bytes: Buffer(ops.empty((num_bytes,), "uint8", device), num_bytes))
         # Beyond this many bytes of decoded images at their own size, the rest of a batch is decoded on the host.
         self._max_bytes = ops.free_memory(device) // 8
@@ -166,16 +166,16 @@ class DeviceDecoder:
         # One batch at a time: the decoder's own images are overwritten by its next call.
         with self._lock:
             chosen = self._choose(encoded, names)
-            found = self._engine.decode([encoded[position] or b"" for position in chosen])
+            found = self._backend.decode([encoded[position] or b"" for position in chosen])
             taken = {position: image for position, image in zip(chosen, found, strict=True) if image is not None}
             rest = [position for position in range(len(encoded)) if position not in taken]
             by_host = decode.decode([encoded[index] for index in rest], self.options, [names[index] for index in rest])
-            with self._engine.here():
+            with self._backend.here():
                 on_device = [self._finish(image, encoded[index] or b"", names[index]) for index, image in taken.items()]
                 images, block = self._fill(on_device, by_host)
                 # The host waits here, on the thread that decodes ahead: the next call may write to the same buffers
                 # before work that was queued earlier has ended.
-                self._engine.synchronize()
+                self._backend.synchronize()
         rows = np.empty(len(encoded), np.int64)
         # The block holds what the device decoded first, then what the host did.
         rows[[*taken, *rest]] = np.arange(len(encoded))
@@ -184,7 +184,7 @@ class DeviceDecoder:
         for position, outcome in zip(rest, by_host, strict=True):
             errors[position] = outcome if isinstance(outcome, ImageFileError) else None
             decoders[position] = "" if errors[position] else "host"
-        return DeviceBatch(rows, errors, decoders, images, block, self._ring, self._engine)
+        return DeviceBatch(rows, errors, decoders, images, block, self._ring, self._backend)
 
     def _choose(self, encoded: Sequence[bytes | None], names: Sequence[str]) -> list[int]:
         """Return which images the GPU gets, the largest first: so each of its buffers keeps to about one size."""
@@ -217,7 +217,7 @@ class DeviceDecoder:
         return 3 * header.width * header.height if parses else 0
 
     def _finish(self, image: Any, encoded: bytes, name: str) -> Array:
-        pixels = self._engine.array(image)
+        pixels = self._backend.array(image)
         if self.options.exif_orientation:
             pixels = turn(pixels, orientation_of(encoded, name))
         return to_color_mode(pixels, self.options.color_mode)

@@ -15,10 +15,10 @@ from . import dali as decode_dali
 from . import nvimgcodec as decode_nvimgcodec
 from .options import DecodeOptions
 
-__all__ = ["GpuEngine", "decoder_of"]
+__all__ = ["GpuBackend", "decoder_of"]
 
 
-class GpuEngine:
+class GpuBackend:
     """DALI or nvImageCodec on one GPU, and a stream of our own for all that belongs to decoding.
 
     Parameters

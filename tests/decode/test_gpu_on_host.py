@@ -16,7 +16,7 @@ from gpuseq.decode import host as decode
 from gpuseq.decode import nvimgcodec as decode_nvimgcodec
 from gpuseq.decode.options import DecodeOptions
 from tests.compare import assert_same
-from tests.decode.hostengine import HostEngine
+from tests.decode.hostbackend import HostBackend
 from tests.decode.imagefiles import broken, matrix
 
 pytest.importorskip("nvidia.nvimgcodec")
@@ -35,7 +35,7 @@ DEFAULTS: dict[str, Any] = {"target_size": (20, 30), "interpolation": "bilinear"
 
 def decoder(**options: Any) -> decode_device.DeviceDecoder:
     asked = DecodeOptions(**{**DEFAULTS, **options})
-    return decode_device.DeviceDecoder(asked, "cpu", HostEngine(asked))
+    return decode_device.DeviceDecoder(asked, "cpu", HostBackend(asked))
 
 
 def in_order(batch: decode_device.DeviceBatch) -> tuple[list[Any], list[str]]:
@@ -141,14 +141,14 @@ def test_a_batch_that_nobody_takes_keeps_nothing() -> None:
 def test_the_host_waits_for_its_stream_and_for_the_last_reader(monkeypatch: pytest.MonkeyPatch) -> None:
     log: list[str] = []
     ring = decoder()
-    engine = ring._engine
+    backend = ring._backend
 
     class Event:
         def synchronize(self) -> None:
             log.append("wait")
 
-    monkeypatch.setattr(engine, "copy_out", lambda images: (log.append("copy") or images.copy(), Event()))
-    monkeypatch.setattr(engine, "synchronize", lambda: log.append("synchronize"))
+    monkeypatch.setattr(backend, "copy_out", lambda images: (log.append("copy") or images.copy(), Event()))
+    monkeypatch.setattr(backend, "synchronize", lambda: log.append("synchronize"))
     for _ in range(3):
         ring.decode([matrix()["jpeg_420"]], ["a"]).take()
     assert log == ["synchronize", "copy", "wait", "synchronize", "copy", "wait", "synchronize", "copy"]

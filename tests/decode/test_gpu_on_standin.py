@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gpuseq.decode import gpu as decode_device
-from gpuseq.decode import gpu_backend as decode_engine
+from gpuseq.decode import gpu_backend as decode_backend
 from gpuseq.decode.options import DecodeOptions
 from tests.iterators.test_on_standin import GEOMETRY, assert_equal_but_on_device, generator
 from tests.parity import quiet
@@ -21,8 +21,8 @@ pytest.importorskip("nvidia.nvimgcodec")
 pytestmark = pytest.mark.dali
 
 
-class StandInEngine(decode_engine.GpuEngine):
-    """The GPU's engine, which `standin` has given the CPU's decoder."""
+class StandInBackend(decode_backend.GpuBackend):
+    """The GPU's decoder and stream, which `standin` has given the CPU's decoder."""
 
     def __init__(self, device: str, options: DecodeOptions) -> None:
         super().__init__(device, options)
@@ -34,15 +34,15 @@ class StandInEngine(decode_engine.GpuEngine):
 
 
 @pytest.fixture
-def engines(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[StandInEngine]]:
-    made: list[StandInEngine] = []
+def backends(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[StandInBackend]]:
+    made: list[StandInBackend] = []
 
-    def open_engine(device: str, options: DecodeOptions) -> StandInEngine:
-        made.append(StandInEngine(device, options))
+    def open_backend(device: str, options: DecodeOptions) -> StandInBackend:
+        made.append(StandInBackend(device, options))
         return made[-1]
 
     standin.install(monkeypatch)
-    monkeypatch.setattr(decode_device, "GpuEngine", open_engine)
+    monkeypatch.setattr(decode_device, "GpuBackend", open_backend)
     yield made
     assert len(made) == 1
     assert made[0].num_decoded
@@ -61,7 +61,7 @@ def flows(tree: Path, on_host: dict[str, Any], decoder: str = "nvimgcodec", **op
 @pytest.mark.parametrize("cache", [None, "device", "host", "auto"])
 @pytest.mark.parametrize(("decoder", "prefetch"), [("nvimgcodec", 0), ("nvimgcodec", 2), ("dali", 2)])
 def test_the_batches_are_the_hosts(
-    engines: list[StandInEngine], tmp_path: Path, cache: str | None, decoder: str, prefetch: int
+    backends: list[StandInBackend], tmp_path: Path, cache: str | None, decoder: str, prefetch: int
 ) -> None:
     tree = write_tree(tmp_path / "tree")
     limit = {"auto": 900}.get(cache or "")
@@ -74,20 +74,20 @@ def test_the_batches_are_the_hosts(
     wanted.close()
 
 
-def test_a_cached_epoch_decodes_nothing(engines: list[StandInEngine], tmp_path: Path) -> None:
+def test_a_cached_epoch_decodes_nothing(backends: list[StandInBackend], tmp_path: Path) -> None:
     got, wanted = flows(write_tree(tmp_path / "tree"), {"prefetch": 0}, cache="device")
     for _ in range(len(wanted)):
         next(got)
-    decoded = engines[0].num_decoded
+    decoded = backends[0].num_decoded
     for _ in range(len(wanted)):
         next(got)
-    assert engines[0].num_decoded == decoded
+    assert backends[0].num_decoded == decoded
     got.close()
     wanted.close()
 
 
 @pytest.mark.parametrize("options", [{"keep_aspect_ratio": True}, {"color_mode": "grayscale"}, {"color_mode": "rgba"}])
-def test_options_of_the_decoder(engines: list[StandInEngine], tmp_path: Path, options: dict[str, Any]) -> None:
+def test_options_of_the_decoder(backends: list[StandInBackend], tmp_path: Path, options: dict[str, Any]) -> None:
     got, wanted = flows(write_tree(tmp_path / "tree"), options)
     for _ in range(len(wanted)):
         assert_equal_but_on_device(next(got), next(wanted))
@@ -97,7 +97,7 @@ def test_options_of_the_decoder(engines: list[StandInEngine], tmp_path: Path, op
 
 @pytest.mark.parametrize("cache", [None, "device"])
 @pytest.mark.parametrize("on_error", ["skip", "substitute", "answer"])
-def test_bad_files(engines: list[StandInEngine], tmp_path: Path, on_error: Any, cache: str | None) -> None:
+def test_bad_files(backends: list[StandInBackend], tmp_path: Path, on_error: Any, cache: str | None) -> None:
     tree = write_tree(tmp_path / "tree")
     write_broken(next(path for path in tree.iterdir() if path.is_dir()), "empty")
     if on_error == "answer":
@@ -111,7 +111,7 @@ def test_bad_files(engines: list[StandInEngine], tmp_path: Path, on_error: Any, 
     wanted.close()
 
 
-def test_explain_names_the_decoder_and_the_device(engines: list[StandInEngine], tmp_path: Path) -> None:
+def test_explain_names_the_decoder_and_the_device(backends: list[StandInBackend], tmp_path: Path) -> None:
     got, wanted = flows(write_tree(tmp_path / "tree"), {}, hw_decoder_load=0.25)
     assert "nvimgcodec on cuda:0, 25% of it by the GPU's JPEG hardware" in str(got.explain())
     next(got)
@@ -119,7 +119,7 @@ def test_explain_names_the_decoder_and_the_device(engines: list[StandInEngine], 
     wanted.close()
 
 
-def test_a_pickled_iterator_makes_a_decoder_of_its_own(engines: list[StandInEngine], tmp_path: Path) -> None:
+def test_a_pickled_iterator_makes_a_decoder_of_its_own(backends: list[StandInBackend], tmp_path: Path) -> None:
     import pickle
 
     got, wanted = flows(write_tree(tmp_path / "tree"), {})

@@ -22,7 +22,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from gpuseq.base import devices as compat
-from gpuseq.decode import gpu_backend as decode_engine
+from gpuseq.decode import gpu_backend as decode_backend
 from gpuseq.ops.cuda import augment as ops_cuda
 from gpuseq.ops.cuda import compile as kernels
 from gpuseq.ops.cuda import memory as device
@@ -57,7 +57,7 @@ SOURCE_ROW = TABLE.index("source_index")
 _one_at_a_time = threading.Lock()
 _run = host_runner.HostRun()
 _interpreter: Any = None
-_decoder_of = decode_engine.decoder_of  # taken once, however often the stand-in is put in place
+_decoder_of = decode_backend.decoder_of  # taken once, however often the stand-in is put in place
 
 
 class RawKernel:
@@ -324,7 +324,7 @@ def install(patch: pytest.MonkeyPatch, interpreter: Any = None) -> host_runner.H
     patch.setattr(device, "_rings", {})
     patch.setattr(ops_cuda, "_constants_of", WeakKeyDictionary())
     patch.setattr(ops_cuda_resize, "_kept", OrderedDict())
-    patch.setattr(decode_engine, "decoder_of", lambda options: partial(_DecoderOnHost, _decoder_of(options)))
+    patch.setattr(decode_backend, "decoder_of", lambda options: partial(_DecoderOnHost, _decoder_of(options)))
     compat.gpu_problem.cache_clear()
     problem: Callable[[], str | None] = lambda: None  # noqa: E731
     patch.setattr(compat, "gpu_problem", problem)

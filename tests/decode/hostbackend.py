@@ -9,12 +9,12 @@ import numpy as np
 
 from gpuseq.base.threads import cpu_count
 from gpuseq.base.types import Array
-from gpuseq.decode.gpu_backend import GpuEngine, decoder_of
+from gpuseq.decode.gpu_backend import GpuBackend, decoder_of
 from gpuseq.decode.options import DecodeOptions
 
 
-class HostEngine(GpuEngine):
-    """All of `GpuEngine` on the host."""
+class HostBackend(GpuBackend):
+    """All of `GpuBackend` on the host."""
 
     def __init__(self, options: DecodeOptions) -> None:
         self.device = "cpu"
