@@ -213,6 +213,7 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute, and forget what was derived from the attributes: Keras reads them at every batch."""
+        # Users and `fit` set attributes at any time, as with Keras.
         object.__setattr__(self, name, value)
         self.__dict__.pop("_kept", None)
 

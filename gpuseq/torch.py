@@ -92,6 +92,7 @@ class TorchLoader(Loader, torch.utils.data.IterableDataset):  # type: ignore[mis
         super().__init__(iterator)
         if data_format is not None or not iterator._is_told_format:
             data_format = "channels_first" if data_format is None else checked_data_format(data_format)
+        # PyTorch's layers want channels first, and its losses class indices of int64: what was not chosen follows that.
         iterator._hand_out(data_format, "int64")
         self._begin_told()
 
@@ -134,7 +135,7 @@ class TorchLoader(Loader, torch.utils.data.IterableDataset):  # type: ignore[mis
             In a ``DataLoader`` without ``batch_size=None``, which would make batches of batches; in a worker process,
             where batches are made on a GPU.
         """
-        # Who collects samples into batches says so to itself only, where it asks for them.
+        # That a DataLoader collates is said in a local variable of its fetcher only, where it asks for items.
         if sys._getframe(1).f_locals.get("auto_collation"):
             raise GpuseqError(
                 "a loader's items are batches, and this DataLoader would make batches of them. Write "
@@ -178,6 +179,7 @@ def _as_indices(labels: Any) -> Any:
     """Return labels with class indices as int64, the one type that PyTorch's losses take for them."""
     if isinstance(labels, (list, tuple)):
         return type(labels)(_as_indices(item) for item in labels)
+    # One axis alone: masks have four, and may be uint8 for a reason.
     is_index = labels.ndim == 1 and labels.dtype in (torch.uint8, torch.int8, torch.int16, torch.int32)
     return labels.to(torch.int64) if is_index else labels
 
@@ -217,6 +219,7 @@ def augment(images: Any, generator: ImageDataGenerator, *, seed: int, epoch: int
         raise TypeError(f"images must be a torch.Tensor; got {type(images).__name__}. For arrays see generator.flow")
     if images.ndim != 4:
         raise ValueError(f"images must have four axes; got shape {tuple(images.shape)}")
+    # Batches of PyTorch are channels first nearly always; three columns and hundreds of channels are not meant.
     if generator._told_format is None and images.shape[3] not in (1, 3, 4) and images.shape[1] in (1, 3, 4):
         raise ValueError(
             f"images of shape {tuple(images.shape)} are (N, C, H, W), and the generator was made for (N, H, W, C): "

@@ -245,6 +245,7 @@ def _add_augmentation(parser: argparse.ArgumentParser, *, modern: bool = False) 
     add("--width-shift-range", type=float, metavar="FRACTION", help="of the width if below 1, else pixels")
     add("--height-shift-range", type=float, metavar="FRACTION", help="of the height if below 1, else pixels")
     add("--shear-range", type=float, metavar="DEGREES", help="shear by up to this, either way")
+    # argparse has no "one or two": `commands.augmentation` counts them.
     add("--zoom-range", type=float, nargs="+", metavar="Z", help="one value z: 1-z to 1+z; or two: lowest and highest")
     add("--channel-shift-range", type=float, metavar="LEVELS", help="added to every channel, of 255")
     add("--brightness-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help="factor, 1 is unchanged")

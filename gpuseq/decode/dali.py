@@ -128,6 +128,7 @@ class DeviceImages:
 
 
 # Keras does not turn images, and Pillow smooths subsampled chroma.
+# The fast inverse DCT stays off: up to 67 levels away.
 _AS_PILLOW = {"adjust_orientation": False, "jpeg_fancy_upsampling": True}
 
 

@@ -310,6 +310,6 @@ def to_color_mode(pixels: Array, color_mode: str) -> Array:
         opaque[:, :, 3] = 255
         return opaque
     red, green, blue = (pixels[:, :, channel].astype(np.uint32) for channel in range(3))
-    # In this order of sums Pillow rounds, too; the decoders' own grey is 1 to 5 levels off.
+    # Pillow's integers: the decoders' own grey is 1 to 5 levels off.
     luma = (19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16
     return luma.astype(np.uint8)[:, :, None]

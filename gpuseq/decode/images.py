@@ -36,6 +36,7 @@ def checked_size(target_size: Any) -> tuple[int, int]:
     ValueError
         If it is not two positive integers.
     """
+    # A pair of anything: lists, arrays and NumPy's integers are common.
     sides = target_size if np.ndim(target_size) == 1 else ()
     whole = [isinstance(side, (int, np.integer)) and not isinstance(side, bool) and side > 0 for side in sides]
     if len(whole) != 2 or not all(whole):
@@ -174,6 +175,7 @@ def array_to_img(x: Any, data_format: str | None = None, scale: bool = True, dty
         raise ValueError(f"Expected image array to have rank 3 (single image). Got array with shape: {x.shape}")
     if first:
         x = x.transpose(1, 2, 0)
+    # Stretched in any case, as in Keras: an image of 50 to 200 does not keep its levels unless scale=False.
     if scale:
         x = x - np.min(x)
         top = np.max(x)
@@ -184,6 +186,7 @@ def array_to_img(x: Any, data_format: str | None = None, scale: bool = True, dty
         return Image.fromarray(np.ascontiguousarray(x.astype("uint8")))
     if x.shape[2] != 1:
         raise ValueError(f"Unsupported channel number: {x.shape[2]}; an image file holds 1, 3 or 4 channels")
+    # One channel of more than 8 bits becomes mode I, as in Keras; three of them have no mode.
     return Image.fromarray(x[:, :, 0].astype("int32" if np.max(x) > 255 else "uint8"))
 
 

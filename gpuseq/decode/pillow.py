@@ -94,6 +94,7 @@ def pixel_limit(options: DecodeOptions) -> int | None:
     options : DecodeOptions
         Its `max_pixels`, else twice ``PIL.Image.MAX_IMAGE_PIXELS``, where Pillow too starts to refuse.
     """
+    # Pillow warns from 89,478,485 pixels on and raises from twice as many; the warning is left out.
     if options.max_pixels is not None:
         return options.max_pixels
     return None if Image.MAX_IMAGE_PIXELS is None else 2 * Image.MAX_IMAGE_PIXELS
@@ -116,6 +117,8 @@ def check_size(width: int, height: int, limit: int | None, name: str) -> None:
     ImageFileError
         If ``width * height`` exceeds `limit`.
     """
+    # For every decoder: DALI has no such guard, and took 17 s and 5.4 GB for a PNG of 109 kB and 30,000 x 30,000
+    # pixels.
     if limit is not None and width * height > limit:
         raise ImageFileError(
             name,

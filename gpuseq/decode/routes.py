@@ -33,6 +33,8 @@ def route(header: Header | None, options: DecodeOptions, decoder: Decoder) -> La
     Everything deeper than 8 bits goes to Pillow: the others rescale where Pillow clips, and Keras' grayscale mode keeps
     the raw values. Grey is computed from RGB, in Pillow's integers, because the decoders' own grey is not Pillow's.
     """
+    # What is not plain: palettes in TIFF are off by one, its grey with alpha is wrong, animations and float are other
+    # pixels.
     if decoder == "pillow" or header is None or not header.plain or header.bits > 8:
         return None
     if header.format not in _FORMATS:

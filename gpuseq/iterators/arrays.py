@@ -364,6 +364,7 @@ def as_array(x: Any, for_a_path: str, for_a_stream: str) -> Array:
     # By protocol and not by library: tensors of PyTorch, JAX and TensorFlow on a GPU come without a copy.
     if hasattr(x, "__dlpack_device__") and x.__dlpack_device__()[0] == DLPACK_CUDA:
         return cast(Array, require("cupy", extra="cuda13", purpose="a tensor on a GPU").from_dlpack(x))
+    # Without a word 15 GB were read, or memory ended in the middle.
     if not isinstance(x, np.ndarray) and not hasattr(x, "__dlpack__") and hasattr(x, "shape") and hasattr(x, "dtype"):
         # Arrays in files (h5py, zarr) read what is asked for, and this asks for all of it.
         kind = f"{type(x).__module__.partition('.')[0]}.{type(x).__name__}"

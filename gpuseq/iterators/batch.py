@@ -325,7 +325,7 @@ def assemble(
         Shape ``(N,)``, float32: 0 for samples that only fill up a shard. Multiplied into the weights.
     """
     x = [images, *further_inputs] if further_inputs else images
-    # Keras' form: a weight without labels gives (x, None, weight).
+    # With remainder="exact" there are weights without labels, too: (x, None, weight).
     weight = sample_weight
     if shard_weights is not None:
         weight = shard_weights if weight is None else weight * shard_weights

@@ -134,6 +134,7 @@ def flow(  # numpydoc ignore=PR01
     ValueError
         If an argument is not one of the accepted values.
     """
+    # The class is the generator's: that of `gpuseq.keras` makes iterators that Keras knows.
     return self._array_iterator(
         x,
         y,

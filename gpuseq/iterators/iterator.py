@@ -450,6 +450,7 @@ class Iterator(Sequence):  # numpydoc ignore=PR02
 
     def _refuse_to_repeat(self, index: int) -> None:
         """Raise a GpuseqError where a data loader takes an epoch that was not chosen, or takes one again."""
+        # Without shuffling and without ranges an epoch is the same whatever its number.
         is_random = self._planner.shuffle or self._drawing.draws
         if not (self._counts_by_epoch and is_random):
             return

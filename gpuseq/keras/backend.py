@@ -32,6 +32,7 @@ TELLS_EPOCHS = hasattr(PY_DATASET, "on_epoch_begin")
 
 def backend() -> str:
     """Return for which backend of Keras 3 batches are made: "torch", "jax", or "numpy" for all others."""
+    # tf_keras and Keras 2 have no backends, and take arrays of NumPy.
     name = keras.config.backend() if TELLS_EPOCHS else "numpy"
     return name if name in ("torch", "jax") else "numpy"
 

@@ -137,6 +137,7 @@ def augment(
     # Checked here once for all engines: NumPy would raise by itself, a kernel would read foreign memory.
     if indices is not None:
         indices = _rows(indices, len(images))
+    # A kernel would read past the end of the images.
     elif len(params) > len(images):
         raise IndexError(f"parameters of {len(params)} samples, and {len(images)} images")
     with _engine_for(images) as engine:

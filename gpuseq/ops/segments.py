@@ -247,6 +247,7 @@ class Lists:
     def tables_of(self, samples: np.ndarray) -> Segments:
         """Return what the lists hold as arrays, beside the rows of the samples."""
         return Segments(
+            # Empty lists keep their number of columns, which the kernels' signatures want.
             samples=samples,
             jobs=_array(self.jobs, 3),
             levels=_array(self.levels, LEVEL_COLUMNS),

@@ -113,6 +113,8 @@ class Planner(PerProcess):
         self.batch_size = int(batch_size)
         self.seed = None if seed is None else int(seed)
         self.shuffle = shuffle
+        # Keras' count depends on the order in which batches are asked for: with four workers 8 of 8 batches differed
+        # between two runs (keras-preprocessing#145). By epoch it does not.
         self.position = Position(by_epoch=options.rng == "keyed" or options.world > 1)
         self.total_batches_seen = 0
         self.stride = 1

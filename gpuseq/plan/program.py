@@ -274,7 +274,7 @@ def program_to_dicts(program: np.ndarray) -> list[list[dict[str, Any]]]:
             step = STEPS[values["op"]]
             if step.kind == "none":
                 continue
-            # By name, so that a plan outlives a step that gets its code or a place among the arguments.
+            # By name, so that a stored plan outlives changes of codes and of the order of arguments.
             entry: dict[str, Any] = {"op": step.name}
             entry.update(zip(step.arguments, values["arg"].tolist(), strict=False))
             if step.kind in ("geometry", "crop"):

@@ -53,6 +53,8 @@ class ShiftRange:
             return None
         fractional = bool(array < 1)
         # A negative integer has no values 0 to n - 1 to choose from; it is taken as the width of a uniform range.
+        # Keras calls `np.random.choice(range)` and draws uniformly where that raises: an integer n is a choice of 0 to
+        # n - 1, a float raises before a number is taken.
         if array.dtype.kind in "iu" and array > 0:
             return cls(int(array), 0.0, fractional)
         return cls(None, float(array), fractional)

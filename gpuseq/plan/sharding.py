@@ -102,6 +102,8 @@ def resolve_shard(shard: Shard | None) -> tuple[int, int]:
         _tell_if_launched()
         return 0, 1
     if isinstance(shard, str) and shard == "auto":
+        # Logged, because a job whose launcher is not recognised would otherwise train every rank on everything in
+        # silence.
         found, rank, world = detect_shard()
         logger.info('shard="auto": rank %d of %d, from %s', rank, world, found or "no launcher: one process")
         return rank, world

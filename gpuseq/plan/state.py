@@ -152,8 +152,10 @@ def _checked(name: str, value: Any, is_text: bool) -> int | str:
         if name in ("order", "stream") and good:
             good = bool(_POSITION.fullmatch(value)) or (name == "order" and not value)
     else:
+        # NumPy's integers pass, floats do not: JSON of another language may write 3.0, which is no count.
         good = isinstance(value, Integral) and int(value) >= int(name in ("world", "batch_size"))
         good = good and (name not in ("by_epoch", "served", "shuffle") or value <= 1)
+        # Batches seen and seeds are added up, and RandomState takes no more.
         good = good and value < 2**32
     if not good:
         raise _strange(name, value)

@@ -158,6 +158,8 @@ class FileSource(PerProcess):
                     continue
                 if self._executor is None:
                     # One thread: a batch is decoded on several by itself (`decode_into`).
+                    # Known: it hides no latency of a store. At 20 ms a request 58 images a second were read with as
+                    # many decoding threads as cores (two), and 278 with num_threads=32.
                     self._executor = ThreadPoolExecutor(1, thread_name_prefix="gpuseq-decode")
                     # Without a wait: at the interpreter's end the batch that is being decoded is not needed.
                     self._finalizer = weakref.finalize(self, self._executor.shutdown, wait=False, cancel_futures=True)
@@ -221,7 +223,7 @@ class FileSource(PerProcess):
         """Return what was decoded ahead for a batch, or decode it now."""
         key = indices.tobytes()
         with self._lock:
-            # Taken out: what was decoded ahead is handed out once, and is the caller's to write to.
+            # Taken out: what was decoded ahead is handed out once.
             pending = self._pending.pop(key, None)
             claims = [claim for claim in self._claimed if claim[0] == key]
             if claims:

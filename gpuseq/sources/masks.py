@@ -52,6 +52,8 @@ class PairedMasks:
         as_list: bool,
         ignore_value: int | None = None,
     ) -> None:
+        # One plan for all of them. Keras' recipe, two iterators with one seed, drifts apart as soon as one of the two
+        # is asked once more (keras-preprocessing#125).
         self.sources = list(sources)
         self.dtypes = list(dtypes)
         self.source_format = source_format

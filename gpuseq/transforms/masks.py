@@ -61,7 +61,6 @@ def warp_masks(
         options.geometry(),
         dtype="uint8" if own == np.uint8 else "float64" if own == np.float64 else "float32",
     )
-    # Colours are put to rest in the parameters, so that the order and the flips of the plan itself are used.
     warped = ops.augment(place(masks, device), put_to_rest(plan.params, "colour"), options, indices=rows)
     warped = warped.astype(own if dtype is None else dtype, copy=False)
     if plan.program is None:

@@ -127,6 +127,7 @@ HEADERS: dict[str, tuple[str, ...]] = {
 }
 """File -> the texts that are pasted before it, in order."""
 
+# An argument is packed by its width: a Python int would take 8 bytes where the kernel reads 4.
 _CASTS: dict[str, Callable[[Any], Any]] = {"int32": np.int32, "int64": np.int64, "float64": np.float64}
 _NULL = np.uintp(0)
 
@@ -259,6 +260,7 @@ class Kernel:
         TypeError, ValueError
             As `cast_arguments`.
         """
+        # At every launch: a wrong width or a strided array would be read as garbage and raise nothing.
         cast = cast_arguments(self.name, arguments)
         _kept_or_not(lambda: self._function(grid, (block,), cast, shared_mem=shared_bytes))
 

@@ -277,6 +277,7 @@ def checked_fill(owner: object, value: Any) -> tuple[int, int, int, int]:
             f"{type(owner).__name__}: fill must be None, a level of 0 to 255, or 3 or 4 of them; got {value!r}"
         )
     levels = [int(number) for number in numbers]
+    # Four in any case: a step holds one byte for each of four channels, and engines take as many as images have.
     if len(levels) == 1:
         levels *= 4
     elif len(levels) == 3:
