@@ -350,10 +350,11 @@ class Iterator(Sequence):  # numpydoc ignore=PR02
         """
         if not isinstance(plan, BatchPlan):
             raise TypeError(f"replay() takes a BatchPlan, from plan_batch(); got {type(plan).__name__}")
-        last = plan.indices.max(initial=-1)
-        if last >= self._planner.num_samples:
+        least, most = plan.indices.min(initial=0), plan.indices.max(initial=-1)
+        if least < 0 or most >= self._planner.num_samples:
+            outside = least if least < 0 else most
             raise ValueError(
-                f"the plan was drawn for other data: it asks for sample {last}, and there are "
+                f"the plan was drawn for other data: it asks for sample {outside}, and there are "
                 f"{self._planner.num_samples} here"
             )
         if type(self)._get_batches_of_transformed_samples is Iterator._get_batches_of_transformed_samples:

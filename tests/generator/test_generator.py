@@ -299,3 +299,31 @@ def test_what_walks_for_ever_in_keras_2_is_said_for_folders_too(
         with pytest.warns(UserWarning, match="end"):
             namespace["step"](iterator)
     folder.close()
+
+
+def test_a_preprocessing_function_sees_single_images_unless_it_says_otherwise() -> None:
+    seen = []
+
+    def function(image: np.ndarray) -> np.ndarray:
+        seen.append(image.shape)
+        return image - image.min()
+
+    got = next(gpuseq.ImageDataGenerator(preprocessing_function=function, device="cpu").flow(DATA, shuffle=False))
+    assert seen == [DATA.shape[1:]] * len(DATA)
+    assert_same(np.asarray(got), (DATA - DATA.min(axis=(1, 2, 3), keepdims=True)).astype(np.float32))
+
+
+@pytest.mark.parametrize("option", ["zca_whitening", "featurewise_center", "featurewise_std_normalization"])
+def test_what_is_switched_off_after_fit_is_not_done(option: str) -> None:
+    theirs, ours = pair(**{option: True})
+    for switch in (True, False, True):
+        made = []
+        for side in (theirs, ours):
+            side.fit(DATA)
+            flow = side.flow(DATA, shuffle=False)
+            setattr(side, option, switch)
+            with quiet():
+                made.append(np.asarray(next(flow)))
+        assert_same(made[1], made[0], atol=1e-3)
+        is_touched = option == "zca_whitening" and np.abs(made[1] - (DATA - ours.mean)).max() > 1
+        assert is_touched == (option == "zca_whitening" and switch)

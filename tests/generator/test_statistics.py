@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import gpuseq
+from gpuseq.transforms.statistics import per_channel_of
 from tests.cases import images
 from tests.compare import assert_same
 from tests.generator.test_wrong_arguments import generator, refuses
@@ -125,3 +126,42 @@ def test_what_cannot_be_saved_leaves_no_file(tmp_path: Path) -> None:
     with refuses(ValueError, "numpy.save"):
         per_pixel.save_statistics(tmp_path / "none.json")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@pytest.mark.parametrize("name", ["mean", "std"])
+def test_one_number_per_row_or_column_is_none_per_channel(name: str, data_format: str) -> None:
+    """Three rows, three columns and three channels: only the place of the axis says which of them is meant."""
+    data = images((4, 3, 3, 3), "uint8")
+    option = {"mean": "featurewise_center", "std": "featurewise_std_normalization"}[name]
+    for shape in ((3, 1, 1), (1, 3, 1), (1, 1, 3), (3, 3, 3), (3,), (1,)):
+        values = np.arange(1.0, 1 + np.prod(shape), dtype=np.float32).reshape(shape)
+        ours = generator(data_format=data_format)
+        setattr(ours, option, True)
+        setattr(ours, name, values)
+        wanted = data - values if name == "mean" else data / (values + np.float32(1e-6))
+        assert_same(np.asarray(next(ours.flow(data, shuffle=False))), wanted.astype(np.float32), atol=1e-4)
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_statistics_follow_their_axis_to_another_order(data_format: str) -> None:
+    values = np.array([5.0, 6.0, 7.0])
+    shape = {"channels_last": (1, 1, 3), "channels_first": (3, 1, 1)}[data_format]
+    other = {"channels_last": (3, 1, 1), "channels_first": (1, 1, 3)}[data_format]
+    for fitting in (values.reshape(shape), np.float32(5)):
+        found = per_channel_of(fitting, 3, data_format)
+        assert found is not None
+        np.testing.assert_array_equal(found, np.broadcast_to(np.ravel(fitting), 3))
+    for wrong in (values.reshape(other), np.ones((1, 3, 1)), np.ones((3, 3, 3)), np.ones(2).reshape(1, 1, 2)):
+        with pytest.raises(ValueError, match="is not one number for each of 3 channels"):
+            per_channel_of(wrong, 3, data_format)
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_a_mean_of_the_other_axis_order_says_so(data_format: str) -> None:
+    shape = {"channels_last": (3, 1, 1), "channels_first": (1, 1, 3)}[data_format]
+    data = IMAGES if data_format == "channels_last" else IMAGES.transpose(0, 3, 1, 2)
+    ours = generator(featurewise_center=True, data_format=data_format)
+    ours.mean = np.zeros(shape)
+    with refuses(ValueError, "generator.mean", str(shape), str(data.shape[1:])):
+        next(ours.flow(data))

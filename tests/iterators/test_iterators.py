@@ -123,6 +123,28 @@ def test_batches_of_an_epoch_by_number_may_be_asked_for_in_any_order_and_again()
         assert_same_structure(iterator[index], first[index])
 
 
+@pytest.mark.parametrize("rng", ["keras", "keyed"])
+@pytest.mark.parametrize("seen", [1, 4, 7])
+@pytest.mark.parametrize("epoch", [0, 1, 5])
+def test_what_was_decoded_ahead_does_not_show_in_another_epoch(rng: str, seen: int, epoch: int, tree: Path) -> None:
+    """The files of the batches after `seen`, and the next epoch's order, are there already when the epoch is set."""
+
+    def flow(prefetch: int) -> gpuseq.DirectoryIterator:
+        own = gpuseq.ImageDataGenerator(rotation_range=20, device="cpu")
+        return own.flow_from_directory(
+            tree, (9, 9), batch_size=4, class_mode="sparse", seed=3, rng=rng, prefetch=prefetch, verbose=False
+        )
+
+    walked, fresh = flow(3), flow(0)
+    for _ in range(seen):
+        next(walked)
+    for one in (walked, fresh):
+        one.set_epoch(epoch)
+    for _ in range(len(fresh) + 1):
+        assert_same_structure(next(walked), next(fresh))
+    walked.close()
+
+
 def test_set_epoch_starts_that_epoch_wherever_the_walk_stands() -> None:
     walked = flow()
     epochs = [epoch_of(walked) for _ in range(2)]

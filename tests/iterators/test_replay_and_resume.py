@@ -74,6 +74,34 @@ def test_what_is_no_plan_of_this_data_is_refused() -> None:
         batches.replay(flow(GEOMETRY, samples(11), seed=5, shuffle=False).plan_batch(2))
 
 
+@pytest.mark.parametrize("outside", [4, 5, -1])
+def test_a_plan_partly_outside_the_data_is_refused(outside: int) -> None:
+    """Python counts -1 from the end; a plan does not, and a sample of other data is no sample of these."""
+    batches = flow(GEOMETRY, samples(4), seed=5)
+    plan = batches.plan_batch(0)
+    with pytest.raises(ValueError, match=f"other data.*sample {outside}, and there are 4 here"):
+        batches.replay(replace(plan, indices=np.array([0, outside, 3, 1])))
+    assert len(batches.replay(replace(plan, indices=np.array([0, 3, 3, 1])))[0]) == 4
+
+
+@pytest.mark.parametrize("group", ["affine", "flip"])
+def test_a_plan_is_followed_where_one_of_its_rows_rests(group: str) -> None:
+    """The generator has no ranges of its own, so all that it knows of the geometry is what the plan says."""
+    arguments = {"rotation_range": 40} if group == "affine" else {"horizontal_flip": True}
+    drawn = flow(arguments, samples(), seed=5)
+    plan = drawn.plan_batch(0)
+    params = plan.params.copy()
+    if group == "affine":
+        params["theta"][1] = 0.0
+    else:
+        params["flip_horizontal"] = [1, 0, 1, 1]
+    plan = replace(plan, params=params)
+    images, _ = flow({}, samples()).replay(plan)
+    assert_same(images, drawn.replay(plan)[0])
+    untouched = [np.array_equal(image, samples()[index]) for image, index in zip(images, plan.indices, strict=True)]
+    assert untouched == [False, True, False, False]
+
+
 def walk(batches: gpuseq.NumpyArrayIterator, steps: int) -> list[tuple[np.ndarray, np.ndarray]]:
     return list(itertools.islice(batches, steps))
 

@@ -213,3 +213,21 @@ def test_plans_are_equal_where_they_make_the_same_batch() -> None:
     assert plan != BatchPlan(np.arange(3), params, weights=np.ones(3, np.float32))
     assert plan != BatchPlan(np.arange(1, 4), params)
     assert plan != BatchPlan(np.arange(3), identity_params(3))
+
+
+def test_a_part_of_a_plan_keeps_its_samples_files_and_weights() -> None:
+    weights = np.array([1, 0.5, 0], np.float32)
+    plan = BatchPlan(np.arange(3), drawn(), file_numbers=np.array([70, 80, 90]), weights=weights, batch_index=4)
+    part = plan.take(np.array([2, 0]))
+    assert part.file_numbers is not None
+    assert part.weights is not None
+    assert (part.file_numbers.tolist(), part.weights.tolist()) == ([90, 70], [0, 1])
+    assert (part.params == plan.params[[2, 0]]).all()
+    assert part.batch_index == 4
+
+
+def test_weights_are_compared_by_their_values() -> None:
+    params, weights = drawn(), np.array([1, 1, 0], np.float32)
+    assert BatchPlan(np.arange(3), params, weights=weights) == BatchPlan(np.arange(3), params, weights=weights.copy())
+    assert BatchPlan(np.arange(3), params, weights=weights) != BatchPlan(np.arange(3), params, weights=1 - weights)
+    assert BatchPlan(np.arange(3), params, weights=weights) != BatchPlan(np.arange(3), params)

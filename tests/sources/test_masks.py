@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from gpuseq import DirectoryIterator, ImageDataGenerator, ImageFileError, NumpyArrayIterator
+from gpuseq.feed.loader import Loader
 from tests.compare import assert_same_structure
 
 pytestmark = pytest.mark.filterwarnings("ignore:conventions=")
@@ -259,3 +260,44 @@ def test_masks_of_files_are_cached_beside_their_images(tmp_path: Path) -> None:
         assert cached._masks.sources[0].cache.used == num_masks
         cached.close()
     plain.close()
+
+
+@pytest.mark.parametrize("cache", [None, "host"])
+def test_bad_masks_beside_images_that_are_chosen_by_rows(folders: tuple[Path, Path], cache: str | None) -> None:
+    """From the second epoch on images come out of a cache by rows, in another order than they lie there."""
+    for name in ("a/4.bmp", "b/3.bmp"):
+        (folders[1] / name).write_bytes(b"no picture")
+    iterator = directory(folders, cache=cache, on_error="skip", prefetch=0)
+    for epoch in range(3):
+        iterator.set_epoch(epoch)
+        seen = 0
+        for index in range(len(iterator)):
+            x, mask = iterator[index]
+            assert np.array_equal(mask, (x[..., :1] > 100) * np.uint8(7))
+            seen += len(x)
+        assert seen == 7
+
+
+def test_images_and_masks_that_are_bad_in_one_batch(folders: tuple[Path, Path]) -> None:
+    for path in (folders[0] / "a" / "0.png", folders[1] / "b" / "1.bmp", folders[0] / "b" / "7.png"):
+        path.write_bytes(b"no picture")
+    iterator = directory(folders, cache="host", on_error="skip", prefetch=0)
+    for _ in range(6):
+        x, mask = next(iterator)
+        assert len(x) == len(mask)
+        assert np.array_equal(mask, (x[..., :1] > 100) * np.uint8(7))
+
+
+@pytest.mark.parametrize("of", ["iterator", "loader"])
+def test_closing_reaches_images_and_masks(folders: tuple[Path, Path], of: str) -> None:
+    iterator = directory(folders, prefetch=2)
+    closed = iterator if of == "iterator" else Loader(iterator)
+    next(iter(closed))
+    executors = [source._executor for source in (iterator._source, *iterator._masks.sources)]
+    assert len(executors) == 2
+    assert None not in executors
+    closed.close()
+    for source, executor in zip((iterator._source, *iterator._masks.sources), executors, strict=True):
+        assert source._executor is None
+        with pytest.raises(RuntimeError, match="after shutdown"):
+            executor.submit(print)

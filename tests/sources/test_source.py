@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from gpuseq.decode.options import DecodeOptions
+from gpuseq.ops import dispatch as ops
 from gpuseq.plan.columns import identity_params
 from gpuseq.plan.plan import BatchPlan
 from gpuseq.sources.arrays import ArraySource
+from gpuseq.sources.cache import ImageCache
 from gpuseq.sources.files import FileSource
 from gpuseq.sources.source import Source
 from tests.photos import write_tree
@@ -79,3 +81,19 @@ def test_files_say_who_decodes_them_and_what_is_kept(tmp_path: Path) -> None:
     name, text = of_files(tmp_path, prefetch=0).describe(PLAN)[2]
     assert (name, text.partition(":")[0]) == ("cache", "none")
     assert "when asked for" in of_files(tmp_path, prefetch=0).describe(PLAN)[0][1]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda:0"])
+def test_a_cache_takes_seven_tenths_of_what_is_free_where_it_is(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    image_bytes = 6 * 5 * 3
+    free = {"cpu": 20 * image_bytes + 1, "cuda:0": 10 * image_bytes + 1}
+    monkeypatch.setattr(ops, "free_memory", free.__getitem__)
+    monkeypatch.setattr(ops, "empty", lambda shape, dtype, where: np.empty(shape, dtype))
+    cache = ImageCache([f"{number}.png" for number in range(50)], (6, 5, 3), device, None)
+    assert cache.capacity == {"cpu": 14, "cuda:0": 7}[device]
+    assert cache.spare_bytes == 0
+    limited = ImageCache([f"{number}.png" for number in range(50)], (6, 5, 3), device, 8 * image_bytes + 5)
+    assert (limited.capacity, limited.spare_bytes) == (8, 5)
+    roomy = ImageCache(["a.png", "b.png"], (6, 5, 3), device, None)
+    assert roomy.capacity == 2
+    assert roomy.spare_bytes == free[device] * 7 // 10 - 2 * image_bytes
