@@ -47,6 +47,8 @@ _COUNTERS = {
 
 def pytest_configure(config: pytest.Config) -> None:
     """Compile the CPU engine; put stand-ins in a GPU's place where that is asked for: see `tests.standin.rehearsal`."""
+    if not hasattr(config, "workerinput"):
+        host_runner.forget_the_unused()
     if not os.environ.get(library.PATH):
         built = compiled_library.build()
         if built is not None:

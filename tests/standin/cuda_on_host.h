@@ -1,10 +1,12 @@
 // Enough of CUDA C++ for g++ to compile a kernel file of this project and run it on the CPU, one block after another.
 //
-// The threads of a block are fibers (ucontext): each runs until a barrier, then the next one does. `reverse` starts them
-// from the last thread, so a missing barrier that one order would hide shows in the other. Dynamic shared memory is
+// The threads of a block are fibers: each runs until a barrier, then the next one does. They are made once by ucontext and
+// switched by setjmp, which asks the system for nothing; under AddressSanitizer, which follows no longjmp to another stack,
+// by ucontext too. `reverse` starts them from the last thread, so a missing barrier that one order would hide shows in the other. Dynamic shared memory is
 // filled with 0xA5 before every block. Only <<<x, y>>> grids of one dimension are needed and offered.
-#pragma once
 
+#undef _FORTIFY_SOURCE      // its longjmp takes another stack for an error
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <cmath>
@@ -40,32 +42,34 @@ alignas(16) static unsigned char dynamic_shared[SHARED_BYTES];
 
 struct Fiber {
     ucontext_t context;
+    jmp_buf place;
     char *stack;
-    bool done;
+    bool is_made, has_begun, done;
 };
 static Fiber fibers[MAX_THREADS];
-static ucontext_t scheduler;
 static void (*body)(void *);
 static void *body_argument;
 
 #if defined(__SANITIZE_ADDRESS__)
+static ucontext_t scheduler;
 static const void *scheduler_stack;
 static std::size_t scheduler_stack_bytes;
+#else
+static jmp_buf scheduler_place;
 #endif
 
 // A barrier: back to the scheduler, which comes again when every thread of the block has arrived.
-static inline void yield(bool is_last = false)
+static inline void yield()
 {
     Fiber &fiber = fibers[threadIdx.x];
 #if defined(__SANITIZE_ADDRESS__)
     void *fake = nullptr;
-    __sanitizer_start_switch_fiber(is_last ? nullptr : &fake, scheduler_stack, scheduler_stack_bytes);
-#endif
+    __sanitizer_start_switch_fiber(&fake, scheduler_stack, scheduler_stack_bytes);
     swapcontext(&fiber.context, &scheduler);
-#if defined(__SANITIZE_ADDRESS__)
     __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
+#else
+    if (!_setjmp(fiber.place)) _longjmp(scheduler_place, 1);
 #endif
-    (void)is_last;
 }
 
 static void fiber_main()
@@ -73,22 +77,40 @@ static void fiber_main()
 #if defined(__SANITIZE_ADDRESS__)
     __sanitizer_finish_switch_fiber(nullptr, &scheduler_stack, &scheduler_stack_bytes);
 #endif
-    body(body_argument);
-    fibers[threadIdx.x].done = true;
-    yield(true);
+    for (;;) {      // once a block
+        body(body_argument);
+        fibers[threadIdx.x].done = true;
+        yield();
+    }
 }
 
 static inline void resume(unsigned thread)
 {
+    Fiber &fiber = fibers[thread];
     threadIdx.x = thread;
 #if defined(__SANITIZE_ADDRESS__)
     void *fake = nullptr;
-    __sanitizer_start_switch_fiber(&fake, fibers[thread].stack, STACK_BYTES);
-#endif
-    swapcontext(&scheduler, &fibers[thread].context);
-#if defined(__SANITIZE_ADDRESS__)
+    __sanitizer_start_switch_fiber(&fake, fiber.stack, STACK_BYTES);
+    swapcontext(&scheduler, &fiber.context);
     __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
+#else
+    if (_setjmp(scheduler_place)) return;
+    if (fiber.has_begun) _longjmp(fiber.place, 1);
+    fiber.has_begun = true;
+    setcontext(&fiber.context);
 #endif
+}
+
+static inline void make(Fiber &fiber)
+{
+    if (!fiber.stack) fiber.stack = static_cast<char *>(std::malloc(STACK_BYTES));
+    fiber.is_made = true;
+    fiber.has_begun = false;
+    getcontext(&fiber.context);
+    fiber.context.uc_stack.ss_sp = fiber.stack;
+    fiber.context.uc_stack.ss_size = STACK_BYTES;
+    fiber.context.uc_link = nullptr;
+    makecontext(&fiber.context, fiber_main, 0);
 }
 
 // Returns 0, or 1 if some threads of a block ended while others waited at a barrier.
@@ -96,14 +118,8 @@ static int run_block(bool reverse)
 {
     std::memset(dynamic_shared, 0xA5, sizeof dynamic_shared);
     for (unsigned thread = 0; thread < blockDim.x; ++thread) {
-        Fiber &fiber = fibers[thread];
-        if (!fiber.stack) fiber.stack = static_cast<char *>(std::malloc(STACK_BYTES));
-        fiber.done = false;
-        getcontext(&fiber.context);
-        fiber.context.uc_stack.ss_sp = fiber.stack;
-        fiber.context.uc_stack.ss_size = STACK_BYTES;
-        fiber.context.uc_link = nullptr;
-        makecontext(&fiber.context, fiber_main, 0);
+        if (!fibers[thread].is_made) make(fibers[thread]);
+        fibers[thread].done = false;
     }
     for (;;) {
         unsigned num_done = 0;
@@ -113,7 +129,10 @@ static int run_block(bool reverse)
             num_done += fibers[thread].done;
         }
         if (num_done == blockDim.x) return 0;
-        if (num_done) return 1;
+        if (num_done) {     // those that wait stand in the middle of the kernel for good
+            for (Fiber &fiber : fibers) fiber.is_made = false;
+            return 1;
+        }
     }
 }
 
