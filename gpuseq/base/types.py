@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
 
@@ -23,6 +23,7 @@ __all__ = [
     "FillMode",
     "FrameClassMode",
     "Interpolation",
+    "Labels",
     "Preprocessing",
     "Remainder",
     "Rng",
@@ -39,6 +40,14 @@ Array: TypeAlias = Any
 
 SameArray = TypeVar("SameArray")
 """An array of any library, for what returns another one of the same."""
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as _TypeVar  # with a default; type checkers bring it along
+
+    Labels = _TypeVar("Labels", default=Any)
+else:
+    Labels = TypeVar("Labels")
+"""Of an iterator: what labels stand beside its images, None for none. It says what ``next()`` returns."""
 
 DataFormat: TypeAlias = Literal["channels_last", "channels_first"]
 FillMode: TypeAlias = Literal["nearest", "constant", "reflect", "wrap"]

@@ -21,6 +21,7 @@ from gpuseq.base.types import (
     DataFormat,
     FrameClassMode,
     Interpolation,
+    Labels,
     Rng,
     Size,
     Subset,
@@ -51,7 +52,7 @@ FILE_NUMBERS = 10_000_000
 """The numbers in the names of saved files are below it, as in Keras."""
 
 
-class BatchFromFilesMixin(Iterator):
+class BatchFromFilesMixin(Iterator[Labels]):
     """What `DirectoryIterator` and `DataFrameIterator` share: from file paths to batches. Not made directly."""
 
     allowed_class_modes: ClassVar[set[str | None]] = {
@@ -266,7 +267,7 @@ class BatchFromFilesMixin(Iterator):
             print(message)
 
 
-class DirectoryIterator(BatchFromFilesMixin):
+class DirectoryIterator(BatchFromFilesMixin[Labels]):
     """Batches of the image files in a folder with one subfolder per class.
 
     Parameters
@@ -431,7 +432,7 @@ class DirectoryIterator(BatchFromFilesMixin):
     """Folders carry no weights."""
 
 
-class DataFrameIterator(BatchFromFilesMixin):
+class DataFrameIterator(BatchFromFilesMixin[Labels]):
     """Batches of the image files that a data frame names and labels.
 
     Parameters

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from gpuseq.base.arguments import checked_arguments, warn
 from gpuseq.base.types import (
@@ -29,6 +29,14 @@ from gpuseq.transforms.protocol import ImageGenerator
 
 from .arrays import NumpyArrayIterator
 from .files import DataFrameIterator, DirectoryIterator
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    # Defaults of type variables: what an argument that is left out stands for. An iterator's `next` follows from it.
+    GivenLabels = TypeVar("GivenLabels", default=None)
+    FolderLabels = TypeVar("FolderLabels", bound=ClassMode | None, default=Literal["categorical"])
+    FrameLabels = TypeVar("FrameLabels", bound=FrameClassMode | None, default=Literal["categorical"])
 
 __all__ = ["FlowingGenerator", "flow", "flow_from_dataframe", "flow_from_directory"]
 
@@ -63,7 +71,7 @@ class FlowingGenerator(ImageGenerator, Protocol):
 def flow(  # numpydoc ignore=PR01
     self: FlowingGenerator,
     x: Any,
-    y: Any = None,
+    y: GivenLabels = None,  # type: ignore[assignment]
     batch_size: int = 32,
     shuffle: bool = True,
     sample_weight: Any = None,
@@ -80,7 +88,7 @@ def flow(  # numpydoc ignore=PR01
     masks: Any = None,
     memory_limit: int | None = None,
     ignore_value: int | None = None,
-) -> NumpyArrayIterator:
+) -> NumpyArrayIterator[GivenLabels]:
     """Make batches of an array in memory.
 
     Parameters
@@ -166,7 +174,7 @@ def flow_from_directory(  # numpydoc ignore=PR01
     target_size: Size = (256, 256),
     color_mode: ColorMode = "rgb",
     classes: Sequence[str] | None = None,
-    class_mode: ClassMode | None = "categorical",
+    class_mode: FolderLabels = "categorical",  # type: ignore[assignment]
     batch_size: int = 32,
     shuffle: bool = True,
     seed: int | None = None,
@@ -196,7 +204,7 @@ def flow_from_directory(  # numpydoc ignore=PR01
     mask_suffix: str = "",
     ignore_value: int | None = None,
     extensions: Sequence[str] | None = None,
-) -> DirectoryIterator:
+) -> DirectoryIterator[FolderLabels]:
     """Make batches of the image files in a folder with one subfolder per class.
 
     Parameters
@@ -343,7 +351,7 @@ def flow_from_dataframe(  # numpydoc ignore=PR01
     target_size: Size = (256, 256),
     color_mode: ColorMode = "rgb",
     classes: Sequence[str] | None = None,
-    class_mode: FrameClassMode | None = "categorical",
+    class_mode: FrameLabels = "categorical",  # type: ignore[assignment]
     batch_size: int = 32,
     shuffle: bool = True,
     seed: int | None = None,
@@ -374,7 +382,7 @@ def flow_from_dataframe(  # numpydoc ignore=PR01
     ignore_value: int | None = None,
     extensions: Sequence[str] | None = None,
     **kwargs: Any,
-) -> DataFrameIterator:
+) -> DataFrameIterator[FrameLabels]:
     """Make batches of the image files that a data frame names and labels.
 
     Parameters
@@ -481,7 +489,7 @@ def flow_from_dataframe(  # numpydoc ignore=PR01
     TypeError
         If a column holds values of the wrong type.
     """
-    kwargs, class_mode = _without_deprecated(kwargs, class_mode)
+    kwargs, mode = _without_deprecated(kwargs, class_mode)
     return self._frame_iterator(
         dataframe,
         directory,
@@ -492,7 +500,7 @@ def flow_from_dataframe(  # numpydoc ignore=PR01
         target_size=target_size,
         color_mode=color_mode,
         classes=classes,
-        class_mode=class_mode,
+        class_mode=mode,
         batch_size=batch_size,
         shuffle=shuffle,
         seed=seed,

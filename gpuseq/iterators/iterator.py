@@ -15,7 +15,7 @@ import numpy as np
 
 from gpuseq.base.arguments import caller, checked_arguments, warn
 from gpuseq.base.errors import GpuseqError
-from gpuseq.base.types import DataFormat, Remainder, Rng, Shard
+from gpuseq.base.types import Array, DataFormat, Labels, Remainder, Rng, Shard
 from gpuseq.plan.draw import Drawing
 from gpuseq.plan.plan import BatchPlan
 from gpuseq.plan.planner import Planner
@@ -179,7 +179,7 @@ class _Planned(Generic[T]):
             own[self._name] = value
 
 
-class Iterator(Sequence):  # numpydoc ignore=PR02
+class Iterator(Sequence, Generic[Labels]):  # numpydoc ignore=PR02
     """Hands out `n` samples in batches, epoch after epoch, and knows at each moment which batch is next.
 
     Subclasses that only know how to make a batch from sample numbers define ``_get_batches_of_transformed_samples``,
@@ -326,6 +326,12 @@ class Iterator(Sequence):  # numpydoc ignore=PR02
             )
         return plan
 
+    @overload
+    def replay(self: Iterator[None], plan: BatchPlan) -> Array: ...
+
+    @overload
+    def replay(self, plan: BatchPlan) -> tuple[Array, ...]: ...
+
     def replay(self, plan: BatchPlan) -> Any:
         """Make the batch of a plan, this iterator's or that of another one over the same samples.
 
@@ -409,6 +415,12 @@ class Iterator(Sequence):  # numpydoc ignore=PR02
         """Return the iterator itself: it goes on and on, epoch after epoch, as Keras' does."""
         return self
 
+    @overload
+    def __next__(self: Iterator[None]) -> Array: ...
+
+    @overload
+    def __next__(self) -> tuple[Array, ...]: ...
+
     def __next__(self) -> Any:
         """Return the next batch of which bad files leave anything.
 
@@ -422,9 +434,21 @@ class Iterator(Sequence):  # numpydoc ignore=PR02
         # Once where an epoch has no batch, with remainder="drop" and fewer samples than ranks: then it is an empty one.
         return first_left(itertools.repeat(lambda: self.replay(self.plan_batch()), max(1, len(self))))
 
+    @overload
+    def next(self: Iterator[None]) -> Array: ...
+
+    @overload
+    def next(self) -> tuple[Array, ...]: ...
+
     def next(self) -> Any:
         """Return the next batch, as ``next(iterator)`` does. Keras 2 has this method."""
         return next(self)
+
+    @overload
+    def __getitem__(self: Iterator[None], index: int) -> Array: ...
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[Array, ...]: ...
 
     def __getitem__(self, index: int) -> Any:
         """Return batch `index` of the current epoch.

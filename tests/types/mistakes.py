@@ -21,14 +21,14 @@ gpuseq.ImageDataGenerator(preprocessing_function="keras")  # mistake: arg-type
 gpuseq.keras.ImageDataGenerator(fill_mode="mirror")  # mistake: arg-type
 generator.flow(images, subset="test")  # mistake: arg-type
 generator.flow(images, remainder="keep")  # mistake: arg-type
-generator.flow_from_directory("d", class_mode="raw")  # mistake: arg-type
+generator.flow_from_directory("d", class_mode="raw")  # mistake: type-var
 generator.flow_from_directory("d", color_mode="grey")  # mistake: arg-type
 generator.flow_from_directory("d", interpolation="cubic")  # mistake: arg-type
 generator.flow_from_directory("d", cache="disk")  # mistake: arg-type
 generator.flow_from_directory("d", decoder="opencv")  # mistake: arg-type
 generator.flow_from_directory("d", on_error="ignore")  # mistake: arg-type
 generator.flow_from_directory("d", shard="all")  # mistake: arg-type
-generator.flow_from_dataframe(pd.DataFrame(), class_mode="other")  # mistake: arg-type
+generator.flow_from_dataframe(pd.DataFrame(), class_mode="other")  # mistake: type-var
 generator.fit_directory("d", color_mode="grey")  # mistake: arg-type
 gpuseq.load_img("a.png", color_mode="RGB")  # mistake: arg-type
 gpuseq.load_img("a.png", interpolation="cubic")  # mistake: arg-type
@@ -77,3 +77,9 @@ len(gpuseq.NumpyArrayIterator(images, None, generator).plan_batch().parameters) 
 text: str = gpuseq.img_to_array(images[0])  # mistake: assignment
 gpuseq.Compose("trivial")(images).numpy()  # mistake: attr-defined
 gpuseq.Compose("trivial").plan(8, (16, 16)).describe("first")  # mistake: arg-type
+
+# A batch with labels is a tuple
+print(next(generator.flow(images, np.arange(8))).shape)  # mistake: attr-defined
+print(generator.flow_from_directory("d")[0].shape)  # mistake: attr-defined
+generator.flow_from_dataframe(pd.DataFrame(), class_mode="raw").next().astype("float32")  # mistake: attr-defined
+number: int = next(generator.flow_from_directory("d", class_mode="binary"))  # mistake: assignment

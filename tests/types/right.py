@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from typing_extensions import assert_type
 
 import gpuseq
 
@@ -45,6 +47,16 @@ x, y = iterator.replay(plan)
 for x, y in iterator:
     print(x.shape, y.dtype)
     break
+
+alone: np.ndarray = next(generator.flow(images))
+print(alone.shape, next(generator.flow_from_directory("d", class_mode=None)).shape, generator.flow(images)[0].dtype)
+assert_type(next(generator.flow(images, np.arange(8))), tuple[Any, ...])
+assert_type(generator.flow_from_directory("d")[0], tuple[Any, ...])
+assert_type(generator.flow_from_directory("d", class_mode="binary").replay(plan), tuple[Any, ...])
+x, targets, weights = next(generator.flow_from_dataframe(frame, class_mode="raw", weight_col="w"))
+images_of, masks_of = next(generator.flow(images, masks=images[..., :1]))
+any_flow: gpuseq.DirectoryIterator = generator.flow_from_directory("d")
+unknown: np.ndarray = next(gpuseq.DirectoryIterator("d", generator, class_mode=None))
 
 compose = gpuseq.Compose([gpuseq.RandAugment(), gpuseq.RandomErasing(0.25)], device="cpu", dtype="float32")
 moved: np.ndarray = compose(images, epoch=1)
