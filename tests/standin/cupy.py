@@ -23,13 +23,11 @@ import numpy as np
 
 from gpuseq.base import devices as compat
 from gpuseq.decode import gpu_backend as decode_backend
-from gpuseq.ops.cuda import augment as ops_cuda
 from gpuseq.ops.cuda import compile as kernels
-from gpuseq.ops.cuda import memory as device
 from gpuseq.ops.cuda import resize as ops_cuda_resize
 from gpuseq.ops.table import NUM_COLUMNS, TABLE
 from tests.standin import array as standin_array
-from tests.standin import host_runner
+from tests.standin import door, host_runner
 from tests.standin import memory as standin_memory
 from tests.standin import streams as standin_streams
 from tests.standin.array import ndarray as DeviceArray  # noqa: N812
@@ -318,14 +316,16 @@ def install(patch: pytest.MonkeyPatch, interpreter: Any = None) -> host_runner.H
 
     standin_streams.restart()
     standin_memory.restart()
-    for name, module in modules().items():
-        patch.setitem(sys.modules, name, module)
-    patch.setattr(kernels, "load", load)
-    patch.setattr(device, "_rings", {})
-    patch.setattr(ops_cuda, "_constants_of", WeakKeyDictionary())
-    patch.setattr(ops_cuda_resize, "_kept", OrderedDict())
-    patch.setattr(decode_backend, "decoder_of", lambda options: partial(_DecoderOnHost, _decoder_of(options)))
     compat.gpu_problem.cache_clear()
     problem: Callable[[], str | None] = lambda: None  # noqa: E731
-    patch.setattr(compat, "gpu_problem", problem)
+    door.replace_modules(patch, modules())
+    door.replace(
+        patch,
+        load=load,
+        rings={},
+        constants=WeakKeyDictionary(),
+        resize_tables=OrderedDict(),
+        decoder_of=lambda options: partial(_DecoderOnHost, _decoder_of(options)),
+        gpu_problem=problem,
+    )
     return run

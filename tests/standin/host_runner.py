@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpuseq.ops.cuda import compile as kernels
-from gpuseq.ops.cuda import memory as device
+from tests.standin import door
 
 if TYPE_CHECKING:
     import pytest
@@ -224,11 +224,14 @@ def _poisoned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 def install(patch: pytest.MonkeyPatch, how: Launch = Launch(), flags: tuple[str, ...] = ()) -> HostRun:
     """Let `gpuseq.ops.cuda.augment` run on NumPy arrays for as long as `patch` lasts."""
     run = HostRun(how, flags)
-    patch.setattr(kernels, "load", run.load)
-    patch.setattr(device, "empty", _poisoned)
-    patch.setattr(device, "address", lambda array: array.ctypes.data)
-    patch.setattr(device, "contiguous", np.ascontiguousarray)
-    patch.setattr(device, "to_device", np.asarray)
-    patch.setattr(device, "place_key", lambda: (0, 0))
-    patch.setattr(device, "upload", _upload)
+    door.replace(
+        patch,
+        load=run.load,
+        empty=_poisoned,
+        address=lambda array: array.ctypes.data,
+        contiguous=np.ascontiguousarray,
+        to_device=np.asarray,
+        place_key=lambda: (0, 0),
+        upload=_upload,
+    )
     return run

@@ -27,11 +27,12 @@ def install(*, with_torch: bool = True) -> None:
     """Put the stand-ins in place for the rest of this process."""
     from gpuseq.base import devices as compat
     from tests.standin import cupy as standin
+    from tests.standin import door
     from tests.standin import torch as standin_torch
 
     patch: Any = _ForGood()
     problem = compat.gpu_problem
     standin.install(patch)
-    compat.gpu_problem = problem  # the real one, which asks the stand-in
+    door.replace(patch, gpu_problem=problem)  # the real one, which asks the stand-in
     if with_torch:
         standin_torch.install(patch)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +17,7 @@ from gpuseq.ops.cuda import memory as device
 from gpuseq.ops.options import AugmentOptions
 from tests.cases import draw_params, images
 from tests.standin import cupy as standin
+from tests.standin import door
 from tests.standin.cupy import RaceError
 
 
@@ -227,3 +230,36 @@ def test_a_hand_over_names_the_stream_that_goes_on(cupy: Any) -> None:
 def test_memory_that_is_nobodys_alias_begins_anew(cupy: Any) -> None:
     with cupy.cuda.Stream(non_blocking=True):
         assert (cupy.from_dlpack(np.arange(3.0)) + 1).get().tolist() == [1.0, 2.0, 3.0]
+
+
+def test_the_door_is_the_only_way_in() -> None:
+    """No module of the stand-ins replaces anything of gpuseq by itself, so that a name which moves is found in one."""
+    here = Path(__file__).parent
+    files = [path for path in here.rglob("*.py") if not path.name.startswith("test_") and path.name != "door.py"]
+    assert len(files) > 8
+    for path in files:
+        tree = ast.parse(path.read_text())
+        imported = {
+            alias.asname or alias.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("gpuseq")
+            for alias in node.names
+        }
+        targets = [
+            ast.unparse(node.args[0])
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("setattr") and node.args
+        ]
+        assigned = [
+            ast.unparse(target.value)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Assign)
+            for target in node.targets
+            if isinstance(target, ast.Attribute)
+        ]
+        assert not imported & {*targets, *assigned}, path.name
+
+
+def test_each_place_of_the_door_is_there() -> None:
+    for module, name in door.PLACES.values():
+        assert hasattr(module, name), f"{module.__name__} has no {name}"

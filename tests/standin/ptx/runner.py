@@ -7,7 +7,6 @@ point into.
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from gpuseq.ops.cuda import compile as kernels
 from gpuseq.ops.cuda import memory as device
 from gpuseq.ops.cuda import resize as ops_cuda_resize
 from tests.standin import cupy as standin
-from tests.standin import host_runner
+from tests.standin import door, host_runner
 from tests.standin.host_runner import Launch
 
 from .compiler import compile_ptx
@@ -177,12 +176,15 @@ def install(patch: pytest.MonkeyPatch, how: Launch | None = None, **settings: An
     run = PtxRun(how=how or Launch(), find=find, **settings)
     host_runner.install(patch)
     poisoned, upload = device.empty, device.upload
-    patch.setattr(device, "empty", lambda *arguments: keep(poisoned(*arguments)))
-    patch.setattr(device, "upload", lambda *arguments: keep(upload(*arguments)))
-    patch.setattr(device, "contiguous", lambda array: keep(np.ascontiguousarray(array)))
-    patch.setattr(device, "address", lambda array: keep(array).ctypes.data)
-    for name, module in standin.modules().items():
-        patch.setitem(sys.modules, name, module)
-    patch.setattr(sys.modules["cupy"], "RawModule", lambda *, code, options=(): _Module(run, code, options))
-    patch.setattr(kernels, "load", lru_cache(maxsize=None)(kernels.Kernel))
+    modules = standin.modules()
+    vars(modules["cupy"])["RawModule"] = lambda *, code, options=(): _Module(run, code, options)
+    door.replace_modules(patch, modules)
+    door.replace(
+        patch,
+        load=lru_cache(maxsize=None)(kernels.Kernel),
+        empty=lambda *arguments: keep(poisoned(*arguments)),
+        upload=lambda *arguments: keep(upload(*arguments)),
+        contiguous=lambda array: keep(np.ascontiguousarray(array)),
+        address=lambda array: keep(array).ctypes.data,
+    )
     return run
