@@ -29,6 +29,10 @@ enum PassKind { NOTHING, COPY, NEAREST, HORIZONTAL, VERTICAL };
 
 #define HAS_ALPHA (CHANNELS == 2 || CHANNELS == 4)
 
+// On a multiprocessor: at most 32, 48 and 40 registers. What a pass of one channel reads, the compiler holds in twice as many.
+#define RESIZE_BLOCKS (CHANNELS == 3 ? 8 : CHANNELS == 1 ? 5 : 6)
+#define TAPS_AT_ONCE (CHANNELS == 1 ? 2 : 4)         // whose loads are in flight together
+
 DEVICE void read_pixel(const unsigned char *__restrict__ source, bool premultiply, int *pixel)
 {
 #pragma unroll
@@ -42,74 +46,92 @@ DEVICE void read_pixel(const unsigned char *__restrict__ source, bool premultipl
     }
 }
 
-// Five blocks on a multiprocessor, at most 48 registers: for sm_80 the compiler would take 64, and save two instructions in 58.
-extern "C" __global__ void __launch_bounds__(MAX_BLOCK, 5) resample_pass(
+// Calls make(row, col, pixel) for the pixels of a pass and writes them. Divided once; from there a thread goes on by as many
+// rows and columns as its next pixel lies further.
+template <class Make> DEVICE void write_pixels(unsigned char *target, unsigned rows, unsigned cols, Make make)
+{
+    const unsigned stride = gridDim.x * blockDim.x, at = blockIdx.x * blockDim.x + threadIdx.x;
+    const unsigned rows_on = stride / cols, cols_on = stride % cols;
+#pragma unroll 1
+    for (unsigned row = at / cols, col = at % cols; row < rows;) {
+        int pixel[CHANNELS];
+        make(row, col, pixel);
+        unsigned char *out = target + (long long)(row * cols + col) * CHANNELS;
+#pragma unroll
+        for (int channel = 0; channel < CHANNELS; ++channel) out[channel] = (unsigned char)pixel[channel];
+        row += rows_on;
+        col += cols_on;
+        if (col >= cols) {
+            col -= cols;
+            ++row;
+        }
+    }
+}
+
+// The sum over a line's taps: weights `length` apart, pixels `step` bytes apart.
+DEVICE void sum_taps(const int *weights, int length, const unsigned char *source, long long step, int taps, int alpha, int *pixel)
+{
+#pragma unroll
+    for (int channel = 0; channel < CHANNELS; ++channel) pixel[channel] = 1 << (PRECISION_BITS - 1);
+#pragma unroll TAPS_AT_ONCE
+    for (int tap = 0; tap < taps; ++tap, source += step, weights += length) {
+        const int weight = *weights;
+        if (weight == 0) continue;       // past the support, where the line may have ended
+        int read[CHANNELS];
+        read_pixel(source, alpha & 1, read);
+#pragma unroll
+        for (int channel = 0; channel < CHANNELS; ++channel) pixel[channel] += weight * read[channel];
+    }
+#pragma unroll
+    for (int channel = 0; channel < CHANNELS; ++channel) {
+        pixel[channel] >>= PRECISION_BITS;
+        pixel[channel] = pixel[channel] < 0 ? 0 : pixel[channel] > 255 ? 255 : pixel[channel];
+    }
+    const int opacity = pixel[CHANNELS - 1];
+    if (HAS_ALPHA && (alpha & 2) && opacity != 0 && opacity != 255) {    // 255 would divide to no effect
+#pragma unroll
+        for (int channel = 0; channel < CHANNELS - 1; ++channel) {
+            const int straight = 255 * pixel[channel] / opacity;
+            pixel[channel] = straight > 255 ? 255 : straight;
+        }
+    }
+}
+
+// Each kind of pass has a loop of its own, which holds no more than it needs.
+extern "C" __global__ void __launch_bounds__(MAX_BLOCK, RESIZE_BLOCKS) resample_pass(
     const long long *__restrict__ passes,    // (N, NUM_PASS_COLUMNS)
     int num_samples)
 {
     for (int sample = blockIdx.y; sample < num_samples; sample += gridDim.y) {
         const long long *pass = passes + (long long)sample * NUM_PASS_COLUMNS;
         const int kind = (int)pass[KIND], rows = (int)pass[ROWS], cols = (int)pass[COLS];
-        if (kind == NOTHING) continue;
         const unsigned char *source = reinterpret_cast<const unsigned char *>(pass[SOURCE]);
         unsigned char *target = reinterpret_cast<unsigned char *>(pass[TARGET]);
         const int *table = reinterpret_cast<const int *>(pass[TABLE]);
-        const int *col_indices = reinterpret_cast<const int *>(kind == NEAREST ? pass[TAPS] : 0);
-        const long long pitch = pass[SOURCE_PITCH];
-        const int taps = (int)pass[TAPS], origin = (int)pass[ORIGIN];
-        const bool premultiply = pass[ALPHA] & 1, unpremultiply = pass[ALPHA] & 2;
-        const int length = kind == HORIZONTAL ? cols : rows;
-        const long long step = (kind == HORIZONTAL ? 1 : pitch) * CHANNELS;
-        const unsigned num_pixels = (unsigned)rows * cols, stride = gridDim.x * blockDim.x;
-        unsigned at = blockIdx.x * blockDim.x + threadIdx.x;
-        // Divided once; from there a thread goes on by as many rows and columns as its next pixel lies further.
-        const int rows_on = (int)(stride / cols), cols_on = (int)(stride % cols);
-        int row = (int)(at / cols), col = (int)(at % cols);
-        for (; at < num_pixels; at += stride) {
-            int result[CHANNELS];
-            if (kind == COPY) {
-                read_pixel(source + (row * pitch + col) * CHANNELS, false, result);
-            } else if (kind == NEAREST) {
-                read_pixel(source + (table[row] * pitch + col_indices[col]) * CHANNELS, false, result);
+        const long long pitch = pass[SOURCE_PITCH] * CHANNELS;
+        if (kind == HORIZONTAL || kind == VERTICAL) {
+            const int taps = (int)pass[TAPS], alpha = (int)pass[ALPHA];
+            source -= pass[ORIGIN] * (kind == HORIZONTAL ? CHANNELS : pitch);
+            if (kind == HORIZONTAL) {
+                write_pixels(target, rows, cols, [&](int row, int col, int *pixel) {
+                    const unsigned char *first = source + (row * pitch + table[col] * CHANNELS);
+                    sum_taps(table + cols + col, cols, first, CHANNELS, taps, alpha, pixel);
+                });
             } else {
-                const int line = kind == HORIZONTAL ? col : row;
-                const int first = table[line] - origin;
-                const unsigned char *tap_source =
-                    source + (kind == HORIZONTAL ? row * pitch + first : first * pitch + col) * CHANNELS;
-#pragma unroll
-                for (int channel = 0; channel < CHANNELS; ++channel) result[channel] = 1 << (PRECISION_BITS - 1);
-                for (int tap = 0; tap < taps; ++tap, tap_source += step) {
-                    const int weight = table[(tap + 1) * length + line];
-                    if (weight == 0) continue;       // past the support, where the line may have ended
-                    int pixel[CHANNELS];
-                    read_pixel(tap_source, premultiply, pixel);
-#pragma unroll
-                    for (int channel = 0; channel < CHANNELS; ++channel) result[channel] += weight * pixel[channel];
-                }
-#pragma unroll
-                for (int channel = 0; channel < CHANNELS; ++channel) {
-                    result[channel] >>= PRECISION_BITS;
-                    result[channel] = result[channel] < 0 ? 0 : result[channel] > 255 ? 255 : result[channel];
-                }
-                const int alpha = result[CHANNELS - 1];
-                if (HAS_ALPHA && unpremultiply && alpha != 0 && alpha != 255) {    // 255 would divide to no effect
-#pragma unroll
-                    for (int channel = 0; channel < CHANNELS - 1; ++channel) {
-                        const int straight = 255 * result[channel] / alpha;
-                        result[channel] = straight > 255 ? 255 : straight;
-                    }
-                }
+                write_pixels(target, rows, cols, [&](int row, int col, int *pixel) {
+                    const unsigned char *first = source + (table[row] * pitch + col * CHANNELS);
+                    sum_taps(table + rows + row, rows, first, pitch, taps, alpha, pixel);
+                });
             }
-#pragma unroll
-            for (int channel = 0; channel < CHANNELS; ++channel) {
-                target[(long long)at * CHANNELS + channel] = (unsigned char)result[channel];
-            }
-            row += rows_on;
-            col += cols_on;
-            if (col >= cols) {
-                col -= cols;
-                ++row;
-            }
+        } else if (kind == NEAREST) {
+            const int *col_indices = reinterpret_cast<const int *>(pass[TAPS]);
+            write_pixels(target, rows, cols, [&](int row, int col, int *pixel) {
+                read_pixel(source + (table[row] * pitch + col_indices[col] * CHANNELS), false, pixel);
+            });
+        } else if (kind == COPY) {
+            write_pixels(target, rows, cols, [&](int row, int col, int *pixel) {
+                read_pixel(source + (row * pitch + col * CHANNELS), false, pixel);
+            });
         }
     }
 }

@@ -18,7 +18,7 @@ enum Brightening { AS_IT_IS, WITHIN_BYTES, STRETCHED };      // STRETCHED: the s
 // ---------------------------------------------------------------------------------------------------- colour
 // Whether the affine map can give a NaN: those of a float source, or a fill value. Else a minimum and a maximum clip, one
 // instruction each; they would lose a NaN, which NumPy keeps.
-constexpr bool CAN_BE_NAN = (SOURCE_T)0.5 != (SOURCE_T)0 || (HAS_AFFINE && FILL_MODE == FILL_CONSTANT);
+constexpr bool CAN_BE_NAN = IS_FLOAT_SOURCE || (HAS_AFFINE && FILL_MODE == FILL_CONSTANT);
 
 DEVICE float lesser(float a, float b) { return fminf(a, b); }
 DEVICE float greater(float a, float b) { return fmaxf(a, b); }
