@@ -66,10 +66,9 @@ extern "C" __global__ void __launch_bounds__(MAX_BLOCK, IS_COPY ? 8 : MIN_BLOCKS
     for_each_band(num_samples, num_bands, rows_per_band, height, [&](const Band &band) {
         open_band(shared, band, shape, table, ranges, num_bands);
 #if SAMPLEWISE_CENTER || SAMPLEWISE_STD
-        const double *partials = moments + (long long)band.sample * num_bands * 3;
-        const double sum = fold_bands(partials, num_bands, 3, 0, 0.0, shared.scratch, Plus());
-        const double squares = fold_bands(partials, num_bands, 3, 1, 0.0, shared.scratch, Plus());
         if (threadIdx.x == 0) {
+            const double *partials = moments + (long long)band.sample * num_bands * 3;
+            const double sum = fold_bands(partials, num_bands, 3, 0, Plus()), squares = fold_bands(partials, num_bands, 3, 1, Plus());
             const double offset = sum / sample_size;     // the mean, seen from the pivot
             const double variance = squares / sample_size - offset * offset;
             shared.sample.mean = (COMPUTE_T)(partials[2] + offset);

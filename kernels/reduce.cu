@@ -17,6 +17,11 @@ extern "C" __global__ void __launch_bounds__(MAX_BLOCK, MIN_BLOCKS) sample_range
     const Shape shape = {height, width, CHANNELS ? CHANNELS : channels};
     for_each_band(num_samples, num_bands, rows_per_band, height, [&](const Band &band) {
         const long long unit = (long long)band.sample * num_bands + band.index;
+        const double *row = table + (long long)band.sample * NUM_COLUMNS;
+        if (is_nan(row[CHANNEL_SHIFT]) & is_nan(row[BRIGHTNESS])) {      // nobody asks for this sample's range
+            if (threadIdx.x == 0) ranges[2 * unit] = ranges[2 * unit + 1] = 0.0;
+            return;
+        }
         open_band(shared, band, shape, table, nullptr, num_bands);
         const SOURCE_T *source = kept(images + shared.sample.source_index * (height * width * shape.channels));
         const double infinity = __longlong_as_double(0x7ff0000000000000ll);

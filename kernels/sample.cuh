@@ -146,13 +146,13 @@ template <class Fold> DEVICE double block_reduce(double value, double *scratch, 
     return scratch[0];
 }
 
-// One of the `num_parts` interleaved partial results of every band of a sample, folded over its bands.
-template <class Fold>
-DEVICE double fold_bands(const double *partials, int num_bands, int num_parts, int part, double start, double *scratch, Fold fold)
+// One of the `num_parts` interleaved partial results of every band of a sample, folded over its bands in their order. For one
+// thread: bands are few, and a fold by the block would take sixteen barriers.
+template <class Fold> DEVICE double fold_bands(const double *partials, int num_bands, int num_parts, int part, Fold fold)
 {
-    double value = start;
-    for (int band = threadIdx.x; band < num_bands; band += blockDim.x) value = fold(value, partials[band * num_parts + part]);
-    return block_reduce(value, scratch, fold);
+    double value = partials[part];
+    for (int band = 1; band < num_bands; ++band) value = fold(value, partials[band * num_parts + part]);
+    return value;
 }
 
 #if HAS_RANGE || HAS_BRIGHTNESS
@@ -187,11 +187,6 @@ DEVICE void open_band(BlockShared &shared, const Band &band, Shape shape, const 
 {
     Sample &sample = shared.sample;
     __syncthreads();                     // the block may still work on its last band
-#if HAS_RANGE
-    const double *partials = ranges + (long long)band.sample * num_bands * 2;
-    const double low = fold_bands(partials, num_bands, 2, 0, partials[0], shared.scratch, Lower());
-    const double high = fold_bands(partials, num_bands, 2, 1, partials[1], shared.scratch, Higher());
-#endif
     if (threadIdx.x == 0) {
 #if HAS_TABLE
         const double *row = table + (long long)band.sample * NUM_COLUMNS;
@@ -208,6 +203,8 @@ DEVICE void open_band(BlockShared &shared, const Band &band, Shape shape, const 
         sample.flip_rows = sample.flip_cols = sample.has_affine = false;
 #endif
 #if HAS_RANGE
+        const double *partials = ranges + (long long)band.sample * num_bands * 2;
+        const double low = fold_bands(partials, num_bands, 2, 0, Lower()), high = fold_bands(partials, num_bands, 2, 1, Higher());
         set_colour(sample, table + (long long)band.sample * NUM_COLUMNS, low, high);
 #elif HAS_BRIGHTNESS
         set_colour(sample, table + (long long)band.sample * NUM_COLUMNS, 0.0, 255.0);    // as the launcher promises

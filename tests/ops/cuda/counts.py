@@ -1,7 +1,8 @@
 """Registers, spills and instructions of the usual variants, from the code that NVRTC makes with CuPy's options.
 
-``python -m tests.ops.cuda.counts`` prints the table, ``--write`` puts it into ``kernels/README.md``, and ``--digests``
-prints what tells whether a variant's code changed at all. Needs NVRTC and nvdisasm, no GPU and no driver.
+``python -m tests.ops.cuda.counts`` prints the table, and that of `tests.ops.cuda.program_counts`; ``--write`` puts them
+into ``kernels/README.md``, and ``--digests`` prints what tells whether a variant's code changed at all. Needs NVRTC and
+nvdisasm, no GPU and no driver.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 
 from gpuseq.ops.cuda import augment as ops_cuda
 from gpuseq.ops.cuda import compile as kernels
+from gpuseq.ops.cuda import program as cuda_program
 from gpuseq.ops.options import AugmentOptions
 from tests.ops.cuda.sass import Listing, Work, num_double
 
@@ -53,10 +55,12 @@ class Row:
     macros : Macros
         The variant.
     work : Work
-        What tells a pixel inside the image from any other.
+        What tells a pixel inside the image from any other; nothing where there is no one way to count.
     rounds : tuple of int or None
         How often a thread goes round the loops about that work, innermost first, in a launch over `BATCH`; None where
         the launch depends on the images.
+    block, dynamic_bytes : int
+        Threads of a block, and its dynamic shared memory.
     """
 
     what: str
@@ -64,6 +68,8 @@ class Row:
     macros: kernels.Macros
     work: Work
     rounds: tuple[int, ...] | None
+    block: int = ops_cuda.MAX_BLOCK
+    dynamic_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -76,10 +82,14 @@ class Counts:
         Of a thread.
     spilled : int
         Bytes that are stored to and loaded from local memory, as the assembler counts them.
-    inside : int
+    inside : int or None
         Instructions for a pixel inside the image, or for one value of it where its channels have a loop of their own.
-    double : int
+    double : int or None
         How many of these compute in double.
+    local : int or None
+        How many of these read or write local memory, where what is spilled lies.
+    threads : int
+        That a multiprocessor holds at once, for its registers and its shared memory.
     launch : int or None
         Instructions of the whole launch, divided by its pixels.
     digest : str
@@ -88,8 +98,10 @@ class Counts:
 
     registers: int
     spilled: int
-    inside: int
-    double: int
+    inside: int | None
+    double: int | None
+    local: int | None
+    threads: int
     launch: int | None
     digest: str
 
@@ -119,7 +131,9 @@ def rows() -> list[Row]:
         work = [(load, reads * together), *also]
         if kernel == "augment":
             work.append(("STG*", together))
-        found.append(Row(what, kernel, getattr(variant, kernel), work, (*rounds, down, BATCH[2] // across)))
+        staged = variant.pixel_bytes * geometry.block if variant.is_staged and kernel == "augment" else 0
+        rounds = (*rounds, down, BATCH[2] // across)
+        found.append(Row(what, kernel, getattr(variant, kernel), work, rounds, geometry.block, staged))
 
     add("RGB, channels first", EVERYDAY)
     add("a sample in it that asks for nothing", EVERYDAY, reads=1)
@@ -127,6 +141,7 @@ def rows() -> list[Row]:
     last = replace(EVERYDAY, data_format="channels_last")
     add("RGB, channels last", last)
     add("a sample in it that asks for nothing", last, reads=1)
+    add("the same without an affine map", replace(last, has_affine=False), reads=1)
     for fill_mode in ("constant", "reflect", "wrap"):
         add(f"fill mode {fill_mode}", replace(EVERYDAY, fill_mode=fill_mode))  # type: ignore[arg-type]
     add("order 0", replace(EVERYDAY, order=0), reads=1, also=[("DADD", 2)])
@@ -155,6 +170,19 @@ def rows() -> list[Row]:
         found.append(Row(f"resize, {channels} channels, four taps", "resample_pass", macros, four, None))
         whole: Work = [*four, ("STG*", channels)]
         found.append(Row(f"resize, {channels} channels, a pixel of four taps", "resample_pass", macros, whole, None))
+    for what, options, channels in (
+        ("augmentations, none of them: a copy", EVERYDAY, 3),
+        ("the same, channels last, uint8 batch", replace(last, dtype="uint8", rescale=1.0), 3),
+        ("the same, grey", EVERYDAY, 1),
+    ):
+        macros = cuda_program._macros(options, channels, False, False)
+        work = [("LDG.E.U8*", channels), ("STG*", channels)]
+        a_unit = cuda_program.UNIT_PIXELS // cuda_program.PROGRAM_BLOCK
+        found.append(Row(what, "program", macros, work, (a_unit, 1), cuda_program.PROGRAM_BLOCK))
+    macros = cuda_program._macros(EVERYDAY, 3, False, False)
+    found.append(Row("intermediate images and looks at them", "prepare", macros, (), None, cuda_program.PREPARE_BLOCK))
+    erased: Work = [("LDG.E.64*", 6), ("STG*", 1)]
+    found.append(Row("a value erased", "erase", macros, erased, None, cuda_program.PROGRAM_BLOCK))
     return found
 
 
@@ -206,6 +234,11 @@ def count(row: Row, architecture: str) -> Counts:
     spilled = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", words)
     assert registers is not None
     assert spilled is not None
+    shared = shared_bytes(words) + row.dynamic_bytes
+    threads = num_threads(int(registers[1]), row.block, shared, architecture)
+    taken = int(registers[1]), int(spilled[1]) + int(spilled[2])
+    if not row.work:
+        return Counts(*taken, None, None, None, threads, None, listing.digest)
     heads = listing.nest(row.work)
     inside = listing.once_round(row.work, heads[0])
     launch = None
@@ -216,17 +249,53 @@ def count(row: Row, architecture: str) -> Counts:
         further = listing.whole(first_warp, (), ()).total() - listing.whole(row.work, (), ()).total()
         total = listing.whole(row.work, heads, rounds).total() + further / WARPS
         launch = round(total / (row.rounds[-1] * row.rounds[-2]))
-    return Counts(
-        int(registers[1]), int(spilled[1]) + int(spilled[2]), inside.total(), num_double(inside), launch, listing.digest
-    )
+    local = inside["LDL"] + inside["STL"]
+    return Counts(*taken, inside.total(), num_double(inside), local, threads, launch, listing.digest)
 
 
-HEADINGS = ("registers", "spilled bytes", "a pixel inside", "of these in double", "the whole launch, by pixel")
+def shared_bytes(words: str) -> int:
+    """Return the static shared memory of a block, from what the assembler says of a kernel."""
+    said = re.search(r"(\d+) bytes smem", words)
+    return int(said[1]) if said else 0
+
+
+def num_threads(registers: int, block: int, shared: int, architecture: str) -> int:
+    """Return how many threads a multiprocessor holds at once.
+
+    Registers are dealt out to warps by 256, that is 8 for a thread, from 65,536; shared memory to blocks by 128 bytes,
+    and 1 KB more for each.
+
+    Parameters
+    ----------
+    registers : int
+        Of a thread.
+    block : int
+        Threads of a block.
+    shared : int
+        Bytes of shared memory of a block.
+    architecture : str
+        One of `ARCHITECTURES`.
+
+    References
+    ----------
+    NVIDIA, CUDA C++ Programming Guide, "Compute Capabilities", technical specifications.
+    """
+    blocks = min(2048 // block, 32, 65536 // (-(-registers // 8) * 8 * block))
+    return block * min(blocks, _SHARED_BYTES[architecture] // (-(-shared // 128) * 128 + 1024))
+
+
+_SHARED_BYTES = {"sm_80": 164 << 10, "sm_90": 228 << 10}
+
+HEADINGS = (
+    *("registers", "spilled bytes", "threads at once", "a pixel inside"),
+    *("of these in double", "in local memory", "the whole launch, by pixel"),
+)
 
 
 def cells(counts: Counts) -> tuple[int | None, ...]:
     """Return the numbers in the order of `HEADINGS`."""
-    return counts.registers, counts.spilled, counts.inside, counts.double, counts.launch
+    numbers = counts.registers, counts.spilled, counts.threads, counts.inside, counts.double, counts.local
+    return *numbers, counts.launch
 
 
 def _written(number: int | None) -> str:
@@ -279,13 +348,16 @@ def main(arguments: list[str] | None = None) -> None:
             digests = (compiled(row.kernel, row.macros, each)[0].digest for each in ARCHITECTURES)
             print(*digests, f"{row.kernel}: {row.what}")
         return
-    made = table()
+    from tests.ops.cuda import program_counts
+
+    made = [(table(), BEGIN, END), (program_counts.table(), program_counts.BEGIN, program_counts.END)]
+    text = README.read_text(encoding="utf-8")
+    for part, begin, end in made:
+        text = text[: text.index(begin)] + part + text[text.index(end) + len(end) :]
     if asked.write:
-        text = README.read_text(encoding="utf-8")
-        start, stop = text.index(BEGIN), text.index(END) + len(END)
-        README.write_text(text[:start] + made + text[stop:], encoding="utf-8")
+        README.write_text(text, encoding="utf-8")
     else:
-        print(made)
+        print("\n\n".join(part for part, _, _ in made))
 
 
 if __name__ == "__main__":

@@ -51,8 +51,8 @@ class PtxRun:
         Kernel -> a program that runs in its place, whatever the variant: for tests of what a change would do.
     launches : Counter
         By kernel.
-    thread_steps : int
-        Instructions, counted by threads.
+    steps_of : Counter
+        Kernel -> instructions, counted by threads.
     counts : dict
         Kernel and number of its instructions -> how often warps ran each of them.
     """
@@ -64,12 +64,17 @@ class PtxRun:
     find: Callable[[int], Array] | None = None
     replaced: dict[str, Program] = field(default_factory=dict)
     launches: Counter[str] = field(default_factory=Counter)
-    thread_steps: int = 0
+    steps_of: Counter[str] = field(default_factory=Counter)
     counts: dict[tuple[str, int], np.ndarray] = field(default_factory=dict)
 
     @property
     def num_launches(self) -> int:
         return self.launches.total()
+
+    @property
+    def thread_steps(self) -> int:
+        """Instructions of all kernels, counted by threads."""
+        return self.steps_of.total()
 
     def grid(self, grid: Sequence[int], block: int, shared_bytes: int) -> Grid:
         """Return how the next launch runs: at random, each in its own order."""
@@ -113,7 +118,7 @@ class PtxKernel:
         how = self.run.grid(grid, block, shared_bytes)
         self.run.launches[self.name] += 1
         result = self.run.replaced.get(self.name, self.program).launch(how, values, self._memory(arrays))
-        self.run.thread_steps += result.thread_steps
+        self.run.steps_of[self.name] += result.thread_steps
         key = self.name, len(result.counts)
         self.run.counts[key] = self.run.counts.get(key, 0) + result.counts
 

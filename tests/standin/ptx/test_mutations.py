@@ -111,7 +111,7 @@ NEEDLESS_BARRIERS = {
     (
         "open_band",
         "the block may still work on its last band",
-    ): "where there is a range, the first fold begins with one",
+    ): "where a reduction ends a band, it ends with barriers of its own",
     ("open_band", ""): "where moments follow, theirs comes before the rows are read",
     ("block_reduce", "`scratch` may still be read from the call before"): "the first fold after a barrier of open_band",
 }
@@ -132,10 +132,9 @@ def test_every_barrier_is_missed(run: PtxRun) -> None:
     places = {place for place, _ in missed}
     for place in places:
         assert missed[place, True], f"{place}: nothing shows that it is needed"
-        if missed[place, False]:
-            assert (place.function, place.comment) in NEEDLESS_BARRIERS, place
     assert len(places) == num_barriers("augment.cu", "reduce.cu")
-    assert sum(missed.values()) > 100
+    assert {(place.function, place.comment) for place, is_seen in missed if not is_seen} == set(NEEDLESS_BARRIERS)
+    assert sum(missed.values()) > 70
 
 
 def num_barriers(*files: str) -> int:
