@@ -21,6 +21,7 @@
 // Bytes that are only moved and cast: eight blocks, at most 32 registers, as many threads as a multiprocessor holds.
 #define IS_NORMALISED (SAMPLEWISE_CENTER || SAMPLEWISE_STD || FEATUREWISE_CENTER || FEATUREWISE_STD)
 #define IS_COPY (!HAS_AFFINE && !HAS_CHANNEL_SHIFT && !HAS_BRIGHTNESS && !IS_NORMALISED && !IS_FLOAT_SOURCE && CHANNELS >= 1)
+#define AUGMENT_BLOCKS (IS_COPY ? 8 : MIN_BLOCKS)
 
 #define MAX_STAGED_CHANNELS 16
 #define IS_STAGED (OUT_CHANNELS_LAST && CHANNELS > 1 && CHANNELS <= MAX_STAGED_CHANNELS)
@@ -45,7 +46,7 @@ DEVICE OUT_T finish(COMPUTE_T value, int channel, const Sample &sample, const CO
     return cast_out(value);
 }
 
-extern "C" __global__ void __launch_bounds__(MAX_BLOCK, IS_COPY ? 8 : MIN_BLOCKS) augment(
+extern "C" __global__ void __launch_bounds__(MAX_BLOCK, AUGMENT_BLOCKS) augment(
     const SOURCE_T *__restrict__ images,     // (M, H, W, C) or (M, C, H, W)
     const double *__restrict__ table,        // (N, NUM_COLUMNS)
     const double *__restrict__ ranges,       // (N, num_bands, 2): sample_range's; null without HAS_RANGE
