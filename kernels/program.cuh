@@ -145,7 +145,7 @@ DEVICE void recolour(Pixel &pixel, const double *step, const Tables &tables)
 }
 
 // Moves (row, col) of the step's output to its input, nearest; false where that lies outside.
-DEVICE bool walk_back(const double *step, const Tables &tables, int height, int width, int &row, int &col)
+DEVICE bool trace_back(const double *step, const Tables &tables, int height, int width, int &row, int &col)
 {
     const int code = (int)step[0];
     if (code == STEP_FIXED) {
@@ -303,7 +303,7 @@ DEVICE Pixel run_segment(const double *steps, int num_steps, const Levels &image
     // nothing, what lies before it is of no interest, and its fill goes through the steps after it.
     for (int step = num_steps - 1; step >= first && !is_filled; --step) {
         const double *numbers = steps + step * STEP_COLUMNS;
-        if ((int)numbers[0] >= STEP_TABLE || walk_back(numbers, tables, height, width, row, col)) continue;
+        if ((int)numbers[0] >= STEP_TABLE || trace_back(numbers, tables, height, width, row, col)) continue;
         pixel = fill_of(numbers);
         first = step + 1;
         is_filled = true;

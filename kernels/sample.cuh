@@ -227,7 +227,7 @@ constexpr int TILE_BITS = log2_of(TILE_COLS);
 // taps_of() says where the pixel reads. IN_STEP: every thread of the block makes the same number of calls, so `visit` may
 // hold barriers; where `is_inside` is false the thread has no pixel and taps_of must not be called.
 template <bool IN_STEP, class TapsOfColumn, class Visit>
-DEVICE void walk_band(const Band &band, Shape shape, int across_bits, TapsOfColumn taps_of_column, Visit visit)
+DEVICE void step_down_band(const Band &band, Shape shape, int across_bits, TapsOfColumn taps_of_column, Visit visit)
 {
     const int lane = threadIdx.x & (TILE_COLS - 1), group = threadIdx.x >> TILE_BITS;
     const int groups_down = blockDim.x >> (TILE_BITS + across_bits);
@@ -257,7 +257,7 @@ DEVICE void visit_band(const BlockShared &shared, const Band &band, Shape shape,
     const Sample &sample = shared.sample;
     const bool flip_rows = HAS_FLIP && sample.flip_rows, flip_cols = HAS_FLIP && sample.flip_cols;
     if (HAS_AFFINE && sample.has_affine) {           // the same for the whole block, so each way has its own loop
-        walk_band<IN_STEP>(band, shape, across_bits, [&](int col) {
+        step_down_band<IN_STEP>(band, shape, across_bits, [&](int col) {
             const int source_col = flip_cols ? shape.width - 1 - col : col;
             const MapTerms terms = {source_col * sample.inverse_23[0][1], source_col * sample.inverse_23[1][1]};
             return [&shared, shape, terms](int local) {
@@ -266,7 +266,7 @@ DEVICE void visit_band(const BlockShared &shared, const Band &band, Shape shape,
             };
         }, visit);
     } else {
-        walk_band<IN_STEP>(band, shape, across_bits, [&](int col) {
+        step_down_band<IN_STEP>(band, shape, across_bits, [&](int col) {
             const int source_col = flip_cols ? shape.width - 1 - col : col;
             return [&band, shape, flip_rows, source_col](int local) {
                 const int row = band.first_row + local;

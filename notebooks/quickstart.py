@@ -66,7 +66,7 @@ print(batches.class_indices)
 show(images)
 
 # %% [markdown]
-# `batches[i]` is batch `i` of the epoch, `len(batches)` says how many there are, and `for` walks on and on, as in
+# `batches[i]` is batch `i` of the epoch, `len(batches)` says how many there are, and `for` goes on without end, as in
 # Keras.
 
 # %% [markdown]

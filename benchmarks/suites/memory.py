@@ -20,7 +20,7 @@ __all__ = ["run"]
 
 
 def run(settings: Settings) -> list[Row]:
-    """Walk an array and a folder for a while, in a fresh process; report the memory after each tenth of the walk."""
+    """Take batches of an array and of a folder for a while, in a fresh process; report the memory after each tenth."""
     command = [sys.executable, "-m", __name__, settings.device, str(int(settings.smoke))]
     walked = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     rows = []
@@ -34,7 +34,7 @@ def run(settings: Settings) -> list[Row]:
 
 
 def walk(device: str, smoke: bool) -> dict[str, Any]:
-    """Return for each walk the images' size, the number of batches and the resident memory along it, MB."""
+    """Return for each run the images' size, the number of batches and the resident memory along it, MB."""
     generator = gpuseq.ImageDataGenerator(**AUGMENTATION, device=device)
     size, samples, batches = (24, 20, 20) if smoke else (64, 300, 2000)
     root = folder(samples)

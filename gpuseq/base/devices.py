@@ -266,7 +266,7 @@ def synchronize(device: str) -> None:
     Parameters
     ----------
     device : str
-        As `engine_and_reason` returns it.
+        As `resolve_device` returns it.
     """
     if device.startswith("cuda"):
         import cupy

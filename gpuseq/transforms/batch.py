@@ -277,7 +277,7 @@ class BatchTransform:
     def describe(
         self, source_dtype: np.dtype[Any], device: str, recipe: Recipe | None, program: np.ndarray | None
     ) -> list[tuple[str, str]]:
-        """Say what is done to a batch, by which engine, and what of it is slow, as stations of ``explain``.
+        """Say what is done to a batch, by which engine, and what of it is slow, as steps of ``explain``.
 
         Parameters
         ----------

@@ -172,9 +172,9 @@ def test_every_barrier_of_programs_is_missed(run: PtxRun) -> None:
 UNSEEN = (
     ("for_each_band", "index", "a band too many has no rows"),
     ("", "", "the first test of a loop that runs at least once"),
-    ("walk_band", "const int (tile|col) =|for ", "a turn more has no pixels"),
-    ("walk_band", "groups_down", "how the groups of a warp lie is for the caches"),
-    ("walk_band", "local < band.num_rows", "a row or a column too many is worked out and not written"),
+    ("step_down_band", "const int (tile|col) =|for ", "a turn more has no pixels"),
+    ("step_down_band", "groups_down", "how the groups of a warp lie is for the caches"),
+    ("step_down_band", "local < band.num_rows", "a row or a column too many is worked out and not written"),
     ("open_band", "for ", "a row too many is worked out and not read"),
     ("open_band", "channel_shift|brightness", "of no use in a variant without colour"),
     ("open_band", "has_affine|ZX", "the map of nothing asked for changes nothing"),
