@@ -35,9 +35,15 @@ class Call:
         return first, second
 
 
-def trace_batch() -> tuple[list[Call], list[str]]:
-    """Return the calls between files while one batch of four files is made, in order, and the files that were in it."""
-    os.environ |= {"GPUSEQ_CPU_ENGINE": "numpy", "GPUSEQ_NUM_THREADS": "1"}
+def trace_batch(engine: str = "numpy") -> tuple[list[Call], list[str]]:
+    """Return the calls between files while one batch of four files is made, in order, and the files that were in it.
+
+    Parameters
+    ----------
+    engine : {"numpy", "compiled"}
+        What computes on the host.
+    """
+    os.environ |= {"GPUSEQ_CPU_ENGINE": engine, "GPUSEQ_NUM_THREADS": "1"}
     import gpuseq
     from gpuseq.base.version import PACKAGE
 
