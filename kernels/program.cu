@@ -122,7 +122,7 @@ extern "C" __global__ void __launch_bounds__(PREPARE_BLOCK) prepare(
             if (numbers[3] >= 0.0) {
                 unsigned char *out = scratch + (long long)numbers[3] * ((long long)num_pixels * CHANNELS);
                 for (int pixel = threadIdx.x; pixel < num_pixels; pixel += blockDim.x) {
-                    const Pixel done = run_segment(shared.numbers, num_steps, image, {tables, made, lines, weights}, height, width,
+                    const Pixel done = run_segment(shared.numbers, num_steps, image, {tables, made, lines, weights, scratch}, height, width,
                                                    pixel / width, pixel % width);
                     for (int channel = 0; channel < CHANNELS; ++channel)
                         out[(long long)pixel * CHANNELS + channel] = (unsigned char)done.level[channel];
@@ -264,7 +264,7 @@ extern "C" __global__ void __launch_bounds__(MAX_BLOCK) program(
         const int stop = num_pixels - start < UNIT_PIXELS ? num_pixels : start + UNIT_PIXELS;
         for (int position = start + threadIdx.x; position < stop; position += blockDim.x) {
             const int row = position / width, col = position % width;
-            const Pixel done = run_segment(shared.numbers, num_steps, image, {tables, made, lines, weights}, height, width, row, col);
+            const Pixel done = run_segment(shared.numbers, num_steps, image, {tables, made, lines, weights, scratch}, height, width, row, col);
 #pragma unroll
             for (int channel = 0; channel < CHANNELS; ++channel) {
                 COMPUTE_T value = (COMPUTE_T)done.level[source_channel(channel, CHANNELS)];

@@ -27,6 +27,7 @@
 #define STEP_BILINEAR 9          // six or eight coefficients; the last two are 0 for an affine map
 #define STEP_SHARPNESS 10
 #define STEP_BLUR 11             // width, height, where the weights of the columns and of the rows begin
+#define STEP_MIX 15              // share, chains, the slot of the first one's image, where their weights begin
 
 #define COLOURS (CHANNELS == 4 ? 3 : CHANNELS)       // alpha stays as it is
 #define HAS_ALPHA (CHANNELS == 2 || CHANNELS == 4)
@@ -40,6 +41,7 @@ struct Tables {                  // what steps point into
     const unsigned char *made;   // the same, of images that were looked at
     const int *lines;
     const double *weights;
+    const unsigned char *scratch; // intermediate images, (S, H, W, C)
 };
 
 // An image that a segment starts from: a source image in its own layout, or an intermediate one with channels last.
@@ -292,6 +294,31 @@ DEVICE Pixel read_blurred(const double *step, const Levels &image, const Tables 
     return pixel;
 }
 
+// What several chains have made of a pixel, weighted, and that blended with the pixel: AugMix.
+DEVICE Pixel read_mixed(const double *step, const Levels &image, const Tables &tables, int height, int width, int row, int col)
+{
+    Pixel pixel = read_pixel(image, row, col);
+    const int chains = (int)step[2];
+    const long long image_bytes = (long long)height * width * CHANNELS;
+    const unsigned char *made = tables.scratch + (long long)step[3] * image_bytes + (row * width + col) * CHANNELS;
+    const double *weights = tables.weights + (long long)step[4];
+    float total[CHANNELS];
+#pragma unroll
+    for (int channel = 0; channel < CHANNELS; ++channel) total[channel] = 0.0f;
+    for (int chain = 0; chain < chains; ++chain, made += image_bytes) {
+        const float weight = (float)weights[chain];
+#pragma unroll
+        for (int channel = 0; channel < CHANNELS; ++channel) total[channel] += weight * (float)made[channel];
+    }
+    const float share = (float)step[1];
+#pragma unroll
+    for (int channel = 0; channel < CHANNELS; ++channel) {
+        const int mixed = (int)(total[channel] < 0.0f ? 0.0f : total[channel] > 255.0f ? 255.0f : total[channel]);
+        pixel.level[channel] = blend_levels(pixel.level[channel], mixed, share);
+    }
+    return pixel;
+}
+
 // One pixel after a segment. The steps are the same for the whole block, so no warp splits over their codes.
 DEVICE Pixel run_segment(const double *steps, int num_steps, const Levels &image, const Tables &tables, int height, int width, int row, int col)
 {
@@ -315,6 +342,8 @@ DEVICE Pixel run_segment(const double *steps, int num_steps, const Levels &image
             pixel = read_bilinear(steps, image, height, width, row, col);
         } else if ((int)steps[0] == STEP_SHARPNESS) {
             pixel = read_sharpened(steps, image, height, width, row, col);
+        } else if ((int)steps[0] == STEP_MIX) {
+            pixel = read_mixed(steps, image, tables, height, width, row, col);
         } else {
             pixel = read_blurred(steps, image, tables, height, width, row, col);
         }

@@ -9,7 +9,6 @@ import numpy as np
 from PIL import Image
 
 from gpuseq.base.arguments import check_choice, did_you_mean
-from gpuseq.base.errors import DeviceError
 from gpuseq.base.types import Subset, literals
 from gpuseq.sources.files import FileSource
 from gpuseq.sources.source import Source
@@ -100,11 +99,6 @@ def _check_augmentations(
         raise ValueError(
             f"{recipe.augmentations[0]!r} on files would crop what target_size={image_size} has already made small: "
             "use it on arrays, or with gpuseq.Compose"
-        )
-    if source.device != "cpu" and recipe.needs_host:
-        raise DeviceError(
-            f"augmentations={generator.augmentations!r}: AugMix and RandomResizedCrop do not run on a GPU yet, and "
-            f"batches are made on {source.device}: pass device='cpu' to the generator"
         )
 
 

@@ -217,7 +217,7 @@ def run_program(
     ValueError
         If a step of colour meets other than 1, 3 or 4 channels.
     DeviceError
-        On a GPU, for AugMix and crops, which do not run there yet, and for images that its maps cannot count.
+        On a GPU, for crops that do not come first, and for images that its maps cannot count.
 
     References
     ----------

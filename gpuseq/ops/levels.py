@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["LEVELS", "autocontrast_table", "blend", "contrast_table", "equalize_table", "luminance", "table"]
+__all__ = [
+    "LEVELS",
+    "autocontrast_table",
+    "blend",
+    "contrast_table",
+    "equalize_table",
+    "luminance",
+    "table",
+    "tables_of",
+]
 
 LEVELS = np.arange(256)
 """All levels, int64."""
@@ -16,15 +25,15 @@ _IDENTITY = LEVELS.astype(np.uint8)
 _PER_LEVEL = np.float32(1 / 255)
 
 
-def blend(low: np.ndarray, high: np.ndarray, factor: float) -> np.ndarray:
+def blend(low: np.ndarray, high: np.ndarray, factor: float | np.ndarray) -> np.ndarray:
     """Return ``low + factor (high - low)`` in float32, cut off at 0 and 255 and truncated.
 
     Parameters
     ----------
     low, high : array
         Levels, signed integers.
-    factor : float
-        0 is `low`, 1 is `high`, beyond them extrapolates.
+    factor : float or numpy.ndarray
+        0 is `low`, 1 is `high`, beyond them extrapolates. An array, float32, is spread over the levels.
 
     Returns
     -------
@@ -37,7 +46,7 @@ def blend(low: np.ndarray, high: np.ndarray, factor: float) -> np.ndarray:
     """
     # The difference is taken in integers and exact; product and sum are rounded one by one, because Pillow's C does not
     # fuse them. The cast truncates, as Pillow's does.
-    mixed = np.float32(factor) * (high - low).astype(np.float32)
+    mixed = (factor if isinstance(factor, np.ndarray) else np.float32(factor)) * (high - low).astype(np.float32)
     mixed += low.astype(np.float32)
     levels: np.ndarray = np.clip(mixed, 0, 255, out=mixed).astype(np.uint8)
     return levels
@@ -56,26 +65,50 @@ def luminance(image: np.ndarray) -> np.ndarray:
 
 
 def table(name: str, args: Sequence[float]) -> np.ndarray:
-    """Return the table of a step that needs no look at the image.
+    """Return the table of a step that needs no look at the image: shape ``(256,)``, uint8. As `tables_of` of one."""
+    levels: np.ndarray = tables_of(name, np.array([[*args, 0.0][:2]], np.float64))[0]
+    return levels
+
+
+def tables_of(name: str, args: np.ndarray) -> np.ndarray:
+    """Return the tables of steps that need no look at the image.
 
     Parameters
     ----------
     name : str
-        Of the step.
-    args : sequence of float
-        Its arguments.
+        Of the steps.
+    args : numpy.ndarray
+        Shape ``(T, 2)``, float64: their arguments.
 
     Returns
     -------
     numpy.ndarray
-        Shape ``(256,)``, uint8.
+        Shape ``(T, 256)``, uint8.
 
     References
     ----------
     Pillow's ``ImageEnhance.Brightness``, ``ImageOps.posterize``, ``solarize`` and ``invert``; timm's ``solarize_add``;
     ``torchvision.transforms.v2.functional.adjust_gamma`` of tensors.
     """
-    return _TABLES[name](args)
+    first, second = args[:, :1], args[:, 1:2]
+    if name == "Brightness":
+        return blend(np.array(0), LEVELS, first.astype(np.float32))
+    if name == "Posterize":
+        return (LEVELS & ~((1 << (8 - first.astype(np.int64))) - 1)).astype(np.uint8)
+    # The threshold may be a fraction: torchvision's bins are. So it is compared and not cast.
+    if name == "Solarize":
+        return np.where(first > LEVELS, LEVELS, 255 - LEVELS).astype(np.uint8)
+    if name == "SolarizeAdd":
+        lighter = np.minimum(255, LEVELS + first.astype(np.int64))
+        return np.where(second > LEVELS, lighter, LEVELS).astype(np.uint8)
+    if name == "Invert":
+        return np.repeat((255 - LEVELS).astype(np.uint8)[None], len(args), axis=0)
+    assert name == "Gamma", name
+    # Made here and nowhere else: `pow` of a device or another library rounds otherwise. 255.999 is torchvision's: so
+    # 1.0 becomes 255, and the shares before it their own level.
+    shares = np.power(LEVELS.astype(np.float32) * _PER_LEVEL, first.astype(np.float32)) * second.astype(np.float32)
+    levels: np.ndarray = (np.clip(shares, 0, 1) * np.float32(255.999)).astype(np.uint8)
+    return levels
 
 
 def contrast_table(luminances: int, num_pixels: int, factor: float) -> np.ndarray:
@@ -146,30 +179,3 @@ def equalize_table(histogram: np.ndarray) -> np.ndarray:
     below = np.cumsum(histogram) - histogram
     levels: np.ndarray = np.minimum(255, (step // 2 + below) // step).astype(np.uint8)
     return levels
-
-
-def _solarize(threshold: float) -> np.ndarray:
-    # The threshold may be a fraction: torchvision's bins are. So it is compared and not cast.
-    return np.where(threshold > LEVELS, LEVELS, 255 - LEVELS).astype(np.uint8)
-
-
-def _solarize_add(addition: float, threshold: float) -> np.ndarray:
-    return np.where(threshold > LEVELS, np.minimum(255, LEVELS + int(addition)), LEVELS).astype(np.uint8)
-
-
-def _gamma(gamma: float, gain: float) -> np.ndarray:
-    # Made here and nowhere else: `pow` of a device or another library rounds otherwise. 255.999 is torchvision's, so
-    # that 1.0 becomes 255 and the shares before it their own level.
-    shares = np.power(LEVELS.astype(np.float32) * _PER_LEVEL, np.float32(gamma)) * np.float32(gain)
-    levels: np.ndarray = (np.clip(shares, 0, 1) * np.float32(255.999)).astype(np.uint8)
-    return levels
-
-
-_TABLES: dict[str, Callable[[Sequence[float]], np.ndarray]] = {
-    "Brightness": lambda args: blend(np.array(0), LEVELS, args[0]),
-    "Posterize": lambda args: (LEVELS & ~((1 << (8 - int(args[0]))) - 1)).astype(np.uint8),
-    "Solarize": lambda args: _solarize(args[0]),
-    "SolarizeAdd": lambda args: _solarize_add(args[0], args[1]),
-    "Invert": lambda args: (255 - LEVELS).astype(np.uint8),
-    "Gamma": lambda args: _gamma(args[0], args[1]),
-}

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from gpuseq.plan.program import STEPS
 
-__all__ = ["FIXED_LIMIT", "coefficients", "fits_fixed_point", "is_projective"]
+__all__ = ["FIXED_LIMIT", "coefficients", "fits_fixed_point", "is_projective", "perspective"]
 
 FIXED_LIMIT = 32768.0
 """Source positions below this in size fit Pillow's numbers of 16 bits before and 16 after the point."""
@@ -44,14 +45,22 @@ def is_projective(name: str) -> bool:
     return name == "Perspective"
 
 
-def fits_fixed_point(matrix: Sequence[float], height: int, width: int) -> bool:
-    """Tell whether the map of an image's corners stays within what Pillow's fixed-point loop can hold."""
+def fits_fixed_point(matrix: Sequence[Any] | np.ndarray, height: int, width: int) -> Any:
+    """Tell whether the map of an image's corners stays within what Pillow's fixed-point loop can hold.
+
+    Parameters
+    ----------
+    matrix : sequence
+        Six coefficients, each a number, or an array of those of several maps.
+    height, width : int
+        Rows and columns of the image.
+    """
     a, b, c, d, e, f = matrix
-    return all(
-        abs(x * a + y * b + c) < FIXED_LIMIT and abs(x * d + y * e + f) < FIXED_LIMIT
-        for x in (0, width)
-        for y in (0, height)
-    )
+    fits: Any = True
+    for x in (0, width):
+        for y in (0, height):
+            fits &= (abs(x * a + y * b + c) < FIXED_LIMIT) & (abs(x * d + y * e + f) < FIXED_LIMIT)
+    return fits
 
 
 def _rotate(args: Sequence[float], height: int, width: int) -> tuple[float, ...]:
@@ -84,18 +93,46 @@ def _affine(args: Sequence[float], height: int, width: int) -> tuple[float, ...]
     return a, b, c, d, e, f
 
 
-def _perspective(args: Sequence[float], height: int, width: int) -> tuple[float, ...]:
-    corners = ((0, 0), (width - 1, 0), (width - 1, height - 1), (0, height - 1))
-    ends = list(zip(args[0::2], args[1::2], strict=True))
-    equations = []
-    for (to_x, to_y), (from_x, from_y) in zip(ends, corners, strict=True):
-        equations.append([to_x, to_y, 1, 0, 0, 0, -from_x * to_x, -from_x * to_y])
-        equations.append([0, 0, 0, to_x, to_y, 1, -from_y * to_x, -from_y * to_y])
-    wanted = np.array(corners, np.float64).reshape(8)
-    # Least squares: corners on one line, which an image one pixel wide has, are no error.
-    solution = np.linalg.lstsq(np.array(equations, np.float64), wanted, rcond=None)[0]
+def perspective(ends: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Return the maps that bring corners back to those of the image.
+
+    Parameters
+    ----------
+    ends : numpy.ndarray
+        Shape ``(N, 8)``, float64: where the corners go, column and row of each, clockwise from the top left.
+    height, width : int
+        Rows and columns of the image.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape ``(N, 8)``: eight coefficients, float64 that were rounded to float32, as torchvision's are.
+    """
+    corners = np.array(((0, 0), (width - 1, 0), (width - 1, height - 1), (0, height - 1)), np.float64)
+    moved = ends.reshape(-1, 4, 2)
+    by_corner = np.zeros((len(ends), 4, 2, 8))
+    by_corner[:, :, 0, :2] = by_corner[:, :, 1, 3:5] = moved
+    by_corner[:, :, 0, 2] = by_corner[:, :, 1, 5] = 1.0
+    by_corner[:, :, :, 6:] = -corners[None, :, :, None] * moved[:, :, None, :]
+    equations = by_corner.reshape(-1, 8, 8)
+    wanted = corners.reshape(8)
+    # Three corners on one line, which an image one pixel wide has, are no error: least squares then.
+    sides = np.roll(moved, -1, axis=1) - moved
+    after = np.roll(sides, -1, axis=1)
+    is_flat = (sides[..., 0] * after[..., 1] == sides[..., 1] * after[..., 0]).any(axis=1) | (min(height, width) < 2)
+    solved = np.empty((len(ends), 8))
+    if not is_flat.all():
+        right = np.broadcast_to(wanted[:, None], (int((~is_flat).sum()), 8, 1))
+        solved[~is_flat] = np.linalg.solve(equations[~is_flat], right)[..., 0]
+    for index in np.flatnonzero(is_flat):
+        solved[index] = np.linalg.lstsq(equations[index], wanted, rcond=None)[0]
     # torchvision hands the solution on in float32, and Pillow computes with that in double.
-    return tuple(solution.astype(np.float32).astype(np.float64).tolist())
+    coefficients: np.ndarray = solved.astype(np.float32).astype(np.float64)
+    return coefficients
+
+
+def _perspective(args: Sequence[float], height: int, width: int) -> tuple[float, ...]:
+    return tuple(perspective(np.array([args], np.float64), height, width)[0].tolist())
 
 
 _MAPS: dict[str, Callable[[Sequence[float], int, int], tuple[float, ...]]] = {

@@ -37,13 +37,20 @@ FLAGS = (
 
 _GCC_FLAGS = ("-fvect-cost-model=dynamic",)
 
+_AVX2 = ("-march=x86-64", "-mavx2", "-mfma", "-mf16c")
+
 
 def instruction_sets() -> dict[str, tuple[str, ...]]:
     """Return each instruction set's flags by name, for the machine that is compiled for."""
     if platform.machine() in ("x86_64", "AMD64"):
         # engine.cpp asks the CPU for exactly these before it lets one run.
-        return {"baseline": ("-march=x86-64",), "avx2": ("-march=x86-64", "-mavx2", "-mfma", "-mf16c")}
+        return {"baseline": ("-march=x86-64",), "avx2": _AVX2, "avx512": (*_AVX2, "-mavx512bw", "-mavx512vbmi")}
     return {"baseline": ()}
+
+
+def has_own_text(text: str, name: str) -> bool:
+    """Tell whether a text is compiled for an instruction set: for AVX-512 those alone that gain by it."""
+    return name != "avx512" or text == "program.cpp"
 
 
 def compiler() -> list[str]:
@@ -90,7 +97,9 @@ def build(target: Path, flags: tuple[str, ...] = ()) -> Path:
             _run([*common, *own, f"-DSET={name}", "-c", str(FOLDER / text), "-o", out])
             return out
 
-        parts = [(text, name, own) for text in TEXTS for name, own in instruction_sets().items()]
+        parts = [
+            (text, name, own) for text in TEXTS for name, own in instruction_sets().items() if has_own_text(text, name)
+        ]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             objects = list(pool.map(lambda part: compile_one(*part), parts))
         whole = Path(made) / LIBRARY

@@ -11,6 +11,7 @@ extern "C" const ResizeEngine gpuseq_resize_baseline;
 #if defined(__x86_64__)
 extern "C" const AugmentEngine gpuseq_augment_avx2;
 extern "C" const ProgramEngine gpuseq_program_avx2;
+extern "C" const ProgramEngine gpuseq_program_avx512;
 extern "C" const ResizeEngine gpuseq_resize_avx2;
 #endif
 
@@ -24,11 +25,18 @@ struct InstructionSet {
     bool (*runs_here)();
 };
 
+#if defined(__x86_64__)
+bool runs_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"); }
+#endif
+
 const InstructionSet SETS[] = {          // the widest first
 #if defined(__x86_64__)
-    // The test asks the CPU, and the operating system whether it keeps the wide registers.
+    // The tests ask the CPU, and the operating system whether it keeps the wide registers. Only programs have their own text
+    // for AVX-512: a table of 256 bytes is two of its instructions.
+    {"avx512", &gpuseq_augment_avx2, &gpuseq_program_avx512, &gpuseq_resize_avx2,
+     [] { return runs_avx2() && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vbmi"); }},
     {"avx2", &gpuseq_augment_avx2, &gpuseq_program_avx2, &gpuseq_resize_avx2,
-     [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"); }},
+     [] { return runs_avx2(); }},
 #endif
     {"baseline", &gpuseq_augment_baseline, &gpuseq_program_baseline, &gpuseq_resize_baseline, [] { return true; }},
 };
@@ -37,7 +45,7 @@ constexpr int NUM_SETS = sizeof SETS / sizeof *SETS;
 } // namespace
 
 // Raised whenever a field of a job or a function below changes.
-EXPORT int gpuseq_abi() { return 2; }
+EXPORT int gpuseq_abi() { return 3; }
 EXPORT int gpuseq_job_bytes() { return (int)sizeof(Job); }
 EXPORT int gpuseq_program_job_bytes() { return (int)sizeof(ProgramJob); }
 EXPORT int gpuseq_resize_job_bytes() { return (int)sizeof(ResizeJob); }
@@ -52,7 +60,13 @@ EXPORT void gpuseq_augment(int number, const Job *job, int64_t first, int64_t la
 {
     SETS[number].augment->augment(job, first, last, scratch);
 }
-EXPORT int64_t gpuseq_program_scratch(int number, const ProgramJob *job) { return SETS[number].program->scratch_bytes(job); }
-EXPORT void gpuseq_program(int number, const ProgramJob *job, unsigned char *scratch) { SETS[number].program->run(job, scratch); }
+EXPORT int64_t gpuseq_program_scratch(int number, const ProgramJob *job, const Job *finish)
+{
+    return SETS[number].program->scratch_bytes(job) + SETS[number].augment->scratch_bytes(finish);
+}
+EXPORT void gpuseq_program(int number, const ProgramJob *job, const Job *finish, int64_t first, int64_t last, unsigned char *scratch)
+{
+    SETS[number].program->run(job, finish, SETS[number].augment, first, last, scratch);
+}
 EXPORT int64_t gpuseq_resize_scratch(int number, const ResizeJob *job) { return SETS[number].resize->scratch_bytes(job); }
 EXPORT void gpuseq_resize(int number, const ResizeJob *job, unsigned char *scratch) { SETS[number].resize->resize(job, scratch); }

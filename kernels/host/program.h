@@ -1,19 +1,25 @@
-// What the CPU engine is handed for one sample of a program. gpuseq/ops/compiled/program.py fills it.
+// What the CPU engine is handed for the programs of a batch. gpuseq/ops/compiled/program.py fills it.
 #pragma once
-#include <cstdint>
+#include "job.h"
 
 struct ProgramJob {
-    const uint8_t *source;               // one image; the strides are in bytes
-    int64_t row_stride, col_stride, channel_stride;
-    uint8_t *target;                     // (H, W, C), C-contiguous
-    const double *steps;                 // (num_steps, 10): gpuseq.ops.segments says what the numbers are
+    const uint8_t *images;               // (M, H, W, C); the strides are in bytes
+    int64_t image_stride, row_stride, col_stride, channel_stride;
+    const int64_t *rows;                 // (N,): the image of each sample
+    const int64_t *samples;              // (N, 4): first step, steps, first erasing step, erasing steps
+    const double *steps;                 // (K, 10): gpuseq.ops.listing says what the numbers are
     const uint8_t *tables;               // (T, 3, 256)
     const int32_t *lines;
     const double *weights;
-    int32_t num_steps, height, width, channels;
+    const double *erases;                // (E, 9)
+    const float *quantiles;              // (65536,): for noise, or null
+    int32_t height, width, channels;
+    int32_t has_blur, has_mix;           // whether any sample has such a step
 };
 
 struct ProgramEngine {
+    // Bytes that `run` needs for itself, by thread, but for what `finish` needs.
     int64_t (*scratch_bytes)(const ProgramJob *);
-    void (*run)(const ProgramJob *, unsigned char *scratch);
+    // Makes the samples [first, last). `finish` says what becomes of the levels of one sample; its images and out are set here.
+    void (*run)(const ProgramJob *, const Job *finish, const AugmentEngine *, int64_t first, int64_t last, unsigned char *scratch);
 };

@@ -3,6 +3,8 @@
 #include "job.h"
 #include "vectors.h"
 
+#include <type_traits>
+
 namespace {
 
 enum OutKind { TO_FLOAT32, TO_FLOAT64, TO_FLOAT16, TO_BFLOAT16, TO_UINT8 };      // the OUT_* of common.cuh

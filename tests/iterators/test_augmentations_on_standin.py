@@ -43,10 +43,14 @@ def test_a_device_makes_the_hosts_batches(extra: str) -> None:
     assert_same(batches[1][1], batches[0][1])
 
 
-def test_what_a_gpu_has_not_is_refused_at_construction() -> None:
-    x = np.zeros((4, 8, 8, 3), np.uint8)
-    with pytest.raises(gpuseq.DeviceError, match="AugMix and RandomResizedCrop do not run on a GPU yet"):
-        gpuseq.ImageDataGenerator(augmentations="augmix", device="cuda:0").flow(x)
+@pytest.mark.parametrize("augmentations", ["augmix", [gpuseq.RandomResizedCrop((7, 9)), gpuseq.RandAugment()]], ids=str)
+def test_mixes_and_crops(augmentations: Any) -> None:
+    x = np.random.default_rng(0).integers(0, 256, (9, 14, 11, 3), np.uint8)
+    batches = []
+    for device in ("cpu", "cuda:0"):
+        generator = gpuseq.ImageDataGenerator(augmentations=augmentations, rescale=1 / 255, device=device)
+        batches.append(on_host(next(generator.flow(x, batch_size=6, seed=4))))
+    assert_same(batches[1], batches[0])
 
 
 def test_compose_works_where_the_images_are() -> None:

@@ -253,7 +253,7 @@ print(dumps(sorted(set(sys.modules) - before)))
 
 def test_what_comes_later_says_gpuseq_by_whatever_road_it_comes() -> None:
     code = """
-from gpuseq.plan.policies.timm import parse_policy
+from gpuseq.plan.policies.strings import parse_policy
 import pickle, pickletools, sys
 assert "gpuseq.compose" not in sys.modules
 policy = parse_policy("rand-m9-mstd0.5-inc1")

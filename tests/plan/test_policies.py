@@ -16,7 +16,8 @@ import gpuseq
 from gpuseq.plan.philox import philox_rows, philox_uniform
 from gpuseq.plan.policies.augmentation import Augmentation
 from gpuseq.plan.policies.recipe import Recipe
-from gpuseq.plan.policies.timm import TimmRandAugment, parse_policy
+from gpuseq.plan.policies.strings import parse_policy
+from gpuseq.plan.policies.timm import TimmRandAugment
 from gpuseq.plan.program import (
     STEPS,
     as_text,
@@ -235,6 +236,22 @@ def test_mixing_weights() -> None:
     assert min(depths.values()) > 6200
 
 
+@pytest.mark.parametrize("alpha", [0.05, 0.4, 3.0])
+def test_mixing_weights_of_any_alpha(alpha: float) -> None:
+    """Beta's and Dirichlet's distributions, as SciPy has them: a chain's share is Beta's of alpha and the others'."""
+    stats = pytest.importorskip("scipy.stats")
+    head = _drawn(gpuseq.AugMix(alpha=alpha, mixture_width=4), 8000)[:, 0]["arg"]
+    np.testing.assert_allclose(head[:, 2:6].sum(axis=1), 1, atol=1e-6)
+    for shares, others in ((head[:, 0], alpha), *((head[:, chain], 3 * alpha) for chain in range(2, 6))):
+        # Next to 0 and 1 float32 has steps.
+        inner = shares[(shares > 1e-3) & (shares < 1 - 1e-3)]
+        low, high = stats.beta.cdf((1e-3, 1 - 1e-3), alpha, others)
+        assert len(inner) / len(shares) == pytest.approx(high - low, abs=0.02)
+        within = (stats.beta.cdf(inner, alpha, others) - low) / (high - low)
+        assert stats.kstest(within, "uniform").pvalue > 1e-3
+    assert abs(np.corrcoef(head[:, 0], head[:, 2])[0, 1]) < 0.03
+
+
 def test_erased_rectangles() -> None:
     """Areas and ratios over their ranges, always inside; where none fits nothing is erased."""
     program = _drawn(gpuseq.RandomErasing(1.0, scale=(0.1, 0.2), ratio=(0.5, 2.0)), 5000)[:, 0]
@@ -313,7 +330,7 @@ WRONG: list[tuple[str, type[Exception], str]] = [
     ("TrivialAugmentWide(1)", ValueError, "num_magnitude_bins must be a whole number from 2 on"),
     ("AutoAugment('imagnet')", ValueError, "did you mean 'imagenet'"),
     ("AugMix(mixture_width=6)", ValueError, "mixture_width must be a whole number from 1 to 5; got 6"),
-    ("AugMix(alpha=0.5)", ValueError, "alpha must be 1.0"),
+    ("AugMix(alpha=0)", ValueError, "alpha must be a number above 0; got 0"),
     ("ColorJitter(-0.1)", ValueError, "brightness as one number must not be negative"),
     ("ColorJitter(hue=0.6)", ValueError, "hue must be a pair"),
     ("RandomPosterize(9)", ValueError, "bits must be a whole number from 0 to 8; got 9"),
@@ -354,6 +371,7 @@ class Foreign:
         ([], ValueError, "augmentations got an empty list"),
         ([Foreign()], TypeError, "takes gpuseq's own augmentations"),
         (3, TypeError, "takes a list of augmentations; got 3"),
+        ("original", ValueError, "timm's AutoAugment policies original, .* are not here; 'imagenet' holds"),
         ("rnd-m9", ValueError, "is no policy.*did you mean 'rand'"),
         ("rand-q9", ValueError, "'q9' is no section.*known keys are m, n, p, mstd"),
         ("rand-m", ValueError, "'m' is no section"),

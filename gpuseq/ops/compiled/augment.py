@@ -23,7 +23,7 @@ from gpuseq.ops.table import NUM_COLUMNS, fill_table
 from .library import InstructionSet, Job, chosen
 from .resize import resize
 
-__all__ = ["augment", "finisher", "resize", "standardize", "warp_spline", "whiten"]
+__all__ = ["CALL_PIXELS", "SOLO_PIXELS", "augment", "finishing", "resize", "standardize", "warp_spline", "whiten"]
 
 SOLO_PIXELS = 1 << 15
 """Pixels of a batch that one thread does alone: to wake another takes longer."""
@@ -128,19 +128,13 @@ def _run(
     return out
 
 
-def finisher(
-    instruction_set: InstructionSet,
-    image_shape: tuple[int, int, int],
-    options: AugmentOptions,
-    statistics: Statistics | None,
-    out: np.ndarray,
-) -> Callable[[int, int], None]:
-    """Return what standardises one uint8 image, channels last, into its place in a batch: while it lies in the cache.
+def finishing(
+    image_shape: tuple[int, int, int], options: AugmentOptions, statistics: Statistics | None, out: np.ndarray
+) -> tuple[Job, tuple[Any, ...]]:
+    """Return the job that standardises one uint8 image, channels last, into a batch; `program.cpp` says which image.
 
     Parameters
     ----------
-    instruction_set : InstructionSet
-        From `chosen`.
     image_shape : (int, int, int)
         Rows, columns and channels.
     options, statistics
@@ -150,8 +144,8 @@ def finisher(
 
     Returns
     -------
-    callable
-        Of the place in the batch and the address of the image; several threads may call it.
+    Job, tuple
+        And what it points at, which has to live as long.
     """
     height, width, channels = image_shape
     dtype = options.compute_dtype
@@ -160,7 +154,8 @@ def finisher(
         mean = _by_channel(statistics.mean.astype(dtype), channels)
     if statistics is not None and options.featurewise_std and statistics.std is not None:
         divisor = _by_channel(statistics.std.astype(dtype) + dtype.type(1e-6), channels)
-    common = Job(
+    job = Job(
+        out=_address(out),
         mean_c=_address(mean),
         divisor_c=_address(divisor),
         rescale=options.rescale,
@@ -179,18 +174,7 @@ def finisher(
         streams=out.nbytes > STREAMED_BYTES,
         rows_per_unit=height,
     )
-    number, functions = instruction_set.number, instruction_set.functions
-    scratch_bytes = functions.gpuseq_augment_scratch(number, ctypes.addressof(common))
-    target, image_bytes = out.ctypes.data, out[:1].nbytes
-
-    def finish(sample: int, address: int, _held: tuple[Any, ...] = (mean, divisor, out)) -> None:
-        # A copy for each call, since several threads call with the same `common`.
-        job = Job.from_buffer_copy(common)
-        job.images, job.out = address, target + sample * image_bytes
-        room = scratch("compiled", (scratch_bytes,), np.uint8)
-        functions.gpuseq_augment(number, ctypes.addressof(job), 0, 1, room.ctypes.data)
-
-    return finish
+    return job, (mean, divisor, out)
 
 
 def _rows_per_unit(num_samples: int, height: int, width: int, num_threads: int) -> int:

@@ -1,8 +1,8 @@
 """Finds and loads the library of the compiled engine, and picks the instruction set that runs here.
 
 ``GPUSEQ_CPU_ENGINE`` decides what computes on the host: ``auto`` takes the compiled engine where it is installed,
-``numpy`` the NumPy engine, ``compiled`` insists, and ``compiled:baseline`` or ``compiled:avx2`` name the instruction
-set. ``GPUSEQ_CPU_LIBRARY`` is the path of another build of the library: for developers.
+``numpy`` the NumPy engine, ``compiled`` insists, and ``compiled:baseline``, ``compiled:avx2`` or ``compiled:avx512``
+name the instruction set. ``GPUSEQ_CPU_LIBRARY`` is the path of another build of the library: for developers.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ PATH = "GPUSEQ_CPU_LIBRARY"
 # Not an extension module: it knows no Python, so one wheel serves every version of it.
 LIBRARY = "gpuseq_cpu.so"
 
-ABI = 2
+ABI = 3
 """Has to be the library's ``gpuseq_abi()``: what a job holds, and which functions there are."""
 
 logger = logging.getLogger("gpuseq")
@@ -66,10 +66,13 @@ class ProgramJob(ctypes.Structure):
     """``ProgramJob`` of ``kernels/host/program.h``, where its fields are explained."""
 
     _fields_ = (
-        ("source", _POINTER),
-        *((name, _LONG) for name in ("row_stride", "col_stride", "channel_stride")),
-        *((name, _POINTER) for name in ("target", "steps", "tables", "lines", "weights")),
-        *((name, _INT) for name in ("num_steps", "height", "width", "channels")),
+        ("images", _POINTER),
+        *((name, _LONG) for name in ("image_stride", "row_stride", "col_stride", "channel_stride")),
+        *(
+            (name, _POINTER)
+            for name in ("rows", "samples", "steps", "tables", "lines", "weights", "erases", "quantiles")
+        ),
+        *((name, _INT) for name in ("height", "width", "channels", "has_blur", "has_mix")),
     )
 
 
@@ -97,7 +100,7 @@ class InstructionSet:
     Attributes
     ----------
     name : str
-        ``"avx2"`` or ``"baseline"``.
+        ``"avx512"``, ``"avx2"`` or ``"baseline"``.
     number : int
         Its place in the library.
     functions : ctypes.CDLL
@@ -138,10 +141,12 @@ def _load(path: str) -> ctypes.CDLL | str:
     library.gpuseq_set_name.restype = ctypes.c_char_p
     for name in ("gpuseq_augment_scratch", "gpuseq_program_scratch", "gpuseq_resize_scratch"):
         getattr(library, name).restype = _LONG
-        getattr(library, name).argtypes = (ctypes.c_int, _POINTER)
+        jobs = 2 if name == "gpuseq_program_scratch" else 1
+        getattr(library, name).argtypes = (ctypes.c_int, *(_POINTER,) * jobs)
     library.gpuseq_augment.restype = library.gpuseq_program.restype = library.gpuseq_resize.restype = None
     library.gpuseq_augment.argtypes = (ctypes.c_int, _POINTER, _LONG, _LONG, _POINTER)
-    library.gpuseq_program.argtypes = library.gpuseq_resize.argtypes = (ctypes.c_int, _POINTER, _POINTER)
+    library.gpuseq_program.argtypes = (ctypes.c_int, _POINTER, _POINTER, _LONG, _LONG, _POINTER)
+    library.gpuseq_resize.argtypes = (ctypes.c_int, _POINTER, _POINTER)
     return library
 
 
@@ -185,7 +190,7 @@ def chosen() -> InstructionSet | None:
 @lru_cache(maxsize=32)
 def _chosen(asked: str, path: str) -> InstructionSet | None:
     engine, _, wanted = asked.partition(":")
-    accepted = ("auto", "numpy", "compiled", "compiled:avx2", "compiled:baseline")
+    accepted = ("auto", "numpy", "compiled", "compiled:avx512", "compiled:avx2", "compiled:baseline")
     if asked not in accepted:
         listed = ", ".join(map(repr, accepted))
         raise ValueError(

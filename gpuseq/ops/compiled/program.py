@@ -1,4 +1,4 @@
-"""Programs on the compiled engine: each sample's steps and its normalisation, one after the other, in the cache."""
+"""Programs on the compiled engine: each sample's steps, normalisation and erasing, while it lies in the cache."""
 
 from __future__ import annotations
 
@@ -7,15 +7,20 @@ import ctypes
 import numpy as np
 
 from gpuseq.base.devices import aligned_empty
+from gpuseq.base.errors import DeviceError
 from gpuseq.base.threads import cpu_count, for_each
+from gpuseq.ops.crops import cropped
+from gpuseq.ops.listing import BLUR, MAX_SIDE, MIX, Steps, steps_of
 from gpuseq.ops.numpy import program as numpy_program
 from gpuseq.ops.numpy.affine import scratch
+from gpuseq.ops.numpy.erase import normal_quantiles
 from gpuseq.ops.numpy.program import erase_rectangles, run_geometry
 from gpuseq.ops.options import AugmentOptions, Statistics
-from gpuseq.ops.segments import Segments, listed
+from gpuseq.ops.segments import spans
 
-from .augment import finisher
+from .augment import CALL_PIXELS, SOLO_PIXELS, finishing
 from .library import ProgramJob, chosen
+from .resize import resize
 
 __all__ = ["erase_rectangles", "run_geometry", "run_program"]
 
@@ -31,13 +36,14 @@ def run_program(
     statistics: Statistics | None = None,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Compiled twin of `gpuseq.ops.dispatch.run_program`; AugMix and crops are done by NumPy, to the same bits."""
+    """Compiled twin of `gpuseq.ops.dispatch.run_program`; maps that it cannot count are left to NumPy."""
     images_nhwc = images if options.source_format == "channels_last" else images.transpose(0, 2, 3, 1)
-    height, width, channels = images_nhwc.shape[1:]
-    # Past MAX_CHANNELS a pixel does not fit the library's arrays.
-    segments = listed(program, height, width, channels) if channels <= MAX_CHANNELS else None
-    if segments is None:
+    try:
+        images_nhwc, own, rows = cropped(images_nhwc, program, indices, resize)
+        steps = _listed(own, images_nhwc)
+    except DeviceError:
         return numpy_program.run_program(images, program, options, indices=indices, statistics=statistics, out=out)
+    height, width, channels = images_nhwc.shape[1:]
     if options.preprocessing in ("caffe", "torch") and channels != 3:
         raise ValueError(
             f"preprocessing {options.preprocessing!r} is defined for 3 channels; the images have {channels}"
@@ -49,17 +55,23 @@ def run_program(
     if out.size == 0:
         return out
     batch = out if out.flags.c_contiguous else np.empty(out.shape, out.dtype)
-    _run(images_nhwc, segments, indices, options, statistics, batch)
-    # After the pool, by NumPy: rectangles are few, and are in units of the finished batch.
-    erase_rectangles(batch, program, options.data_format)
+    _run(images_nhwc, steps, rows, options, statistics, batch)
     if batch is not out:
         out[...] = batch
     return out
 
 
+def _listed(program: np.ndarray, images_nhwc: np.ndarray) -> Steps:
+    """Return the steps, or refuse what this engine has not."""
+    height, width, channels = images_nhwc.shape[1:]
+    if channels > MAX_CHANNELS or max(height, width) >= MAX_SIDE:
+        raise DeviceError(f"the compiled engine does no steps on {height} x {width} x {channels} values")
+    return steps_of(program, height, width, channels)
+
+
 def _run(
     images_nhwc: np.ndarray,
-    segments: Segments,
+    steps: Steps,
     indices: np.ndarray | None,
     options: AugmentOptions,
     statistics: Statistics | None,
@@ -67,34 +79,30 @@ def _run(
 ) -> None:
     """Do the listed steps of each sample, and standardise it at once; `batch` is written to."""
     instruction_set = chosen()
-    assert instruction_set is not None, "callers ask `chosen` first"
-    functions, number = instruction_set.functions, instruction_set.number
+    assert instruction_set is not None, "whoever calls this has asked `chosen` first"
     height, width, channels = images_nhwc.shape[1:]
-    row_stride, col_stride, channel_stride = images_nhwc.strides[1:]
-    is_tight = (row_stride, col_stride, channel_stride) == (width * channels, channels, 1)
-    first_steps, num_steps = segments.samples[:, 2:4].astype(np.int64).T.tolist()
-    tables, lines, weights = (array.ctypes.data for array in (segments.tables, segments.lines, segments.weights))
-    steps, step_bytes = segments.steps.ctypes.data, segments.steps.strides[0]
-    source, source_bytes = images_nhwc.ctypes.data, images_nhwc.strides[0]
-    finish = finisher(instruction_set, (height, width, channels), options, statistics, batch)
+    num_samples = len(batch)
+    rows = np.arange(num_samples) if indices is None else np.ascontiguousarray(indices, np.int64)
+    samples = np.stack([*spans(steps.sample, num_samples), *spans(steps.erases_of, num_samples)], axis=1)
+    codes = steps.numbers[:, 0]
+    quantiles = normal_quantiles() if len(steps.erases) and steps.erases[:, 8].any() else None
+    job = ProgramJob(
+        *(images_nhwc.ctypes.data, *images_nhwc.strides, rows.ctypes.data, samples.ctypes.data),
+        *(array.ctypes.data for array in (steps.numbers, steps.tables, steps.lines, steps.weights, steps.erases)),
+        *(None if quantiles is None else quantiles.ctypes.data, height, width, channels),
+        *(bool((codes == BLUR).any()), bool((codes == MIX).any())),
+    )
+    finish, held = finishing((height, width, channels), options, statistics, batch)
+    number, functions = instruction_set.number, instruction_set.functions
+    address, finish_address = ctypes.addressof(job), ctypes.addressof(finish)
+    scratch_bytes = functions.gpuseq_program_scratch(number, address, finish_address)
+    num_threads = 1 if num_samples * height * width <= SOLO_PIXELS else cpu_count()
+    per_call = max(1, min(CALL_PIXELS // (height * width), -(-num_samples // num_threads)))
 
-    def work_on(sample: int) -> None:
-        image = source + (sample if indices is None else int(indices[sample])) * source_bytes
-        # Nothing to do, and already as `finish` reads it: the copy is spared.
-        if is_tight and not num_steps[sample]:
-            finish(sample, image)
-            return
-        # uint8 levels of one image between the steps and the normalisation, which reads them while they are in the
-        # cache.
-        levels = scratch("levels", (height, width, channels), np.uint8).ctypes.data
-        job = ProgramJob(
-            *(image, row_stride, col_stride, channel_stride, levels),
-            *(steps + first_steps[sample] * step_bytes, tables, lines, weights),
-            *(num_steps[sample], height, width, channels),
-        )
-        address = ctypes.addressof(job)
-        room = scratch("program", (functions.gpuseq_program_scratch(number, address),), np.uint8)
-        functions.gpuseq_program(number, address, room.ctypes.data)
-        finish(sample, levels)
+    def call(part: int, _held: object = (images_nhwc, steps, rows, samples, job, finish, held, batch)) -> None:
+        room = scratch("program", (scratch_bytes,), np.uint8)
+        first = part * per_call
+        last = min(first + per_call, num_samples)
+        functions.gpuseq_program(number, address, finish_address, first, last, room.ctypes.data)
 
-    for_each(work_on, len(batch), cpu_count())
+    for_each(call, -(-num_samples // per_call), num_threads)

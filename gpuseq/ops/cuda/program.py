@@ -14,14 +14,16 @@ import numpy as np
 from gpuseq.base.errors import DeviceError
 from gpuseq.base.types import Array
 from gpuseq.ops.codes import OUT_KINDS, PREPROCESSING
+from gpuseq.ops.crops import cropped
 from gpuseq.ops.numpy.erase import normal_quantiles
 from gpuseq.ops.options import AugmentOptions, Statistics
 from gpuseq.ops.segments import Segments, cut
-from gpuseq.plan.program import of_kind, without_erasing
+from gpuseq.plan.program import has_kind, of_kind, without_erasing
 
 from . import augment as ops_cuda
 from . import compile as kernels
 from . import memory as device
+from .resize import resize
 
 __all__ = ["erase_rectangles", "run_geometry", "run_program"]
 
@@ -32,6 +34,9 @@ UNIT_PIXELS = 2048
 """Pixels of one sample that one block works on."""
 
 TABLE_BYTES = 768
+
+MAX_RESIZED_BYTES = 4
+"""Of a pixel that the resize moves."""
 
 
 def run_program(
@@ -51,6 +56,11 @@ def run_program(
         batch = ops_cuda.standardize(levels, after, statistics, out=out)
         erase_rectangles(batch, program, options.data_format)
         return batch
+    if has_kind(program, "crop"):
+        if options.source_format == "channels_first":
+            images = (images if indices is None else images[indices]).transpose(0, 2, 3, 1)
+            options, indices = replace(options, source_format="channels_last"), None
+        images, program, indices = cropped(images, program, indices, resize)
     images = device.contiguous(images)
     last = options.source_format == "channels_last"
     height, width, channels = images.shape[1:] if last else (*images.shape[2:], images.shape[1])
@@ -136,6 +146,11 @@ def run_geometry(images: Array, program: np.ndarray, source_format: str, *, indi
     # A fill is one byte; a value of several bytes would be made of copies of it.
     if itemsize > 1 and program["fill"].any():
         raise DeviceError(f"masks of {images.dtype} are filled with 0 on a GPU: take fill=0, or uint8 masks")
+    if has_kind(program, "crop") and images_nhwc.shape[3] * itemsize > MAX_RESIZED_BYTES:
+        raise DeviceError(
+            f"crops on a GPU take masks of up to {MAX_RESIZED_BYTES} bytes a pixel; got {images_nhwc.shape[3]} "
+            f"channels of {images.dtype}: take device='cpu'"
+        )
     moved = run_program(images_nhwc.view(np.uint8), program, AugmentOptions(dtype="uint8"), indices=indices)
     moved = moved.view(images_nhwc.dtype)
     return moved if last else device.contiguous(moved.transpose(0, 3, 1, 2))

@@ -44,7 +44,7 @@ class _Pass:
 
     kind: int
     source_offset: int  # bytes from the image's first pixel
-    pitch: int
+    pitch: int  # pixels from one row to the next
     rows: int
     cols: int
     tables: tuple[TableKey, ...] = ()
@@ -70,8 +70,8 @@ def resize(
     out: Array | None = None,
 ) -> Array:
     """CUDA twin of `gpuseq.ops.dispatch.resize`; the contract is written there."""
-    # Of a view the rows are copied: a descriptor has one pitch and no strides within a row.
-    images = [device.contiguous(image) for image in images]
+    # Crops are read in place: a descriptor has a pitch, and no strides within a row.
+    images = [image if _is_pitched(image) else device.contiguous(image) for image in images]
     channels = images[0].shape[2]
     if out is None:
         out = device.empty((len(images), *target_size, channels), np.uint8)
@@ -79,7 +79,10 @@ def resize(
         return out
     # float32 as Pillow's boxes are: the tables are kept by these numbers, and a double would be another key.
     limits = [None] * len(images) if boxes is None else [tuple(box) for box in np.asarray(boxes, np.float32).tolist()]
-    plans = [_plan(*image.shape, target_size, interpolation, box) for image, box in zip(images, limits, strict=True)]
+    plans = [
+        _plan(*image.shape, image.strides[0] // channels, target_size, interpolation, box)
+        for image, box in zip(images, limits, strict=True)
+    ]
     steps = [step for plan in plans for step in (plan.first, plan.last) if step is not None]
     tables = _tables({key for step in steps for key in step.tables})
     num_between = sum(plan.between_bytes for plan in plans)
@@ -110,6 +113,13 @@ def resize(
     return out
 
 
+def _is_pitched(image: Array) -> bool:
+    """Tell whether pixels lie side by side and rows a whole number of pixels apart: the kernel reads crops in place."""
+    channels = image.shape[2]
+    pitch, *pixel = image.strides
+    return tuple(pixel) == (channels, 1) and pitch > 0 and pitch % channels == 0
+
+
 def _upload(rows: list[tuple[int, ...]]) -> Array:
     def fill(table: np.ndarray) -> None:
         table[...] = rows
@@ -137,12 +147,13 @@ def _plan(
     height: int,
     width: int,
     channels: int,
+    pitch: int,
     target_size: tuple[int, int],
     interpolation: str,
     box: tuple[float, ...] | None,
 ) -> _Plan:
     """Work out the passes of one image, each of no more pixels than a kernel counts."""
-    plan = _passes(height, width, channels, target_size, interpolation, box)
+    plan = _passes(height, width, channels, pitch, target_size, interpolation, box)
     for step in (plan.first, plan.last):
         if step is not None and step.rows * step.cols >= MAX_PIXELS:
             raise ValueError(
@@ -156,6 +167,7 @@ def _passes(
     height: int,
     width: int,
     channels: int,
+    pitch: int,
     target_size: tuple[int, int],
     interpolation: str,
     box: tuple[float, ...] | None,
@@ -166,28 +178,28 @@ def _passes(
     moves_cols = target_width != width or (left, right) != (0.0, width)
     moves_rows = target_height != height or (upper, lower) != (0.0, height)
     if not moves_cols and not moves_rows:
-        return _Plan(None, _Pass(COPY, 0, width, height, width), 0)
+        return _Plan(None, _Pass(COPY, 0, pitch, height, width), 0)
     row_key = (height, target_height, interpolation, upper, lower)
     col_key = (width, target_width, interpolation, left, right)
     if interpolation == "nearest":
-        return _Plan(None, _Pass(NEAREST, 0, width, *target_size, (row_key, col_key)), 0)
+        return _Plan(None, _Pass(NEAREST, 0, pitch, *target_size, (row_key, col_key)), 0)
     alpha_in, alpha_out = (PREMULTIPLY, UNPREMULTIPLY) if channels in (2, 4) else (0, 0)
     if not moves_rows:
-        return _Plan(None, _Pass(HORIZONTAL, 0, width, *target_size, (col_key,), 0, alpha_in | alpha_out), 0)
+        return _Plan(None, _Pass(HORIZONTAL, 0, pitch, *target_size, (col_key,), 0, alpha_in | alpha_out), 0)
     if not moves_cols:
-        return _Plan(None, _Pass(VERTICAL, 0, width, *target_size, (row_key,), 0, alpha_in | alpha_out), 0)
+        return _Plan(None, _Pass(VERTICAL, 0, pitch, *target_size, (row_key,), 0, alpha_in | alpha_out), 0)
     if vertical_first(height, width, target_size):
         # Only the lines that the second pass reads are made by the first, as in Pillow.
         start, stop = line_table(*col_key).span
         num_cols = stop - start
         return _Plan(
-            _Pass(VERTICAL, start * channels, width, target_height, num_cols, (row_key,), 0, alpha_in),
+            _Pass(VERTICAL, start * channels, pitch, target_height, num_cols, (row_key,), 0, alpha_in),
             _Pass(HORIZONTAL, 0, num_cols, *target_size, (col_key,), start, alpha_out),
             target_height * num_cols * channels,
         )
     start, stop = line_table(*row_key).span
     return _Plan(
-        _Pass(HORIZONTAL, start * width * channels, width, stop - start, target_width, (col_key,), 0, alpha_in),
+        _Pass(HORIZONTAL, start * pitch * channels, pitch, stop - start, target_width, (col_key,), 0, alpha_in),
         _Pass(VERTICAL, 0, target_width, *target_size, (row_key,), start, alpha_out),
         (stop - start) * target_width * channels,
     )

@@ -10,6 +10,7 @@ import numpy as np
 
 from gpuseq.base.devices import aligned_empty
 from gpuseq.base.threads import cpu_count, for_each
+from gpuseq.ops.crops import size_after
 from gpuseq.ops.levels import autocontrast_table, blend, contrast_table, equalize_table, luminance, table
 from gpuseq.ops.options import AugmentOptions, Statistics
 from gpuseq.plan.program import STEPS, Kind, has_kind, of_kind
@@ -20,7 +21,7 @@ from .moves import move
 from .pixels import gaussian_blur, permute, recolour, rotate_hue, sharpen
 from .resize import resize_one
 
-__all__ = ["check_program", "erase_rectangles", "run_geometry", "run_program", "run_steps", "size_after"]
+__all__ = ["check_program", "erase_rectangles", "run_geometry", "run_program", "run_steps"]
 
 _COLOURED: tuple[Kind, ...] = ("table", "measured", "pixel")
 
@@ -55,30 +56,6 @@ def check_program(program: np.ndarray, dtype: np.dtype, num_channels: int) -> No
     if num_channels not in (1, 3, 4) and coloured.any():
         name = STEPS[int(program["op"][coloured][0])].name
         raise ValueError(f"{name} takes images of 1, 3 or 4 channels (grey, RGB, RGBA); got {num_channels}")
-
-
-def size_after(program: np.ndarray, image_size: tuple[int, int]) -> tuple[int, int]:
-    """Return rows and columns of the images after a program.
-
-    Parameters
-    ----------
-    program : numpy.ndarray
-        Shape ``(N, S)``, dtype `~gpuseq.plan.program.STEP_DTYPE`.
-    image_size : (int, int)
-        Before it.
-
-    Raises
-    ------
-    ValueError
-        If the samples end with different sizes.
-    """
-    crops = of_kind(program, "crop")
-    if not crops.any():
-        return image_size
-    sizes = np.unique(program["arg"][crops][:, 4:6], axis=0)
-    if len(sizes) > 1 or not crops.any(axis=1).all():
-        raise ValueError("a program crops its samples to different sizes, which make no batch")
-    return int(sizes[0, 0]), int(sizes[0, 1])
 
 
 def run_program(

@@ -15,7 +15,7 @@ from .augmentation import Augmentation
 from .combine import checked_augmentations
 from .erasing import RandomErasing
 from .geometry import RandomResizedCrop
-from .timm import AugMix, parse_policy
+from .strings import parse_policy
 
 __all__ = ["Augmentations", "Recipe"]
 
@@ -75,16 +75,6 @@ class Recipe:
     def begins_with_crop(self) -> bool:
         """Whether the images' own sizes are asked for, which files have lost by the time they are resized."""
         return isinstance(self.augmentations[0], RandomResizedCrop)
-
-    @property
-    def needs_host(self) -> bool:
-        """Whether something that does not run on a GPU yet is among them, or among those that one is made of."""
-
-        def among(items: Sequence[Augmentation]) -> bool:
-            kinds = (AugMix, RandomResizedCrop)
-            return any(isinstance(item, kinds) or among(getattr(item, "transforms", ())) for item in items)
-
-        return among(self.augmentations)
 
     def __repr__(self) -> str:
         return repr(list(self.augmentations))

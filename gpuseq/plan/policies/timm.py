@@ -1,16 +1,14 @@
-"""timm's RandAugment and AugMix, whose steps are Pillow's, and the strings that it spells them with."""
+"""timm's RandAugment and AugMix, whose steps are Pillow's."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from gpuseq.base.arguments import did_you_mean
 from gpuseq.plan.program import empty_program
 
 from .augmentation import (
@@ -25,9 +23,9 @@ from .augmentation import (
     choose,
     put,
 )
-from .spaces import AutoAugment, TrivialAugmentWide
+from .dirichlet import NUM_UNIFORM, shares
 
-__all__ = ["AugMix", "TimmRandAugment", "parse_policy"]
+__all__ = ["AugMix", "TimmRandAugment"]
 
 Level: TypeAlias = Callable[[np.ndarray, np.ndarray, tuple[int, int]], np.ndarray | None]
 """Of levels (magnitude / 10), signs and the image size: what the step takes, None for nothing."""
@@ -254,7 +252,8 @@ class AugMix(Augmentation):
     chain_depth : int
         Steps of a chain, 1 to 3; -1 draws it for each.
     alpha : float
-        Of the Dirichlet and Beta distributions of the weights: 1.0, for which both are uniform.
+        Above 0: of the Dirichlet and Beta distributions of the weights. 1.0 makes both uniform, less makes one chain
+        count most.
     magnitude_std : float
         inf draws magnitudes uniformly from 0 to `severity`, another number normally around it.
     interpolation, fill
@@ -286,8 +285,8 @@ class AugMix(Augmentation):
         checked_whole(self, "mixture_width", self.mixture_width, 1, _MOST_CHAINS)
         if self.chain_depth != -1:
             checked_whole(self, "chain_depth", self.chain_depth, 1, _MOST_DEPTH)
-        if self.alpha != 1:
-            raise ValueError(f"AugMix: alpha must be 1.0, for which the weights are uniform; got {self.alpha!r}")
+        if isinstance(self.alpha, bool) or not isinstance(self.alpha, int | float | np.number) or not self.alpha > 0:
+            raise ValueError(f"AugMix: alpha must be a number above 0; got {self.alpha!r}")
         checked_interpolation(self, self.interpolation)
         checked_fill(self, self.fill)
 
@@ -303,21 +302,30 @@ class AugMix(Augmentation):
     @property
     def num_uniform(self) -> int:
         """The blend; for each chain a weight and a depth; for each step a choice, a magnitude and a sign."""
+        return self._num_plain + (0 if self.alpha == 1 else (2 + self.mixture_width) * NUM_UNIFORM)
+
+    @property
+    def _num_plain(self) -> int:
         return 1 + 2 * self.mixture_width + 3 * self.mixture_width * self._depth
+
+    def _weights(self, uniform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the share of the mixture, and those of the chains in it."""
+        if self.alpha == 1:
+            # Exponential numbers divided by their sum are Dirichlet's with alpha 1.
+            weights = -np.log1p(-uniform[:, 1 : 1 + self.mixture_width])
+            return uniform[:, 0], weights / np.maximum(weights.sum(axis=1, keepdims=True), 2.0**-1000)
+        further = uniform[:, self._num_plain :].reshape(len(uniform), -1, NUM_UNIFORM)
+        return shares(further[:, :2], self.alpha)[:, 0], shares(further[:, 2:], self.alpha)
 
     def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
         """Return the steps that these numbers ask for; see `Augmentation.draw`."""
         width, depth = self.mixture_width, self._depth
         program = empty_program(len(uniform), self.num_steps)
-        # Exponential numbers divided by their sum are Dirichlet's with alpha 1.
-        weights = -np.log1p(-uniform[:, 1 : 1 + width])
-        # Where all are 0 the quotients would be NaN.
-        weights /= np.maximum(weights.sum(axis=1, keepdims=True), 2.0**-1000)
+        share, weights = self._weights(uniform)
         # timm blends in float32: weights are rounded to it here, so that a plan holds what is computed with.
-        single = weights.astype(np.float32)
-        put(program[:, 0], "AugMix", uniform[:, 0].astype(np.float32), width, *single.T)
+        put(program[:, 0], "AugMix", share.astype(np.float32), width, *weights.astype(np.float32).T)
         depths = choose(uniform[:, 1 + width : 1 + 2 * width], depth) + 1
-        numbers = uniform[:, 1 + 2 * width :].reshape(len(uniform), width, depth, 3)
+        numbers = uniform[:, 1 + 2 * width : self._num_plain].reshape(len(uniform), width, depth, 3)
         for chain in range(width):
             for position in range(depth):
                 choice, number, sign = numbers[:, chain, position].T
@@ -340,68 +348,3 @@ def _checked_most(owner: TimmRandAugment) -> float:
         return _UNIT
     _checked_magnitude(owner, "magnitude_max", owner.magnitude_max, math.inf)
     return float(owner.magnitude_max)
-
-
-_KEYS = {"m": "magnitude", "n": "num_layers", "p": "p", "mstd": "magnitude_std", "mmax": "magnitude_max"}
-_MIX_KEYS = {"m": "severity", "w": "mixture_width", "d": "chain_depth", "a": "alpha", "mstd": "magnitude_std"}
-_WHOLE = ("num_layers", "mixture_width", "chain_depth")
-
-
-def parse_policy(text: str) -> Augmentation:
-    """Return what a string spells: timm's ``rand-...`` and ``augmix-...``, ``trivial``, or a learned policy's name.
-
-    Parameters
-    ----------
-    text : str
-        ``"rand-m9-mstd0.5-inc1"`` (keys m, n, p, mstd, mmax, inc, and tweights), ``"augmix-m3-w3"`` (keys m, w, d, a,
-        mstd), ``"trivial"``, ``"imagenet"``, ``"cifar10"`` or ``"svhn"``.
-
-    Returns
-    -------
-    Augmentation
-        Its ``repr`` is the call that makes it.
-
-    Raises
-    ------
-    ValueError
-        If a word or a key is unknown, or its value lies outside its limits.
-
-    References
-    ----------
-    ``timm.data.auto_augment.rand_augment_transform`` and ``augment_and_mix_transform``.
-    """
-    word, *sections = text.strip().split("-")
-    if word == "trivial" and not sections:
-        return TrivialAugmentWide()
-    if word in ("imagenet", "cifar10", "svhn") and not sections:
-        return AutoAugment(word)
-    if word not in ("rand", "augmix"):
-        known = ("rand-m9-mstd0.5-inc1", "augmix-m3-w3", "trivial", "imagenet", "cifar10", "svhn")
-        near = did_you_mean(word, ("rand", "augmix", *known[2:]))
-        raise ValueError(f"augmentations={text!r} is no policy; known are {', '.join(map(repr, known))}{near}")
-    is_rand = word == "rand"
-    keys = _KEYS if is_rand else _MIX_KEYS
-    values: dict[str, Any] = {}
-    for section in sections:
-        if is_rand and section == "tweights":
-            values["weighted"] = True
-            continue
-        # timm splits a section where its digits begin.
-        match = re.fullmatch(r"([a-z]+)(-?\d+(?:\.\d+)?|inf)", section)
-        key, number = match.groups() if match else (section, "")
-        if is_rand and key == "inc" and number in ("0", "1"):
-            values["increasing"] = number == "1"
-            continue
-        if key not in keys or not number:
-            listed = ", ".join((*keys, *(("inc", "tweights") if is_rand else ())))
-            raise ValueError(
-                f"augmentations={text!r}: {section!r} is no section that can be taken; known keys are {listed}"
-                f"{did_you_mean(key, keys)}"
-            )
-        name = keys[key]
-        value = float(number)
-        # timm takes any deviation above 100 for a uniform magnitude.
-        if name == "magnitude_std" and value > 100:
-            value = math.inf
-        values[name] = int(value) if value.is_integer() or name in _WHOLE else value
-    return TimmRandAugment(**values) if is_rand else AugMix(**values)

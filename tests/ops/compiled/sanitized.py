@@ -10,18 +10,40 @@ import sys
 
 import numpy as np
 
+import gpuseq
 from gpuseq.ops.compiled import augment as ops_compiled
 from gpuseq.ops.compiled import library
+from gpuseq.ops.compiled import program as compiled_program
 from gpuseq.ops.compiled import resize as ops_resize
+from gpuseq.ops.options import AugmentOptions
+from gpuseq.plan.policies.recipe import Recipe
 from tests import compiled_library
 from tests.cases import draw_params, images
 from tests.compare import assert_same
 from tests.ops.cuda.catalogue import CASES
+from tests.ops.cuda.test_program_on_host import POLICIES
 
 FLAGS = {
     "address": ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g1", "-O1"),
     "thread": ("-fsanitize=thread", "-g1", "-O1"),
 }
+
+
+def _programs() -> int:
+    """Run every policy on pictures whose sides are no multiple of a vector, in each layout; return how many runs."""
+    policies = ["augmix-m9-w3", [gpuseq.ColorJitter(0.4, 0.4, 0.4, 0.2), gpuseq.RandomErasing(1.0, value="random")]]
+    num_runs = 0
+    for policy in (*POLICIES, *policies):
+        recipe = Recipe.parse("augmentations", policy)
+        assert recipe is not None
+        for height, width, channels in ((23, 31, 3), (9, 13, 4), (17, 5, 1)):
+            program = recipe.draw(np.arange(20), (height, width), seed=1, epoch=0)
+            pictures = images((20, height, width, channels), "uint8")
+            for data_format in ("channels_last", "channels_first"):
+                options = AugmentOptions(data_format=data_format)
+                compiled_program.run_program(pictures, program, options)
+                num_runs += 1
+    return num_runs
 
 
 def main(sanitizer: str, overrun: bool) -> None:
@@ -39,6 +61,9 @@ def main(sanitizer: str, overrun: bool) -> None:
     num_runs = 0
     for instruction_set in found:
         os.environ[library.ENGINE] = f"compiled:{instruction_set.name}"
+        num_runs += _programs()
+        if instruction_set.name == "avx512":  # which has a text of its own for programs alone
+            continue
         for case in CASES.values():
             if case.options.dtype == "bfloat16":
                 continue

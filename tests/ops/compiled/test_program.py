@@ -10,9 +10,9 @@ import pytest
 import gpuseq
 from gpuseq.ops.compiled import library
 from gpuseq.ops.compiled import program as compiled_program
+from gpuseq.ops.listing import steps_of
 from gpuseq.ops.numpy import program as numpy_program
 from gpuseq.ops.options import AugmentOptions, Statistics
-from gpuseq.ops.segments import listed
 from gpuseq.plan.policies.recipe import Recipe
 from gpuseq.plan.program import as_text
 from tests import compiled_library
@@ -23,7 +23,7 @@ from tests.ops.pillow_steps import CASES, pictures
 UINT8 = AugmentOptions(dtype="uint8")
 
 
-@pytest.fixture(params=["avx2", "baseline"], autouse=True)
+@pytest.fixture(params=["avx512", "avx2", "baseline"], autouse=True)
 def instruction_set(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Return each instruction set's name, with the engine told to take it."""
     compiled_library.require()
@@ -51,7 +51,7 @@ def test_every_step(mode: str) -> None:
         rows = [case.steps for case in CASES if case.name != "ResizedCrop"]
         rows += [one for one in FURTHER if min(height, width) >= 7]
         program = np.stack(rows if height < 200 else rows[::5])
-        assert listed(program, height, width, image.shape[2]) is not None
+        assert len(steps_of(program, height, width, image.shape[2]).numbers)
         _same(image[None], program, indices=np.zeros(len(program), np.int64))
 
 

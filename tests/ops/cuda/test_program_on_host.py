@@ -36,6 +36,8 @@ POLICIES: list[Any] = [
     gpuseq.TrivialAugmentWide(),
     gpuseq.AutoAugment("svhn", interpolation="bilinear"),
     "rand-m9-n4-mstd0.5-inc1-p0.9",
+    "augmix-m5-w2",
+    gpuseq.AugMix(),
     [gpuseq.ColorJitter(0.4, 0.4, 0.4, 0.2), gpuseq.RandomPhotometricDistort(), gpuseq.RandomGrayscale()],
     [gpuseq.RandomPerspective(p=0.8), gpuseq.GaussianBlur(3), gpuseq.RandomAffine(20, (0.1, 0.1), (0.8, 1.2), 5)],
 ]
@@ -187,21 +189,68 @@ def test_counters_do_not_overflow(host: HostRun) -> None:
     _same(images, program)
 
 
-def test_tables_are_shared_and_composed() -> None:
-    """Steps that are tables become one, and one is kept for all samples that ask for the same."""
+def test_tables_are_composed() -> None:
+    """Steps that are tables become one; what they were made of is not sent."""
     rows = [("Invert",), ("Posterize", 4), ("Solarize", 100)]
     program = np.concatenate([step(*row) for row in rows])[None].repeat(9, axis=0)
     segments = cut(program, np.arange(9), 20, 20, 3)
-    assert len(segments.tables) == 3
+    assert len(segments.tables) == 9
     assert (segments.samples[:, 3] == 1).all()
     assert len(segments.jobs) == 0
     assert segments.num_slots == 0
 
 
-@pytest.mark.parametrize("name", ["AugMix", "ResizedCrop"])
-def test_what_is_not_there_yet_is_named(name: str) -> None:
-    with pytest.raises(gpuseq.DeviceError, match=f"{name} does not run on a GPU yet"):
-        cut(step(name, 0, 0, 2, 2, 4, 4)[None], np.arange(1), 20, 20, 3)
+def _mixing(*chains: tuple[float, tuple[Any, ...]], share: float = 0.4) -> np.ndarray:
+    """Return AugMix of these chains, each a weight and its steps."""
+    rows = [step("AugMix", share, len(chains), *(weight for weight, _ in chains))]
+    for number, (_, steps) in enumerate(chains, 1):
+        for one in steps:
+            rows.append(step(*one))
+            rows[-1]["chain"] = number
+    return np.concatenate(rows)
+
+
+def test_mixes(host: HostRun) -> None:
+    """Chains that are empty, look at images or read beside pixels; steps before, between and after, and two mixes."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (3, 20, 21, 3), np.uint8)
+    looks: tuple[Any, ...] = (("Equalize",), ("Rotate", 9.0), ("Sharpness", 1.8), ("Contrast", 0.3))
+    first = _mixing((0.2, (("Invert",),)), (0.5, looks), (0.3, ()))
+    second = _mixing((1.0, (("AutoContrast",), ("Sharpness", 0.1))), share=0.9)
+    before = np.concatenate([step("Brightness", 1.2), step("Sharpness", 0.4)])
+    after = np.concatenate([step("ShearX", 0.2), step("Equalize"), step("Sharpness", 1.5), step("Color", 0.3)])
+    for parts in ([first], [before, first], [first, second], [before, second, after, first, after]):
+        program = np.concatenate(parts)[None].repeat(3, axis=0)
+        program[1] = np.zeros((), program.dtype)
+        _same(images, program)
+    shuffled = np.concatenate([first[:1], first[1:][[1, 0, 2, 3, 4]]])  # steps of chains stand in any order
+    _same(images, shuffled[None].repeat(3, axis=0))
+
+
+@pytest.mark.parametrize("last", [True, False], ids=["last", "first"])
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
+def test_crops(interpolation: str, last: bool, host: HostRun) -> None:
+    """Resized in place from the source, in any axis order, before the other steps; masks too."""
+    images = np.random.default_rng(0).integers(0, 256, (4, 20, 31, 3), np.uint8)
+    recipe = Recipe.parse("augmentations", [gpuseq.RandomResizedCrop((9, 8), interpolation=interpolation), "trivial"])
+    assert recipe is not None
+    program = recipe.draw(np.arange(7), (20, 31), seed=5, epoch=0)
+    rows = np.array([3, 0, 0, 1, 2, 3, 3])
+    order = "channels_last" if last else "channels_first"
+    x = images if last else np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+    _same(x, program, AugmentOptions(source_format=order, data_format=order), indices=rows)
+    moves = only_geometry(program)
+    masks = images[..., :1].astype(np.int32)
+    got = cuda_program.run_geometry(masks, moves, "channels_last", indices=rows)
+    assert_same(got, numpy_program.run_geometry(masks, moves, "channels_last", indices=rows))
+    with pytest.raises(gpuseq.DeviceError, match="masks of up to 4 bytes a pixel; got 3 channels of int32"):
+        cuda_program.run_geometry(images.astype(np.int32), moves, "channels_last", indices=rows)
+
+
+def test_crops_that_come_late_are_refused() -> None:
+    program = np.concatenate([step("Invert"), step("ResizedCrop", 0, 0, 2, 2, 4, 4)])[None]
+    with pytest.raises(gpuseq.DeviceError, match="a crop comes first"):
+        cuda_program.run_program(np.zeros((1, 5, 5, 3), np.uint8), program, UINT8)
 
 
 def test_long_programs_are_cut(host: HostRun) -> None:

@@ -1,0 +1,294 @@
+"""The steps of a batch as tables of numbers, made on the host for every engine, all samples at once.
+
+The numbers of a step, first to last: its code, eight arguments, the fill as four bytes of one number. Codes are those
+of ``kernels/program.cuh`` and ``kernels/host/moves.h``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gpuseq.base.errors import DeviceError
+from gpuseq.plan.program import STEPS, Step, code_of, of_kind
+
+from .levels import tables_of
+from .maps import coefficients, fits_fixed_point, is_projective, perspective
+from .weights import gaussian_weights
+
+__all__ = ["MAX_SIDE", "Steps", "steps_of"]
+
+STEP_COLUMNS = 10
+ERASE_COLUMNS = 9
+
+MAX_SIDE = 1 << 15
+"""Rows and columns stay below this, as Pillow's fixed-point numbers do."""
+
+MAX_SHIFT = 1 << 14
+
+FIXED, LINES, PROJECTIVE, TABLE, COLOR, GREY, HUE, PERMUTE, BILINEAR, SHARPNESS, BLUR = range(1, 12)
+CONTRAST, AUTOCONTRAST, EQUALIZE = range(12, 15)
+"""Steps that look at the image themselves."""
+
+MIX, CHAIN_END, MIX_END = range(15, 18)
+"""AugMix: chains follow that all begin with the same image, each with its end and weight, and then the blend."""
+
+_CODES = {
+    "Color": COLOR,
+    "Grayscale": GREY,
+    "Hue": HUE,
+    "PermuteChannels": PERMUTE,
+    "Contrast": CONTRAST,
+    "AutoContrast": AUTOCONTRAST,
+    "Equalize": EQUALIZE,
+    "Sharpness": SHARPNESS,
+    "GaussianBlur": BLUR,
+    "AugMix": MIX,
+}
+
+
+def _code(step: Step) -> int:
+    return TABLE if step.kind == "table" else FIXED if step.kind == "geometry" else _CODES.get(step.name, 0)
+
+
+_CODE_OF = np.array([_code(step) for step in STEPS], np.float64)
+_TABLES = [(op, step.name) for op, step in enumerate(STEPS) if step.kind == "table"]
+_NAMES = [step.name for step in STEPS]
+_IS_GEOMETRY = np.array([step.kind == "geometry" for step in STEPS])
+_MIX, _ROTATE, _NOISE = (code_of(name) for name in ("AugMix", "Rotate", "EraseNoise"))
+_FLIPS = code_of("HorizontalFlip"), code_of("VerticalFlip")
+_PROJECTIVE = [op for op, step in enumerate(STEPS) if is_projective(step.name)]
+_AFFINE_REST = (0.0, 0.0)
+_LAST = 6
+"""Above all numbers of chains."""
+
+
+@dataclass
+class Steps:
+    """The steps of a batch, and what they point into.
+
+    Attributes
+    ----------
+    num_samples : int
+        Of the batch.
+    sample : numpy.ndarray
+        Shape ``(K,)``, int64: whose step it is; ascending.
+    numbers : numpy.ndarray
+        Shape ``(K, 10)``, float64.
+    tables : numpy.ndarray
+        Shape ``(T, 3, 256)``, uint8.
+    lines : numpy.ndarray
+        int32: source positions of nearest maps along one axis.
+    weights : numpy.ndarray
+        float64: sides of Gaussian kernels.
+    erases : numpy.ndarray
+        Shape ``(E, 9)``, float64: top, left, height, width, four values or a key, and whether it is a key.
+    erases_of : numpy.ndarray
+        Shape ``(E,)``, int64: whose erasing step it is; ascending.
+    """
+
+    num_samples: int
+    sample: np.ndarray
+    numbers: np.ndarray
+    tables: np.ndarray
+    lines: np.ndarray
+    weights: np.ndarray
+    erases: np.ndarray
+    erases_of: np.ndarray
+
+
+def steps_of(program: np.ndarray, height: int, width: int, num_channels: int) -> Steps:
+    """List the steps of a batch that change something, without crops.
+
+    Parameters
+    ----------
+    program : numpy.ndarray
+        Shape ``(N, S)``, dtype `~gpuseq.plan.program.STEP_DTYPE`.
+    height, width, num_channels : int
+        Of an image; both sides below `MAX_SIDE`.
+
+    Raises
+    ------
+    DeviceError
+        If a map reads farther away than a fixed-point number counts.
+    """
+    erasing = of_kind(program, "erase")
+    # Grey has no colours to change.
+    idle = of_kind(program, "none", "crop", *(("pixel",) if num_channels == 1 else ()))
+    sample, column = np.nonzero(~(erasing | idle))
+    steps = program[sample, column]
+    sample, steps, ends = _chained(sample, steps)
+    lists = _Lists(height, width, steps)
+    numbers, kept = lists.numbers, lists.numbers[:, 0] > 0
+    if ends is not None:
+        order, closing = ends
+        numbers = np.concatenate([numbers, closing[:, 1:]])[order]
+        sample = np.concatenate([sample, closing[:, 0].astype(np.int64)])[order]
+        kept = numbers[:, 0] > 0
+    if not kept.all():
+        numbers, sample = numbers[kept], sample[kept]
+    erases_of, erases = _erases(program, erasing)
+    return Steps(
+        num_samples=len(program),
+        sample=sample,
+        numbers=numbers,
+        tables=_joined(lists.tables, np.empty((0, 3, 256), np.uint8)),
+        lines=_joined(lists.lines, np.empty(0, np.int32)),
+        weights=_joined(lists.weights, np.empty(0)),
+        erases=erases,
+        erases_of=erases_of,
+    )
+
+
+def _joined(parts: list[np.ndarray], none: np.ndarray) -> np.ndarray:
+    return np.concatenate(parts) if parts else none
+
+
+def _erases(program: np.ndarray, erasing: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return whose they are, and their numbers."""
+    sample, column = np.nonzero(erasing)
+    steps = program[sample, column]
+    numbers = np.zeros((len(steps), ERASE_COLUMNS))
+    numbers[:, :8] = steps["arg"]
+    is_noise = steps["op"] == _NOISE
+    numbers[is_noise, 5:] = 0.0, 0.0, 0.0, 1.0
+    return sample, numbers
+
+
+def _chained(
+    sample: np.ndarray, steps: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray] | None]:
+    """Bring chains behind their mix, one after another.
+
+    Returns
+    -------
+    sample, steps : numpy.ndarray
+        Without those that belong to no chain that is mixed.
+    ends : (numpy.ndarray, numpy.ndarray) or None
+        The order of the steps and, after them, of the ends of chains and mixes; and these: sample, code, arguments.
+    """
+    is_mix = steps["op"] == _MIX
+    if not is_mix.any():
+        return sample, steps, None
+    place, chain = np.arange(len(steps)), np.where(np.isin(sample, sample[is_mix]), steps["chain"], 0)
+    # A chain belongs to the mix right before it: any other step of the sample ends that.
+    before = np.maximum.accumulate(np.where(chain == 0, place, 0))
+    width = steps["arg"][before, 1]
+    own = is_mix[before] & (sample[before] == sample) & (chain <= width) & ~is_mix
+    kept = (chain == 0) | own
+    sample, steps, chain, before = sample[kept], steps[kept], chain[kept], before[kept]
+    keys = [np.stack([before, chain, np.zeros_like(chain), np.arange(len(chain))])]
+    mixes = np.flatnonzero(steps["op"] == _MIX)
+    closing = []
+    for number in (1, 2, 3, 4, 5, _LAST):
+        at = mixes if number == _LAST else mixes[steps["arg"][mixes, 1] >= number]
+        rows = np.zeros((len(at), 1 + STEP_COLUMNS))
+        rows[:, 0], rows[:, 1] = sample[at], MIX_END if number == _LAST else CHAIN_END
+        rows[:, 2] = steps["arg"][at, 0 if number == _LAST else 1 + number]
+        closing.append(rows)
+        keys.append(np.stack([before[at], np.full_like(at, number), np.ones_like(at), at]))
+    return sample, steps, (np.lexsort(np.concatenate(keys, axis=1)[::-1]), np.concatenate(closing))
+
+
+class _Lists:
+    """The numbers of steps, and what they point into."""
+
+    def __init__(self, height: int, width: int, steps: np.ndarray) -> None:
+        self.height, self.width = height, width
+        self.tables: list[np.ndarray] = []
+        self.lines: list[np.ndarray] = []
+        self.weights: list[np.ndarray] = []
+        self._num_weights = 0
+        ops = steps["op"]
+        self.numbers = np.empty((len(steps), STEP_COLUMNS))
+        self.numbers[:, 0] = codes = _CODE_OF[ops]
+        self.numbers[:, 1:9] = steps["arg"]
+        self.numbers[:, 9] = np.ascontiguousarray(steps["fill"]).view("<u4")[:, 0]
+        places = np.flatnonzero(codes == TABLE)
+        if len(places):
+            self._look_up(places, ops[places])
+        places = np.flatnonzero(_IS_GEOMETRY[ops])
+        if len(places):
+            self._move(places, steps[places])
+        if min(height, width) < 3:
+            self.numbers[codes == SHARPNESS, 0] = 0  # Pillow keeps the outermost ring of pixels, and there is no other
+        for place in np.flatnonzero(codes == BLUR).tolist():
+            *sides, sigma = self.numbers[place, 1:4].tolist()
+            for column, side in enumerate(sides, 3):
+                self.numbers[place, column] = self._num_weights
+                self.weights.append(gaussian_weights(int(side), sigma))
+                self._num_weights += int(side)
+
+    def _look_up(self, places: np.ndarray, ops: np.ndarray) -> None:
+        tables = np.empty((len(places), 256), np.uint8)
+        for op, name in _TABLES:
+            own = np.flatnonzero(ops == op)
+            if len(own):
+                tables[own] = tables_of(name, self.numbers[places[own], 1:3])
+        self.numbers[places, 1] = np.arange(len(places))
+        self.tables.append(np.repeat(tables[:, None], 3, axis=1))
+
+    def _move(self, places: np.ndarray, steps: np.ndarray) -> None:
+        """Write the maps: their coefficients, or what Pillow makes of them for nearest pixels."""
+        ops, bilinear = steps["op"], steps["bilinear"] != 0
+        matrices = np.array(
+            [self._matrix(op, args) for op, args in zip(ops.tolist(), steps["arg"].tolist(), strict=True)]
+        )
+        projective = np.isin(ops, _PROJECTIVE)
+        if projective.any():
+            matrices[projective] = perspective(steps["arg"][projective], self.height, self.width)
+        # Pillow transposes at quarter turns, whatever the interpolation; nearest gives the same pixels. A turn by 90
+        # degrees of an image that is not square does not fit and is no transpose. Flips move whole pixels too.
+        angle = steps["arg"][:, 0]
+        quarter = (angle % 90.0 == 0) & ((angle % 180.0 == 0) | (self.height == self.width))
+        bilinear &= ~(((ops == _ROTATE) & quarter) | np.isin(ops, _FLIPS))
+        self.numbers[places, 1:9] = matrices
+        self.numbers[places, 0] = np.where(bilinear, BILINEAR, np.where(projective, PROJECTIVE, FIXED))
+        nearest = ~(bilinear | projective)
+        straight = nearest & (matrices[:, 1] == 0) & (matrices[:, 3] == 0)
+        # Whole pixels need no line: their sums are exact, and so are fixed-point numbers.
+        a, c, e, f = (matrices[:, column] for column in (0, 2, 4, 5))
+        whole = (a == 1) & (e == 1) & (c % 1 == 0) & (f % 1 == 0) & (np.maximum(abs(c), abs(f)) < MAX_SHIFT)
+        straight &= ~whole
+        if straight.any():
+            own = places[straight]
+            self.numbers[own, 0] = LINES
+            self.numbers[own, 1] = self._lines(c[straight], a[straight], self.width)
+            self.numbers[own, 2] = self._lines(f[straight], e[straight], self.height)
+        fixed = np.flatnonzero(nearest & ~straight)
+        if len(fixed):
+            self._count(places[fixed], ops[fixed], matrices[fixed, :6])
+
+    def _matrix(self, op: int, args: list[float]) -> tuple[float, ...]:
+        if op == _FLIPS[0]:
+            return -1.0, 0.0, float(self.width), 0.0, 1.0, 0.0, 0.0, 0.0
+        if op == _FLIPS[1]:
+            return 1.0, 0.0, 0.0, 0.0, -1.0, float(self.height), 0.0, 0.0
+        if op in _PROJECTIVE:
+            return (0.0,) * 8  # solved for all at once
+        matrix = coefficients(_NAMES[op], args, self.height, self.width)
+        return matrix if len(matrix) == 8 else matrix + _AFFINE_REST
+
+    def _count(self, places: np.ndarray, ops: np.ndarray, matrices: np.ndarray) -> None:
+        """Write maps as 16.16 numbers."""
+        fits = fits_fixed_point(matrices.T, self.height, self.width)
+        if not fits.all():
+            name = _NAMES[ops[np.argmin(fits)]]
+            raise DeviceError(f"{name} reads too far outside of an image for this engine: take device='cpu' for it")
+        # The centre of pixel (0, 0), then everything rounded to 16 bits after the point, as Pillow's fixed-point loop.
+        a, b, c, d, e, f = matrices.T
+        matrices[:, 2] = c + a * 0.5 + b * 0.5
+        matrices[:, 5] = f + d * 0.5 + e * 0.5
+        self.numbers[places, 1:7] = np.floor(matrices * 65536.0 + 0.5)
+
+    def _lines(self, offset: np.ndarray, step: np.ndarray, side: int) -> np.ndarray:
+        """Return where the source positions along an axis begin: sums of doubles, one after another, as Pillow's."""
+        positions = np.repeat(step[:, None], side, axis=1)
+        positions[:, 0] = offset + step * 0.5
+        # Clipped to just outside the image: what lies far beyond it need not fit an int32.
+        positions = np.floor(np.clip(np.add.accumulate(positions, axis=1), -1.0, MAX_SIDE))
+        first = sum(map(len, self.lines))
+        self.lines.append(positions.astype(np.int32).ravel())
+        places: np.ndarray = first + np.arange(len(step)) * side
+        return places

@@ -1,0 +1,75 @@
+// Random erasing on one finished image: rectangles of a constant, or of normal numbers that depend on a key and a place alone.
+#pragma once
+#include "store.h"
+
+namespace {
+
+constexpr int ERASE_COLUMNS = 9;         // top, left, height, width, then four values; the last: 1 for noise of the key in value 0
+
+// Normal numbers [first, first + count) of a key: Philox4x32-10, of which each word gives two numbers, its low half first.
+void normal_numbers(double key_number, uint32_t first, int count, const float *quantiles, float *to)
+{
+    constexpr int LANES = 8;             // blocks at a time
+    const uint64_t key = (uint64_t)key_number;
+    for (uint32_t block = first / 8; block * 8 < first + count; block += LANES) {
+        uint32_t words[4][LANES] = {};
+        for (int lane = 0; lane < LANES; ++lane) words[0][lane] = block + lane;
+        uint32_t low_key = (uint32_t)key, high_key = (uint32_t)(key >> 32);
+        for (int round = 0; round < 10; ++round) {
+            for (int lane = 0; lane < LANES; ++lane) {
+                const uint64_t one = (uint64_t)0xD2511F53u * words[0][lane], other = (uint64_t)0xCD9E8D57u * words[2][lane];
+                words[0][lane] = (uint32_t)(other >> 32) ^ words[1][lane] ^ low_key;
+                words[1][lane] = (uint32_t)other;
+                words[2][lane] = (uint32_t)(one >> 32) ^ words[3][lane] ^ high_key;
+                words[3][lane] = (uint32_t)one;
+            }
+            low_key += 0x9E3779B9u;
+            high_key += 0xBB67AE85u;
+        }
+        for (int number = 0; number < 8 * LANES; ++number) {
+            const int64_t at = (int64_t)block * 8 + number - first;
+            if (at < 0 || at >= count) continue;
+            const uint32_t word = words[number % 8 / 2][number / 8];
+            to[at] = quantiles[number % 2 ? word >> 16 : word & 0xffffu];
+        }
+    }
+}
+
+// `line` has room for a row's values.
+template <int KIND> void erase_as(const Job &job, const double *erase, const float *quantiles, float *line)
+{
+    typedef typename Out<KIND>::type To;
+    typedef std::conditional_t<KIND == TO_FLOAT64, double, float> Value;
+    const int top = (int)erase[0], left = (int)erase[1], rows = (int)erase[2], cols = (int)erase[3], channels = job.channels;
+    const int64_t pixels = (int64_t)job.height * job.width;
+    const bool is_noise = erase[8] != 0.0, last = job.out_channels_last;
+    for (int row = 0; row < rows; ++row) {
+        if (is_noise) normal_numbers(erase[4], (uint32_t)(row * cols * channels), cols * channels, quantiles, line);
+        for (int channel = 0; channel < channels; ++channel) {
+            const int64_t start = (int64_t)(top + row) * job.width + left;
+            To *to = (To *)job.out + (last ? start * channels + channel : channel * pixels + start);
+            const int step = last ? channels : 1;
+            const To filling = Out<KIND>::of((Value)erase[4 + (channels <= 4 ? channel : 0)]);
+            for (int col = 0; col < cols; ++col) to[(int64_t)col * step] = is_noise ? Out<KIND>::of((Value)line[col * channels + channel]) : filling;
+        }
+    }
+}
+
+// What one erasing step writes; `job.out` is the image.
+void erase(const Job &job, const double *step, const float *quantiles, float *line)
+{
+    switch (job.out_kind) {
+    case TO_FLOAT32: return erase_as<TO_FLOAT32>(job, step, quantiles, line);
+    case TO_FLOAT64: return erase_as<TO_FLOAT64>(job, step, quantiles, line);
+    case TO_FLOAT16: return erase_as<TO_FLOAT16>(job, step, quantiles, line);
+    case TO_BFLOAT16: return erase_as<TO_BFLOAT16>(job, step, quantiles, line);
+    default: return erase_as<TO_UINT8>(job, step, quantiles, line);
+    }
+}
+
+int64_t bytes_of(int out_kind)           // of a value
+{
+    return out_kind == TO_FLOAT64 ? 8 : out_kind == TO_FLOAT32 ? 4 : out_kind == TO_UINT8 ? 1 : 2;
+}
+
+} // namespace
