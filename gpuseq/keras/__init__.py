@@ -36,7 +36,7 @@ from gpuseq.transforms.functions import (
 )
 
 from .backend import PY_DATASET, join_tf_keras
-from .callbacks import SaveState, SetEpoch
+from .callbacks import Saved, SaveState, SetEpoch
 from .dataset import FitDataset, FitSource, IteratorSource, SequenceSource
 from .iterators import DataFrameIterator, DirectoryIterator, Iterator, NumpyArrayIterator
 
@@ -48,6 +48,7 @@ __all__ = [
     "KerasDataset",
     "NumpyArrayIterator",
     "SaveState",
+    "Saved",
     "Sequence",
     "SetEpoch",
     "apply_affine_transform",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import deque
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from gpuseq.base.atomic import replacing
 from gpuseq.base.errors import GpuseqError
@@ -15,7 +17,7 @@ from gpuseq.plan.state import at_batch
 from .backend import keras
 from .dataset import FitDataset
 
-__all__ = ["SaveState", "SetEpoch"]
+__all__ = ["SaveState", "Saved", "SetEpoch"]
 
 
 class _Callback(keras.callbacks.Callback):  # type: ignore[misc]
@@ -65,11 +67,28 @@ class SetEpoch(_Callback):
             dataset.set_epoch(epoch)
 
 
-class SaveState(_Callback):
-    """Writes where the data stand beside the model's checkpoint: after the last batch that was trained on.
+class Saved(NamedTuple):
+    """What `SaveState.restore` found.
 
-    Read it back with ``dataset.load_state_dict(json.load(open(path)))`` before ``fit``: the first batch is the one that
-    would have come next, bit for bit.
+    Attributes
+    ----------
+    epoch, batch_index : int
+        Of the batch that is next, from 0. A `batch_index` above 0 says that the epoch was interrupted there.
+    model : str or None
+        Path of the model that was saved with it.
+    """
+
+    epoch: int
+    batch_index: int
+    model: str | None
+
+
+class SaveState(_Callback):
+    """Writes where the data stand, after the last batch that was trained on; with `model` the model of that moment too.
+
+    `restore` reads it back before ``fit``: the first batch is the one that would have come next, bit for bit. With
+    `model` the two belong together whenever the process is killed: each model gets a file of its own, the JSON file
+    names it, and is replaced when that is written whole.
 
     Parameters
     ----------
@@ -79,6 +98,10 @@ class SaveState(_Callback):
         A JSON file; replaced whole, so that a crash leaves the old one or the new one.
     save_freq : "epoch" or int
         At the end of each epoch, or every so many batches.
+    model : str, os.PathLike or None
+        A name for the models, such as ``"run/model.keras"``: they are written beside it as ``run/model-2-100.keras``,
+        for batch 100 of epoch 2, and the one before is removed; at the end of training too. None: the model is somebody
+        else's to save.
 
     Raises
     ------
@@ -87,10 +110,17 @@ class SaveState(_Callback):
     GpuseqError
         If it has no state: a sequence of the user's own.
     ValueError
-        If `save_freq` is neither.
+        If `save_freq` is neither, or `model` no name of a ``.keras`` file.
     """
 
-    def __init__(self, dataset: Any, path: str | os.PathLike[str], save_freq: str | int = "epoch") -> None:
+    def __init__(
+        self,
+        dataset: Any,
+        path: str | os.PathLike[str],
+        save_freq: str | int = "epoch",
+        *,
+        model: str | os.PathLike[str] | None = None,
+    ) -> None:
         super().__init__()
         if save_freq != "epoch" and not (isinstance(save_freq, int) and save_freq > 0):
             raise ValueError(f'save_freq must be "epoch" or a positive number of batches; got {save_freq!r}')
@@ -104,9 +134,13 @@ class SaveState(_Callback):
         self.dataset: Any = dataset
         self.path = path
         self.save_freq = save_freq
+        if model is not None and Path(model).suffix != ".keras":
+            raise ValueError(f'model must be the name of a .keras file, such as "run/model.keras"; got {model!r}')
+        self.model_path = None if model is None else Path(model)
         self._num_trained = 0
         self._num_in_epoch = 0
         self._last: tuple[int, int] | None = None
+        self._saved: tuple[int, int] | None = None
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Count from here."""
@@ -143,22 +177,85 @@ class SaveState(_Callback):
         if self.save_freq == "epoch":
             self.save()
 
+    def on_train_end(self, logs: Any = None) -> None:
+        """Save the last model; let the next ``fit`` begin with the epoch after the one that training has ended with."""
+        following = self._following()
+        if self.model_path is not None and following not in (None, self._saved):
+            self.save()
+        if following is not None and following[1] == 0:
+            self.dataset._fit.progress.trained(following[0])
+
+    def _following(self) -> tuple[int, int] | None:
+        """Return epoch and number of the batch after the last one that was trained on; None where none was.
+
+        What was taken ahead of training is taken again.
+        """
+        if self._last is None:
+            return None
+        epoch, index = self._last
+        return (epoch, index + 1) if index + 1 < len(self.dataset) else (epoch + 1, 0)
+
     def save(self) -> None:
-        """Write the file.
+        """Write the files.
 
         Raises
         ------
         FileNotFoundError
-            If its folder does not exist.
+            If a folder does not exist.
         """
-        state = self.dataset.state_dict()
-        if self._last is not None:
-            epoch, index = self._last
-            # The place after the last batch that was trained on; what was taken ahead is taken again.
-            following = (epoch, index + 1) if index + 1 < len(self.dataset) else (epoch + 1, 0)
+        state, following = self.dataset.state_dict(), self._following()
+        self._saved = following
+        if following is not None:
             state = at_batch(state, *following)
-        with replacing(self.path) as path:
-            path.write_text(json.dumps(state))
+        if self.model_path is not None:
+            place = f"{state['epoch']}-{state['batch_index']}"
+            path = self.model_path.with_name(f"{self.model_path.stem}-{place}{self.model_path.suffix}")
+            with replacing(path) as temporary:
+                self.model.save(temporary)
+            state["model"] = path.name
+        with replacing(self.path) as temporary:
+            temporary.write_text(json.dumps(state))
+        if self.model_path is not None:
+            self._remove_all_but(path)
+
+    def _remove_all_but(self, path: Path) -> None:
+        """Remove the models that earlier states named, and what a killed process has left of one."""
+        stem, suffix = re.escape(path.stem.rsplit("-", 2)[0]), re.escape(path.suffix)
+        ours = re.compile(rf"{stem}-\d+-\d+{suffix}|\.{stem}-\d+-\d+-[0-9a-f]+{suffix}")
+        for other in path.parent.iterdir():
+            if other.name != path.name and ours.fullmatch(other.name):
+                other.unlink(missing_ok=True)
+
+    def restore(self) -> Saved | None:
+        """Let the data set stand where the file says.
+
+        Returns
+        -------
+        Saved or None
+            Which batch is next, and the path of its model; None where nothing was saved yet.
+
+        Raises
+        ------
+        ValueError
+            If the file was saved for other data or in another random mode.
+        FileNotFoundError
+            If the model that it names is not there.
+        """
+        try:
+            state = json.loads(Path(self.path).read_text())
+        except FileNotFoundError:
+            return None
+        self.dataset.load_state_dict(state)
+        name, model = state.get("model"), None
+        if name is not None:
+            folder = Path(self.path).parent if self.model_path is None else self.model_path.parent
+            model = os.fspath(folder / name)
+            if not os.path.isfile(model):
+                raise FileNotFoundError(
+                    f"{os.fspath(self.path)!r} names the model {name!r}, and it is not in {os.fspath(folder)!r}: move "
+                    "the two together, or remove both to begin anew"
+                )
+        return Saved(int(state["epoch"]), int(state["batch_index"]), model)
 
 
 def _refuse_plain(dataset: Any, callback: str) -> None:

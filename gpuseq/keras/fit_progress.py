@@ -47,6 +47,7 @@ class FitProgress(PerProcess):
         self._num_served = 0
         self._pass_length = 1
         self._start = (0, 0)
+        self._ended_at: tuple[int, int] | None = None
 
     def opened(self) -> None:
         """Note that ``num_batches`` was read."""
@@ -88,9 +89,13 @@ class FitProgress(PerProcess):
         # TensorFlow asks from a thread of its own.
         with self._lock:
             if self._opened:
-                if self._num_served % self._pass_length:
-                    # The last pass was left in the middle: a new one starts with a new epoch.
+                if self._ended_at is not None and self.inside:
+                    self.epoch, self.position = self._ended_at
+                elif self._num_served % self._pass_length and self.position:
+                    # The last pass was left in the middle: a new one starts with a new epoch. One that went on to the
+                    # end of an epoch from a place within it was not.
                     self.epoch, self.position = self.epoch + 1, 0
+                self._ended_at = None if self.inside else self._ended_at
                 self._opened = False
                 self._num_served = 0
                 self._start = (self.epoch, self.position)
@@ -142,6 +147,19 @@ class FitProgress(PerProcess):
             self.inside = self._unreset = self._on_trial = False
             return is_over
 
+    def trained(self, epoch: int) -> None:
+        """Note that training has ended with the last batch of the epoch before this one.
+
+        Whatever was read ahead since, or is yet to be, by TensorFlow's thread, the next pass begins with this epoch.
+
+        Parameters
+        ----------
+        epoch : int
+            Which.
+        """
+        with self._lock:
+            self._ended_at = (epoch, 0)
+
     def stands_in(self, epoch: int) -> bool:
         """Return whether the next request gets a batch of this epoch, with no pass left in the middle.
 
@@ -165,4 +183,5 @@ class FitProgress(PerProcess):
             self._start = (epoch, position)
             # As at the beginning of a pass: nothing is left in the middle.
             self._num_served = 0
+            self._ended_at = None
             self.used = True

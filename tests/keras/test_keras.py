@@ -585,3 +585,55 @@ def test_save_state_by_epoch(tmp_path: Path) -> None:
     model.fit(flow, epochs=2, verbose=0, callbacks=[gk.SaveState(flow, tmp_path / "state.json")])
     state = json.loads((tmp_path / "state.json").read_text())
     assert (state["epoch"], state["batch_index"]) == (2, 0)
+
+
+def test_the_rest_of_an_epoch_is_followed_by_the_next_one() -> None:
+    """A pass from within an epoch to its end has left nothing in the middle."""
+    progress = FitProgress()
+    progress.go_to(1, 2)
+
+    def walked(num_batches: int) -> list[tuple[int, int]]:
+        progress.opened()
+        progress.begin()
+        taken = [progress.take(3) for _ in range(num_batches)]
+        progress.end()
+        return taken
+
+    assert walked(1) == [(1, 2)]
+    assert walked(3) == [(2, 0), (2, 1), (2, 2)]
+    assert walked(2) == [(3, 0), (3, 1)]
+    assert walked(1) == [(4, 0)], "a pass that was left in the middle is over"
+
+
+def test_what_is_read_ahead_after_training_is_read_again() -> None:
+    """As TensorFlow's thread does, also once training is over."""
+    progress = FitProgress(None)
+    progress.go_to(1, 2)
+    progress.opened()
+    progress.begin()
+    progress.take(3)
+    progress.end()
+    progress.trained(2)
+    assert progress.take(3) == (2, 0)
+    progress.opened()
+    progress.begin()
+    assert [progress.take(3) for _ in range(3)] == [(2, 0), (2, 1), (2, 2)]
+    progress.end()
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
+def test_a_saved_model_that_is_not_there_is_named(tmp_path: Path) -> None:
+    flow = own_generator().flow(numbered(6), np.zeros((6, 1)), batch_size=3, seed=1)
+    with pytest.raises(ValueError, match=r"model must be the name of a \.keras file"):
+        gk.SaveState(flow, tmp_path / "state.json", model=tmp_path / "model.h5")
+    saves = gk.SaveState(flow, tmp_path / "state.json", model=tmp_path / "model.keras")
+    assert saves.restore() is None
+    model = keras.Sequential([keras.Input((6, 6, 3)), keras.layers.Flatten(), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    model.fit(flow, epochs=2, verbose=0, callbacks=[saves])
+    saved = saves.restore()
+    assert saved == (2, 0, str(tmp_path / "model-2-0.keras"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model-2-0.keras", "state.json"]
+    Path(saved.model).unlink()
+    with pytest.raises(FileNotFoundError, match=r"names the model 'model-2-0\.keras', and it is not in"):
+        saves.restore()
