@@ -13,6 +13,8 @@ come next, and ends with the weights that the uninterrupted run ends with.
 ``--kill-at-step N`` kills the last rank with SIGKILL right after step N, as a machine that fails would; start the same
 command again without it, or let ``torchrun --max-restarts`` do that, and the run goes on from the last checkpoint.
 
+A process whose launcher is killed gets SIGTERM from the kernel: it finishes the step, saves and ends, and keeps no GPU.
+
 The variable is for ``--max-restarts``: without it the processes that are started again may read from torchrun's store
 what those before them left there, and wait for ports that nobody listens on (pytorch/pytorch#135712).
 """
@@ -20,6 +22,7 @@ what those before them left there, and wait for ports that nobody listens on (py
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import math
 import os
@@ -205,6 +208,7 @@ def train(options: argparse.Namespace) -> None:
     # A scheduler that wants the machine back sends SIGTERM and waits: finish the step, save, leave.
     asked_to_stop: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: asked_to_stop.append(number))
+    end_with_launcher()
     batches = endless(data)
     for step in range(first_step + 1, num_steps + 1):
         epoch = data.epoch
@@ -242,6 +246,22 @@ def restart_problem(environment: Mapping[str, str]) -> str | None:
         "torchrun --max-restarts may not bring this run back: processes that are started again find the addresses of "
         "those before them (pytorch/pytorch#135712). Set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 where torchrun is started"
     )
+
+
+def end_with_launcher() -> None:
+    """Let the kernel send SIGTERM when the launcher is gone, however it went: nobody is left to end this process then.
+
+    Only under torchrun: a process that a shell started may outlive the shell. Linux only, as gpuseq is.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return
+    launcher = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != launcher:  # it went in between
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+_PR_SET_PDEATHSIG = 1
 
 
 def is_first_start() -> bool:

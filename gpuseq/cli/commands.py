@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import sys
 from pathlib import Path
@@ -61,7 +62,9 @@ def _print_json(value: Any) -> None:
 def demo(arguments: argparse.Namespace) -> int:
     """Stream two epochs, draw the contact sheet."""
     from .demo import run_demo
+    from .passed_over import PassedOver
 
+    passed_over = PassedOver(arguments.on_error)
     result = run_demo(
         arguments.directory,
         out=arguments.out,
@@ -70,10 +73,11 @@ def demo(arguments: argparse.Namespace) -> int:
         batch_size=arguments.batch_size,
         seed=arguments.seed,
         augmentations=arguments.augmentations,
+        passed_over=passed_over,
         say=(lambda line: None) if arguments.json else print,
     )
     if arguments.json:
-        _print_json(result.to_dict())
+        _print_json({**result.to_dict(), "passed_over": passed_over.reasons})
     return EXIT_OK
 
 
@@ -93,7 +97,8 @@ def preview(arguments: argparse.Namespace) -> int:
     """Draw what an augmentation does."""
     # Imports stand within the commands, so that each loads its own modules alone.
     from .engine import quiet
-    from .folder import open_folder, pick
+    from .folder import open_folder
+    from .passed_over import PassedOver
     from .preview import format_arguments, preview_rows
     from .sheet import check_sheet, write_sheet
 
@@ -105,10 +110,13 @@ def preview(arguments: argparse.Namespace) -> int:
     check_sheet(out)
     folder = open_folder(arguments.path)
     chosen = augmentation(arguments)
+    passed_over = PassedOver(arguments.on_error)
+    shown = passed_over.pick(folder.files, arguments.images)
+    passed_over.report(len(folder.files))
     with quiet():
         rows = preview_rows(
             chosen,
-            pick(folder.files, arguments.images),
+            shown,
             root=folder.path,
             num_variants=arguments.variants,
             target_size=tuple(arguments.size),
@@ -121,7 +129,8 @@ def preview(arguments: argparse.Namespace) -> int:
         pictures = [
             {"title": row.original.title, "variants": [dict(tile.lines) for tile in row.variants]} for row in rows
         ]
-        _print_json({"sheet": written, "arguments": chosen, "seed": arguments.seed, "pictures": pictures})
+        drawn = {"sheet": written, "arguments": chosen, "seed": arguments.seed, "pictures": pictures}
+        _print_json({**drawn, "passed_over": passed_over.reasons})
     else:
         print(f"Sheet {written}")
     return EXIT_OK
@@ -134,7 +143,8 @@ def check(arguments: argparse.Namespace) -> int:
     from gpuseq.files.folders import few, list_images
     from gpuseq.files.reading import is_url
 
-    from .folder import SUFFIXES, open_folder
+    from .folder import SUFFIXES, ignored_pictures, open_folder
+    from .levels import saturating
 
     # Folders on a disk go by the commands' own listing, which takes one file as well; stores by the iterators' listing.
     if is_url(arguments.directory):
@@ -146,8 +156,12 @@ def check(arguments: argparse.Namespace) -> int:
         paths = [str(file) for file in open_folder(arguments.directory).files]
     outcomes = check_files(paths, progress=sys.stderr.isatty())
     bad = {path: reason for path, reason in outcomes if reason is not None}
+    alone = arguments.null or arguments.quiet
+    ignored = {} if alone or is_url(arguments.directory) else ignored_pictures(arguments.directory)
+    cut = {} if alone or is_url(arguments.directory) else saturating([path for path in paths if path not in bad])
     if arguments.json:
-        _print_json({"folder": arguments.directory, "num_files": len(paths), "bad": bad})
+        found = {"bad": bad, "ignored": ignored, "saturating": cut}
+        _print_json({"folder": arguments.directory, "num_files": len(paths), **found})
     elif arguments.null:
         # Bytes as the system has them: a name need not be text, and `rm` has to find it.
         sys.stdout.buffer.write(b"".join(os.fsencode(path) + b"\0" for path in bad))
@@ -164,6 +178,11 @@ def check(arguments: argparse.Namespace) -> int:
             print(f"{printable(path)}: {reason}")
         whole = "the file decodes" if len(paths) == 1 else f"all {len(paths)} files decode"
         print(f"{len(bad)} of {len(paths)} files cannot be decoded" if bad else whole)
+        for path, reason in cut.items():
+            print(f"note: {printable(path)}: {reason}")
+        if ignored:
+            kinds = ", ".join(f"{count} {suffix}" for suffix, count in ignored.items())
+            print(f"note: not looked at, as Keras does not: {kinds}. extensions=[...] takes what Pillow reads of them")
     return EXIT_FINDINGS if bad else EXIT_OK
 
 
@@ -171,23 +190,28 @@ def bench(arguments: argparse.Namespace) -> int:
     """Race Keras and this library; 1 where a contender failed."""
     from .bench import contenders, format_results, race
     from .folder import open_folder
+    from .passed_over import PassedOver, without
     from .preview import format_arguments
 
     folder = open_folder(arguments.directory)
     chosen = {**augmentation(arguments), "rescale": 1 / 255}
-    if not arguments.json:
-        print(
-            f"{len(folder.streamed)} files in {folder.path}, {tuple(arguments.size)}, batches of {arguments.batch_size}"
-        )
-        print(format_arguments(chosen))
-    present, absent = contenders(folder, chosen, target_size=tuple(arguments.size), batch_size=arguments.batch_size)
-    results = race(present, seconds=arguments.seconds, num_rounds=arguments.rounds)
+    passed_over = PassedOver(arguments.on_error)
+    # Keras' generator stops at a file that it cannot read, so neither gets one.
+    with without(folder, passed_over.look(folder.files)) as good:
+        passed_over.report(len(folder.files))
+        num_files, size = len(good.streamed), tuple(arguments.size)
+        if not arguments.json:
+            print(f"{num_files} files in {folder.path}, {size}, batches of {arguments.batch_size}")
+            print(format_arguments(chosen))
+        present, absent = contenders(good, chosen, target_size=size, batch_size=arguments.batch_size)
+        results = race(present, seconds=arguments.seconds, num_rounds=arguments.rounds)
     if arguments.json:
         setting = {"size": arguments.size, "batch_size": arguments.batch_size, "arguments": chosen}
         _print_json(
             {
                 "folder": folder.path,
-                "num_files": len(folder.streamed),
+                "num_files": num_files,
+                "passed_over": passed_over.reasons,
                 **setting,
                 "results": [r.to_dict() for r in results + absent],
             }
@@ -205,8 +229,14 @@ def fit(arguments: argparse.Namespace) -> int:
 
     from .engine import quiet
     from .folder import open_folder
+    from .passed_over import PassedOver
 
     folder = open_folder(arguments.directory)
+    passed_over = PassedOver(arguments.on_error)
+    if arguments.ray and arguments.on_error == "skip":
+        raise ValueError(
+            "--on-error skip does not go with --ray: `gpuseq check` names the files, to be moved away first"
+        )
     generator = ImageDataGenerator(featurewise_center=True, featurewise_std_normalization=True, device=arguments.device)
     height, width = arguments.size
     options = {
@@ -216,16 +246,18 @@ def fit(arguments: argparse.Namespace) -> int:
         "interpolation": arguments.interpolation,
     }
     # The file is opened first, so that hours of decoding do not end at a folder that cannot be written to.
-    with quiet(), replacing(arguments.out) as temporary:
+    with quiet(logging.ERROR), replacing(arguments.out) as temporary:
         if arguments.ray:
             from gpuseq.ray import fit_directory
 
             fit_directory(generator, **options, num_workers=arguments.workers or 2)
         else:
-            generator.fit_directory(**options, num_threads=arguments.workers, progress=sys.stderr.isatty())
+            generator.fit_directory(
+                **options, on_error=passed_over, num_threads=arguments.workers, progress=sys.stderr.isatty()
+            )
         generator.save_statistics(
             temporary,
-            num_images=len(folder.streamed),
+            num_images=len(folder.streamed) - len(passed_over.reasons),
             size=[height, width],
             color_mode=arguments.color_mode,
             interpolation=arguments.interpolation,
@@ -233,11 +265,12 @@ def fit(arguments: argparse.Namespace) -> int:
             gpuseq=__version__,
         )
         found = json.loads(temporary.read_text(encoding="utf-8"))
+    passed_over.report(len(folder.streamed))
     if arguments.json:
         _print_json(found)
     else:
         print(f"mean {found['mean']}")
         print(f"std  {found['std']}")
-        print(f"over {len(folder.streamed)} images, in {Path(arguments.out).absolute()}")
+        print(f"over {found['num_images']} images, in {Path(arguments.out).absolute()}")
         print("load them with generator.load_statistics(path)")
     return EXIT_OK

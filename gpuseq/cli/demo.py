@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import time
@@ -19,6 +20,7 @@ from gpuseq.ops.compiled.library import describe
 
 from .engine import engine_and_reason, quiet
 from .folder import open_folder, pick, shipped_photos
+from .passed_over import PassedOver
 from .preview import AUGMENTATION, format_arguments, preview_rows
 from .sheet import check_sheet, write_sheet
 
@@ -100,6 +102,7 @@ def run_demo(
     min_images: int = 256,
     seed: int = 1,
     augmentations: str | None = None,
+    passed_over: PassedOver | None = None,
     say: Any = print,
 ) -> DemoResult:
     """Stream epochs of augmented batches from a folder, say how fast, and write a contact sheet.
@@ -122,6 +125,8 @@ def run_demo(
         Same seed, same batches.
     augmentations : str or None, optional
         A modern policy, as in `ImageDataGenerator`, in the place of Keras' ranges.
+    passed_over : PassedOver or None, optional
+        What to go on past; None: macOS' notes.
     say : callable, optional
         Called with each line for the user.
 
@@ -142,6 +147,7 @@ def run_demo(
     # All that can be refused comes before the epochs.
     check_sheet(out)
     folder = open_folder(shipped_photos() if directory is None else directory)
+    passed_over = passed_over or PassedOver("raise")
     resolved, reason = engine_and_reason(device)
     num_files = len(folder.streamed)
     what = f"{num_files} photographs in {folder.path}"
@@ -152,13 +158,14 @@ def run_demo(
     say(f"Augmentation {format_arguments(chosen)}, rescale=1/255")
 
     generator = ImageDataGenerator(**chosen, rescale=1 / 255, device=device)
-    with quiet():
+    with quiet(logging.ERROR):
         iterator = generator.flow_from_directory(
             **folder.as_arguments,
             target_size=target_size,
             batch_size=batch_size,
             interpolation="bilinear",
             seed=seed,
+            on_error=passed_over,
             verbose=False,
         )
         # The shipped photographs are nine: one pass over them is over before it can be timed.
@@ -174,12 +181,14 @@ def run_demo(
                 f"Epoch {number}      {epoch.num_images} images{repeated}: {epoch.seconds:.2f} s, "
                 f"{epoch.images_per_second:,.0f} img/s"
             )
-        shown = pick(folder.streamed, 4) if directory is not None else tuple(folder.path / name for name in SHOWN)
+        good = [file for file in folder.streamed if str(file) not in passed_over.reasons]
+        shown = pick(good, 4) if directory is not None else tuple(folder.path / name for name in SHOWN)
         rows = preview_rows(
             chosen, shown, root=folder.path, num_variants=5, target_size=target_size, seed=seed, device=device
         )
     notes = [format_arguments(chosen), f"seed={seed}  ·  {engine}"]
     sheet = write_sheet(out, rows, heading="gpuseq demo", notes=notes)
+    passed_over.report(num_files)
     say(f"Sheet        {sheet}")
     return DemoResult(folder.path, num_files, resolved, reason, tuple(epochs), sheet)
 

@@ -41,11 +41,17 @@ def engine_and_reason(device: str = "auto") -> tuple[str, str]:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Keep gpuseq's log at warnings for a while: the commands say in their own words what was found."""
+def quiet(level: int = logging.WARNING) -> Iterator[None]:
+    """Keep gpuseq's log at a level for a while: the commands say in their own words what was found.
+
+    Parameters
+    ----------
+    level : int
+        ERROR where a command itself names the files that were passed over.
+    """
     logger = logging.getLogger("gpuseq")
     before = logger.level
-    logger.setLevel(logging.WARNING)
+    logger.setLevel(level)
     try:
         yield
     finally:

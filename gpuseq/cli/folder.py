@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,30 @@ from typing import Any
 from gpuseq.base.version import PACKAGE
 from gpuseq.files.reading import is_url
 
-__all__ = ["Folder", "open_folder", "pick", "shipped_photos"]
+__all__ = ["Folder", "ignored_pictures", "open_folder", "pick", "shipped_photos"]
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".tif", ".tiff"})
+
+OTHER_PICTURES = (
+    *(
+        ".apng",
+        ".avif",
+        ".gif",
+        ".heic",
+        ".heif",
+        ".ico",
+        ".jfif",
+        ".jp2",
+        ".jxl",
+        ".pbm",
+        ".pgm",
+        ".psd",
+        ".svg",
+        ".tga",
+    ),
+    *(".webp", ".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".raw", ".rw2"),
+)
+"""Suffixes of pictures that Keras does not take, and nobody says so."""
 
 
 @dataclass(frozen=True)
@@ -120,3 +142,20 @@ def pick(files: Sequence[Path], count: int) -> tuple[Path, ...]:
 def shipped_photos() -> Path:
     """Return the folder of the photographs that ship with gpuseq; ``SOURCES.md`` in it names author and licence."""
     return PACKAGE / "photos"
+
+
+def ignored_pictures(path: str | os.PathLike[str]) -> dict[str, int]:
+    """Return how many pictures below a folder have a suffix that is not taken, by suffix, the most frequent first.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        A local folder, or a file, beside which nothing is ignored.
+    """
+    counts = Counter(
+        suffix
+        for _, _, names in os.walk(Path(path).expanduser())
+        for name in names
+        if (suffix := os.path.splitext(name)[1].lower()) in OTHER_PICTURES
+    )
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))

@@ -192,6 +192,16 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_on_error(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--on-error",
+        choices=("raise", "skip"),
+        default="raise",
+        help="at a file that cannot be decoded: stop (default), or name it and go on; "
+        "the notes of macOS (._cat.jpg) are named and passed over by both",
+    )
+
+
 def _add_size(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--size",
@@ -294,6 +304,7 @@ def _add_demo(subparsers: Any) -> None:
         metavar="POLICY",
         help="a modern policy in the place of Keras' ranges, such as rand-m9-mstd0.5-inc1 or trivial",
     )
+    _add_on_error(parser)
     _add_size(parser)
     _add_device(parser)
     _add_json(parser)
@@ -336,6 +347,7 @@ def _add_preview(subparsers: Any) -> None:
     parser.add_argument("--images", type=_positive, default=4, help="how many pictures of a folder (default: 4)")
     parser.add_argument("--variants", type=_variants, default=5, help="how many variants of each (default: 5)")
     parser.add_argument("--seed", type=_seed, default=1, help="same seed, same variants (default: 1)")
+    _add_on_error(parser)
     _add_size(parser)
     _add_device(parser)
     _add_json(parser)
@@ -382,6 +394,7 @@ def _add_bench(subparsers: Any) -> None:
     parser.add_argument("--seconds", type=_seconds, default=60.0, help="wall time in all (default: 60)")
     parser.add_argument("--rounds", type=_positive, default=6, help="slices per contender (default: 6)")
     parser.add_argument("--batch-size", type=_positive, default=32, help="images per batch (default: 32)")
+    _add_on_error(parser)
     _add_size(parser)
     _add_json(parser)
     _add_augmentation(parser)
@@ -416,6 +429,7 @@ def _add_fit(subparsers: Any) -> None:
         help="threads that decode (default: one per core), or Ray's actors (2)",
     )
     parser.add_argument("--ray", action="store_true", help="decode on Ray's workers; the result is the same")
+    _add_on_error(parser)
     _add_size(parser)
     _add_device(parser)
     _add_json(parser)

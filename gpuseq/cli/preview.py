@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -134,8 +135,11 @@ def _title(file: Path, root: Path) -> str:
 
 def _sizes(file: Path, target_size: tuple[int, int]) -> tuple[tuple[str, str], ...]:
     """Return the size in the file and the one the augmentation saw: columns by rows, as viewers show it."""
-    with Image.open(file) as image:
-        width, height = image.size
+    with warnings.catch_warnings():
+        # Of many pixels; it was decoded a moment ago.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with Image.open(file) as image:
+            width, height = image.size
     return (("file", f"{width} x {height}"), ("resized to", f"{target_size[1]} x {target_size[0]}"))
 
 

@@ -116,6 +116,8 @@ def check_sheet(path: str | os.PathLike[str]) -> Path:
         If the suffix of `path` is none of the accepted ones.
     FileNotFoundError
         If the folder of `path` does not exist.
+    PermissionError
+        If nothing can be written there.
     """
     target = Path(path).absolute()
     if target.suffix.lower() not in (*PICTURES, *PAGES):
@@ -123,6 +125,9 @@ def check_sheet(path: str | os.PathLike[str]) -> Path:
         raise ValueError(f"the sheet's file name must end in one of {accepted}; got {os.fspath(path)!r}")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"the folder {os.fspath(target.parent)!r} does not exist; make it first")
+    there = target if target.exists() else target.parent
+    if not os.access(there, os.W_OK):
+        raise PermissionError(f"{os.fspath(there)!r} cannot be written to by this user; --out names another place")
     return target
 
 

@@ -183,6 +183,9 @@ def open_image(encoded: bytes, limit: int | None, name: str) -> Image.Image:
     return image
 
 
+_APPLE_DOUBLE = b"\x00\x05\x16\x07"
+
+
 # Held while Pillow imports its plugins, on whatever thread that comes up, and during a fork: a child that inherits the
 # lock of a half-done import waits for it for ever.
 _loading = threading.Lock()
@@ -195,6 +198,8 @@ def _identify(stream: io.BytesIO, prefix: bytes) -> Image.Image | str:
     # Pillow's registry instead of Image.open: the size limit is ours (max_pixels may lie above or below Pillow's),
     # and Image.open's warning half-way to its limit would be an error under "-W error", or noise from every worker.
     reason = f"not an image that Pillow can read (it starts with {prefix[:8]!r})"
+    if prefix.startswith(_APPLE_DOUBLE):
+        return "no image, but what macOS notes about the file of that name without ._: find . -name '._*' -delete"
     tried: set[str] = set()
     for load_plugins in (Image.preinit, Image.init):
         with _loading:

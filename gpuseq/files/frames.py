@@ -80,8 +80,8 @@ def check_frame(
                 f"y_col={y_col!r} holds lists of 0 and 1, and they are read as lists of classes named 0 and 1. For "
                 'one-hot rows use class_mode="raw"'
             )
-    if class_mode in ("raw", "multi_output"):
-        for name in y_col if isinstance(y_col, list) else [y_col]:
+    if class_mode == "multi_output":  # under "raw" a value is the user's own, NaN for a masked loss among them
+        for name in y_col:
             rows = np.flatnonzero(frame[name].isna())
             if len(rows):
                 raise ValueError(

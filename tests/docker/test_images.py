@@ -65,6 +65,8 @@ class Container:
         (site,) = (environment / "lib").glob("python*/site-packages")
         (site / "lent.pth").write_text("".join(f"{path}\n" for path in sys.path if path.endswith("site-packages")))
         for words in stage.pip_installs:
+            if "-r" in words:
+                continue  # what the environment lends
             requirements = [word for word in words if word.startswith(".")]
             assert requirements, words
             install = [sys.executable, "-m", "pip", "--python", str(self.bin / "python"), "install", "-q", "--no-deps"]

@@ -8,7 +8,10 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
+import sys
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,6 +19,11 @@ from typing import Any
 import pytest
 
 from tests.docker.dockerfile import read_stages
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 yaml = pytest.importorskip("yaml", reason="the deploy extra brings it")
 
@@ -45,8 +53,8 @@ def train() -> ModuleType:
 
 def sbatch_words() -> list[str]:
     text = re.sub(r"\\\n", " ", SBATCH.read_text())
-    (line,) = (line for line in text.splitlines() if line.startswith("exec srun"))
-    return shlex.split(line)
+    (line,) = (line for line in text.splitlines() if line.startswith("srun "))
+    return shlex.split(line.removesuffix(" &"))
 
 
 def job_container() -> dict[str, Any]:
@@ -75,7 +83,7 @@ def test_restarts_get_the_environment_that_they_need(train: ModuleType) -> None:
     assert {"name": variable, "value": "1"} in job_container()["env"]
     assert "--max-restarts=3" in sbatch_words()
     script = SBATCH.read_text()
-    assert script.index(f"export {variable}=1\n") < script.index("exec srun")
+    assert script.index(f"export {variable}=1\n") < script.index("\nsrun ")
     assert f"ENV {variable}=1\n" in (DOCKER / "Dockerfile").read_text()
     restarts = {"TORCHELASTIC_MAX_RESTARTS": "3", "TORCHELASTIC_USE_AGENT_STORE": "True"}
     assert variable in train.restart_problem(restarts)
@@ -178,3 +186,89 @@ def test_the_slurm_script_starts_one_launcher_per_node(tmp_path: Path) -> None:
     assert any(re.fullmatch(r"--rdzv-endpoint=node7:\d{5}", word) for word in words)
     assert words[-2:] == ["--epochs", "3"]
     assert (tmp_path / "out").is_dir()
+
+
+def pods() -> dict[str, dict[str, Any]]:
+    """Return the pods of the two manifests, and how the containers in each are found."""
+    (job,) = (document for document in yaml.safe_load_all(JOB.read_text()) if document["kind"] == "Job")
+    (patch,) = yaml.safe_load(TRAIN_JOB.read_text())["spec"]["runtimePatches"]
+    (replicated,) = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
+    return {"job": job["spec"]["template"]["spec"], "trainjob": replicated["template"]["spec"]["template"]["spec"]}
+
+
+@pytest.mark.parametrize("name", ["job", "trainjob"])
+def test_the_pods_keep_to_the_restricted_profile(name: str) -> None:
+    """What Pod Security's "restricted" demands: https://kubernetes.io/docs/concepts/security/pod-security-standards."""
+    pod = pods()[name]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["runAsUser"] != 0
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    for container in pod["containers"]:
+        assert container["securityContext"] == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    assert {next(key for key in volume if key != "name") for volume in pod["volumes"]} <= {
+        "persistentVolumeClaim",
+        "emptyDir",
+    }
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
+
+
+def test_compose_takes_no_rights_and_only_the_training_takes_gpus() -> None:
+    for name, service in services().items():
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert ("deploy" in service) == (name == "train")
+
+
+def test_the_slurm_script_asks_for_another_turn_before_its_time_is_over(tmp_path: Path) -> None:
+    """Slurm's USR1 to the script: requeued, and the step is waited for. TERM is handed on to it."""
+    seen = tmp_path / "seen"
+    srun = 'trap \'echo TERM >> "$SEEN"; exit 5\' TERM\necho started >> "$SEEN"\nwhile :; do sleep 0.05; done'
+    scontrol = 'case $1 in show) echo node7;; requeue) echo "requeue $2" >> "$SEEN";; esac'
+    for name, text in (("scontrol", scontrol), ("srun", srun)):
+        (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    environment = {
+        "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
+        "SLURM_JOB_ID": "1234567",
+        "SLURM_JOB_NODELIST": "node7",
+        "SLURM_JOB_NUM_NODES": "1",
+        "SLURM_GPUS_ON_NODE": "8",
+        "OUT": str(tmp_path / "out"),
+        "SEEN": str(seen),
+    }
+    with subprocess.Popen(["bash", str(SBATCH)], cwd=tmp_path, env=environment, stdout=subprocess.PIPE) as script:
+        for number, wanted in ((None, "started"), (signal.SIGUSR1, "requeue 1234567"), (signal.SIGTERM, "TERM")):
+            if number is not None:
+                script.send_signal(number)
+            deadline = time.monotonic() + 30
+            while not seen.exists() or seen.read_text().splitlines()[-1:] != [wanted]:
+                assert time.monotonic() < deadline, wanted
+                time.sleep(0.02)
+    assert script.returncode == 5
+
+
+@pytest.mark.parametrize("extra", ["test", "cuda13"])
+def test_what_images_install_first_is_what_pyproject_says(extra: str) -> None:
+    done = subprocess.run(
+        [sys.executable, str(DOCKER / "requirements.py"), extra], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    lines = done.stdout.splitlines()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert set(project["dependencies"]) < set(lines)
+    assert {line for line in project["optional-dependencies"][extra] if "gpuseq[" not in line} < set(lines)
+    assert not [line for line in lines if line.startswith("gpuseq")]
+
+
+def test_dependencies_are_installed_before_the_sources_are_there() -> None:
+    for name, stage in read_stages(DOCKER / "Dockerfile").items():
+        if name == "base":
+            continue
+        sources = [argument.split()[-2] for kind, argument in stage.lines if kind == "COPY"]
+        installs = [number for number, (kind, argument) in enumerate(stage.lines) if kind == "RUN" and "-r" in argument]
+        whole = [n for n, (kind, argument) in enumerate(stage.lines) if kind == "COPY" and argument.split()[-2:] in
+                 (["gpuseq", "gpuseq"], [".", "."])]  # fmt: skip
+        assert sources, name
+        assert installs[0] < whole[0], name
+        assert all("--mount=type=cache" in argument for kind, argument in stage.lines if "pip install" in argument), (
+            name
+        )

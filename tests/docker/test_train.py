@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -160,3 +161,27 @@ def test_asked_to_stop_it_saves_and_leaves(folder: Path, tmp_path: Path) -> None
     assert code == 0, output
     assert f"at step {done} of {30 * 6}" in output
     assert [line["step"] for line in steps(tmp_path)] == list(range(1, 30 * 6 + 1))
+
+
+def test_ranks_end_by_themselves_when_their_launcher_is_killed(folder: Path, tmp_path: Path) -> None:
+    """By SIGKILL, which it cannot hand on: both ranks finish a step, save and leave."""
+    process = start(folder, tmp_path, "--epochs", "100000", "--save-every", "1000000")
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    deadline = time.monotonic() + 120
+    try:
+        while not (tmp_path / "log.jsonl").exists() or len(steps(tmp_path)) < 2:
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        ranks = [int(number) for number in children.read_text().split()]
+        assert len(ranks) == 2
+        process.kill()
+        while [rank for rank in ranks if Path(f"/proc/{rank}").exists()]:
+            assert time.monotonic() < deadline, "a rank outlived its launcher"
+            time.sleep(0.05)
+    finally:
+        for rank in [process.pid, *ranks] if "ranks" in locals() else [process.pid]:
+            with suppress(ProcessLookupError):
+                os.kill(rank, signal.SIGKILL)
+        process.communicate()
+    assert checkpoint(tmp_path)[".step"] == steps(tmp_path)[-1]["step"]

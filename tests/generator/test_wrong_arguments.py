@@ -292,7 +292,6 @@ def frame(**columns: Any) -> Any:
         ({"class_mode": "none"}, ValueError, ("none", "categorical", "multi_output", "raw")),
         ({"color_mode": "grey"}, ValueError, ("grey", "grayscale")),
         ({"interpolation": "area"}, ValueError, ("area", "nearest")),
-        ({"y_col": "holes", "class_mode": "raw"}, ValueError, ("holes", "missing")),
         ({"y_col": ["number", "holes"], "class_mode": "multi_output"}, ValueError, ("holes", "missing")),
         ({"y_col": "text_holes", "class_mode": "sparse"}, (TypeError, ValueError), ("text_holes",)),
         ({"y_col": "text_holes", "class_mode": "categorical"}, (TypeError, ValueError), ("text_holes",)),

@@ -218,6 +218,19 @@ def test_rows_are_stacked_where_that_changes_none_of_their_values(tree: Path, ro
         assert_same_structure(got, stacked)
 
 
+@pytest.mark.parametrize("y_col", ["age", ["age", "height"]])
+def test_missing_labels_pass_as_they_are_under_raw(tree: Path, y_col: Any) -> None:
+    """For a loss that leaves them out: regression of several targets, none of which every row has."""
+    frame = make_frame(tree, absolute=False, with_bad_rows=False, seed=0).astype({"age": float})
+    frame.loc[frame.index[::3], "age"] = np.nan
+    options: dict[str, Any] = {"class_mode": "raw", "y_col": y_col, "target_size": (8, 8), "seed": 1, "batch_size": 9}
+    theirs = next(keras_image.ImageDataGenerator().flow_from_dataframe(frame, str(tree), **options))[1]
+    got = next(gpuseq.ImageDataGenerator(device="cpu").flow_from_dataframe(frame, str(tree), **options))[1]
+    assert np.isnan(got).any()
+    assert got.dtype == theirs.dtype
+    assert np.array_equal(got, theirs, equal_nan=True)
+
+
 @pytest.mark.parametrize("mode", ["categorical", "sparse", "binary", "multi_output", "raw"])
 def test_columns_of_one_name_are_refused_but_where_keras_takes_all_of_them(tree: Path, mode: str) -> None:
     """One-hot rows of the wrong width came, and all labels were 0."""
