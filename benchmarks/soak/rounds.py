@@ -429,7 +429,7 @@ def killed_workers(bench: Bench) -> None:
 
         from gpuseq.torch import loader
 
-        batches = loader(bench.files(bench.photos))
+        batches = loader(bench.files(bench.photos), data_format="channels_last")
         for epoch in range(2):
             batches.set_epoch(epoch)
             walk: Any = iter(torch.utils.data.DataLoader(batches, batch_size=None, num_workers=2))
