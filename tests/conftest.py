@@ -49,6 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Compile the CPU engine; put stand-ins in a GPU's place where that is asked for: see `tests.standin.rehearsal`."""
     if not hasattr(config, "workerinput"):
         host_runner.forget_the_unused()
+    compiled_library.compile_once()
     if not os.environ.get(library.PATH):
         built = compiled_library.build()
         if built is not None:

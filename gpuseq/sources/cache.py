@@ -200,27 +200,36 @@ class ImageCache(PerProcess):
     def _keep(self, indices: np.ndarray, tokens: list[Token], decoded: Array, rows: np.ndarray) -> np.ndarray:
         """Write images to slots that are not read, and return the slots; -1 where there was none left."""
         slots = np.full(len(indices), -1)
-        fresh, is_used_again = [], False
+        fresh: dict[int, int] = {}
+        is_used_again = False
         for position, (index, token) in enumerate(zip(indices.tolist(), tokens, strict=True)):
             slot = int(self._slots[index])
-            if slot >= 0 and self._tokens[slot] == token:  # another thread was faster, or it is twice in this batch
+            if index in fresh:  # twice in this batch
+                slots[position] = slots[fresh[index]]
+                continue
+            if slot >= 0 and self._tokens[slot] == token:  # another thread was faster
                 slots[position] = slot
                 continue
             if slot >= 0:
+                self._slots[index] = -1
                 self._retire(slot)
             # A sample whose file changed gives its slot up before it gets one, but not to itself while others may read
             # it.
-            slot, is_retired = self._free_slot()
-            self._slots[index] = slots[position] = slot
-            if slot >= 0:
-                self._tokens[slot] = token
-                fresh.append(position)
+            slots[position], is_retired = self._free_slot()
+            if slots[position] >= 0:
+                fresh[index] = position
                 is_used_again |= is_retired
         if fresh:
+            positions = list(fresh.values())
             # Only a slot that has been in use before has readers to wait for.
             writing = self.resident.overwriting if is_used_again else self.resident.appending
             with writing() as block:
-                block[slots[fresh]] = ops.upload(decoded, self.device, rows[fresh])
+                block[slots[positions]] = ops.upload(decoded, self.device, rows[positions])
+            # Only now does a look-up find them. An exception before this line, or a fork, whose child sees no lock but
+            # its own, finds slots that nobody was told of: room is lost, and no image.
+            for index, position in fresh.items():
+                self._tokens[slots[position]] = tokens[position]
+                self._slots[index] = slots[position]
         return slots
 
     def _retire(self, slot: int) -> None:

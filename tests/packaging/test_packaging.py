@@ -7,6 +7,7 @@ import inspect
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -352,3 +353,30 @@ def test_a_start_of_the_command_is_quick() -> None:
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in text.stderr.splitlines() if "|" in line}
     assert not heavy & imported
     assert time.perf_counter() - started < 20
+
+
+def test_the_tests_own_compiler_compiles_each_text_once(tmp_path: Path) -> None:
+    """The builds in this suite share their objects: another text or option is another object, another folder is not."""
+    command = shlex.split(os.environ["CXX"]) if "CXX" in os.environ else []
+    if len(command) < 4 or Path(command[1]).name != "compile_once.py":
+        pytest.skip("no C++ compiler")
+    compiler = [*command[:2], str(tmp_path / "kept"), *command[3:]]
+
+    def compiled(folder: str, text: str, *options: str) -> bytes:
+        source = tmp_path / folder / "text.cpp"
+        source.parent.mkdir(exist_ok=True)
+        source.write_text(text)
+        target = source.with_suffix(".o")
+        run(*compiler, *options, "-c", source, "-o", target, cwd=tmp_path)
+        return target.read_bytes()
+
+    first = compiled("a", "int one() { return 1; }\n")
+    kept = list((tmp_path / "kept").iterdir())
+    assert len(kept) == 1
+    kept[0].write_bytes(b"what was kept")
+    assert compiled("b", "int one() { return 1; }  // as before\n") == b"what was kept"
+    assert compiled("a", "int one() { return 2; }\n") not in (first, b"what was kept")
+    assert compiled("a", "int one() { return 1; }\n", "-O2") != b"what was kept"
+    assert len(list((tmp_path / "kept").iterdir())) == 3
+    with pytest.raises(AssertionError, match="expected"):
+        compiled("a", "int one( { return 1; }\n")

@@ -18,6 +18,7 @@ from PIL import Image
 import gpuseq
 from gpuseq.base.errors import EmptyBatchError, ImageFileError
 from gpuseq.decode.options import DecodeOptions
+from gpuseq.ops import dispatch as source_ops
 from gpuseq.sources.files import FileSource
 from tests.compare import assert_same
 
@@ -466,3 +467,41 @@ def test_bad_masks_are_named_too(folder: Path, tmp_path: Path) -> None:
     assert sum(len(next(batches)[0]) for _ in range(len(batches))) == NUM_FILES - 1
     assert list(batches.bad_files) == [str(masks / "a" / "0.png")]
     batches.close()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("is_changed", [False, True])
+def test_what_was_not_written_to_the_cache_is_not_found_there(
+    folder: Path, is_changed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C, or a fork, between the bookkeeping and the pixels: a slot without its picture is nobody's.
+
+    Found by the soak: a child that was forked while a thread filled the cache read whatever lay in the block.
+    """
+    names = paths(folder)
+    source = FileSource(names, DecodeOptions(target_size=(7, 8)), prefetch=0, cache="host")
+    assert source.cache is not None
+    source.cache.block[:] = 255
+    if is_changed:
+        levels(source, [0, 1, 2])
+        for number in range(3):
+            Image.fromarray(np.full((7, 8, 3), 20 * (number + 5) + 5, np.uint8)).save(names[number])
+            os.utime(names[number], ns=(1, 10**15 + number))
+    expected = [5, 6, 7] if is_changed else [0, 1, 2]
+    upload, seen = source_ops.upload, []
+
+    def interrupted(*arguments: Any) -> Any:
+        child = os.fork()
+        if child == 0:  # its locks are its own, and its cache stands where its parent's does
+            with monkeypatch.context() as own:
+                own.setattr(source_ops, "upload", upload)
+                os._exit(levels(source, [0, 1, 2]) != expected)
+        seen.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(source_ops, "upload", interrupted)
+        source.fetch(np.array([0, 1, 2]))
+    assert seen == [0], "the child"
+    assert levels(source, [3, 4, 2, 1, 0, 2]) == [3, 4, *expected[::-1], expected[2]]
+    assert levels(source, [0, 1, 2, 3, 4]) == [*expected, 3, 4]
