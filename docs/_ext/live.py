@@ -17,6 +17,7 @@ TREE = {
         "migrating",
         "api/index",
         "modern",
+        "segmentation",
         "files",
         "feeding",
         "explain",
