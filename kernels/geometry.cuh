@@ -15,7 +15,7 @@ enum TableColumn {
 
 DEVICE bool is_nan(double value) { return value != value; }
 
-// Keras' matrix, R(theta) Shift Shear Zoom about the centre with its axes swapped: gpuseq/ops/affine.py, product by product.
+// Keras' matrix, R(theta) Shift Shear Zoom about the centre with its axes swapped: ops/numpy/affine.py, product by product.
 // fma where BLAS has it (a sum over k accumulates from k = 0), because the last bit decides what lies on the border.
 DEVICE void build_inverse(const double *row, int height, int width, double inverse_23[2][3])
 {

@@ -14,11 +14,10 @@ import numpy as np
 
 from gpuseq.base.devices import aligned_empty
 from gpuseq.base.threads import cpu_count, for_each
-from gpuseq.ops.codes import FILL_MODES, OUT_KINDS, PREPROCESSING, needs_range
 from gpuseq.ops.numpy.affine import scratch, warp_spline
 from gpuseq.ops.numpy.augment import whiten
 from gpuseq.ops.options import AugmentOptions, Statistics
-from gpuseq.ops.table import NUM_COLUMNS, fill_table
+from gpuseq.ops.table import FILL_MODES, NUM_COLUMNS, OUT_KINDS, PREPROCESSING, fill_table, needs_range
 
 from .library import InstructionSet, Job, chosen
 from .resize import resize

@@ -15,9 +15,8 @@ import numpy as np
 
 from gpuseq.base.arguments import warn
 from gpuseq.base.types import Array
-from gpuseq.ops.codes import FILL_MODES, OUT_KINDS, PREPROCESSING, needs_range
 from gpuseq.ops.options import AugmentOptions, Statistics
-from gpuseq.ops.table import NUM_COLUMNS, fill_table
+from gpuseq.ops.table import FILL_MODES, NUM_COLUMNS, OUT_KINDS, PREPROCESSING, fill_table, needs_range
 from gpuseq.plan.columns import is_at_rest
 
 from . import compile as kernels

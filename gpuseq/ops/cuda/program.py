@@ -13,11 +13,11 @@ import numpy as np
 
 from gpuseq.base.errors import DeviceError
 from gpuseq.base.types import Array
-from gpuseq.ops.codes import OUT_KINDS, PREPROCESSING
 from gpuseq.ops.crops import cropped
 from gpuseq.ops.numpy.erase import normal_quantiles
 from gpuseq.ops.options import AugmentOptions, Statistics
 from gpuseq.ops.segments import Segments, cut
+from gpuseq.ops.table import OUT_KINDS, PREPROCESSING
 from gpuseq.plan.program import has_kind, of_kind, without_erasing
 
 from . import augment as ops_cuda
