@@ -90,6 +90,7 @@ def doctor(arguments: argparse.Namespace) -> int:
         _print_json(report.to_dict())
     else:
         print(format_report(report))
+    # By what could be used and not by the engine: GPUSEQ_DEVICE=cpu does not make a machine with a GPU fail.
     return EXIT_FINDINGS if arguments.require_gpu and not report.has_gpu else EXIT_OK
 
 
@@ -194,6 +195,7 @@ def bench(arguments: argparse.Namespace) -> int:
     from .preview import format_arguments
 
     folder = open_folder(arguments.directory)
+    # Rescaled, as for training: Keras takes a pass over each image for it.
     chosen = {**augmentation(arguments), "rescale": 1 / 255}
     passed_over = PassedOver(arguments.on_error)
     # Keras' generator stops at a file that it cannot read, so neither gets one.
@@ -264,6 +266,7 @@ def fit(arguments: argparse.Namespace) -> int:
             folder=str(folder.path),
             gpuseq=__version__,
         )
+        # Read back and not put together again: what is printed is what `load_statistics` will read.
         found = json.loads(temporary.read_text(encoding="utf-8"))
     passed_over.report(len(folder.streamed))
     if arguments.json:

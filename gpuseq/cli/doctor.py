@@ -259,7 +259,7 @@ def _simplejpeg_detail() -> str:
 
 def _driver() -> Finding:
     """Ask the CUDA driver itself, so that the answer does not depend on CuPy."""
-    brings = "the GPU: augmentation, and batches that are born on the device"
+    brings = "the GPU: augmentation, and batches that are made on the device"
     install = "NVIDIA driver 580 or newer for CUDA 13 wheels, 525.60 or newer for CUDA 12 wheels"
     library = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
     # libcuda comes with the driver, and everything else that may be installed does without it.

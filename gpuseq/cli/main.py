@@ -230,6 +230,7 @@ def _variants(text: str) -> int:
 
 def _seconds(text: str) -> float:
     value = float(text)
+    # Python reads "nan" and "inf" as floats too: a race of the second would not end.
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"must be a number of seconds above 0; got {text}")
     return value
@@ -237,6 +238,7 @@ def _seconds(text: str) -> float:
 
 def _seed(text: str) -> int:
     value = int(text)
+    # What `numpy.random.RandomState` takes.
     if not 0 <= value < 2**32:
         raise argparse.ArgumentTypeError(f"must be from 0 to 2**32 - 1; got {text}")
     return value
@@ -249,6 +251,8 @@ def _add_augmentation(parser: argparse.ArgumentParser, *, modern: bool = False) 
     names = []
 
     def add(option: str, **how: Any) -> None:
+        # The names are kept apart from the parser's other options: `commands.augmentation` hands on these and no
+        # others.
         names.append(group.add_argument(option, **how).dest)
 
     add("--rotation-range", type=float, metavar="DEGREES", help="turn by up to this, either way")

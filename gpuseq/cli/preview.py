@@ -81,6 +81,7 @@ def preview_rows(
     iterator = generator.flow(
         np.repeat(originals, num_variants, axis=0), batch_size=len(files) * num_variants, shuffle=False, seed=seed
     )
+    # The plan first and the batch of it after: captions tell what was drawn for these very pictures.
     plan = iterator.plan_batch(0)
     batch = to_pictures(iterator.replay(plan))
     rows = []

@@ -54,6 +54,7 @@ class Row:
     variants: tuple[Tile, ...]
 
 
+# Of JPEG without subsampling of colours, which blurs the edges of coloured captions.
 PICTURES: dict[str, dict[str, Any]] = {
     ".png": {"format": "PNG", "optimize": True},
     ".jpg": {"format": "JPEG", "quality": 92, "subsampling": 0},
@@ -250,6 +251,7 @@ def _wrapped(text: str, width: float, size: int) -> list[str]:
         if lines and _text_width(f"{lines[-1]} {word}", size) <= width:
             lines[-1] += f" {word}"
         else:
+            # Also a word wider than the sheet: it is drawn past the margin, as there is no place to break it.
             lines.append(word)
     return lines
 

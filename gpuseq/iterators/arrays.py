@@ -165,6 +165,8 @@ class NumpyArrayIterator(Iterator[Labels]):
         self.y = y
         self.sample_weight = weight
         self._source = ArraySource(x, self.device, memory_limit)
+        # What the source holds, so that an array that was moved to a GPU is not kept on the host by this attribute as
+        # well.
         self.x = self._source.images
         self._masks = None
         if masks is not None:
@@ -175,6 +177,8 @@ class NumpyArrayIterator(Iterator[Labels]):
 
     def _make(self, plan: BatchPlan) -> Any:
         own, dtype = self.data_format, self.dtype
+        # The last argument: Keras holds the array in the batches' dtype, so with uint8 the map's values are stored as
+        # integers, which SciPy rounds. Images of files are float32 up to the cast, which truncates.
         return make_batch(self, plan, Layout(own, self._batch_format or own, own, dtype, dtype, dtype == "uint8"))
 
     def _labels_of(self, images: Array, sample_indices: np.ndarray) -> Any:
@@ -201,6 +205,7 @@ def _with_further_inputs(x: Any) -> tuple[Any, list[np.ndarray]]:
         return x, []
     # Two images of rank 3 are a list of images and no pair of images and inputs, which have rank 4.
     shapes = [np.shape(item) for item in x[:2]] if all(hasattr(item, "shape") for item in x) else []
+    # Keras reads items 0 and 1 of any list and says nothing of the others.
     if len(x) != 2 or any(len(shape) == 3 for shape in shapes[:1]):
         same = len({np.shape(item) for item in x if hasattr(item, "shape")}) <= 1
         remedy = "x=np.stack(images)" if same else "their sizes differ: resize them to one (load_img(target_size=...))"
@@ -240,6 +245,7 @@ def _check_shape(x: Array, data_format: str) -> None:
 def _per_sample(what: str, x: Array, name: str, values: Any) -> np.ndarray:
     """Return labels or weights as an array with one entry per image."""
     array: np.ndarray = np.asarray(values)
+    # `len` of one number raises a TypeError that names neither the argument nor the images.
     if array.ndim == 0:
         raise ValueError(f"{name} must hold one entry for each of the {len(x)} images; got {values!r}")
     _check_length(what, x, name, array)

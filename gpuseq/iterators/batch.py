@@ -215,6 +215,8 @@ def save_images(made: MadeImages, folder: str, prefix: str, extension: str, data
     for image, index, number in zip(host, plan.indices, numbers, strict=True):
         name = f"{prefix}_{index}_{number}.{extension}"
         with replacing(os.path.join(folder, name)) as path:  # a full disk leaves no half a picture
+            # Stretched to 0..255, as in Keras: a normalised batch holds no levels. Pictures of one batch so differ in
+            # contrast.
             array_to_img(image, data_format, scale=True).save(path)
 
 

@@ -166,6 +166,7 @@ def _labels(iterator: Any, plan: BatchPlan) -> list[str]:
     y = getattr(iterator, "y", None)
     if y is not None and np.ndim(y) == 1:
         return [str(_plain(y[index])) for index in plan.indices]
+    # One-hot rows: the place of the one.
     if y is not None and np.ndim(y) == 2:
         return [str(int(np.argmax(y[index]))) for index in plan.indices]
     return []
@@ -190,7 +191,7 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _path(iterator: Any, plan: BatchPlan) -> list[tuple[str, str]]:
-    """Return the stations in order: each part of the iterator says its own, and what comes out is counted here."""
+    """Return the steps in order: each part of the iterator says its own, and what comes out is counted here."""
     generator, source, drawing = iterator.image_data_generator, iterator._source, iterator._drawing
     path: list[tuple[str, str]] = [*iterator._planner.describe(drawing), *source.describe(plan)]
     if iterator._masks is not None:
@@ -243,6 +244,7 @@ def _thumbnails(iterator: Any, plan: BatchPlan) -> str:
         return f"<p>{html.escape(f'{type(error).__name__}: {error}')}</p>"
     finally:
         np.random.set_state(stream)
+    # Images come first in (x, y), and in the list that x is with further inputs.
     while isinstance(batch, (tuple, list)):
         batch = batch[0]
     titles = _names(iterator, plan) or [f"sample {index}" for index in plan.indices.tolist()]
@@ -269,6 +271,8 @@ def generator_html(generator: Any) -> str:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            # A copy, because a generator notes that it has warned of Keras' conventions: noted here, where warnings are
+            # silenced, the user would never read it.
             batch = next(copy.copy(generator).flow(images, batch_size=len(images), shuffle=False, seed=0))
     except Exception as error:  # as above
         return f"<div>{text}<p>{html.escape(f'{type(error).__name__}: {error}')}</p></div>"

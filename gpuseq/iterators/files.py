@@ -71,6 +71,7 @@ class BatchFromFilesMixin(Iterator[Labels]):
     filenames: list[str]
     samples: int
     directory: str
+    # Keras takes further inputs with arrays alone.
     _further_inputs = ()
 
     def set_processing_attrs(
@@ -239,12 +240,14 @@ class BatchFromFilesMixin(Iterator[Labels]):
         if self.class_mode == "input":
             # A copy, so that a training loop that writes into x does not change y.
             return images.copy()
+        # These and those of "raw" keep the data frame's dtype, as in Keras.
         if self.class_mode == "multi_output":
             return [gathered(output, sample_indices, self.device) for output in self.labels]
         if self.class_mode == "raw":
             return gathered(self.labels, sample_indices, self.device)
         # Labels have the batch's dtype, as in Keras; there is no bfloat16 of NumPy to make them in.
         dtype = "float32" if self.dtype == "bfloat16" else self.dtype
+        # What the batches are handed to may want class indices as integers; see `Iterator._hand_out`.
         if self.class_mode == "sparse" and self._index_dtype is not None:
             dtype = self._index_dtype
         found = class_labels(self.classes, self.class_indices, self.class_mode, sample_indices, dtype)
@@ -263,6 +266,7 @@ class BatchFromFilesMixin(Iterator[Labels]):
 
     def _say(self, message: str, verbose: bool) -> None:
         logger.info(message)
+        # Printed and not only logged: Keras prints this line.
         if verbose:
             print(message)
 
@@ -400,6 +404,8 @@ class DirectoryIterator(BatchFromFilesMixin[Labels]):
         names = find_classes(directory, classes, may_be_flat=bool(masks) or class_mode in (None, "input"))
         self.directory = os.fspath(directory)
         self.num_classes = len(names)
+        # The order of `classes`, where it is given, and not the alphabet's: the one way to choose the indices, as in
+        # Keras.
         self.class_indices = {name: index for index, name in enumerate(names)}
         self.filenames, self.classes = scan_classes(
             self.directory,

@@ -523,7 +523,7 @@ class Planner(PerProcess):
     # For people.
 
     def describe(self, drawing: Drawing) -> list[tuple[str, str]]:
-        """Return where numbers come from, and what of that is slow, as stations of ``explain``.
+        """Return where numbers come from, and what of that is slow, as steps of ``explain``.
 
         Parameters
         ----------

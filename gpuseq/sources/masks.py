@@ -62,7 +62,7 @@ class PairedMasks:
         self.ignore_value = ignore_value
 
     def describe(self) -> list[tuple[str, str]]:
-        """Say how masks come beside their images, as a station of ``explain``."""
+        """Say how masks come beside their images, as a step of ``explain``."""
         return [("masks", "the same plan: the same maps and flips, nearest neighbour, no colours")]
 
     def fetch(self, fetched: Fetched, plan: BatchPlan) -> tuple[Fetched, BatchPlan, list[Fetched]]:

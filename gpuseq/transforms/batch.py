@@ -87,6 +87,8 @@ class BatchTransform:
         # A name is one of Keras' modes and done in the kernel; a callable is the normalisation's.
         mode = settings.preprocessing_function
         normalisation = Normalisation.of(settings)
+        # Python's own bools and floats, as attributes may be NumPy's, and options are hashed at each call. A `rescale`
+        # of 0 is none, as in Keras.
         options = AugmentOptions(
             source_format=settings.data_format,
             data_format=settings.data_format,
@@ -405,6 +407,7 @@ def _laid_out(
     options: AugmentOptions, source_format: DataFormat, data_format: DataFormat, dtype: str, round_affine: bool
 ) -> AugmentOptions:
     """Return the options of one call: the same for every batch of an iterator."""
+    # Kept: `replace` takes 11 us and the cache half a microsecond, at each batch.
     return replace(
         options, source_format=source_format, data_format=data_format, dtype=dtype, round_affine=round_affine
     )

@@ -125,6 +125,7 @@ def transform_image(image_hwc: Array, params: np.ndarray, options: AugmentOption
         return result
     if own.kind == "f":
         return result.astype(own, copy=False)
+    # NumPy adds an integer array and a Python float to float64, and Keras hands that on.
     if shifted:
         return result.astype(np.float64)
     if small:

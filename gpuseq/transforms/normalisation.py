@@ -176,6 +176,7 @@ class Normalisation:
         if options.samplewise_center:
             x -= xp.mean(x, keepdims=True)
         if options.samplewise_std:
+            # Keras' 1e-6, in both divisions: an image of one value is divided by that and not by 0.
             x /= xp.std(x, keepdims=True) + 1e-6
         # Here, as in Keras, where the warning takes the place of the step.
         self.warn_unfitted()

@@ -170,6 +170,7 @@ def checked_split(value: Any) -> Any:
         If it is neither.
     """
     if value and not 0 < value < 1:
+        # Keras' own words, its two spaces included.
         raise ValueError(f"`validation_split` must be strictly between 0 and 1.  Received: {value}")
     return value
 
@@ -246,6 +247,7 @@ def text_of(generator: object, signature: Signature) -> str:
     given = []
     for name, parameter in signature.parameters.items():
         value = getattr(generator, "_validation_split" if name == "validation_split" else name, parameter.default)
+        # As arrays: a list of shifts, or a pair of factors, compares to several truths.
         unchanged = np.array_equal(np.asarray(value), np.asarray(settled.get(name, parameter.default)))
         if name not in ("self", "device") and not unchanged:
             given.append(f"{name}={value!r}")

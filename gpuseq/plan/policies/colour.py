@@ -38,6 +38,7 @@ __all__ = [
 
 _ORDERS = np.array(list(permutations(range(4))))
 _CHANNEL_ORDERS = np.array(list(permutations(range(3))), np.float64)
+# Steps have the names of Pillow's `ImageEnhance`, whose Color is torchvision's saturation.
 _JITTER = (("Brightness", "brightness"), ("Contrast", "contrast"), ("Color", "saturation"), ("Hue", "hue"))
 
 

@@ -109,4 +109,5 @@ class GaussianBlur(Augmentation):
                 f"{image_size[1]} columns"
             )
         sigma = between(uniform[:, 0], *checked_range(self, "sigma", self.sigma, least=0.0))
+        # No coin is taken: zeros lie below a probability of 1.
         return spelled(np.zeros(len(uniform)), 1.0, "GaussianBlur", width, height, sigma)

@@ -49,6 +49,7 @@ def _posterize(bits: int) -> Strength:
 
 
 def _solarize(bins: np.ndarray, last: int, size: tuple[int, int]) -> np.ndarray:
+    # From 255 down: a higher bin inverts more. The last threshold, 0, inverts all.
     return 255.0 * (1 - bins / last)
 
 
@@ -70,6 +71,7 @@ def _pixels(axis: int, share: float | None) -> Strength:
 
 def _enhancing(limit: float) -> tuple[_Entry, ...]:
     names = ("Brightness", "Color", "Contrast", "Sharpness")
+    # A factor of 1 changes nothing, so torchvision adds the signed magnitude to it.
     return tuple(_Entry(name, _up_to(limit), signed=True, offset=1.0) for name in names)
 
 
@@ -358,6 +360,8 @@ class AutoAugment(Augmentation):
         for number in np.unique(chosen).tolist():
             for slot, (step, probability, magnitude) in enumerate(pairs[number]):
                 coin, sign = uniform[:, 1 + slot], uniform[:, 3 + slot]
+                # Below and not up to it: a probability of 0, which some pairs have, never happens, and one of 1 always,
+                # as numbers lie in [0, 1). torchvision's `<=` lets a drawn 0 through.
                 where = (chosen == number) & (coin < probability)
                 bins, last = np.full(len(uniform), magnitude or 0), _LEARNED_BINS - 1
                 _write(program[:, slot], _LEARNED_SPACE[step], where, bins, last, sign, image_size, _reading(self))
