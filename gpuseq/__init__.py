@@ -17,7 +17,8 @@ from gpuseq.files.folders import validate_filename
 from gpuseq.generator import ImageDataGenerator
 from gpuseq.iterators.arrays import NumpyArrayIterator
 from gpuseq.iterators.files import BatchFromFilesMixin, DataFrameIterator, DirectoryIterator
-from gpuseq.iterators.iterator import Iterator, Sequence
+from gpuseq.iterators.iterator import Iterator
+from gpuseq.iterators.sequence import Sequence
 from gpuseq.plan.plan import BatchPlan
 from gpuseq.transforms.functions import (
     apply_affine_transform,

@@ -20,8 +20,9 @@ from gpuseq.base.errors import EmptyBatchError
 from gpuseq.base.streams import Made, made_here
 from gpuseq.base.threads import PerProcess, submit
 from gpuseq.base.types import Device
-from gpuseq.iterators.iterator import Iterator, Sequence
+from gpuseq.iterators.iterator import Iterator
 from gpuseq.iterators.passing import first_left
+from gpuseq.iterators.sequence import Sequence
 
 __all__ = ["DeviceSequence", "check_batches", "map_arrays", "to_device"]
 

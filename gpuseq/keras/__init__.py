@@ -21,7 +21,7 @@ from typing import Any
 from gpuseq import generator
 from gpuseq.decode.images import array_to_img, img_to_array, load_img, save_img
 from gpuseq.feed.lookahead import DeviceSequence, check_batches
-from gpuseq.iterators import iterator
+from gpuseq.iterators import iterator, sequence
 from gpuseq.transforms.functions import (
     apply_affine_transform,
     apply_brightness_shift,
@@ -37,8 +37,9 @@ from gpuseq.transforms.functions import (
 
 from .backend import PY_DATASET, join_tf_keras
 from .callbacks import Saved, SaveState, SetEpoch
-from .dataset import FitDataset, FitSource, IteratorSource, SequenceSource
+from .dataset import FitDataset
 from .iterators import DataFrameIterator, DirectoryIterator, Iterator, NumpyArrayIterator
+from .source import FitSource, IteratorSource, SequenceSource
 
 __all__ = [
     "DataFrameIterator",
@@ -77,7 +78,7 @@ class ImageDataGenerator(generator.ImageDataGenerator):
     _frame_iterator = DataFrameIterator
 
 
-class Sequence(iterator.Sequence, PY_DATASET):  # type: ignore[misc]
+class Sequence(sequence.Sequence, PY_DATASET):  # type: ignore[misc]
     """`gpuseq.Sequence` as a ``PyDataset``: subclass it, and ``model.fit`` takes it as it is.
 
     Keras' own workers make its batches. For a lookahead onto the device, and each batch once with any number of
