@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from gpuseq.base.errors import MissingDependencyError
+from gpuseq.base.errors import MissingDependencyError, StorageError
 
-from .reading import is_url, open_filesystem, read_failure
+from .reading import ask_store, is_url, open_filesystem, read_failure, read_timeout, says_missing
 
 __all__ = ["are_files", "subfolders", "walk"]
+
+LONGER = 10
+"""How many times longer than a file's reading an attempt to list a folder may take: a store gives it page by page."""
 
 
 def subfolders(folder: str) -> list[str]:
@@ -27,8 +29,11 @@ def subfolders(folder: str) -> list[str]:
     ------
     FileNotFoundError, NotADirectoryError
         If there is no such folder.
+    StorageError
+        If its store refuses access or does not answer: it is asked as for a file, and each attempt may take `LONGER`
+        times ``GPUSEQ_READ_TIMEOUT`` seconds.
     OSError
-        If it cannot be listed.
+        If it cannot be listed for another reason.
     MissingDependencyError
         If `folder` is a URL and fsspec or the package of its protocol is not installed.
     """
@@ -40,8 +45,7 @@ def subfolders(folder: str) -> list[str]:
             raise FileNotFoundError(f"no such directory: {folder!r} (the current one is {os.getcwd()!r}){remedy}")
         # Not entry.is_dir(), which raises for a link to itself.
         return sorted(name for name in os.listdir(folder) if os.path.isdir(os.path.join(folder, name)))
-    with _listing(folder) as (filesystem, key):
-        entries = filesystem.ls(key, detail=True)
+    entries, key = _listed(folder, lambda filesystem, key: filesystem.ls(key, detail=True))
     if [entry["name"].rstrip("/") for entry in entries if entry["type"] == "file"] == [key.rstrip("/")]:
         raise NotADirectoryError(f"not a directory: {folder!r}; name the folder that holds the class folders")
     names = (posixpath.basename(entry["name"].rstrip("/")) for entry in entries if entry["type"] == "directory")
@@ -66,7 +70,7 @@ def walk(folder: str, follow_links: bool = False) -> list[tuple[str, list[str]]]
     Raises
     ------
     OSError
-        If a folder cannot be listed.
+        If a folder cannot be listed; `StorageError` as `subfolders`.
     MissingDependencyError
         As `subfolders`.
     """
@@ -85,7 +89,7 @@ def are_files(paths: Sequence[str]) -> list[bool]:
     Raises
     ------
     OSError
-        If a folder behind a URL is there and cannot be listed.
+        If a folder behind a URL is there and cannot be listed; `StorageError` as `subfolders`.
     MissingDependencyError
         As `subfolders`.
     """
@@ -98,8 +102,7 @@ def are_files(paths: Sequence[str]) -> list[bool]:
         folder, _, name = path.rpartition("/")
         if folder not in listed:
             try:
-                with _listing(folder) as (filesystem, key):
-                    entries = filesystem.ls(key, detail=True)
+                entries, _ = _listed(folder, lambda filesystem, key: filesystem.ls(key, detail=True))
             except FileNotFoundError:
                 entries = []
             listed[folder] = {posixpath.basename(entry["name"]) for entry in entries if entry["type"] == "file"}
@@ -108,26 +111,35 @@ def are_files(paths: Sequence[str]) -> list[bool]:
     return [is_file(path) for path in paths]
 
 
-@contextmanager
-def _listing(url: str) -> Iterator[tuple[Any, str]]:
-    """Open a URL's file system, and give what it raises the URL's name."""
+def _listed(url: str, question: Callable[[Any, str], Any]) -> tuple[Any, str]:
+    """Return what a store answers to a question about a folder, and the folder's key; name the URL in what it raises.
+
+    Parameters
+    ----------
+    url : str
+        The folder.
+    question : callable
+        Gets the file system and the folder's key there.
+    """
+    seconds = LONGER * read_timeout()
     try:
-        yield open_filesystem(url)
-    except MissingDependencyError:
+        # On this thread: fsspec keeps a file system, and its connections, for each thread.
+        filesystem, key = open_filesystem(url)
+        return ask_store(url, lambda: question(filesystem, key), seconds, "cannot be listed: "), key
+    except (MissingDependencyError, StorageError, MemoryError):
         raise
     except ImportError as error:  # fsspec knows the protocol, but not without its package (s3fs, gcsfs, ...)
         raise MissingDependencyError(f"{url!r} cannot be listed: {error}") from error
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"no such directory: {url!r}") from error
     except NotADirectoryError as error:
         raise NotADirectoryError(f"not a directory: {url!r}") from error
-    except Exception as error:  # remote file systems raise their own classes
+    except Exception as error:
+        if says_missing(error):
+            raise FileNotFoundError(f"no such directory: {url!r}") from error
         raise OSError(f"{url!r} cannot be listed: {read_failure(error)}") from error
 
 
 def _walk_remote(url: str) -> dict[str, list[str]]:
-    with _listing(url) as (filesystem, key):
-        keys = filesystem.find(key)
+    keys, key = _listed(url, lambda filesystem, key: filesystem.find(key))
     prefix = len(key.rstrip("/")) + 1
     found: dict[str, list[str]] = {}
     for one in keys:

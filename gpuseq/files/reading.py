@@ -20,7 +20,16 @@ from typing import Any
 
 from gpuseq.base.errors import ImageFileError, MissingDependencyError, StorageError, require
 
-__all__ = ["is_url", "open_filesystem", "read_bytes", "read_failure", "read_timeout", "stat_token"]
+__all__ = [
+    "ask_store",
+    "is_url",
+    "open_filesystem",
+    "read_bytes",
+    "read_failure",
+    "read_timeout",
+    "says_missing",
+    "stat_token",
+]
 
 logger = logging.getLogger("gpuseq")
 
@@ -167,26 +176,69 @@ def _named(path: str, error: Exception) -> ImageFileError | StorageError:
 def _read_remote(path: str, seconds: float) -> bytes:
     # On this thread: fsspec keeps a file system, and its connections, for each thread.
     filesystem, key = open_filesystem(path)
+    try:
+        return bytes(ask_store(path, lambda: filesystem.cat_file(key), seconds))
+    except Exception as error:
+        if says_missing(error):
+            raise ImageFileError(path, read_failure(error)) from error
+        raise
+
+
+def ask_store(path: str, question: Callable[[], Any], seconds: float, failed: str = "") -> Any:
+    """Ask a store until it answers: `ATTEMPTS` times, unless it says that there is no such thing, or refuses access.
+
+    Parameters
+    ----------
+    path : str
+        The URL that it is asked for, as the caller named it.
+    question : callable
+        Asks; what it returns is the answer.
+    seconds : float
+        That each attempt may take.
+    failed : str
+        What could not be done, as the start of the reason.
+
+    Raises
+    ------
+    StorageError
+        If it does not answer.
+    Exception
+        What `says_missing` knows, and errors of missing packages and memory, as they come.
+    """
     began = time.monotonic()
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            return bytes(_within(seconds, lambda: filesystem.cat_file(key)))
+            return _within(seconds, question)
         except (ImportError, MemoryError):
             raise
         except Exception as error:  # stores raise their own classes
-            status = getattr(error, "status", getattr(error, "code", None))
-            missing = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
-            if isinstance(error, missing) or status in (404, 410):
-                raise ImageFileError(path, read_failure(error)) from error
-            is_refused = isinstance(error, PermissionError) or status in (400, 401, 403)
+            if says_missing(error):
+                raise
+            is_refused = isinstance(error, PermissionError) or _status(error) in (400, 401, 403)
             took = time.monotonic() - began
             if is_refused or attempt == ATTEMPTS:
-                raise StorageError(path, read_failure(error), attempt, took) from error
+                raise StorageError(path, failed + read_failure(error), attempt, took) from error
             logger.warning(
                 "%r: attempt %d of %d failed, after %.0f s: %s", path, attempt, ATTEMPTS, took, read_failure(error)
             )
             time.sleep(_PAUSES[attempt - 1])
     raise AssertionError("the last attempt returns or raises")
+
+
+def says_missing(error: Exception) -> bool:
+    """Tell whether a store answered, and said that there is no such thing, or that it is of another kind.
+
+    Parameters
+    ----------
+    error : Exception
+        What it raised.
+    """
+    kinds = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
+    return isinstance(error, kinds) or _status(error) in (404, 410)
+
+
+def _status(error: Exception) -> Any:
+    return getattr(error, "status", getattr(error, "code", None))
 
 
 def read_timeout() -> float:

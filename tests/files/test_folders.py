@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from gpuseq.files import listing
+from gpuseq.base.errors import StorageError
+from gpuseq.files import listing, reading
 from gpuseq.files.folders import find_classes, list_images, scan_classes, validate_filename
 from gpuseq.iterators import iterator as iterators
 from tests.compare import assert_same
@@ -208,12 +211,76 @@ def test_urls_in_a_list_are_looked_up_by_folder(bucket: str, monkeypatch: pytest
     assert not validate_filename(f"{bucket}/cats/notes.txt", FORMATS)
 
 
-def test_a_store_that_refuses_is_named(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    import fsspec
+class AskedStore:
+    """What a store does before it lists, and how often it was asked."""
 
-    def refuse(*arguments: object, **options: object) -> None:
-        raise RuntimeError("no credentials")
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        import fsspec
 
-    monkeypatch.setattr(type(fsspec.filesystem("memory")), "ls", refuse)
-    with pytest.raises(OSError, match="memory://bucket/train.*cannot be listed: RuntimeError: no credentials"):
+        self.num_asked = 0
+        self.before: Callable[[], None] = lambda: None
+        kind = type(fsspec.filesystem("memory"))
+        for name in ("ls", "find"):
+            patch.setattr(kind, name, self._asking(getattr(kind, name)))
+        patch.setattr(reading, "_PAUSES", (0.0, 0.0))
+
+    def _asking(self, really: Any) -> Any:
+        def ask(store: Any, *arguments: Any, **options: Any) -> Any:
+            self.num_asked += 1
+            self.before()
+            return really(store, *arguments, **options)
+
+        return ask
+
+
+@pytest.fixture
+def asked(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[AskedStore]:
+    store = AskedStore(monkeypatch)
+    yield store
+    store.before = lambda: None  # the bucket is emptied before the patch is undone
+
+
+@pytest.mark.parametrize(
+    ("error", "attempts"),
+    [(RuntimeError("no credentials"), 3), (OSError("connection reset"), 3), (PermissionError("expired"), 1)],
+    ids=repr,
+)
+@pytest.mark.parametrize("ask", [find_classes, listing.walk, lambda url: listing.are_files([f"{url}/a.jpg"])])
+def test_a_store_that_does_not_list_is_named(
+    bucket: str, asked: AskedStore, ask: Any, error: Exception, attempts: int
+) -> None:
+    def refuse() -> None:
+        raise error
+
+    asked.before = refuse
+    with pytest.raises(StorageError, match=f"memory://bucket/train.*cannot be listed: .*{error}.*attempt") as caught:
+        ask(bucket)
+    assert (asked.num_asked, caught.value.attempts) == (attempts, attempts)
+
+
+def test_a_store_that_lists_after_a_failure_is_listed(bucket: str, asked: AskedStore) -> None:
+    expected = listing.walk(bucket)
+    failures = iter([ConnectionError("reset"), TimeoutError("slow")])
+    asked.num_asked = 0
+
+    def fails_twice() -> None:
+        for error in failures:
+            raise error
+
+    asked.before = fails_twice
+    assert listing.walk(bucket) == expected
+    assert asked.num_asked >= 3
+
+
+def test_a_listing_that_hangs_is_given_up(bucket: str, asked: AskedStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    over = threading.Event()
+
+    def hang() -> None:
+        over.wait(60)
+
+    asked.before = hang
+    monkeypatch.setenv("GPUSEQ_READ_TIMEOUT", "0.005")
+    with pytest.raises(StorageError, match=r"cannot be listed: .*no answer within 0\.05 s.*3 attempts"):
         find_classes(bucket)
+    over.set()
+    assert asked.num_asked == 3
