@@ -12,6 +12,7 @@ CuPy's pool gives a block that was freed to the stream on which it was taken, wh
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -20,10 +21,14 @@ from typing import Any
 
 from .types import Array
 
-__all__ = ["Buffer", "Made", "Ring", "hand_over", "made_here", "recorded", "to_host"]
+__all__ = ["PER_THREAD", "Buffer", "Made", "Ring", "hand_over", "key_of", "made_here", "recorded", "to_host"]
 
 PER_THREAD = 2
 """CUDA's handle of the default stream of each thread: the same number means another stream in another thread."""
+
+
+_thread = threading.local()
+_numbers = itertools.count(1)
 
 
 def recorded(stream: Any) -> Any:
@@ -34,6 +39,21 @@ def recorded(stream: Any) -> Any:
     event = cupy.cuda.Event(disable_timing=True)
     event.record(stream)
     return event
+
+
+def key_of(stream: Any) -> tuple[int, int]:
+    """Return what tells a stream from the others of its device: its handle, and the thread where that is each one's own.
+
+    Parameters
+    ----------
+    stream : cupy.cuda.Stream
+        Current in this thread.
+    """
+    if stream.ptr != PER_THREAD:
+        return stream.ptr, 0
+    if not hasattr(_thread, "number"):
+        _thread.number = next(_numbers)  # not the system's, which is given to another thread after this one
+    return stream.ptr, _thread.number
 
 
 @dataclass(frozen=True)

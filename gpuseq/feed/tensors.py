@@ -31,6 +31,7 @@ import weakref
 from collections import deque
 from collections.abc import Iterator, MutableMapping
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -199,14 +200,26 @@ def jax_array(array: Array) -> Any:
         alias = jax.dlpack.from_dlpack(array)
     # The only copy on this way: JAX may keep its arrays for ever, and CuPy's pool reuses a block once its array is
     # gone.
-    copy = jax.numpy.array(alias, copy=True)
+    copy, mark = _copying()(alias)
     with _lent_lock:
-        _lent.append((array, alias, copy))
+        _lent.append((array, alias, mark))
         # In order, and without a wait: copies end in the order in which they were asked for, and what is not over waits
         # for the next call.
         while _lent and _lent[0][2].is_ready():
             _lent.popleft()
     return copy
+
+
+@cache
+def _copying() -> Any:
+    """Return what copies an array of JAX', and with the copy returns a mark that is ready when the copy is.
+
+    The copy itself must not be asked: a training step may have been given its memory (``donate_argnums``), and
+    ``is_ready`` of an array that is deleted ends the process (JAX 0.10).
+    """
+    import jax
+
+    return jax.jit(lambda alias: (jax.numpy.array(alias, copy=True), jax.numpy.zeros((), bool)))
 
 
 _lent_to_tensorflow: deque[tuple[Array, Any]] = deque(maxlen=NUM_LENT)

@@ -235,7 +235,7 @@ def test_jax_is_lent_an_array_of_its_dtype(cupy: Any, monkeypatch: pytest.Monkey
     lent = []
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(jax.dlpack, "from_dlpack", lambda array: lent.append((array, cupy.cuda.Device().id)))
-    monkeypatch.setattr(jax.numpy, "array", lambda alias, copy: SimpleNamespace(is_ready=lambda: True))
+    monkeypatch.setattr(streams, "_copying", lambda: lambda alias: (alias, SimpleNamespace(is_ready=lambda: True)))
     streams.jax_array(there(np.arange(4.0)))
     ((array, current),) = lent
     assert (array.dtype, array.device.id, current) == (np.float32, 1, 1)

@@ -9,6 +9,7 @@ import gc
 import itertools
 import pickle
 import threading
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -389,14 +390,13 @@ def test_memory_is_lent_to_jax_until_its_copy_is_made(cupy: Any, monkeypatch: py
 
     copies: list[Copy] = []
 
-    def copied(alias: Any, copy: bool) -> Copy:
-        assert copy
+    def copied(alias: Any) -> tuple[object, Copy]:
         copies.append(Copy())
-        return copies[-1]
+        return object(), copies[-1]
 
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(jax.dlpack, "from_dlpack", lambda array: object())
-    monkeypatch.setattr(jax.numpy, "array", copied)
+    monkeypatch.setattr(streams, "_copying", lambda: copied)
     monkeypatch.setattr(streams, "_lent", type(streams._lent)())
     used = cupy.get_default_memory_pool().used_bytes
     before = used()
@@ -406,6 +406,27 @@ def test_memory_is_lent_to_jax_until_its_copy_is_made(cupy: Any, monkeypatch: py
     copies[0].ready = copies[1].ready = True
     streams.jax_array(cupy.full(128, 1.0, np.float32))
     assert used() == before + 2 * 512, "two are copied, two are not"
+
+
+def test_a_batch_may_be_donated_to_a_jitted_step(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its memory is deleted with it, and whoever asks JAX for its state then ends the process."""
+    jax = pytest.importorskip("jax")
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax.dlpack, "from_dlpack", lambda array: jax.device_put(array.get()))
+    asked: list[Any] = []
+
+    class Lent(deque):  # type: ignore[type-arg]
+        def append(self, entry: Any) -> None:
+            asked.append(entry[-1])
+            super().append(entry)
+
+    monkeypatch.setattr(streams, "_lent", Lent())
+    for number in range(4):
+        batch = streams.jax_array(cupy.full(128, float(number), np.float32))
+        assert batch.dtype == np.float32
+        assert (np.asarray(batch) == number).all()
+        batch.delete()  # as ``jax.jit(step, donate_argnums=0)(batch)`` does where it can use the memory
+    assert not any(mark.is_deleted() for mark in asked)
 
 
 def test_a_tensor_of_torchs_has_the_arrays_order(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -485,6 +506,56 @@ def test_where_each_thread_has_a_default_stream_of_its_own_the_host_waits(cupy: 
     assert timeline().num_waits == before + 1
     with mine.stream if device == "cuda:0" else on_device(device):
         assert (place(place(array, device, made) + 1, "cpu") == 2.0).all()
+
+
+@pytest.mark.parametrize("what", ["reads what was written", "keeps means and tables"])
+def test_threads_with_default_streams_of_their_own_share_what_stays(
+    what: str, cupy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same, for what is kept on a device: the number of a stream says nothing about its order."""
+    current = cupy.cuda.get_current_stream
+
+    class OfAThread:
+        ptr = PER_THREAD
+
+        def __init__(self) -> None:
+            self.stream = current()
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.stream, name)
+
+    monkeypatch.setattr(cupy.cuda, "get_current_stream", lambda device=-1: OfAThread())
+    statistics = Statistics(np.array([1.0, 2.0, 3.0]), np.array([2.0, 2.0, 2.0]))
+    options = AugmentOptions(featurewise_center=True, featurewise_std=True)
+    kept: list[Any] = []
+
+    def first() -> None:
+        with cupy.cuda.Stream(non_blocking=True):
+            kept.append(DeviceResident(cupy.asarray(DATA)))
+            ops.standardize(kept[0].array, options, statistics)
+
+    def second() -> None:
+        with cupy.cuda.Stream(non_blocking=True):
+            if what == "reads what was written":
+                with kept[0].reading() as array:
+                    kept.append((array + 1).get())
+            else:
+                got = ops.standardize(cupy.asarray(DATA), options, statistics).get()
+                np.testing.assert_allclose(got, ops.standardize(DATA, options, statistics), rtol=0, atol=1e-5)
+
+    errors: list[BaseException] = []
+
+    def run(work: Any) -> None:
+        try:
+            work()
+        except BaseException as error:
+            errors.append(error)
+
+    for work in (first, second):
+        thread = threading.Thread(target=run, args=(work,))
+        thread.start()
+        thread.join()
+    assert errors == []
 
 
 def test_the_stand_in_would_have_refused(cupy: Any, side: Any) -> None:

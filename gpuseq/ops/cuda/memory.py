@@ -10,7 +10,7 @@ import numpy as np
 
 from gpuseq.base.devices import ordinal_of
 from gpuseq.base.errors import DeviceError
-from gpuseq.base.streams import Buffer, Ring
+from gpuseq.base.streams import Buffer, Ring, key_of
 from gpuseq.base.types import Array
 
 __all__ = [
@@ -103,11 +103,11 @@ def to_device(array: Any) -> Array:
     return cupy.asarray(array)
 
 
-def place_key() -> tuple[int, int]:
+def place_key() -> tuple[int, ...]:
     """Return the current device and stream: what may be kept and read again without a thought for order."""
     import cupy
 
-    return cupy.cuda.runtime.getDevice(), cupy.cuda.get_current_stream().ptr
+    return cupy.cuda.runtime.getDevice(), *key_of(cupy.cuda.get_current_stream())
 
 
 def upload(shape: tuple[int, ...], dtype: Any, fill: Callable[[np.ndarray], None]) -> Array:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
-from gpuseq.base.streams import recorded
+from gpuseq.base.streams import PER_THREAD, key_of, recorded
 from gpuseq.base.types import Array
 
 __all__ = ["DeviceResident", "Resident"]
@@ -72,8 +72,10 @@ class DeviceResident(Resident):
         self._current = cupy.cuda.get_current_stream
         self._home = self._current(self._device)
         self._lock = threading.Lock()
-        self._behind = {self._home.ptr}  # the streams whose work comes after the last write
-        self._uses: dict[int, Any] = {}  # the last use on each stream but home
+        self._home_key = key_of(self._home)
+        self._behind = {self._home_key}  # the streams whose work comes after the last write
+        # The last use on each stream but home; on home too where other threads cannot name it.
+        self._uses: dict[tuple[int, int], Any] = {}
         with array.device:
             self._written = recorded(self._home)
         # Called before the object lets go of the array.
@@ -88,9 +90,9 @@ class DeviceResident(Resident):
         try:
             yield self.array
         finally:
-            if stream.ptr != self._home.ptr:
+            if self._is_noted(key_of(stream)):
                 with self._lock, self.array.device:  # in one step, so that the event that is kept is the latest
-                    self._uses[stream.ptr] = recorded(stream)
+                    self._uses[key_of(stream)] = recorded(stream)
 
     @contextmanager
     def appending(self) -> Iterator[Array]:
@@ -103,16 +105,16 @@ class DeviceResident(Resident):
             finally:
                 with self.array.device:
                     self._written = recorded(stream)
-                self._behind = {stream.ptr}
-                if stream.ptr != self._home.ptr:
-                    self._uses[stream.ptr] = self._written
+                self._behind = {key_of(stream)}
+                if self._is_noted(key_of(stream)):
+                    self._uses[key_of(stream)] = self._written
 
     @contextmanager
     def overwriting(self) -> Iterator[Array]:
         """As `appending`, and after all reads that were put on any stream until now."""
         stream = self._current(self._device)
         with self._lock, self.array.device:
-            if stream.ptr != self._home.ptr:
+            if key_of(stream) != self._home_key and self._home.ptr != PER_THREAD:
                 stream.wait_event(recorded(self._home))  # of the reads at home nothing is kept
             for event in self._uses.values():
                 stream.wait_event(event)
@@ -120,14 +122,20 @@ class DeviceResident(Resident):
             yield array
 
     def _follow(self, stream: Any) -> None:
-        if stream.ptr not in self._behind:
+        if key_of(stream) not in self._behind:
             with self.array.device:
                 stream.wait_event(self._written)
-            self._behind.add(stream.ptr)
+            self._behind.add(key_of(stream))
+
+    def _is_noted(self, key: tuple[int, int]) -> bool:
+        return key != self._home_key or self._home.ptr == PER_THREAD
 
 
-def _let_go(device: Any, home: Any, uses: dict[int, Any]) -> None:
+def _let_go(device: Any, home: Any, uses: dict[tuple[int, int], Any]) -> None:
     """Let what comes next on a block's home stream wait for the last uses on others."""
     with device:
         for event in uses.values():
-            home.wait_event(event)
+            if home.ptr == PER_THREAD:
+                event.synchronize()  # another thread may let go, and its stream of that number is another one
+            else:
+                home.wait_event(event)
