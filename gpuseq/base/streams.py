@@ -42,7 +42,7 @@ def recorded(stream: Any) -> Any:
 
 
 def key_of(stream: Any) -> tuple[int, int]:
-    """Return what tells a stream from the others of its device: its handle, and the thread where that is each one's own.
+    """Return what tells a stream from the others of its device: its handle, and the thread where each has its own.
 
     Parameters
     ----------

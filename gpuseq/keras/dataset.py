@@ -219,8 +219,9 @@ class Fit:
         if labels is None or isinstance(labels, (tuple, list, Mapping)) or labels.ndim > 2:
             raise ValueError("class_weight needs one class per sample: labels of shape (N,), (N, 1) or (N, classes)")
         # On the labels' device: Keras' own `class_weight` copies the labels to the host at every batch.
-        weights = class_weights(labels, self.class_weight)
-        return (batch[0], labels, weights if len(batch) == 2 else batch[2] * weights)
+        with on_device(labels):  # which need not be the current one where the iterator makes no tensors
+            weights = class_weights(labels, self.class_weight)
+            return (batch[0], labels, weights if len(batch) == 2 else batch[2] * weights)
 
     def _refuse_double_sharding(self) -> None:
         options = self.source.options
