@@ -8,6 +8,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE / "_ext")]
 
+import live  # noqa: E402
+
 import gpuseq  # noqa: E402
 
 project = "gpuseq"
@@ -56,7 +58,12 @@ html_title = f"gpuseq {release}"
 html_static_path = ["_static"]
 html_css_files = ["gpuseq.css"]
 html_show_sourcelink = False
+# Pages without pages below them have no navigation beside them.
+html_sidebars = {name: [] for name in live.TREE["index"] if "/" not in name}
+html_context = {"default_mode": "auto"}
+toc_object_entries_show_parents = "hide"  # the names of methods alone fit beside a page
 html_theme_options = {
+    "header_links_before_dropdown": 3,
     "show_prev_next": True,
     "navigation_with_keys": False,
     "secondary_sidebar_items": ["page-toc"],
