@@ -12,6 +12,8 @@ __all__ = ["Outcome", "find", "outcomes", "peers_ahead"]
 
 BASE = "Keras ImageDataGenerator"
 HEADLINE = "224x224, batch 32, float32"
+SAME_RESIZE = "torchvision v2"
+"""The cheapest whose resize looks at every pixel, as Pillow's does; OpenCV's looks at four."""
 LARGE = "224x224, batch 256, float32"
 
 
@@ -54,10 +56,11 @@ def _on_cpu(rows: list[Row]) -> list[Outcome]:
     for size in (32, 224, 512):
         name = f"arrays, {size}x{size}"
         found.append(_cheaper(rows, name, ours, 2.5, f"processor time per image, {name}"))
-    decoding = "decode and resize, 224x224"
+    decoding, with_simplejpeg = "decode and resize, 224x224", f"{ours}, simplejpeg"
     return [
         *found,
-        _cheaper(rows, decoding, ours, 1.2, f"processor time per image, {decoding}"),
+        _cheaper(rows, decoding, with_simplejpeg, 1.2, f"processor time per image, {decoding}"),
+        _cheaper(rows, decoding, with_simplejpeg, 1.2, f"the same, {SAME_RESIZE}", SAME_RESIZE),
         _slowest_variant(rows),
         _ratio(rows, "arrays", HEADLINE, "gpuseq, CPU", BASE, 3.0, "arrays, 224x224, batch of 32"),
         _ratio(rows, "folder", case, "gpuseq, CPU, epoch 1", BASE, 2.5, "JPEG folder, epoch 1"),
@@ -82,7 +85,8 @@ def _on_cpu(rows: list[Row]) -> list[Outcome]:
 
 def _cheaper(rows: list[Row], case: str, ours: str, aim: float, what: str, against: str | None = None) -> Outcome:
     """Compare processor time with one other, or with the cheapest of those who are neither gpuseq nor Keras."""
-    wanted = f"at least {aim:g} times less than " + ("the cheapest peer" if against is None else "Keras' generator")
+    names = {None: "the cheapest peer", BASE: "Keras' generator"}
+    wanted = f"at least {aim:g} times less than {names.get(against, against)}"
     mine = find(rows, "cost", case, ours)
     others = [
         row

@@ -17,6 +17,7 @@ import numpy as np
 
 from benchmarks.measure import Row, Settings, row
 from benchmarks.work import AUGMENTATION, folder, labels, pictures
+from gpuseq.base.types import DecoderChoice
 from gpuseq.generator import ImageDataGenerator
 from gpuseq.ops.compiled import library
 
@@ -149,11 +150,13 @@ def _in_arrays(images: np.ndarray) -> dict[str, Callable[[], Batches]]:
 
 
 def _in_files(files: list[str], size: int) -> dict[str, Callable[[], Batches]]:
-    def ours(engine: str) -> Batches:
+    def ours(engine: str, decoder: DecoderChoice) -> Batches:
         from gpuseq.decode.host import decode_files
         from gpuseq.decode.options import DecodeOptions
 
-        options = DecodeOptions(target_size=(size, size), interpolation="bilinear", num_threads=1)
+        if decoder == "simplejpeg":
+            importlib.import_module(decoder)
+        options = DecodeOptions(target_size=(size, size), interpolation="bilinear", num_threads=1, decoder=decoder)
         return _with_engine(engine, lambda: decode_files(files, options))
 
     def keras() -> Batches:
@@ -176,8 +179,9 @@ def _in_files(files: list[str], size: int) -> dict[str, Callable[[], Batches]]:
         return lambda: [resize(io.decode_image(file)) for file in files]
 
     return {
-        "gpuseq, compiled": lambda: ours("auto"),
-        "gpuseq, NumPy": lambda: ours("numpy"),
+        "gpuseq, compiled": lambda: ours("auto", "pillow"),
+        "gpuseq, compiled, simplejpeg": lambda: ours("auto", "simplejpeg"),
+        "gpuseq, NumPy": lambda: ours("numpy", "pillow"),
         KERAS: keras,
         "OpenCV, no antialiasing": opencv,
         "torchvision v2": torchvision,

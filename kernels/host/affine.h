@@ -14,7 +14,7 @@ namespace {
 
 constexpr int TIE_GROUP = 8;             // pixels between two looks at the sums
 constexpr int64_t WHOLE_SOURCE = 1 << 18;        // values of a source that is copied whole: it fits the second-level cache
-constexpr int BLOCK_ROWS = 128, BLOCK_COLS = 256;        // of a block of a larger one
+constexpr int BLOCK_ROWS = 256, BLOCK_COLS = 256;        // of a block of a larger one; half the rows copy an eighth more source
 constexpr int SPARE = 16;                // values that may be read and written past the end of a buffer
 
 struct Block {                           // of the batch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -75,24 +76,45 @@ def resize_pixels(
     ----------
     ``PIL.Image.Image.resize``.
     """
-    address, pitch, height, width, channels, pixel_bytes = pixels
-    rows, cols = out.shape[:2]
+    address, pitch, *layout = pixels
+    target_size = out.shape[:2]
+    down_first = vertical_first(layout[0], layout[1], target_size)
+    template, room_bytes, held = _template(instruction_set, *layout, *target_size, down_first, interpolation, box)
+    job = ResizeJob.from_buffer_copy(template)
+    job.source, job.source_pitch, job.target = address, pitch, out.ctypes.data
+    room = scratch("resize", (room_bytes,), np.uint8)
+    instruction_set.functions.gpuseq_resize(instruction_set.number, ctypes.addressof(job), room.ctypes.data)
+    del held  # what the job points at; another thread may push the template out of its cache meanwhile
+
+
+# The files of a folder have few sizes, and to fill in a job costs a tenth of a small image's resize.
+@lru_cache(maxsize=1024)
+def _template(
+    instruction_set: InstructionSet,
+    height: int,
+    width: int,
+    channels: int,
+    pixel_bytes: int,
+    rows: int,
+    cols: int,
+    down_first: bool,
+    interpolation: str,
+    box: tuple[float, ...] | None,
+) -> tuple[ResizeJob, int, list[object]]:
+    """Return a job without its image's and its target's address, the bytes of room it needs, what it points at."""
     left, upper, right, lower = box or (0.0, 0.0, float(width), float(height))
     job = ResizeJob(
-        source=address,
-        source_pitch=pitch,
-        target=out.ctypes.data,
         height=height,
         width=width,
         channels=channels,
         pixel_bytes=pixel_bytes,
         target_rows=rows,
         target_cols=cols,
-        down_first=vertical_first(height, width, (rows, cols)),
+        down_first=down_first,
     )
     # Nothing to resize: the library copies, and leaves out the bytes that Pillow keeps beside three channels.
     is_whole = (left, upper, right, lower) == (0.0, 0.0, width, height) and (rows, cols) == (height, width)
-    held: list[object] = []  # what the job points at; another thread may push it out of its cache meanwhile
+    held: list[object] = []
     if interpolation == "nearest" and not is_whole:
         indices = nearest_indices(height, rows, upper, lower), nearest_indices(width, cols, left, right)
         # Indices for nearest and tables for the rest: which of them are there tells the library what to do.
@@ -105,9 +127,8 @@ def resize_pixels(
         if rows != height or (upper, lower) != (0.0, height):
             held.append(table := line_table(height, rows, interpolation, upper, lower))
             job.down = _line_table(table)
-    job_address, functions = ctypes.addressof(job), instruction_set.functions
-    room = scratch("resize", (functions.gpuseq_resize_scratch(instruction_set.number, job_address),), np.uint8)
-    functions.gpuseq_resize(instruction_set.number, job_address, room.ctypes.data)
+    scratch_bytes = instruction_set.functions.gpuseq_resize_scratch
+    return job, scratch_bytes(instruction_set.number, ctypes.addressof(job)), held
 
 
 def _line_table(table: LineTable) -> CLineTable:
