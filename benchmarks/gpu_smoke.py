@@ -7,6 +7,7 @@ is named and left out.
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib.util
 import json
 import os
@@ -216,7 +217,8 @@ def _framework(name: str) -> Check:
             raise Left(f"{name} is not installed")
         module = importlib.import_module(f"gpuseq.{name}")
         device, host = _flows()
-        make = module.loader if hasattr(module, "loader") else module.batches
+        # The torch loader's own axis order is channels first.
+        make = functools.partial(module.loader, data_format="channels_last") if name == "torch" else module.loader
         try:
             for got, number in zip(make(device), range(len(host)), strict=True):
                 arrays = [np.asarray(item) if name != "torch" else item for item in got]

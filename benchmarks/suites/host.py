@@ -40,7 +40,7 @@ def run(settings: Settings) -> list[Row]:
         generator = gpuseq.ImageDataGenerator(**AUGMENTATION, device=settings.device)
         iterator = generator.flow(images, labels(len(images)), batch_size=BATCH, seed=1)
         plan = iterator.plan_batch()
-        layout = Layout("channels_last", "channels_last", "float32", "float32")
+        layout = Layout("channels_last", "channels_last", "channels_last", "float32", "float32")
 
         def launch(plan: Any = plan) -> Any:
             return make_images(plan, iterator._source, None, generator, layout).images
@@ -107,7 +107,7 @@ def without_a_device() -> Iterator[None]:
 
     loaded: dict[Any, kernels.Kernel] = {}
     with (
-        mock.patch.object(ops, "_engine", return_value=ops_cuda),
+        mock.patch.object(ops, "_engine_for", return_value=contextlib.nullcontext(ops_cuda)),
         mock.patch.object(device, "empty", buffer),
         mock.patch.object(device, "upload", upload),
         mock.patch.object(kernels, "load", load),
