@@ -12,6 +12,7 @@ import pytest
 
 import gpuseq
 from gpuseq.iterators import arrays as array_iterators
+from gpuseq.iterators import batch as batches
 from tests.cases import images
 from tests.compare import assert_same, assert_same_structure
 from tests.parity import Streams, assert_same_walk, quiet
@@ -466,3 +467,26 @@ def test_a_full_disk_leaves_no_half_a_picture(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     next(iterator)
     assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize("has_labels", [True, False])
+def test_weights_that_are_left_out_are_not_gathered(has_labels: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[Any] = []
+    gathered = batches.gathered
+
+    def noted(values: Any, *rest: Any) -> Any:
+        found.append(values)
+        return gathered(values, *rest)
+
+    monkeypatch.setattr(batches, "gathered", noted)
+    weights = np.arange(6.0)
+    labels = np.arange(6) if has_labels else None
+    iterator = gpuseq.ImageDataGenerator(device="cpu").flow(
+        np.zeros((6, 4, 4, 3), np.uint8), labels, batch_size=3, shuffle=False, sample_weight=weights
+    )
+    made = next(iterator)
+    if has_labels:
+        assert_same(made[2], weights[:3])
+    else:
+        assert isinstance(made, np.ndarray)
+    assert [values is iterator.sample_weight for values in found] == [True] * has_labels
