@@ -327,8 +327,8 @@ def changing_files(bench: Bench) -> None:
     iterator.close()
 
 
-class _StopError(Exception):
-    """What the handler of a signal raises."""
+class _StopError(KeyboardInterrupt):
+    """What the handler of a signal raises, as that of Ctrl-C does."""
 
 
 def _stop(*_: Any) -> None:

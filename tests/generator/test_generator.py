@@ -327,3 +327,26 @@ def test_what_is_switched_off_after_fit_is_not_done(option: str) -> None:
         assert_same(made[1], made[0], atol=1e-3)
         is_touched = option == "zca_whitening" and np.abs(made[1] - (DATA - ours.mean)).max() > 1
         assert is_touched == (option == "zca_whitening" and switch)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+@pytest.mark.parametrize("value", [np.inf, -np.inf])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"channel_shift_range": 20.0},
+        {"brightness_range": (0.5, 1.5)},
+        {"channel_shift_range": 20.0, "brightness_range": (0.5, 1.5)},
+        {"samplewise_center": True},
+    ],
+    ids=str,
+)
+def test_an_infinite_pixel_does_what_it_does_in_keras(arguments: dict[str, Any], value: float) -> None:
+    """Brightness scales by the least and the greatest value of the picture, so that all of it becomes NaN."""
+    data = DATA.astype(np.float32)
+    data[1, 2, 3, 0] = value
+    wanted, got = (np.asarray(next(side.flow(data, shuffle=False, seed=3))) for side in pair(**arguments))
+    np.testing.assert_array_equal(np.isnan(got), np.isnan(wanted))
+    if "brightness_range" in arguments:
+        assert np.isnan(got).all(axis=(1, 2, 3)).tolist() == [index == 1 for index in range(len(data))]
+    np.testing.assert_allclose(got, wanted, atol=1e-3)
