@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import random
 import subprocess
 import sys
 
@@ -37,6 +38,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 REQUIRE_GPU = "GPUSEQ_REQUIRE_GPU"
 REQUIRE_FRAMEWORKS = "GPUSEQ_REQUIRE_FRAMEWORKS"
+ORDER = "GPUSEQ_TEST_SEED"
+"""Set, the tests run in an order drawn from it; "random" draws a seed, too. Any failure that it shows is repeatable."""
+
 _skipped_for_want_of_a_gpu: list[str] = []
 
 _COUNTERS = {
@@ -49,6 +53,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Compile the CPU engine; put stand-ins in a GPU's place where that is asked for: see `tests.standin.rehearsal`."""
     if not hasattr(config, "workerinput"):
         host_runner.forget_the_unused()
+        if os.environ.get(ORDER) == "random":
+            os.environ[ORDER] = str(random.SystemRandom().randrange(10**6))  # the workers of pytest-xdist inherit it
     compiled_library.compile_once()
     if not os.environ.get(library.PATH):
         built = compiled_library.build()
@@ -57,6 +63,29 @@ def pytest_configure(config: pytest.Config) -> None:
     if rehearsal.ENABLED:
         process.install()
         config.pluginmanager.register(rehearsal.Rehearsal())
+
+
+def pytest_report_header() -> str | None:
+    """Say which seed the order comes from."""
+    seed = os.environ.get(ORDER)
+    return f"in random order: {ORDER}={seed} python -m pytest repeats it" if seed else None
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Shuffle the files, and the tests within each; a file stays together, because its fixtures are dear to make."""
+    seed = os.environ.get(ORDER)
+    if not seed:
+        return
+    draw = random.Random(seed)
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    groups = list(files.values())
+    draw.shuffle(groups)
+    for group in groups:
+        draw.shuffle(group)
+    items[:] = [item for group in groups for item in group]
 
 
 CPU_ENGINES = ("numpy", "compiled")

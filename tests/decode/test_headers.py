@@ -8,7 +8,7 @@ import random
 import pytest
 from PIL import Image
 
-from gpuseq.decode.headers import Header, is_complete, read_header
+from gpuseq.decode.headers import is_complete, read_header
 from tests.decode.imagefiles import broken, matrix, picture, png
 
 
@@ -45,7 +45,11 @@ def test_reads_any_beginning_without_raising(name: str) -> None:
     assert found[0] is None
     for header in found:
         if header is not None and whole is not None:
-            assert (header.width, header.height) == (whole.width, whole.height) or header.format in ("PPM",)
+            if header.format == "PPM":  # its numbers are texts, which may be cut
+                assert str(whole.height).startswith(str(header.height))
+                assert header.width == whole.width
+            else:
+                assert (header.width, header.height) == (whole.width, whole.height)
 
 
 def test_reads_noise_without_raising() -> None:
@@ -60,7 +64,7 @@ def test_reads_noise_without_raising() -> None:
 @pytest.mark.parametrize("name", list(broken()))
 def test_reads_broken_files_without_raising(name: str) -> None:
     header = read_header(broken()[name])
-    assert header is None or isinstance(header, Header)
+    assert header is None or (header.width > 0 and header.height > 0)
     if name in ("empty", "zeros", "text", "html", "one_byte", "jpeg_magic_only", "png_cut_header", "tiff_cut_header"):
         assert header is None
 

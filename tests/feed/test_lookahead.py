@@ -207,17 +207,17 @@ def test_ctrl_c_ends_the_process(run_script: Callable[..., subprocess.CompletedP
 import os, signal, threading, time
 import numpy as np
 from gpuseq.feed.lookahead import to_device
+made = []
 class Slow:
     def __len__(self): return 10_000
-    def __getitem__(self, index): time.sleep(0.01); return np.zeros(1)
+    def __getitem__(self, index): time.sleep(0.01); made.append(index); return np.zeros(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores Ctrl-C
 threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
-start = time.time()
 try:
     for batch in to_device(Slow(), device="cpu"): pass
 except KeyboardInterrupt:
     print("interrupted")
-assert time.time() - start < 20
+assert len(made) < 9_000
 """
     assert "interrupted" in run_script(source).stdout
 

@@ -6,7 +6,6 @@ import errno
 import os
 import pickle
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -239,11 +238,10 @@ def test_a_store_that_hangs_is_given_up(store: Any, monkeypatch: pytest.MonkeyPa
     over = threading.Event()
     store.answer = lambda path: over.wait(60)
     monkeypatch.setenv("GPUSEQ_READ_TIMEOUT", "0.05")
-    began = time.monotonic()
     with pytest.raises(StorageError, match=r"no answer within 0\.05 s.*3 attempts"):
         readers.read_bytes("memory://photos/a/0.png")
+    assert len(store.asked) == 3
     over.set()
-    assert time.monotonic() - began < 30
     for wrong in ("soon", "nan", "0", "-1", "inf"):
         monkeypatch.setenv("GPUSEQ_READ_TIMEOUT", wrong)
         with pytest.raises(ValueError, match=f"GPUSEQ_READ_TIMEOUT must be .*'{wrong}'"):

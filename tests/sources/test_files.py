@@ -369,16 +369,15 @@ def test_files_behind_urls_are_not_asked_about_again(monkeypatch: pytest.MonkeyP
     for path in folder.rglob("*.png"):
         store.pipe(f"/asked/{path.parent.name}/{path.name}", path.read_bytes())
     batches = flow("memory://asked", cache="host", prefetch=0)  # type: ignore[arg-type]
-    for index in range(len(batches)):
-        batches[index]
+    seen = [batches[index] for index in range(len(batches))]
 
     def refuse(*arguments: object, **options: object) -> None:
         raise AssertionError("the store was asked again")
 
     for name in ("info", "cat_file", "ls"):
         monkeypatch.setattr(type(store), name, refuse)
-    for index in range(len(batches)):
-        batches[index]
+    for index, (_, labels) in enumerate(seen):
+        assert_same(batches[index][1], labels)
     monkeypatch.undo()
     store.rm("/asked", recursive=True)
 
