@@ -74,7 +74,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"gpuseq: {error}. Run `gpuseq doctor` to see what is there", file=sys.stderr)
         return EXIT_FINDINGS
     except ImageFileError as error:
-        print(f"gpuseq: {error}. `gpuseq check` names all files that cannot be decoded", file=sys.stderr)
+        print(
+            f"gpuseq: {error}. `gpuseq check` names all files that cannot be decoded, and "
+            "--on-error skip goes on past them",
+            file=sys.stderr,
+        )
         return EXIT_FINDINGS
     except (GpuseqError, OSError) as error:
         print(f"gpuseq: {error}", file=sys.stderr)

@@ -73,7 +73,7 @@ class PassedOver:
         if not self.reasons:
             return
         print(f"gpuseq: {len(self.reasons)} of {num_files} files were passed over:", file=sys.stderr)
-        for path, reason in list(self.reasons.items())[:NUM_NAMED]:
+        for path, reason in sorted(self.reasons.items())[:NUM_NAMED]:
             print(f"  {printable(path)}: {reason}", file=sys.stderr)
         if len(self.reasons) > NUM_NAMED:
             print(f"  and {len(self.reasons) - NUM_NAMED} more: gpuseq check names them all", file=sys.stderr)

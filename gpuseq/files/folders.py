@@ -90,7 +90,7 @@ def find_classes(directory: str | os.PathLike[str], classes: Any = None, *, may_
     Raises
     ------
     FileNotFoundError, NotADirectoryError
-        If there is no such directory, or it has no such subfolder.
+        If there is no such directory, or none of its subfolders is named, or one by a misspelt name.
     TypeError
         If `classes` is no sequence of names.
     """
@@ -106,10 +106,17 @@ def find_classes(directory: str | os.PathLike[str], classes: Any = None, *, may_
         remedy = f": classes=[{classes!r}]" if isinstance(classes, str) else ""
         raise TypeError(f"classes must be a list of folder names; got {classes!r}{remedy}")
     missing = [name for name in names if name not in found and not _is_folder(directory, name)]
-    if missing:
+    hints = [hint for name in missing if (hint := did_you_mean(name, set(found) - set(names)))]
+    if hints or len(missing) == len(names):
         raise FileNotFoundError(
             f"classes names {few(missing)}, and {directory!r} has no such folder; it has "
-            f"{few(found, 10) or 'none'}{did_you_mean(missing[0], found)}"
+            f"{few(found, 10) or 'none'}{''.join(hints[:1])}"
+        )
+    if missing:
+        # As in Keras: the classes of the training data are named for the validation data, which may lack one.
+        warn(
+            f"classes names {few(missing)}, and {directory!r} has no such folder: there are no images of it, and it "
+            "keeps its class index and column"
         )
     return names
 
@@ -179,24 +186,30 @@ def scan_classes(
             'For a folder of images without classes pass class_mode=None, or classes=["."]'
         )
 
-    def scan(name: str) -> list[str]:
-        files = list_images(_join(directory, name), formats, follow_links)
+    def scan(name: str) -> list[str] | None:
+        try:
+            files = list_images(_join(directory, name), formats, follow_links)
+        except FileNotFoundError:
+            files = []
+        if not files and not _is_folder(directory, name):  # a store says of either that nothing is there
+            return None  # `find_classes` has named it
         return files if is_left_out is None else [file for file in files if not is_left_out(os.path.join(name, file))]
 
     # Listing waits for a disk or a store, one class folder a thread. The pool is not the one of `for_each`, whose
     # threads are as many as cores.
     with ThreadPoolExecutor() as pool:
         futures = [submit(pool, scan, name) for name in classes]
-        found = [
+        listed = [
             scan(name) if future is None else future.result() for name, future in zip(classes, futures, strict=True)
         ]
+    found = [files or [] for files in listed]
     if any(file.lower().endswith(".tiff") for files in found for file in files):
         # Keras' own warning, word for word.
         warn('Using ".tiff" files with multiple bands will cause distortion. Please verify your output.')
-    empty = [name for name, files in zip(classes, found, strict=True) if not files]
+    empty = [name for name, files in zip(classes, listed, strict=True) if files is not None and not files]
     none_in = f"no images in {len(empty)} of {len(classes)} class folders of {directory!r}: {few(empty)}. "
     accepted = f"Accepted extensions are {', '.join(formats)}"
-    if len(empty) == len(classes):
+    if not any(found):
         loose = sum(name.lower().endswith(formats) for inner, files in walk(directory) if not inner for name in files)
         remedy = f'. {loose} lie in the folder itself, which classes=["."] takes' if loose else ""
         raise ValueError(f"{none_in}{accepted}{remedy}")

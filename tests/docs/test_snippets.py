@@ -112,12 +112,14 @@ def test_batches_of_ones_own_train(here: Path) -> None:
 def test_segmentation_trains(pairs: Path) -> None:
     pytest.importorskip("keras")
     torch = pytest.importorskip("torch")
-    start, keras_part, torch_part, plan = blocks("segmentation.md")
+    start, keras_part, binary, torch_part, plan = blocks("segmentation.md")
     names = run([start])
     assert (names["images"].shape, str(names["images"].dtype)) == ((8, 64, 64, 3), "float32")
     assert (names["masks"].shape, str(names["masks"].dtype)) == ((8, 64, 64, 1), "uint8")
     assert set(np.unique(names["masks"])) == {0, 1, 2, 255}
-    names = run([keras_part, torch_part, plan], **names)
+    names = run([keras_part, binary, torch_part, plan], **names)
+    yes_and_no = np.array([[[0], [255]]], np.uint8)
+    assert float(names["binary_loss"](yes_and_no, np.array([[[0.0], [1.0]]], np.float32)).max()) < 1e-6
     assert tuple(names["images"].shape) == (4, 3, 64, 64)
     assert torch.isfinite(names["loss"])
     assert (names["batch_depths"] == 1).all()

@@ -194,7 +194,13 @@ def test_what_is_not_there_behind_a_url_is_named(bucket: str) -> None:
     with pytest.raises(NotADirectoryError, match="readme.jpg"):
         find_classes(bucket + "/readme.jpg")
     with pytest.raises(FileNotFoundError, match="'birds'.*it has 'cats', 'dogs'"):
-        find_classes(bucket, ["cats", "birds"])
+        find_classes(bucket, ["birds"])
+    with pytest.warns(UserWarning, match="'birds'.*no such folder"):
+        assert find_classes(bucket, ["cats", "birds"]) == ["cats", "birds"]
+    with pytest.warns(UserWarning, match="'birds'.*no such folder"):
+        names, labels = scan_classes(bucket, find_classes(bucket, ["birds", "cats"]), FORMATS, None, False)
+    assert len(names) == len(labels) > 0
+    assert set(labels) == {1}
 
 
 def test_urls_in_a_list_are_looked_up_by_folder(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -204,7 +204,7 @@ DIRECTORY_CASES: list[tuple[dict[str, Any], type[Exception] | tuple[type[Excepti
     ({"batch_size": 0}, ValueError, ("batch_size", "0")),
     ({"seed": "one"}, TypeError, ("seed", "'one'")),
     ({"save_to_dir": "/no/such/folder"}, FileNotFoundError, ("save_to_dir", "/no/such/folder")),
-    ({"classes": ["left", "top"]}, (ValueError, FileNotFoundError), ("top",)),
+    ({"classes": ["lefft", "right"]}, (ValueError, FileNotFoundError), ("lefft", "did you mean 'left'")),
     ({"on_error": "ignore"}, ValueError, ("on_error", "'ignore'", "raise", "skip", "substitute")),
     ({"decoder": "magic"}, ValueError, ("decoder", "'magic'", "pillow")),
     ({"cache": "disk"}, ValueError, ("cache", "'disk'")),
@@ -265,6 +265,20 @@ def test_a_class_folder_without_images_is_named(plain_tree: Path, tmp_path: Path
     flow = generator().flow_from_directory(root, classes=["left", "right"])
     assert flow.class_indices == {"left": 0, "right": 1}
     assert flow.samples == 10
+
+
+def test_a_class_that_has_no_folder_keeps_its_column_as_in_keras(plain_tree: Path) -> None:
+    """The classes of the training data, named for the validation data, which lacks one."""
+    classes = ["left", "middle", "right"]
+    with pytest.warns(UserWarning, match=r"'middle'.*no such folder.*keeps its class index and column") as said:
+        ours = generator().flow_from_directory(plain_tree, classes=classes, batch_size=10, shuffle=False)
+    assert len(said) == 1
+    theirs = pytest.importorskip("keras.src.legacy.preprocessing.image").ImageDataGenerator()
+    keras_flow = theirs.flow_from_directory(str(plain_tree), classes=classes, batch_size=10, shuffle=False)
+    assert ours.class_indices == keras_flow.class_indices == {"left": 0, "middle": 1, "right": 2}
+    assert np.array_equal(next(ours)[1], next(keras_flow)[1])
+    with refuses(FileNotFoundError, "'middle'", "'left'", "'right'"):
+        generator().flow_from_directory(plain_tree, classes=["middle"])
 
 
 def frame(**columns: Any) -> Any:
