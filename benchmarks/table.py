@@ -21,6 +21,7 @@ SUITE_TITLES = {
     "arrays": "Arrays in memory",
     "engines": "The compiled engine against NumPy",
     "cost": "Processor time per image, one thread",
+    "modern": "The modern augmentations: processor time per image, one thread",
     "folder": "A folder of JPEG files",
     "host": "Host time per batch",
     "feed": "Feeding a training loop",

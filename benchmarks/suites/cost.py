@@ -21,7 +21,7 @@ from gpuseq.base.types import DecoderChoice
 from gpuseq.generator import ImageDataGenerator
 from gpuseq.ops.compiled import library
 
-__all__ = ["UNIT", "run"]
+__all__ = ["UNIT", "one_thread", "run"]
 
 UNIT = "us of CPU per image"
 KERAS = "Keras ImageDataGenerator"
@@ -34,7 +34,7 @@ Batches = Callable[[], Any]
 def run(settings: Settings) -> list[Row]:
     """Time arrays of three sizes, then decoding and resizing of files."""
     rows: list[Row] = []
-    with _one_thread():
+    with one_thread():
         for size, count in ((24, 4),) if settings.smoke else ((32, 256), (224, 32), (512, 8)):
             images = pictures(max(count, 8), size)[:count]
             rows += _race(f"arrays, {size}x{size}", _in_arrays(images), count, settings)
@@ -45,7 +45,8 @@ def run(settings: Settings) -> list[Row]:
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
+    """Let everybody in this process work on one thread."""
     outside = {name: os.environ.get(name) for name in ("GPUSEQ_NUM_THREADS", library.ENGINE)}
     os.environ["GPUSEQ_NUM_THREADS"] = "1"
     with contextlib.suppress(ImportError):

@@ -41,16 +41,23 @@ template <int KIND> void erase_as(const Job &job, const double *erase, const flo
     typedef typename Out<KIND>::type To;
     typedef std::conditional_t<KIND == TO_FLOAT64, double, float> Value;
     const int top = (int)erase[0], left = (int)erase[1], rows = (int)erase[2], cols = (int)erase[3], channels = job.channels;
-    const int64_t pixels = (int64_t)job.height * job.width;
-    const bool is_noise = erase[8] != 0.0, last = job.out_channels_last;
+    const bool is_noise = erase[8] != 0.0;
+    // Planes of channels last are one plane of wider rows.
+    const int planes = job.out_channels_last ? 1 : channels, values = job.out_channels_last ? channels : 1, width = cols * values;
+    To *const corner = (To *)job.out + ((int64_t)top * job.width + left) * values;
+    const int64_t pitch = (int64_t)job.width * values, plane_size = pitch * job.height;
     for (int row = 0; row < rows; ++row) {
         if (is_noise) normal_numbers(erase[4], (uint32_t)(row * cols * channels), cols * channels, quantiles, line);
-        for (int channel = 0; channel < channels; ++channel) {
-            const int64_t start = (int64_t)(top + row) * job.width + left;
-            To *to = (To *)job.out + (last ? start * channels + channel : channel * pixels + start);
-            const int step = last ? channels : 1;
-            const To filling = Out<KIND>::of((Value)erase[4 + (channels <= 4 ? channel : 0)]);
-            for (int col = 0; col < cols; ++col) to[(int64_t)col * step] = is_noise ? Out<KIND>::of((Value)line[col * channels + channel]) : filling;
+        for (int plane = 0; plane < planes; ++plane) {
+            To *const first = corner + plane * plane_size, *const to = first + row * pitch;
+            if (is_noise) {
+                for (int at = 0; at < width; ++at) to[at] = Out<KIND>::of((Value)line[at * planes + plane]);
+            } else if (row) {
+                std::memcpy(to, first, width * sizeof(To));
+            } else {
+                for (int at = 0; at < width; ++at)
+                    to[at] = Out<KIND>::of((Value)erase[4 + (channels <= 4 ? at % values + plane : 0)]);
+            }
         }
     }
 }

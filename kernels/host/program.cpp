@@ -4,6 +4,9 @@
 
 #include "erase.h"
 #include "moves.h"
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
 
 namespace {
 
@@ -328,6 +331,9 @@ private:
 void run(const ProgramJob *asked, const Job *finish, const AugmentEngine *engine, int64_t first, int64_t last, unsigned char *scratch)
 {
     const ProgramJob &job = *asked;
+#if defined(__SANITIZE_ADDRESS__)        // the walls of `augment` in a batch before this one, of another size
+    __asan_unpoison_memory_region(scratch, scratch_bytes(asked));
+#endif
     Runner runner(job, scratch);
     Job one = *finish;
     const int64_t sample_bytes = (int64_t)job.height * job.width * job.channels * bytes_of(one.out_kind);

@@ -1,16 +1,12 @@
-"""The modern augmentations on the host: gpuseq beside torchvision v2, timm, albumentations and Kornia.
+"""The modern augmentations on the host, beside torchvision v2, timm, albumentations and Kornia.
 
-``python -m benchmarks.modern`` takes a batch of 32 photographs of 224 x 224 from uint8 to float32 in 0..1, whoever is
-installed in turn, round after round. Shown is the CPU time per image, all threads added up: the peers work on one
-thread where gpuseq works on all, and a busy machine lengthens wall times. Drawing is part of it, as is the making of
-arrays. Everybody draws other numbers, so the steps differ from batch to batch; the median is over many.
+A batch of 32 photographs from uint8 to float32 in 0..1, drawing and the making of arrays included, whoever is installed
+in turn. Everybody draws other numbers, so the steps differ from batch to batch; a slice is of many.
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
-import statistics
 import time
 import warnings
 from collections.abc import Callable
@@ -21,18 +17,53 @@ import numpy as np
 from PIL import Image
 
 import gpuseq
-from gpuseq.ops.compiled import library
+from benchmarks.measure import Row, Settings, row
 
-__all__ = ["main", "policies", "race"]
+from .cost import UNIT, one_thread
+
+__all__ = ["run"]
 
 SIZE, BATCH = 224, 32
 Work = Callable[[], Any]
 
 
-def photographs() -> np.ndarray:
+def run(settings: Settings) -> list[Row]:
+    """Race each policy: the processor time of an image on one thread."""
+    rows: list[Row] = []
+    with one_thread(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for case, contenders in policies(photographs(24 if settings.smoke else SIZE)).items():
+            wanted = {
+                name: work
+                for name, work in contenders.items()
+                if settings.wants(name.partition(" ")[0].rstrip(",").lower())
+            }
+            for name, values in _race(wanted, settings).items():
+                rows.append(row("modern", case, name, UNIT, values))
+                settings.say(f"  modern | {case} | {name}: {rows[-1]['median']:.1f} {UNIT}")
+    return rows
+
+
+def _race(contenders: dict[str, Work], settings: Settings) -> dict[str, list[float]]:
+    """Return each one's values, a slice in turn; the first batch is not measured."""
+    names, seconds = list(contenders), 0.0 if settings.smoke else settings.seconds / settings.rounds
+    for work in contenders.values():
+        work()
+    slices: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(settings.rounds):
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            started, spent, batches = time.perf_counter(), time.process_time(), 0
+            while not batches or time.perf_counter() - started < seconds:
+                contenders[name]()
+                batches += 1
+            slices[name].append((time.process_time() - spent) / batches / BATCH * 1e6)
+    return slices
+
+
+def photographs(size: int) -> np.ndarray:
     """Return a batch of the photographs that ship, (N, H, W, C) uint8."""
     found = sorted(Path(gpuseq.__file__).with_name("photos").rglob("*.jpg"))
-    loaded = [np.asarray(gpuseq.load_img(path, target_size=(SIZE, SIZE), interpolation="bilinear")) for path in found]
+    loaded = [np.asarray(gpuseq.load_img(path, target_size=(size, size), interpolation="bilinear")) for path in found]
     return np.stack([loaded[number % len(loaded)] for number in range(BATCH)])
 
 
@@ -117,42 +148,3 @@ def policies(images: np.ndarray) -> dict[str, dict[str, Work]]:
         table["ColorJitter(0.4, 0.4, 0.4)"]["Kornia"] = on_tensors(images, jiggle, scaled_first=True)
         table["RandomErasing(1.0)"]["Kornia"] = on_tensors(images, augmentation.RandomErasing(p=1.0), scaled_first=True)
     return table
-
-
-def race(contenders: dict[str, Work], rounds: int, seconds: float) -> dict[str, float]:
-    """Return each one's median CPU time per image in microseconds, over slices taken in turn."""
-    names = list(contenders)
-    for work in contenders.values():
-        work()
-    slices: dict[str, list[float]] = {name: [] for name in names}
-    for number in range(rounds):
-        for name in names[number % len(names) :] + names[: number % len(names)]:
-            started, spent, batches = time.perf_counter(), time.process_time(), 0
-            while not batches or time.perf_counter() - started < seconds:
-                contenders[name]()
-                batches += 1
-            slices[name].append((time.process_time() - spent) / batches / BATCH * 1e6)
-    return {name: statistics.median(values) for name, values in slices.items()}
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Race and print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.modern", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--seconds", type=float, default=0.25, help="of a slice")
-    asked = parser.parse_args(arguments)
-    warnings.simplefilter("ignore")
-    if importlib.util.find_spec("torch") is not None:
-        import torch
-
-        torch.set_num_threads(1)
-    print(f"{BATCH} x {SIZE} x {SIZE}, CPU time per image; gpuseq's engine: {library.describe()}")
-    for policy, contenders in policies(photographs()).items():
-        medians = race(contenders, asked.rounds, asked.seconds)
-        for name, median in medians.items():
-            times = "" if name == "gpuseq" else f"{median / medians['gpuseq']:6.1f} times gpuseq's"
-            print(f"{policy:<28}{name:<34}{median:8.0f} us{times}", flush=True)
-
-
-if __name__ == "__main__":
-    main()
