@@ -15,6 +15,7 @@ from gpuseq.base.types import Array, DataFormat
 from gpuseq.decode.images import array_to_img
 from gpuseq.ops.options import AugmentOptions
 from gpuseq.plan.plan import BatchPlan
+from gpuseq.sources.files import FileSource
 from gpuseq.sources.masks import PairedMasks
 from gpuseq.sources.source import Fetched, Source
 from gpuseq.transforms.batch import reordered
@@ -159,7 +160,13 @@ def make_images(
     ImageFileError
         If a file fails and ``on_error`` says so.
     """
-    fetched = source.fetch(plan.indices)
+    if isinstance(source, FileSource) and source.crops:
+        from gpuseq.plan.boxes import without_crops
+
+        fetched = source.fetch_cropped(plan)
+        plan = replace(plan, program=without_crops(plan.program))
+    else:
+        fetched = source.fetch(plan.indices)
     # Some files failed: the plan is cut to those that are there, so that parameters stay with their images.
     if fetched.positions is not None:
         plan = plan.take(fetched.positions)

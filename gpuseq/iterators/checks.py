@@ -96,10 +96,28 @@ def _check_augmentations(
             "image before it is normalised: augmentations have no place between the two. Leave out one of them"
         )
     if recipe.begins_with_crop and isinstance(source, FileSource):
+        _check_crop(recipe, source, image_size)
+
+
+def _check_crop(recipe: Recipe, source: FileSource, image_size: tuple[int, int]) -> None:
+    """Refuse what does not go with a crop where files are decoded."""
+    named = repr(recipe.augmentations[0])
+    if recipe.image_size(image_size) != image_size:
         raise ValueError(
-            f"{recipe.augmentations[0]!r} on files would crop what target_size={image_size} has already made small: "
-            "use it on arrays, or with gpuseq.Compose"
+            f"{named} crops files to another size than target_size={image_size}: say the same in both, so that a file "
+            "is resized once"
         )
+    if source.cache is not None:
+        raise ValueError(
+            f"{named} crops files anew in each epoch, and cache= keeps them resized: leave out one of both"
+        )
+    if source.decodes_on_device:
+        raise ValueError(
+            f"{named} crops files on the host, and decoder={source.options.decoder!r} resizes them on the GPU: pass "
+            'decoder="auto" or "pillow"'
+        )
+    if source.options.keep_aspect_ratio:
+        raise ValueError(f"{named} has a ratio of its own: leave out keep_aspect_ratio=True")
 
 
 def checked_split(subset: str | None, generator: ImageGenerator | None) -> tuple[float, float] | None:

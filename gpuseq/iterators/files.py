@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, cast
 
@@ -189,6 +190,12 @@ class BatchFromFilesMixin(Iterator[Labels]):
         self._reported: set[str] = set()
         if mask_paths is not None:
             self._masks = masks_of_files(mask_paths, source.options, source, self.device, ignore_value)
+        if self.image_data_generator is not None and (recipe := self.image_data_generator._recipe) is not None:
+            source.crops = recipe.begins_with_crop
+            if source.crops and mask_paths is not None:
+                raise ValueError(
+                    f"{recipe!r} on files does not crop their masks yet: hand both in as arrays, flow(x, masks=)"
+                )
         super().__init__(self.samples, **planning)
         check_generator(self.image_data_generator, planning["rng"], self.target_size, source)
 
@@ -258,7 +265,8 @@ class BatchFromFilesMixin(Iterator[Labels]):
         limit = FILE_NUMBERS if self.save_to_dir else 0
         if self.image_data_generator is None:
             return Drawing(image_size=self.target_size, file_number_limit=limit)
-        return self.image_data_generator._drawing(self.image_shape, limit)
+        drawing = self.image_data_generator._drawing(self.image_shape, limit)
+        return replace(drawing, crops_by_key=self._source.crops)
 
     classes: Any
     class_indices: dict[str, int]

@@ -226,8 +226,11 @@ def run_program(
     """
     channels = images.shape[3 if options.source_format == "channels_last" else 1]
     # Before any engine is asked, so that the refusal is the same on each.
+    from gpuseq.plan.boxes import with_boxes
+
     from .numpy.program import check_program
 
+    program = with_boxes(program, images.shape[1:3] if options.source_format == "channels_last" else images.shape[2:])
     check_program(program, images.dtype, channels)
     if indices is not None:
         indices = _rows(indices, len(images))
@@ -260,6 +263,9 @@ def run_geometry(images: Array, program: np.ndarray, source_format: str, *, indi
     DeviceError
         As `run_program`.
     """
+    from gpuseq.plan.boxes import with_boxes
+
+    program = with_boxes(program, images.shape[1:3] if source_format == "channels_last" else images.shape[2:])
     if indices is not None:
         indices = _rows(indices, len(images))
     with _program_engine_for(images) as engine:

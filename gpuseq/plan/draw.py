@@ -201,6 +201,8 @@ class Drawing:
         The numbers in the names of saved files are below it. 0: none are drawn.
     own : callable or None
         A user's own way to draw: takes a stream and a number of samples, and returns their parameters.
+    crops_by_key : bool
+        Whether images are cropped where they are decoded, whose sizes are not known before.
     """
 
     ranges: TransformRanges | None = None
@@ -208,6 +210,7 @@ class Drawing:
     image_size: tuple[int, int] = (1, 1)
     file_number_limit: int = 0
     own: Callable[[Any, int], np.ndarray] | None = None
+    crops_by_key: bool = False
 
     @property
     def draws(self) -> bool:

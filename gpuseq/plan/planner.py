@@ -217,10 +217,14 @@ class Planner(PerProcess):
             return None
         if self.options.rng == "keyed":
             seed, epoch = self.drawn_seed(), self.position.epoch
-            return drawing.recipe.draw(indices, drawing.image_size, seed=seed, epoch=epoch)
+            return drawing.recipe.draw(
+                indices, drawing.image_size, seed=seed, epoch=epoch, crops_by_key=drawing.crops_by_key
+            )
         # In Keras' mode a batch has its own key, so the samples are counted by their place in it.
         seed, number = self.stream.key
-        return drawing.recipe.draw(np.arange(len(indices)), drawing.image_size, seed=seed, epoch=number)
+        return drawing.recipe.draw(
+            np.arange(len(indices)), drawing.image_size, seed=seed, epoch=number, crops_by_key=drawing.crops_by_key
+        )
 
     def checked_index(self, index: int) -> int:
         """Return the number of a batch as from 0.

@@ -99,6 +99,11 @@ STEPS = (
     Step("Erase", "erase", ("top", "left", "height", "width", "value_0", "value_1", "value_2", "value_3")),
     Step("EraseNoise", "erase", ("top", "left", "height", "width", "key")),
     Step("AugMix", "mix", ("blend", "width", "weight_1", "weight_2", "weight_3", "weight_4", "weight_5")),
+    Step(
+        "CropByKey",
+        "crop",
+        ("key", "least_share", "most_share", "least_ratio", "most_ratio", "target_height", "target_width"),
+    ),
 )
 """All steps; the position is the code. Codes are stored in plans: new steps go to the end."""
 

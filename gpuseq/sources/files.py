@@ -15,12 +15,13 @@ import numpy as np
 from gpuseq.base.devices import is_cupy
 from gpuseq.base.errors import EmptyBatchError, ImageFileError
 from gpuseq.base.text import bytes_text
-from gpuseq.base.threads import PerProcess, cpu_count, submit
+from gpuseq.base.threads import PerProcess, cpu_count, for_each, submit
 from gpuseq.base.types import COLOR_CHANNELS, Array, Cache
 from gpuseq.decode.host import check_decoder, common_dtype, decode_files, decode_into
 from gpuseq.decode.options import DecodeOptions
 from gpuseq.ops import dispatch as ops
 from gpuseq.plan.plan import BatchPlan
+from gpuseq.plan.program import has_kind
 
 from .cache import ImageCache, Kept
 from .options import OnError
@@ -62,6 +63,8 @@ class FileSource(PerProcess):
     ----------
     decodes_on_device : bool
         Whether they are.
+    crops : bool
+        Whether files are decoded whole, for `fetch_cropped`. Set before anything is fetched.
     """
 
     dtype = np.dtype(np.uint8)
@@ -94,6 +97,7 @@ class FileSource(PerProcess):
         self.image_shape = (*options.target_size, COLOR_CHANNELS[options.color_mode])
         self.device = device
         self.decodes_on_device = device != "cpu" and options.decoder in ("dali", "nvimgcodec")
+        self.crops = False
         self.cache: ImageCache | None = None
         if cache is not None:
             self.cache = ImageCache(paths, self.image_shape, "cpu" if cache == "host" else device, memory_limit)
@@ -113,7 +117,55 @@ class FileSource(PerProcess):
         EmptyBatchError
             If no file of the batch can, under another policy.
         """
-        decoded = self._result(indices)
+        return self._fetched(indices, self._result(indices))
+
+    def fetch_cropped(self, plan: BatchPlan) -> Fetched:
+        """Return the images of a batch, each cropped as its program begins, and resized.
+
+        Parameters
+        ----------
+        plan : BatchPlan
+            Of the batch. Images without a crop are resized whole.
+
+        Raises
+        ------
+        ImageFileError, EmptyBatchError
+            As from `fetch`.
+        ValueError
+            If a rectangle lies outside of its image.
+        """
+        decoded = self._result(plan.indices)
+        whole = decoded.images
+        assert isinstance(whole, list)
+        images = np.empty((len(plan), *self.image_shape), np.uint8)
+
+        def work_on(position: int) -> None:
+            if decoded.errors[position] is None:
+                step = None if plan.program is None else plan.program[position : position + 1, :1]
+                self._crop(whole[position], step, self.paths[plan.indices[position]], images[position])
+
+        for_each(work_on, len(plan), self.options.num_threads or cpu_count())
+        return self._fetched(plan.indices, _Decoded(images, None, decoded.errors))
+
+    def _crop(self, whole: np.ndarray, step: np.ndarray | None, path: str, out: np.ndarray) -> None:
+        """Resize the part of a file's image that the first step of its program says; `out` is written to."""
+        from gpuseq.plan.boxes import with_boxes
+
+        part, interpolation = whole, self.options.interpolation
+        if step is not None and has_kind(step, "crop"):
+            (crop,) = with_boxes(step, whole.shape[:2])[:, 0]
+            top, left, height, width = crop["arg"][:4].astype(int).tolist()
+            part = whole[max(top, 0) : top + height, max(left, 0) : left + width]
+            if part.shape[:2] != (height, width):
+                raise ValueError(
+                    f"{path} has {whole.shape[0]} x {whole.shape[1]} pixels, and the plan crops {height} x {width} "
+                    f"from ({top}, {left})"
+                )
+            interpolation = "bilinear" if crop["bilinear"] else "nearest"
+        ops.resize([part], out.shape[:2], interpolation, out=out[None])
+
+    def _fetched(self, indices: np.ndarray, decoded: _Decoded) -> Fetched:
+        assert not isinstance(decoded.images, list)
         # On the caller's stream: `take` copies out of the decoder's ring.
         images: Array = decoded.images if isinstance(decoded.images, np.ndarray) else decoded.images.take()
         rows, resident, lease = decoded.rows, None, None
@@ -263,6 +315,10 @@ class FileSource(PerProcess):
                     self._device_decoder = DeviceDecoder(self.options, self.device)
             batch = self._device_decoder.decode_files(paths)
             return _Decoded(batch, batch.rows, batch.errors)
+        if self.crops:
+            whole = decode_files(paths, replace(self.options, target_size=None))
+            errors = [item if isinstance(item, ImageFileError) else None for item in whole]
+            return _Decoded(whole, None, errors)
         shape = (len(paths), *self.image_shape)
         if self.options.color_mode != "grayscale":
             images = np.empty(shape, np.uint8)
@@ -345,8 +401,8 @@ class _Decoded:
 
     Attributes
     ----------
-    images : array or DeviceBatch
-        What was decoded, in any order.
+    images : array, DeviceBatch or list
+        What was decoded, in any order. A list holds images of their own sizes, or errors, which are still cropped.
     rows : numpy.ndarray or None
         Shape ``(N,)``: the row of `images` for each sample; None where sample i is row i. With a cache, -1 for what
         failed and what was there; without one, the row of what failed is of no meaning.
@@ -356,7 +412,7 @@ class _Decoded:
         What the cache had of the batch before.
     """
 
-    images: np.ndarray | DeviceBatch
+    images: np.ndarray | DeviceBatch | list[Any]
     rows: np.ndarray | None
     errors: list[ImageFileError | None]
     kept: Kept | None = None

@@ -14,6 +14,7 @@ from PIL import Image
 
 import gpuseq
 from gpuseq.ops.numpy.program import run_steps
+from gpuseq.plan.boxes import with_boxes
 from gpuseq.plan.plan import BatchPlan
 from gpuseq.plan.program import only_geometry
 from tests.compare import assert_same, read_only
@@ -287,6 +288,79 @@ def test_files_are_augmented(tmp_path: Path) -> None:
             assert_same(picture, run_steps(decoded, steps).astype(np.float32) * np.float32(0.5))
 
 
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a folder of files of one class, no two of a size."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "a").mkdir()
+    for number, size in enumerate([(20, 30), (41, 25), (16, 16), (7, 90), (64, 48), (33, 32)]):
+        Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(tmp_path / "a" / f"{number}.png")
+    return tmp_path
+
+
+CROPPED: dict[str, Any] = {"target_size": (16, 12), "seed": 3, "class_mode": None, "verbose": False}
+
+
+@pytest.mark.parametrize("rng", ["keras", "keyed"])
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
+def test_files_are_cropped_where_they_are_decoded(folder: Path, interpolation: Any, rng: Any) -> None:
+    """A rectangle of the file's own size is resized once, as Pillow does both; the other steps follow."""
+    crop = gpuseq.RandomResizedCrop((16, 12), interpolation=interpolation)
+    generator = _generator(augmentations=[crop, *MODERN], rescale=0.5, rng=rng)
+    iterator = generator.flow_from_directory(folder, batch_size=6, **CROPPED)
+    boxes = set()
+    for _ in range(3):
+        plan = iterator.plan_batch()
+        read = gpuseq.BatchPlan.from_json(plan.to_json())
+        batch = iterator.replay(plan)
+        assert_same(iterator.replay(read), batch)
+        for index, steps, picture in zip(plan.indices, plan.program, batch, strict=True):
+            with Image.open(folder / iterator.filenames[index]) as file:
+                drawn = with_boxes(steps[None], (file.height, file.width))[0]
+                top, left, height, width = drawn["arg"][0, :4].astype(int).tolist()
+                part = file.crop((left, top, left + width, top + height))
+                resized = part.resize((12, 16), getattr(Image.Resampling, interpolation.upper()))
+            boxes.add((top, left, height, width))
+            assert_same(picture, run_steps(np.asarray(resized), drawn[1:]).astype(np.float32) * np.float32(0.5))
+    assert len(boxes) > 12
+
+
+def test_keyed_crops_do_not_depend_on_the_feed(folder: Path) -> None:
+    """Other batch sizes, decoded ahead or not: the same pictures."""
+    pictures = []
+    for batch_size, prefetch in ((6, 0), (4, 2), (1, 1)):
+        generator = _generator(augmentations=[gpuseq.RandomResizedCrop((16, 12)), gpuseq.RandAugment()], rng="keyed")
+        iterator = generator.flow_from_directory(
+            folder, batch_size=batch_size, prefetch=prefetch, shuffle=False, **CROPPED
+        )
+        pictures.append(np.concatenate([iterator[number] for number in range(len(iterator))]))
+    assert_same(pictures[1], pictures[0])
+    assert_same(pictures[2], pictures[0])
+
+
+def test_a_file_that_fails_takes_its_crop_along(folder: Path) -> None:
+    (folder / "a" / "2.png").write_bytes(b"no picture")
+    generator = _generator(augmentations=gpuseq.RandomResizedCrop((16, 12)), rng="keyed")
+    batch = next(generator.flow_from_directory(folder, on_error="skip", shuffle=False, batch_size=6, **CROPPED))
+    assert batch.shape == (5, 16, 12, 3)
+    whole = generator.flow_from_directory(folder, batch_size=6, shuffle=False, on_error="substitute", **CROPPED)
+    assert_same(next(whole)[[0, 1, 3, 4, 5]], batch)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"target_size": (9, 9)}, r"target_size=\(9, 9\): say the same in both"),
+        ({"cache": "host"}, "crops files anew in each epoch"),
+        ({"keep_aspect_ratio": True}, "has a ratio of its own"),
+    ],
+)
+def test_what_does_not_go_with_a_crop_of_files_is_refused(folder: Path, options: dict[str, Any], message: str) -> None:
+    generator = _generator(augmentations=gpuseq.RandomResizedCrop((16, 12)))
+    with pytest.raises(ValueError, match="RandomResizedCrop.*" + message):
+        generator.flow_from_directory(folder, **(CROPPED | options))
+
+
 @pytest.mark.parametrize("channels", [1, 4])
 def test_grey_and_alpha(images: np.ndarray, channels: int) -> None:
     x = images[..., :1] if channels == 1 else np.concatenate([images, images[..., :1]], axis=3)
@@ -335,8 +409,6 @@ def test_what_cannot_be_is_refused(images: np.ndarray, tmp_path: Path) -> None:
         Own(device="cpu", augmentations="trivial").flow(images)
     (tmp_path / "a").mkdir()
     Image.new("RGB", (9, 9)).save(tmp_path / "a" / "0.png")
-    with pytest.raises(ValueError, match="RandomResizedCrop.*on files would crop"):
-        _generator(augmentations=gpuseq.RandomResizedCrop(8)).flow_from_directory(tmp_path, verbose=False)
     masked = _generator(augmentations="augmix").flow(images, masks=images[..., 0])
     with pytest.raises(ValueError, match="masks cannot be blended"):
         next(masked)

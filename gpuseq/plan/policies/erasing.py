@@ -9,15 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from gpuseq.plan.boxes import NUM_KEYS, draw_box
 from gpuseq.plan.program import empty_program
 
 from .augmentation import Augmentation, Range, checked_call, checked_probability, checked_range, put
-from .geometry import draw_box
 
-__all__ = ["NOISE_KEYS", "RandomErasing"]
-
-NOISE_KEYS = 1 << 53
-"""Different keys of per-pixel noise: what a float64 holds exactly."""
+__all__ = ["RandomErasing"]
 
 
 @checked_call
@@ -96,7 +93,7 @@ class RandomErasing(Augmentation):
         levels = self._levels
         if levels is None:
             # A step holds doubles, and pixels' noise is a function of this number: it has to survive JSON exactly.
-            key = np.floor(uniform[:, 1] * NOISE_KEYS)
+            key = np.floor(uniform[:, 1] * NUM_KEYS)
             put(program[:, 0], "EraseNoise", *box[where].T, key[where], where=where)
         else:
             put(program[:, 0], "Erase", *box[where].T, *levels, where=where)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar
 
 import numpy as np
 
+from gpuseq.plan.boxes import NUM_KEYS, NUM_UNIFORM, crop_boxes
 from gpuseq.plan.program import empty_program
 
 from .augmentation import (
@@ -35,12 +36,7 @@ __all__ = [
     "RandomResizedCrop",
     "RandomRotation",
     "RandomVerticalFlip",
-    "draw_box",
 ]
-
-
-Fits: TypeAlias = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""Of heights and widths: which rectangles are accepted."""
 
 
 @checked_call
@@ -329,71 +325,33 @@ class RandomResizedCrop(Augmentation):
     @property
     def num_uniform(self) -> int:
         """Ten tries of an area and a ratio, and the corner."""
-        return 22
+        return NUM_UNIFORM
 
     def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
         """Return the steps that these numbers ask for; see `Augmentation.draw`."""
         program = empty_program(len(uniform), 1)
-        height, width = image_size
-        low, high = self.ratio
-        # Where no try fits: the largest rectangle in the middle whose ratio is allowed.
-        fallback_width, fallback_height = width, height
-        if width / height < low:
-            fallback_height = round(width / low)
-        elif width / height > high:
-            fallback_width = round(height * high)
-
-        def fits(heights: np.ndarray, widths: np.ndarray) -> np.ndarray:
-            return (heights > 0) & (heights <= height) & (widths > 0) & (widths <= width)
-
-        box = draw_box(uniform, image_size, self.scale, (low, high), fits)
-        missed = box[:, 2] == 0
-        box[missed] = (
-            (height - fallback_height) // 2,
-            (width - fallback_width) // 2,
-            fallback_height,
-            fallback_width,
-        )
+        box = crop_boxes(uniform, image_size, self.scale, self.ratio)
         put(program[:, 0], "ResizedCrop", *box.T, *self.target_size, bilinear=self.interpolation == "bilinear")
         return program
 
+    def draw_key(self, uniform: np.ndarray) -> np.ndarray:
+        """Return the steps for files, whose sizes nobody knows yet: a key that the rectangle follows from.
 
-def draw_box(
-    uniform: np.ndarray, image_size: tuple[int, int], scale: Range, ratio: Range, fits: Fits, *, tall: bool = False
-) -> np.ndarray:
-    """Return for each sample the first of ten drawn rectangles that fits, as top, left, height, width; else zeros.
+        Parameters
+        ----------
+        uniform : numpy.ndarray
+            As in `draw`.
 
-    Parameters
-    ----------
-    uniform : numpy.ndarray
-        Shape ``(N, 22)``: an area and a ratio per try, then top and left.
-    image_size : (int, int)
-        Rows and columns of the images.
-    scale : (float, float)
-        Range of the area as a share of the image's.
-    ratio : (float, float)
-        Range of the ratio, drawn by its logarithm.
-    fits : callable
-        Of heights and widths, both ``(N, 10)``: which are accepted.
-    tall : bool
-        Whether the ratio is of height over width rather than of width over height.
-    """
-    num_tries = 10
-    # All ten tries of all samples at once. Peers stop at the first that fits, which would take another count of numbers
-    # for each sample.
-    area = image_size[0] * image_size[1] * between(uniform[:, 0 : 2 * num_tries : 2], *scale)
-    aspect = np.exp(between(uniform[:, 1 : 2 * num_tries : 2], math.log(ratio[0]), math.log(ratio[1])))
-    long, short = np.round(np.sqrt(area * aspect)), np.round(np.sqrt(area / aspect))
-    heights, widths = (long, short) if tall else (short, long)
-    accepted = fits(heights, widths)
-    # argmax gives the first True, and 0 where there is none: those rows become zeros at the end.
-    first = np.arange(len(uniform)), np.argmax(accepted, axis=1)
-    height, width = heights[first].astype(np.int64), widths[first].astype(np.int64)
-    top = (uniform[:, -2] * (image_size[0] - height + 1)).astype(np.int64)
-    left = (uniform[:, -1] * (image_size[1] - width + 1)).astype(np.int64)
-    box = np.stack([top, left, height, width], axis=1)
-    box[~accepted.any(axis=1)] = 0
-    return box
+        Returns
+        -------
+        numpy.ndarray
+            Shape ``(N, 1)``, dtype `~gpuseq.plan.program.STEP_DTYPE`.
+        """
+        program = empty_program(len(uniform), 1)
+        key = np.floor(uniform[:, 0] * NUM_KEYS)
+        ranges = (*self.scale, *self.ratio)
+        put(program[:, 0], "CropByKey", key, *ranges, *self.target_size, bilinear=self.interpolation == "bilinear")
+        return program
 
 
 def _reading(owner: Any) -> dict[str, Any]:

@@ -105,7 +105,15 @@ class Recipe:
         first = self.augmentations[0]
         return first.target_size if isinstance(first, RandomResizedCrop) else image_size
 
-    def draw(self, sample_ids: np.ndarray, image_size: tuple[int, int], *, seed: int, epoch: int) -> np.ndarray:
+    def draw(
+        self,
+        sample_ids: np.ndarray,
+        image_size: tuple[int, int],
+        *,
+        seed: int,
+        epoch: int,
+        crops_by_key: bool = False,
+    ) -> np.ndarray:
         """Draw the program of a batch: each sample's from (seed, epoch, sample id) alone.
 
         Parameters
@@ -116,6 +124,8 @@ class Recipe:
             Rows and columns of the images that come in.
         seed, epoch : int
             The key, each from 0 to 2**64 - 1.
+        crops_by_key : bool
+            Whether a crop is left to whoever knows the sizes, and `image_size` is that after it.
 
         Returns
         -------
@@ -128,7 +138,10 @@ class Recipe:
         for place, item in enumerate(self.augmentations):
             # A counter space for each place in the list: an augmentation more at the end changes no number before it.
             uniform = philox_rows(sample_ids, item.num_uniform, seed=seed, epoch=epoch, place=place)
-            parts.append(item.draw(uniform, size))
+            if crops_by_key and isinstance(item, RandomResizedCrop):
+                parts.append(item.draw_key(uniform))
+            else:
+                parts.append(item.draw(uniform, size))
             # A crop comes first and alone changes the size, so all others see that of the finished images.
             size = self.image_size(image_size)
         program = np.concatenate(parts, axis=1)
