@@ -34,7 +34,7 @@ from . import REHEARSES
 from .environment import ROOT
 from .stress import DECODERS, decoder_problem
 from .suites.kernel import OPS
-from .work import AUGMENTATION, device_work, folder, labels, pictures
+from .work import AUGMENTATION, device_work, folder, kernels_run, labels, pictures
 
 __all__ = ["CHECKS", "Left", "main", "run"]
 
@@ -146,6 +146,20 @@ def _splines() -> None:
     _close(next(device), next(host), 0.02)
 
 
+def _augmentations(**options: Any) -> Check:
+    def check() -> None:
+        x = pictures(2 * BATCH, SIZE)
+        chain = [gpuseq.RandAugment(3, 12, interpolation="bilinear"), gpuseq.ColorJitter(0.3, 0.3, 0.3, 0.1)]
+        chain += [gpuseq.GaussianBlur(3), gpuseq.RandomErasing(1.0, value="random")]
+        more = {"augmentations": chain, "rescale": 1 / 255, **options}
+        made = [gpuseq.ImageDataGenerator(**more, device=name) for name in ("cuda:0", "cpu")]
+        device, host = (one.flow(x, labels(len(x)), batch_size=BATCH, seed=3) for one in made)
+        for _ in range(2):
+            _close(next(device), next(host), TOLERANCE)
+
+    return check
+
+
 def _whitening() -> None:
     x = pictures(4 * BATCH, 8).astype(np.float32)
     for made in (pair := _generators(zca_whitening=True)):
@@ -249,6 +263,8 @@ CHECKS: dict[str, Check] = {
     **{f"kernel: {name}": _op(changes) for name, changes in OPS.items()},
     **{f"resize: {name}": _resize(name) for name in ("bilinear", "nearest", "bicubic", "lanczos", "box", "hamming")},
     "an array, augmented": _array,
+    "augmentations: a chain of them, erasing": _augmentations(),
+    "augmentations: and samplewise mean": _augmentations(samplewise_center=True),
     **{f"decoder: {name}": _decoder(name) for name in DECODERS},
     "hand-over: torch": _framework("torch"),
     "hand-over: jax": _framework("jax"),
@@ -375,7 +391,9 @@ def main(arguments: list[str] | None = None) -> int:
             temporary.replace(options.reports / "smoke.json")
     bad = [item for item in found if item["ok"] is False]
     left = {item["name"]: item["said"] for item in found if item["ok"] is None}
-    said = {"passed": sum(item["ok"] is True for item in found), "failed": bad, "left_out": left}
+    said: dict[str, Any] = {"passed": sum(item["ok"] is True for item in found), "failed": bad, "left_out": left}
+    if REHEARSES:
+        said["kernels"] = kernels_run()
     print(json.dumps(said))
     return int(bool(bad))
 

@@ -14,7 +14,7 @@ from PIL import Image
 from . import REHEARSES
 from .environment import ROOT
 
-__all__ = ["AUGMENTATION", "augmentation", "device_work", "folder", "kept", "labels", "picture", "pictures"]
+__all__ = ["AUGMENTATION", "augmentation", "device_work", "folder", "kept", "kernels_run", "labels", "picture", "pictures"]
 
 AUGMENTATION: dict[str, Any] = {
     "rotation_range": 20,
@@ -32,13 +32,19 @@ RECIPE = 3
 
 
 def device_work() -> tuple[int, int] | None:
-    """Return how many kernels, and decodes, the stand-in for a GPU has done in this process; None if this is real."""
+    """Return how many kernels the stand-in for a GPU has run, and files decoded, in this process; None if this is real."""
     if not REHEARSES:
         return None
-    from tests.standin import cupy as standin
-    from tests.standin import host_runner
+    from tests.standin import work
 
-    return host_runner.num_launches(), standin.num_decodes()
+    return work.num_launches(), work.num_decodes()
+
+
+def kernels_run() -> list[str]:
+    """Return which kernels have run in this process on the stand-in, and by what: ``"augment by g++"``."""
+    from tests.standin import work
+
+    return sorted({f"{kernel} by {engine}" for kernel, engine in work.done() if kernel != work.DECODED})
 
 
 def augmentation(dtype: str) -> dict[str, Any]:

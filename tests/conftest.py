@@ -12,6 +12,7 @@ import sys
 os.environ.setdefault("KERAS_BACKEND", "torch")
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,7 @@ from gpuseq.base import devices as compat
 from gpuseq.ops.compiled import library
 from tests import compiled_library
 from tests.photos import write_photo, write_tree
-from tests.standin import host_runner, process, rehearsal
-from tests.standin.ptx import machine as ptx_machine
+from tests.standin import host_runner, process, rehearsal, work
 
 if importlib.util.find_spec("hypothesis"):  # the machine with the GPU may lack it, and the tests for one do without
     from hypothesis import settings
@@ -44,8 +44,8 @@ ORDER = "GPUSEQ_TEST_SEED"
 _skipped_for_want_of_a_gpu: list[str] = []
 
 _COUNTERS = {
-    "kernel_launches": (host_runner.num_launches, "kernels run on the CPU"),
-    "ptx_launches": (ptx_machine.num_launches, "kernels run as interpreted PTX"),
+    "kernel_launches": (partial(work.num_launches, work.COMPILED), "kernels run on the CPU"),
+    "ptx_launches": (partial(work.num_launches, work.INTERPRETED), "kernels run as interpreted PTX"),
 }
 
 

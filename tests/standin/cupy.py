@@ -27,7 +27,7 @@ from gpuseq.ops.cuda import compile as kernels
 from gpuseq.ops.cuda import resize as ops_cuda_resize
 from gpuseq.ops.table import NUM_COLUMNS, TABLE
 from tests.standin import array as standin_array
-from tests.standin import door, host_runner
+from tests.standin import door, host_runner, work
 from tests.standin import memory as standin_memory
 from tests.standin import streams as standin_streams
 from tests.standin.array import ndarray as DeviceArray  # noqa: N812
@@ -53,16 +53,15 @@ _TYPES = ("bool_", "float16", "float32", "float64", "int8", "int32", "int64", "u
 SOURCE_ROW = TABLE.index("source_index")
 
 _one_at_a_time = threading.Lock()
-_run = host_runner.HostRun()
 _interpreter: Any = None
 _decoder_of = decode_backend.decoder_of  # taken once, however often the stand-in is put in place
 
 
 class RawKernel:
-    """``cupy.RawKernel``, run by g++'s code or interpreted; `HostRun.ran` counts."""
+    """``cupy.RawKernel``, run by g++'s code or interpreted."""
 
-    def __init__(self, name: str, kernel: Any, engine: str) -> None:
-        self.name, self._kernel, self._engine = name, kernel, engine
+    def __init__(self, name: str, kernel: Any) -> None:
+        self.name, self._kernel = name, kernel
 
     def __call__(self, grid: Any, block: Any, args: Sequence[Any], *, shared_mem: int = 0) -> None:
         if type(grid) is not tuple or type(block) is not tuple:
@@ -93,7 +92,6 @@ class RawKernel:
                 rows = {id(arrays[0]): plain[1].reshape(-1, NUM_COLUMNS).view(np.int64)[:, SOURCE_ROW]}
             standin_array.use(f"kernel {self.name}", arrays[:-1], arrays[-1:], rows=rows)
         with _one_at_a_time:  # g++'s code keeps a block's threads in one place
-            _run.ran[f"{self.name} by {self._engine}"] += 1
             self._kernel.launch(grid, block[0], plain, shared_mem)
 
 
@@ -123,10 +121,10 @@ class RawModule:
     def get_function(self, name: str) -> RawKernel:
         assert self._code == kernels.pasted_source(kernels.SIGNATURES[name][0], self._macros)
         if _interpreter is None:
-            return RawKernel(name, host_runner.host_kernel(name, self._macros), "g++")
+            return RawKernel(name, host_runner.host_kernel(name, self._macros))
         from tests.standin.ptx.runner import PtxKernel
 
-        return RawKernel(name, PtxKernel(name, self._code, kernels.COMPILE_OPTIONS, _interpreter), "PTX")
+        return RawKernel(name, PtxKernel(name, self._code, kernels.COMPILE_OPTIONS, _interpreter))
 
 
 def _asarray(a: Any, dtype: Any = None, order: Any = None, *, copy: Any = None, blocking: bool = False) -> DeviceArray:
@@ -200,14 +198,6 @@ def _random(size: Any = None, dtype: Any = float) -> DeviceArray:
     return standin_array.on_device(np.random.default_rng(0).random(size, np.dtype(dtype)))  # type: ignore[arg-type]
 
 
-_decodes = 0
-
-
-def num_decodes() -> int:
-    """Return how many batches of files this process has had decoded "on a device"."""
-    return _decodes
-
-
 class _DecoderOnHost:
     """What `gpuseq.decode.gpu_backend` asks of a GPU's decoder, done by the same library's CPU side."""
 
@@ -216,10 +206,8 @@ class _DecoderOnHost:
         self._images, self._key = kind(None, 0, num_threads, 0.0), (ordinal, stream)
 
     def decode(self, encoded: list[bytes]) -> list[Any]:
-        global _decodes
-        _decodes += bool(encoded)
         assert self._key == (standin_streams.current_device(), standin_streams.get_current_stream().ptr)
-        _run.ran[f"decoded by {type(self._images).__name__}"] += len(encoded)
+        work.add(work.DECODED, type(self._images).__module__.rpartition(".")[2], len(encoded))
         return [None if image is None else np.array(image.cpu()) for image in self._images.decode(encoded)]
 
 
@@ -298,12 +286,11 @@ def install(patch: pytest.MonkeyPatch, interpreter: Any = None) -> host_runner.H
     Returns
     -------
     HostRun
-        What was loaded, and in ``ran`` what ran: kernels by what runs them, images by the decoder's class.
+        What was loaded; `tests.standin.work` counts what ran.
     """
     run = host_runner.HostRun()
     if interpreter is not None:
         interpreter.find = interpreter.find or standin_memory.array_at
-    patch.setattr(sys.modules[__name__], "_run", run)
     patch.setattr(sys.modules[__name__], "_interpreter", interpreter)
     made: dict[Any, kernels.Kernel] = {}
 
@@ -325,6 +312,7 @@ def install(patch: pytest.MonkeyPatch, interpreter: Any = None) -> host_runner.H
         rings={},
         constants=WeakKeyDictionary(),
         resize_tables=OrderedDict(),
+        quantiles={},
         decoder_of=lambda options: partial(_DecoderOnHost, _decoder_of(options)),
         gpu_problem=problem,
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpuseq.base import devices
 from gpuseq.decode import gpu_backend
-from gpuseq.ops.cuda import augment, compile, memory, resize
+from gpuseq.ops.cuda import augment, compile, memory, program, resize
 
 if TYPE_CHECKING:
     import pytest
@@ -38,6 +38,7 @@ PLACES: dict[str, tuple[ModuleType, str]] = {
     "rings": (memory, "_rings"),
     "constants": (augment, "_constants_of"),
     "resize_tables": (resize, "_kept"),
+    "quantiles": (program, "_quantiles_at"),
 }
 """Name -> module of gpuseq, and the attribute that is replaced."""
 

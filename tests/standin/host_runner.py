@@ -13,7 +13,6 @@ import os
 import subprocess
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpuseq.ops.cuda import compile as kernels
-from tests.standin import door
+from tests.standin import door, work
 
 if TYPE_CHECKING:
     import pytest
@@ -37,10 +36,7 @@ __all__ = [
     "forget_the_unused",
     "host_kernel",
     "install",
-    "num_launches",
 ]
-
-_launches = 0
 
 SHIM = Path(__file__).with_name("cuda_on_host.h")
 CACHE_FOLDER = Path(
@@ -173,16 +169,10 @@ class HostKernel:
         pointers = (ctypes.c_void_p * len(cells))(*(ctypes.addressof(cell) for cell in cells))
         grid_x, grid_y = ((*(self.how.grid or grid), 1))[:2]
         problem = self._launch(grid_x, grid_y, block, shared_bytes, int(self.how.reverse), pointers)
-        global _launches
-        _launches += 1
+        work.add(self.name, work.COMPILED)
         if problem:
             what = {1: "some threads of a block never reached a barrier", 2: "the launch asks for too much"}[problem]
             raise RuntimeError(f"{self.name}: {what}")
-
-
-def num_launches() -> int:
-    """Return how many kernels this process has run."""
-    return _launches
 
 
 @dataclass
@@ -193,7 +183,6 @@ class HostRun:
     flags: tuple[str, ...] = ()
     variants: list[tuple[str, kernels.Macros]] = field(default_factory=list)
     num_launches: int = 0
-    ran: Counter[str] = field(default_factory=Counter)
 
     def load(self, name: str, macros: kernels.Macros) -> HostKernel:
         """Stand in for `gpuseq.ops.cuda.compile.load`."""

@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 from typing import Any
 
-__all__ = ["ENABLED", "VARIABLE", "install"]
+__all__ = ["ENABLED", "VARIABLE", "install", "interprets"]
 
 VARIABLE = "GPUSEQ_GPU_STANDIN"
 ENABLED = os.environ.get(VARIABLE, "") not in ("", "0")
+
+
+def interprets() -> bool:
+    """Return whether kernels run as interpreted PTX, that is with ``ptx`` in `VARIABLE`; by g++'s code else."""
+    return os.environ.get(VARIABLE, "") == "ptx"
 
 
 class _ForGood:
@@ -32,7 +37,12 @@ def install(*, with_torch: bool = True) -> None:
 
     patch: Any = _ForGood()
     problem = compat.gpu_problem
-    standin.install(patch)
+    interpreter = None
+    if interprets():
+        from tests.standin.ptx.runner import PtxRun
+
+        interpreter = PtxRun()
+    standin.install(patch, interpreter)
     door.replace(patch, gpu_problem=problem)  # the real one, which asks the stand-in
     if with_torch:
         standin_torch.install(patch)

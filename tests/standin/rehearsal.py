@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.standin.process import ENABLED, VARIABLE
+from tests.standin.process import ENABLED, VARIABLE, interprets
 
 __all__ = ["ENABLED", "NOT_REHEARSED", "SAMPLED", "VARIABLE", "Rehearsal", "scaled"]
 
@@ -81,10 +81,10 @@ class Rehearsal:
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Say what was rehearsed and what was not; write it down where asked to."""
-        from tests.standin import host_runner
         from tests.standin import streams as standin_streams
+        from tests.standin import work
 
-        self.num_launches = host_runner.num_launches()
+        self.num_launches = work.num_launches(work.INTERPRETED if interprets() else work.COMPILED)
         say = terminalreporter.write_line
         say(
             f"rehearsal on the stand-in: {len(self.passed)} passed, {len(self.failed)} failed, "

@@ -14,12 +14,13 @@ from typing import Any, Literal
 
 import numpy as np
 
+from tests.standin import work
 from tests.standin.host_runner import CACHE_FOLDER
 
 from .encode import ROW, Code, Entry
 from .errors import LaunchError
 
-__all__ = ["Array", "Grid", "Program", "Result", "catalogue", "num_launches"]
+__all__ = ["Array", "Grid", "Program", "Result", "catalogue"]
 
 SOURCES = Path(__file__).with_name("core")
 COMPILER = (
@@ -29,7 +30,6 @@ COMPILER = (
 )
 MAX_STEPS = 200_000_000
 
-_launches = 0
 
 Schedule = Literal["lockstep", "random"]
 
@@ -101,11 +101,6 @@ def catalogue() -> dict[str, Entry]:
         name = library.ptx_entry(number, ctypes.byref(flags), ctypes.byref(operands)).decode()
         found[name] = Entry(number, name, (operands.value or b"").decode(), flags.value)
     return found
-
-
-def num_launches() -> int:
-    """Return how many kernels this process has interpreted."""
-    return _launches
 
 
 @dataclass(frozen=True)
@@ -218,8 +213,7 @@ class Program:
         num_ranges = sum(item.size > 0 for item in given)
         counts = np.zeros(len(self.code.rows), np.uint64)
         report = _Report()
-        global _launches
-        _launches += 1
+        work.add(self.code.kernel.name, work.INTERPRETED)
         failed = _library().ptx_launch(
             self._handle,
             ctypes.addressof(settings),
