@@ -14,7 +14,17 @@ from PIL import Image
 from . import REHEARSES
 from .environment import ROOT
 
-__all__ = ["AUGMENTATION", "augmentation", "device_work", "folder", "kept", "kernels_run", "labels", "picture", "pictures"]
+__all__ = [
+    "AUGMENTATION",
+    "augmentation",
+    "device_work",
+    "folder",
+    "kept",
+    "kernels_run",
+    "labels",
+    "picture",
+    "pictures",
+]
 
 AUGMENTATION: dict[str, Any] = {
     "rotation_range": 20,
@@ -32,7 +42,7 @@ RECIPE = 3
 
 
 def device_work() -> tuple[int, int] | None:
-    """Return how many kernels the stand-in for a GPU has run, and files decoded, in this process; None if this is real."""
+    """Return how many kernels the stand-in for a GPU ran here, and files it decoded; None if this is real."""
     if not REHEARSES:
         return None
     from tests.standin import work

@@ -20,6 +20,8 @@ import pytest
 from benchmarks import bring, gpu_round, gpu_smoke, gpu_tests, results, table
 from benchmarks.__main__ import main
 from benchmarks.measure import row
+from gpuseq.ops.cuda import compile as kernels
+from tests.standin.ptx import compiler
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -230,6 +232,17 @@ def test_the_round_is_rehearsed_where_only_the_devices_packages_are(tmp_path: Pa
     assert "pytest is not installed" in made["checks"]["tests"]["said"]
     assert made["checks"]["races"]["said"]["dali"]["left_out"]
     assert {"kernel", "host"} == set(made["suites"])
+
+
+@pytest.mark.skipif(not compiler.is_installed(), reason="NVRTC is not installed")
+def test_the_smoke_runs_every_kernel_as_a_gpus_compiler_makes_it() -> None:
+    environ = {**os.environ, "GPUSEQ_GPU_STANDIN": "ptx"}
+    command = [sys.executable, "-m", "benchmarks.gpu_smoke", "--seconds", "500"]
+    run = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
+    said = json.loads(run.stdout.splitlines()[-1])
+    assert (run.returncode, said["failed"]) == (0, []), run.stderr[-3000:]
+    assert said["passed"] > 30
+    assert said["kernels"] == sorted(f"{kernel} by PTX" for kernel in kernels.SIGNATURES)
 
 
 def test_the_smoke_goes_on_past_failures_and_stops_in_time() -> None:

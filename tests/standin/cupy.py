@@ -37,7 +37,7 @@ from tests.standin.streams import NUM_DEVICES, Device, RaceError
 if TYPE_CHECKING:
     import pytest
 
-__all__ = ["MODULES", "NUM_DEVICES", "DeviceArray", "RaceError", "install", "modules", "num_decodes"]
+__all__ = ["MODULES", "NUM_DEVICES", "DeviceArray", "RaceError", "install", "modules"]
 
 MODULES = ("cupy", "cupy.cuda", "cupy.cuda.memory", "cupy.cuda.runtime", "cupy.random", "cupyx", "cupyx.scipy")
 

@@ -1,5 +1,6 @@
 """A rehearsal of the tests marked ``gpu`` where there is no GPU: ``GPUSEQ_GPU_STANDIN=1 python -m pytest -m gpu``.
 
+With ``GPUSEQ_GPU_STANDIN=ptx`` the kernels are what NVRTC compiles, interpreted, and with ``1`` what g++ does.
 They run as they are, on the stand-in for CuPy (`cupy`) and on a torch that takes its CPU for a GPU
 (`torch`). What is written wrong shows here and not on a machine that is there for half an hour. What cannot be
 tried this way is listed by name, with the reason. ``tests/standin/test_rehearsal.py`` runs it.

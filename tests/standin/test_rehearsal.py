@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.standin.ptx import compiler
 from tests.standin.rehearsal import NOT_REHEARSED, SAMPLED, VARIABLE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,7 +27,9 @@ def test_the_gpus_tests_pass_on_the_stand_in(
     written = tmp_path / "said.json"
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))}
     environ.pop("GPUSEQ_TEST_SEED", None)  # which cases are its samples goes by the files' order
-    environ |= {VARIABLE: "1", "GPUSEQ_REHEARSAL_JSON": str(written), "GPUSEQ_REQUIRE_GPU": "1"}
+    # The kernels as NVRTC compiles them, where it is installed; what is above them, on g++'s code.
+    engine = "ptx" if part == "kernels" and compiler.is_installed() else "1"
+    environ |= {VARIABLE: engine, "GPUSEQ_REHEARSAL_JSON": str(written), "GPUSEQ_REQUIRE_GPU": "1"}
     command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider", *PARTS[part]]
     run = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout[-8000:] + run.stderr[-2000:]
