@@ -29,8 +29,8 @@ extern "C" __global__ void __launch_bounds__(MAX_BLOCK, MIN_BLOCKS) sample_range
         visit_band<false>(shared, band, shape, across_bits, [&](auto taps_of, int, int, int, bool) {
             auto unchanged = [](COMPUTE_T *, int) {};
             for_each_channel(source, taps_of(), shape, cval, unchanged, [&](int, COMPUTE_T value) {
-                low = lesser(value, low);
-                high = greater(value, high);
+                low = lesser_or_nan(value, low);
+                high = greater_or_nan(value, high);
             });
         });
         const double lowest = block_reduce((double)low, shared.scratch, Lower());

@@ -31,6 +31,18 @@ template <class T> DEVICE T clipped(T value, T low, T high)
     return lesser(greater(value, low), high);
 }
 
+// The less and the greater of two as NumPy's min and max have them: a NaN stays, whichever of the two it is.
+template <class T> DEVICE T lesser_or_nan(T value, T low)
+{
+    if (CAN_BE_NAN) return value < low || value != value ? value : low;
+    return lesser(value, low);
+}
+template <class T> DEVICE T greater_or_nan(T value, T high)
+{
+    if (CAN_BE_NAN) return value > high || value != value ? value : high;
+    return greater(value, high);
+}
+
 // Keras' apply_brightness_shift(scale=False) of one value.
 template <bool IS_STRETCHED> DEVICE COMPUTE_T brightened(COMPUTE_T value, const Sample &sample, bool is_alpha)
 {
@@ -40,7 +52,7 @@ template <bool IS_STRETCHED> DEVICE COMPUTE_T brightened(COMPUTE_T value, const 
         if (sample.stretch_span != 0.0f) level /= sample.stretch_span;
         level *= 255.0f;
     }
-    level = truncf(level);                           // Keras makes a uint8 image of it
+    level = CAN_BE_NAN && level != level ? 0.0f : truncf(level);     // Keras makes a uint8 image of it, NumPy of NaN a 0
     // Pillow's blend with black leaves alpha alone.
     if (!is_alpha) level = clipped(truncf(sample.brightness * level), 0.0f, 255.0f);
     return IS_STRETCHED ? (COMPUTE_T)level / (COMPUTE_T)255.0 * sample.shifted_span + sample.shifted_low : (COMPUTE_T)level;
@@ -125,10 +137,10 @@ struct Plus {
     __device__ double operator()(double a, double b) const { return a + b; }
 };
 struct Lower {
-    __device__ double operator()(double a, double b) const { return b < a ? b : a; }
+    __device__ double operator()(double a, double b) const { return lesser_or_nan(b, a); }
 };
 struct Higher {
-    __device__ double operator()(double a, double b) const { return b > a ? b : a; }
+    __device__ double operator()(double a, double b) const { return greater_or_nan(b, a); }
 };
 
 // Over the whole block, for every thread, right at any block size: each round folds the upper half onto the lower.
@@ -168,6 +180,7 @@ DEVICE void set_colour(Sample &sample, const double *row, double low, double hig
         sample.channel_shift = (COMPUTE_T)row[CHANNEL_SHIFT];
         sample.shift_low = (COMPUTE_T)low;
         sample.shift_high = (COMPUTE_T)high;
+        if (CAN_BE_NAN && is_nan(low)) sample.channel_shift = (COMPUTE_T)low;       // NumPy's clip to NaN leaves nothing else
         // Monotone, so the range of the shifted is the shifted range.
         shifted_low = clipped(shifted_low + sample.channel_shift, sample.shift_low, sample.shift_high);
         shifted_high = clipped(shifted_high + sample.channel_shift, sample.shift_low, sample.shift_high);

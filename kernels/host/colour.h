@@ -73,6 +73,7 @@ template <class T> void set_range(Colour<T> &colour, const Range<T> &range)
     colour.low = low;
     colour.high = high;
     if (colour.shifts) {
+        if (low != low) colour.shift = low;      // a NaN in the sample: NumPy's clip to NaN leaves nothing else
         low = held(low + colour.shift, colour.low, colour.high);
         high = held(range.high + colour.shift, colour.low, colour.high);
     }
@@ -101,7 +102,8 @@ template <class T> void brighten(T *__restrict__ row, int64_t num_pixels, int ch
             if (span != 0.0f) level /= span;
             level *= 255.0f;
         }
-        return (float)(int)level;
+        // NumPy makes 0 of NaN where it casts to uint8. The compiler makes a truncation of the two casts, which keeps it.
+        return level == level ? (float)(int)level : 0.0f;
     };
     const auto restored = [&](float level) { return colour.stretches ? (T)level / (T)255 * shifted_span + shifted_low : (T)level; };
     const auto scaled = [&](float level) { return held((float)(int)(factor * level), 0.0f, 255.0f); };

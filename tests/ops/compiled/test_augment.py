@@ -184,6 +184,23 @@ def test_absurd_and_missing_coordinates_are_no_address(instruction_set: str) -> 
             assert_same(got[4:], ops_numpy.augment(batch[4:], params[4:], options), message=fill_mode)
 
 
+@pytest.mark.parametrize("specials", [(np.nan,), (np.inf,), (-np.inf,), (np.nan, np.inf, -np.inf)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_pixels_that_are_no_numbers(dtype: str, specials: tuple[float, ...], instruction_set: str) -> None:
+    """A range has a NaN in it as NumPy's ``min`` and ``max`` have, whichever lane meets it, and wherever it lies."""
+    for place in range(0, 9 * 11 * 3, 37):
+        batch = images((3, 9, 11, 3), dtype)
+        for step, value in enumerate(specials):
+            batch[:, :, :, :].reshape(3, -1)[:, (place + 19 * step) % (9 * 11 * 3)] = value
+        for params in (draw_params(3, 9, 11, colour=True), identity(3)):
+            params["channel_shift_intensity"], params["brightness"] = (3.0, -20.0, 0.5), (0.5, 1.5, np.nan)
+            with np.errstate(all="ignore"):
+                got, wanted = (
+                    engine.augment(batch.copy(), params, AugmentOptions()) for engine in (ops_compiled, ops_numpy)
+                )
+            assert_same(got, wanted, message=f"{place}: ")
+
+
 def test_out_is_filled_and_returned_whatever_its_strides() -> None:
     compiled_library.require()
     case = CASES["affine_1_reflect"]

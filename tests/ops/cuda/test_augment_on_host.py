@@ -10,7 +10,9 @@ import pytest
 
 from gpuseq.ops.cuda import augment as ops_cuda
 from gpuseq.ops.numpy import augment as ops_numpy
+from gpuseq.ops.options import AugmentOptions
 from tests import naive
+from tests.cases import identity, images
 from tests.compare import assert_same
 from tests.ops.cuda.catalogue import CASES, Case, Run, sums_on_the_edge
 from tests.ops.cuda.variants import cut
@@ -69,6 +71,20 @@ def test_equals_scipy_and_pillow(name: str, host: HostRun) -> None:
         wanted = naive.augment(run.images, run.params, case.options, indices=run.indices, statistics=run.statistics)
         near = 0.0 if case.exact else 1e-10 if case.options.dtype == "float64" else 5e-5
         assert_same(got, wanted, atol=near, message=run.label)
+
+
+@pytest.mark.parametrize("specials", [(np.nan,), (np.inf,), (-np.inf,), (np.nan, np.inf, -np.inf)])
+def test_pixels_that_are_no_numbers(specials: tuple[float, ...], host: HostRun) -> None:
+    """A range has a NaN in it as NumPy's ``min`` and ``max`` have, and what Keras casts to uint8 becomes 0."""
+    params = identity(3)
+    params["channel_shift_intensity"], params["brightness"] = (3.0, -20.0, 0.5), (0.5, 1.5, np.nan)
+    for place in (0, 130, 9 * 11 * 3 - 1):
+        batch = images((3, 9, 11, 3), "float32")
+        for step, value in enumerate(specials):
+            batch.reshape(3, -1)[:, place - 19 * step] = value
+        with np.errstate(all="ignore"):
+            got, wanted = (engine.augment(batch.copy(), params, AugmentOptions()) for engine in (ops_cuda, ops_numpy))
+        assert_same(got, wanted, message=f"{place}: ")
 
 
 LAUNCHES = {
