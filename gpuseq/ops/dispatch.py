@@ -215,7 +215,7 @@ def run_program(
     TypeError
         If the images are not uint8.
     ValueError
-        If a step of colour meets other than 1, 3 or 4 channels.
+        If a step of colour meets other than 1, 3 or 4 channels, or a step reaches beyond an image.
     DeviceError
         On a GPU, for crops that do not come first, and for images that its maps cannot count.
 
@@ -228,10 +228,11 @@ def run_program(
     # Before any engine is asked, so that the refusal is the same on each.
     from gpuseq.plan.boxes import with_boxes
 
-    from .numpy.program import check_program
+    from .checks import check_program
 
-    program = with_boxes(program, images.shape[1:3] if options.source_format == "channels_last" else images.shape[2:])
-    check_program(program, images.dtype, channels)
+    size = images.shape[1:3] if options.source_format == "channels_last" else images.shape[2:]
+    program = with_boxes(program, size)
+    check_program(program, images.dtype, channels, size)
     if indices is not None:
         indices = _rows(indices, len(images))
     with _program_engine_for(images) as engine:
@@ -265,7 +266,11 @@ def run_geometry(images: Array, program: np.ndarray, source_format: str, *, indi
     """
     from gpuseq.plan.boxes import with_boxes
 
-    program = with_boxes(program, images.shape[1:3] if source_format == "channels_last" else images.shape[2:])
+    from .checks import check_program
+
+    size = images.shape[1:3] if source_format == "channels_last" else images.shape[2:]
+    program = with_boxes(program, size)
+    check_program(program, np.dtype(np.uint8), 3, size)  # of masks any dtype and number of channels will do
     if indices is not None:
         indices = _rows(indices, len(images))
     with _program_engine_for(images) as engine:
@@ -285,7 +290,17 @@ def erase(batch: Array, program: np.ndarray, data_format: str) -> None:
     data_format : {"channels_last", "channels_first"}
         Axis order of `batch`.
 
+    Raises
+    ------
+    ValueError
+        If a rectangle lies outside of the images.
     """
+    from gpuseq.plan.program import only_erasing
+
+    from .checks import check_program
+
+    size = batch.shape[1:3] if data_format == "channels_last" else batch.shape[2:]
+    check_program(only_erasing(program), batch.dtype, 3, size)
     with _program_engine_for(batch) as engine:
         engine.erase_rectangles(batch, program, data_format)
 

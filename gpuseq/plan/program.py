@@ -28,6 +28,7 @@ __all__ = [
     "empty_program",
     "has_kind",
     "of_kind",
+    "only_erasing",
     "only_geometry",
     "program_to_dicts",
     "without_erasing",
@@ -221,6 +222,13 @@ def without_erasing(program: np.ndarray) -> np.ndarray:
     """Return a program that ends before its erasing steps."""
     kept = program.copy()
     kept[of_kind(program, "erase")] = np.zeros((), STEP_DTYPE)
+    return kept
+
+
+def only_erasing(program: np.ndarray) -> np.ndarray:
+    """Return the erasing steps of a program alone."""
+    kept = program.copy()
+    kept[~of_kind(program, "erase")] = np.zeros((), STEP_DTYPE)
     return kept
 
 

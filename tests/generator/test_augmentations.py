@@ -16,7 +16,7 @@ import gpuseq
 from gpuseq.ops.numpy.program import run_steps
 from gpuseq.plan.boxes import with_boxes
 from gpuseq.plan.plan import BatchPlan
-from gpuseq.plan.program import only_geometry
+from gpuseq.plan.program import dicts_to_program, only_geometry
 from tests.compare import assert_same, read_only
 
 MODERN = [gpuseq.RandAugment(3, 9, interpolation="bilinear"), gpuseq.RandomHorizontalFlip()]
@@ -412,6 +412,32 @@ def test_what_cannot_be_is_refused(images: np.ndarray, tmp_path: Path) -> None:
     masked = _generator(augmentations="augmix").flow(images, masks=images[..., 0])
     with pytest.raises(ValueError, match="masks cannot be blended"):
         next(masked)
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        ({"op": "Erase", "top": 15, "height": 6, "width": 3}, "Erase 15 0 6 3 .*within the 20 x 17 pixels"),
+        ({"op": "EraseNoise", "left": -1, "height": 6, "width": 3}, "EraseNoise 0 -1 6 3 0: the rectangle"),
+        ({"op": "GaussianBlur", "kernel_width": 35, "kernel_height": 3, "sigma": 1}, "GaussianBlur 35 3 1: a kernel"),
+        ({"op": "PermuteChannels", "first": 3}, "channels are 0, 1 and 2"),
+        ({"op": "AugMix", "width": 6}, "it mixes 1 to 5 chains"),
+        ({"op": "Posterize", "bits": 9}, "Posterize 9: bits go from 0 to 8"),
+        (
+            {"op": "ResizedCrop", "top": 1, "height": 20, "width": 5, "target_height": 4, "target_width": 4},
+            "ResizedCrop 1 0 20 5 4 4: it has to lie within the 20 x 17 pixels",
+        ),
+    ],
+    ids=str,
+)
+def test_a_program_that_reaches_beyond_an_image_is_refused(
+    images: np.ndarray, step: dict[str, Any], message: str
+) -> None:
+    """Whoever wrote it: an engine would read, or write, what lies there."""
+    augment = gpuseq.Compose("trivial", seed=1)
+    plan = replace(augment.plan(2, (20, 17)), program=dicts_to_program([[step], [step]]))
+    with pytest.raises(ValueError, match=message):
+        augment.apply(plan, images[:2])
 
 
 def test_repr_and_change(images: np.ndarray) -> None:

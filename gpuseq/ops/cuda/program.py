@@ -18,7 +18,7 @@ from gpuseq.ops.numpy.erase import normal_quantiles
 from gpuseq.ops.options import AugmentOptions, Statistics
 from gpuseq.ops.segments import Segments, cut
 from gpuseq.ops.table import OUT_KINDS, PREPROCESSING
-from gpuseq.plan.program import has_kind, of_kind, without_erasing
+from gpuseq.plan.program import has_kind, only_erasing, without_erasing
 
 from . import augment as ops_cuda
 from . import compile as kernels
@@ -120,8 +120,7 @@ def run_program(
 def erase_rectangles(batch: Array, program: np.ndarray, data_format: str) -> None:
     """CUDA twin of `gpuseq.ops.dispatch.erase`; the contract is written there."""
     # Erasing alone is left, so `cut` makes no segment of anything else.
-    kept = program.copy()
-    kept[~of_kind(program, "erase")] = np.zeros((), program.dtype)
+    kept = only_erasing(program)
     if batch.size == 0 or not (kept["op"] != 0).any():
         return
     height, width, channels = batch.shape[1:] if data_format == "channels_last" else (*batch.shape[2:], batch.shape[1])

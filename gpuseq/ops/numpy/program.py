@@ -13,7 +13,7 @@ from gpuseq.base.threads import cpu_count, for_each
 from gpuseq.ops.crops import size_after
 from gpuseq.ops.levels import autocontrast_table, blend, contrast_table, equalize_table, luminance, table
 from gpuseq.ops.options import AugmentOptions, Statistics
-from gpuseq.plan.program import STEPS, Kind, has_kind, of_kind
+from gpuseq.plan.program import STEPS, has_kind
 
 from .augment import standardize_into
 from .erase import erase
@@ -21,41 +21,7 @@ from .moves import move
 from .pixels import gaussian_blur, permute, recolour, rotate_hue, sharpen
 from .resize import resize_one
 
-__all__ = ["check_program", "erase_rectangles", "run_geometry", "run_program", "run_steps"]
-
-_COLOURED: tuple[Kind, ...] = ("table", "measured", "pixel")
-
-
-def check_program(program: np.ndarray, dtype: np.dtype, num_channels: int) -> None:
-    """Refuse images that a program's steps are not defined for.
-
-    Parameters
-    ----------
-    program : numpy.ndarray
-        Shape ``(N, S)``, dtype `~gpuseq.plan.program.STEP_DTYPE`.
-    dtype : numpy.dtype
-        Of the images.
-    num_channels : int
-        Of the images.
-
-    Raises
-    ------
-    TypeError
-        If they are not uint8.
-    ValueError
-        If a step of colour meets other than 1, 3 or 4 channels.
-    """
-    # Erasing alone works on the finished batch, of any dtype.
-    working = ~of_kind(program, "none", "erase")
-    if dtype != np.uint8 and working.any():
-        name = STEPS[int(program["op"][working][0])].name
-        raise TypeError(
-            f"{name} is defined on uint8 images, levels 0 to 255, as Pillow has them; got {dtype}. Hand in uint8"
-        )
-    coloured = of_kind(program, *_COLOURED)
-    if num_channels not in (1, 3, 4) and coloured.any():
-        name = STEPS[int(program["op"][coloured][0])].name
-        raise ValueError(f"{name} takes images of 1, 3 or 4 channels (grey, RGB, RGBA); got {num_channels}")
+__all__ = ["erase_rectangles", "run_geometry", "run_program", "run_steps"]
 
 
 def run_program(

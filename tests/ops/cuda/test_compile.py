@@ -56,6 +56,15 @@ def test_nvrtc_compiles_every_variant_without_a_word(key: tuple[str, kernels.Mac
         assert written == 0
 
 
+def test_without_augmentations_the_code_is_what_it_is_without_their_text() -> None:
+    """Who asks for none gets kernels that `program.cuh` and `program.cu` are no part of, whatever is written there."""
+    for file, headers in kernels.HEADERS.items():
+        assert ("program.cuh" in headers) == (file == "program.cu"), file
+    for (kernel, macros), _ in VARIANTS.items():
+        file = kernels.SIGNATURES[kernel][0]
+        assert ("run_segment" in kernels.pasted_source(file, macros)) == (file == "program.cu")
+
+
 def test_without_the_option_the_compiler_would_contract(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the counts above would prove nothing."""
     keys = {name: key for key, name in VARIANTS.items()}

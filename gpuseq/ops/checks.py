@@ -1,0 +1,99 @@
+"""What a program's steps are held to before any engine sees them: programs are read from text, and written by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from gpuseq.plan.program import STEPS, Kind, code_of, of_kind
+
+from .crops import size_after
+
+__all__ = ["check_program"]
+
+_COLOURED: tuple[Kind, ...] = ("table", "measured", "pixel")
+
+
+def check_program(program: np.ndarray, dtype: np.dtype, num_channels: int, image_size: tuple[int, int]) -> None:
+    """Refuse images that a program's steps are not defined for, and steps that would reach beyond an image.
+
+    Parameters
+    ----------
+    program : numpy.ndarray
+        Shape ``(N, S)``, dtype `~gpuseq.plan.program.STEP_DTYPE`.
+    dtype : numpy.dtype
+        Of the images.
+    num_channels : int
+        Of the images.
+    image_size : (int, int)
+        Their rows and columns.
+
+    Raises
+    ------
+    TypeError
+        If they are not uint8.
+    ValueError
+        If a step of colour meets other than 1, 3 or 4 channels, or a number of a step lies outside its limits.
+    """
+    # Erasing alone works on the finished batch, of any dtype.
+    working = ~of_kind(program, "none", "erase")
+    if dtype != np.uint8 and working.any():
+        name = STEPS[int(program["op"][working][0])].name
+        raise TypeError(
+            f"{name} is defined on uint8 images, levels 0 to 255, as Pillow has them; got {dtype}. Hand in uint8"
+        )
+    coloured = of_kind(program, *_COLOURED)
+    if num_channels not in (1, 3, 4) and coloured.any():
+        name = STEPS[int(program["op"][coloured][0])].name
+        raise ValueError(f"{name} takes images of 1, 3 or 4 channels (grey, RGB, RGBA); got {num_channels}")
+    for name, args, fits, wanted in _limits(program, image_size):
+        # Written so that NaN does not fit.
+        if not fits.all():
+            numbers = " ".join(f"{value:g}" for value in args[np.argmin(fits)][: len(STEPS[code_of(name)].arguments)])
+            raise ValueError(f"{name} {numbers}: {wanted}")
+
+
+def _limits(program: np.ndarray, image_size: tuple[int, int]) -> Iterator[tuple[str, np.ndarray, Any, str]]:
+    """Yield the steps whose numbers an engine would follow anywhere: name, arguments, which fit, and what does."""
+    present = set(np.unique(program["op"]).tolist())
+    rows, cols = size_after(program, image_size)
+    frame = f"the rectangle has to lie within the {rows} x {cols} pixels of the image"
+
+    def found(name: str) -> np.ndarray | None:
+        code = code_of(name)
+        return program["arg"][program["op"] == code] if code in present else None
+
+    if (args := found("Posterize")) is not None:
+        yield "Posterize", args, (args[:, 0] >= 0) & (args[:, 0] <= 8), "bits go from 0 to 8"
+    if (args := found("PermuteChannels")) is not None:
+        yield "PermuteChannels", args, np.isin(args[:, :3], (0, 1, 2)).all(axis=1), "channels are 0, 1 and 2"
+    if (args := found("GaussianBlur")) is not None:
+        width, height = args[:, 0], args[:, 1]
+        fits = (width >= 1) & (height >= 1) & (width % 2 == 1) & (height % 2 == 1)
+        fits &= (width // 2 < cols) & (height // 2 < rows)
+        yield (
+            "GaussianBlur",
+            args,
+            fits,
+            f"a kernel has odd sides, half of which fit an image of {rows} x {cols} pixels",
+        )
+    if (args := found("AugMix")) is not None:
+        yield "AugMix", args, np.isin(args[:, 1], (1, 2, 3, 4, 5)), "it mixes 1 to 5 chains"
+    for name in ("Erase", "EraseNoise"):
+        if (args := found(name)) is not None:
+            yield name, args, _inside(args, rows, cols), frame
+    if (args := found("ResizedCrop")) is not None:
+        fits = _inside(args, *image_size) & (args[:, 2:6] >= 1).all(axis=1)
+        yield (
+            "ResizedCrop",
+            args,
+            fits,
+            f"it has to lie within the {image_size[0]} x {image_size[1]} pixels of the image",
+        )
+
+
+def _inside(args: np.ndarray, rows: int, cols: int) -> Any:
+    top, left, height, width = args[:, :4].T
+    return (top >= 0) & (left >= 0) & (height >= 0) & (width >= 0) & (top + height <= rows) & (left + width <= cols)
