@@ -33,13 +33,13 @@ def test_the_umask_is_not_set_to_read_it(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_name_that_somebody_has_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = iter(["taken", "taken", "free"])
-    monkeypatch.setattr("gpuseq.base.atomic.secrets.token_hex", lambda size: next(names))
-    (tmp_path / ".a-taken.txt").write_text("theirs")
+    numbers = iter([b"\x01", b"\x01", b"\x02"])
+    monkeypatch.setattr("gpuseq.base.atomic.os.urandom", lambda size: next(numbers))
+    (tmp_path / ".a-01.txt").write_text("theirs")
     with replacing(tmp_path / "a.txt") as path:
-        assert path.name == ".a-free.txt"
+        assert path.name == ".a-02.txt"
         path.write_text("ours")
-    assert (tmp_path / ".a-taken.txt").read_text() == "theirs"
+    assert (tmp_path / ".a-01.txt").read_text() == "theirs"
     assert (tmp_path / "a.txt").read_text() == "ours"
 
 
