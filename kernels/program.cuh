@@ -302,6 +302,7 @@ DEVICE Pixel read_mixed(const double *step, const Levels &image, const Tables &t
     const long long image_bytes = (long long)height * width * CHANNELS;
     const unsigned char *made = tables.scratch + (long long)step[3] * image_bytes + (row * width + col) * CHANNELS;
     const double *weights = tables.weights + (long long)step[4];
+    // In float and in the order of the chains, as the NumPy engine sums.
     float total[CHANNELS];
 #pragma unroll
     for (int channel = 0; channel < CHANNELS; ++channel) total[channel] = 0.0f;

@@ -18,7 +18,7 @@ extern "C" __global__ void __launch_bounds__(MAX_BLOCK, MIN_BLOCKS) sample_range
     for_each_band(num_samples, num_bands, rows_per_band, height, [&](const Band &band) {
         const long long unit = (long long)band.sample * num_bands + band.index;
         const double *row = table + (long long)band.sample * NUM_COLUMNS;
-        if (is_nan(row[CHANNEL_SHIFT]) & is_nan(row[BRIGHTNESS])) {      // nobody asks for this sample's range
+        if (is_nan(row[CHANNEL_SHIFT]) & is_nan(row[BRIGHTNESS])) {      // this sample's range is not needed
             if (threadIdx.x == 0) ranges[2 * unit] = ranges[2 * unit + 1] = 0.0;
             return;
         }

@@ -35,7 +35,7 @@ OTHER_PICTURES = (
     ),
     *(".webp", ".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".raw", ".rw2"),
 )
-"""Suffixes of pictures that Keras does not take, and nobody says so."""
+"""Suffixes of pictures that Keras passes over without a word."""
 
 
 @dataclass(frozen=True)

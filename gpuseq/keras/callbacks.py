@@ -100,8 +100,8 @@ class SaveState(_Callback):
         At the end of each epoch, or every so many batches.
     model : str, os.PathLike or None
         A name for the models, such as ``"run/model.keras"``: they are written beside it as ``run/model-2-100.keras``,
-        for batch 100 of epoch 2, and the one before is removed; at the end of training too. None: the model is somebody
-        else's to save.
+        for batch 100 of epoch 2, and the one before is removed; at the end of training too. None: no model is saved
+        here.
 
     Raises
     ------
@@ -207,6 +207,8 @@ class SaveState(_Callback):
         self._saved = following
         if following is not None:
             state = at_batch(state, *following)
+        # In this order the JSON file names a whole model at any moment: killed before it is replaced the old pair
+        # stands, and killed before the removal one model too many is left.
         if self.model_path is not None:
             place = f"{state['epoch']}-{state['batch_index']}"
             path = self.model_path.with_name(f"{self.model_path.stem}-{place}{self.model_path.suffix}")

@@ -76,6 +76,7 @@ def cropped(
         raise DeviceError("a crop comes first in a program of this engine; take device='cpu' for any other order")
     boxes = program["arg"][:, 0, :4].astype(np.int64).tolist()
     rows = range(len(program)) if indices is None else indices.tolist()
+    # Views of any sizes: a resize reads each where it lies, and the images of a batch need not be alike.
     views = [
         images_nhwc[row, top : top + height, left : left + width]
         for row, (top, left, height, width) in zip(rows, boxes, strict=True)

@@ -19,12 +19,14 @@ from .weights import gaussian_weights
 
 __all__ = ["MAX_SIDE", "Steps", "steps_of"]
 
+# Doubles throughout: places in lists stand among coefficients, and whole numbers below 2**53 are exact.
 STEP_COLUMNS = 10
 ERASE_COLUMNS = 9
 
 MAX_SIDE = 1 << 15
 """Rows and columns stay below this, as Pillow's fixed-point numbers do."""
 
+# What is shifted by less, and has sides below it too, stays within `FIXED_LIMIT`.
 MAX_SHIFT = 1 << 14
 
 FIXED, LINES, PROJECTIVE, TABLE, COLOR, GREY, HUE, PERMUTE, BILINEAR, SHARPNESS, BLUR = range(1, 12)
@@ -171,6 +173,7 @@ def _chained(
     is_mix = steps["op"] == _MIX
     if not is_mix.any():
         return sample, steps, None
+    # Where a sample has no mix its chain numbers say nothing, as for the NumPy engine.
     place, chain = np.arange(len(steps)), np.where(np.isin(sample, sample[is_mix]), steps["chain"], 0)
     # A chain belongs to the mix right before it: any other step of the sample ends that.
     before = np.maximum.accumulate(np.where(chain == 0, place, 0))
@@ -188,6 +191,8 @@ def _chained(
         rows[:, 2] = steps["arg"][at, 0 if number == _LAST else 1 + number]
         closing.append(rows)
         keys.append(np.stack([before[at], np.full_like(at, number), np.ones_like(at), at]))
+    # By the place of the mix, then the chain, then its end behind its steps, then as they came. `lexsort` goes by its
+    # last key first, so the rows are turned round.
     return sample, steps, (np.lexsort(np.concatenate(keys, axis=1)[::-1]), np.concatenate(closing))
 
 
@@ -227,6 +232,7 @@ class _Lists:
             if len(own):
                 tables[own] = tables_of(name, self.numbers[places[own], 1:3])
         self.numbers[places, 1] = np.arange(len(places))
+        # One for each of three channels, as tables of a look at the image are: a step reads both kinds in the same way.
         self.tables.append(np.repeat(tables[:, None], 3, axis=1))
 
     def _move(self, places: np.ndarray, steps: np.ndarray) -> None:
@@ -246,6 +252,7 @@ class _Lists:
         self.numbers[places, 1:9] = matrices
         self.numbers[places, 0] = np.where(bilinear, BILINEAR, np.where(projective, PROJECTIVE, FIXED))
         nearest = ~(bilinear | projective)
+        # Without a turn or a shear Pillow takes another loop, of doubles: see `_lines`.
         straight = nearest & (matrices[:, 1] == 0) & (matrices[:, 3] == 0)
         # Whole pixels need no line: their sums are exact, and so are fixed-point numbers.
         a, c, e, f = (matrices[:, column] for column in (0, 2, 4, 5))

@@ -30,6 +30,7 @@ from .listing import (
 
 __all__ = ["Segments", "cut"]
 
+# Widths of the rows below: kernels/program.cu reads by the same.
 LEVEL_COLUMNS = 8
 SAMPLE_COLUMNS = 6
 MAX_STEPS = 16
@@ -111,6 +112,7 @@ class _Cuts:
         self.codes = codes = self.numbers[:, 0]
         self.is_look = (codes >= CONTRAST) & (codes <= EQUALIZE)
         self.is_mix, self.is_end = codes == MIX, codes == CHAIN_END
+        # Only steps that read several pixels need an image that is finished: others may stand anywhere in a segment.
         is_front = ((codes >= BILINEAR) & (codes < CONTRAST)) | (codes == MIX_END)
         place = np.arange(len(codes))
         # Where nothing is in the segment yet: at a sample's first step, and after what opens or ends a chain.
@@ -139,6 +141,7 @@ class _Cuts:
         turning = self.writes & ~self.is_mix & ~self.is_end
         turn = np.cumsum(turning) - 1
         first, count = spans(self.sample[turning], num_samples)
+        # Of a sample with one such step the second slot is left out.
         own = np.minimum(count, 2)
         base = np.cumsum(own) - own
         slot = base[self.sample] + (turn - first[self.sample]) % 2
@@ -179,10 +182,12 @@ class _Cuts:
         """Return the steps as the kernels know them, and the weights of chains, which come after `num_weights`."""
         numbers = self.numbers.copy()
         numbers[self.is_look, 0] = TABLE
+        # Negative: a table that `prepare` makes, the first one -1.
         numbers[self.is_look, 1] = -1.0 - np.arange(int(self.is_look.sum()))
         ends, mixes = np.flatnonzero(self.codes == MIX_END), np.flatnonzero(self.is_mix)
         chains = numbers[mixes, 2]
         numbers[ends, 0] = MIX
+        # Behind the first of a mix's slots, which holds what it starts from, come the images of its chains.
         numbers[ends, 2], numbers[ends, 3] = chains, self.slot[mixes] + 1
         numbers[ends, 4] = num_weights + np.cumsum(chains) - chains
         return numbers, numbers[self.is_end, 1]
@@ -243,6 +248,7 @@ def _compose_tables(steps: Steps) -> None:
         kept = np.ones(len(steps.numbers), bool)
         kept[first + 1] = False
         steps.numbers, steps.sample = steps.numbers[kept], steps.sample[kept]
+    # Tables that were composed are no longer pointed at, and are not worth uploading.
     used, which = np.unique(steps.numbers[is_table, 1].astype(np.intp), return_inverse=True)
     if len(used) < len(steps.tables):
         steps.tables, steps.numbers[is_table, 1] = steps.tables[used], which

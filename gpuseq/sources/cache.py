@@ -226,7 +226,7 @@ class ImageCache(PerProcess):
             with writing() as block:
                 block[slots[positions]] = ops.upload(decoded, self.device, rows[positions])
             # Only now does a look-up find them. An exception before this line, or a fork, whose child sees no lock but
-            # its own, finds slots that nobody was told of: room is lost, and no image.
+            # its own, finds slots that no look-up leads to: room is lost, and no image.
             for index, position in fresh.items():
                 self._tokens[slots[position]] = tokens[position]
                 self._slots[index] = slots[position]

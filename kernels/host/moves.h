@@ -31,6 +31,7 @@ void fill_pixel(const double *step, int channels, uint8_t *level)
 }
 
 // ------------------------------------------------------------------------------------------------ geometry
+// C: the number of channels where the compiler is to know it, or 0.
 template <int C> inline void copy_pixel(const uint8_t *from, uint8_t *to, int channels)
 {
     for (int channel = 0; channel < (C ? C : channels); ++channel) to[channel] = from[channel];
@@ -83,6 +84,7 @@ template <int C> void move(const Image &image, const double *step, const int32_t
     }
 }
 
+// Pillow's MULDIV255: a product over 255, rounded, in shifts.
 void premultiply(uint8_t *pixel, int channels)
 {
     for (int channel = 0; channel < channels - 1; ++channel) {
@@ -94,6 +96,7 @@ void premultiply(uint8_t *pixel, int channels)
 void unpremultiply(uint8_t *pixel, int channels)
 {
     const int alpha = pixel[channels - 1];
+    // Pillow leaves these as they are: nothing is divided by 0.
     if (alpha == 0 || alpha == 255) return;
     for (int channel = 0; channel < channels - 1; ++channel) {
         const int quotient = 255 * pixel[channel] / alpha;
@@ -113,6 +116,7 @@ template <int C> void move_bilinear(const Image &image, const double *step, uint
     }
     uint8_t fill[256];
     fill_pixel(step, channels < 256 ? channels : 256, fill);
+    // The depth of an affine map is 1, and dividing by that is exact: the divisions are left out for their time alone.
     const bool is_projective = step[7] != 0.0 || step[8] != 0.0;
     for (int row = 0; row < height; ++row) {
         const double y = row + 0.5;
@@ -160,6 +164,8 @@ void sharpen(const Image &image, float factor, int *sums)
         uint8_t *to = image.to + (int64_t)row * line;
         for (int i = 0; i < line; ++i) sums[i] = at[i - line] + at[i] + at[i + line];
         for (int i = channels; i < line - channels; ++i) {
+            // Pillow's SMOOTH: weights of 1, and 5 in the middle. Thirteenths, rounded: none lies halfway, so integers
+            // are exact.
             const int total = sums[i - channels] + sums[i] + sums[i + channels] + 4 * at[i];
             const int smooth = (int)((unsigned)(2 * total + 13) / 26u);
             to[i] = blended(smooth, at[i], factor);
@@ -169,6 +175,7 @@ void sharpen(const Image &image, float factor, int *sums)
     }
 }
 
+// d c b | a b c d | c b a; once is enough, as a kernel that reaches farther than a side is refused when it is drawn.
 inline int reflected(int position, int side)
 {
     position = position < 0 ? -position : position;
@@ -201,6 +208,7 @@ void blur(const Image &image, const double *step, const double *weights, double 
         }
         uint8_t *to = image.to + (int64_t)row * line;
         for (int i = 0; i < line; ++i) {
+            // Half to even, as torchvision's round.
             const double level = std::nearbyint(total[i]);
             to[i] = level < 0.0 ? 0 : level > 255.0 ? 255 : (uint8_t)(int)level;
         }

@@ -129,6 +129,7 @@ void pass(const Image &image, const Points &points, Look look, Seen *seen)
 }
 
 // ------------------------------------------------------------------------------------------------ tables of what was seen
+// Pillow's mean luminance of the whole image, rounded half up, is what levels move away from or towards.
 void contrast_table(int64_t light, int pixels, float factor, uint8_t *levels)
 {
     const int middle = (int)((double)light / pixels + 0.5);
@@ -140,6 +141,7 @@ void autocontrast_table(const int *histogram, uint8_t *levels)
     int low = 0, high = 255;
     while (low < 255 && !histogram[low]) ++low;
     while (high > 0 && !histogram[high]) --high;
+    // An image of one level stays as it is.
     const double scale = high > low ? 255.0 / (high - low) : 1.0, offset = high > low ? -low * scale : 0.0;
     for (int level = 0; level < 256; ++level) {
         // In double and in this form: the last bit decides where Pillow truncates.
@@ -153,6 +155,7 @@ void equalize_table(const int *histogram, int pixels, uint8_t *levels)
     int last = 255, used = 0, below = 0;
     for (int level = 0; level < 256; ++level) used += histogram[level] != 0;
     while (last > 0 && !histogram[last]) --last;
+    // The pixels of the highest level are not counted, as in Pillow.
     const int step = (pixels - histogram[last]) / 255;
     for (int level = 0; level < 256; ++level) {
         const int flat = used < 2 || step == 0 ? level : (step / 2 + below) / step;
@@ -228,6 +231,7 @@ private:
         }
     }
 
+    // There is one at any time: of three at most two are in use, what is read and what the chains of a mix start from.
     uint8_t *free_image()
     {
         for (uint8_t *image : images_)
@@ -335,6 +339,7 @@ void run(const ProgramJob *asked, const Job *finish, const AugmentEngine *engine
     __asan_unpoison_memory_region(scratch, scratch_bytes(asked));
 #endif
     Runner runner(job, scratch);
+    // A copy: several threads read the same `finish`.
     Job one = *finish;
     const int64_t sample_bytes = (int64_t)job.height * job.width * job.channels * bytes_of(one.out_kind);
     for (int64_t sample = first; sample < last; ++sample) {
@@ -342,6 +347,7 @@ void run(const ProgramJob *asked, const Job *finish, const AugmentEngine *engine
         const double *erases = job.erases + numbers[2] * ERASE_COLUMNS;
         one.images = runner.run(job.images + job.rows[sample] * job.image_stride, job.steps + numbers[0] * STEP_COLUMNS, numbers[1]);
         one.out = (uint8_t *)finish->out + sample * sample_bytes;
+        // At once, while the levels lie in the cache. Erasing comes after: it is in units of the finished batch.
         engine->augment(&one, 0, 1, scratch + scratch_bytes(asked));
         for (int64_t number = 0; number < numbers[3]; ++number)
             erase(one, erases + number * ERASE_COLUMNS, job.quantiles, runner.line());

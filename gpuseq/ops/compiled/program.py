@@ -41,6 +41,8 @@ def run_program(
     try:
         images_nhwc, own, rows = cropped(images_nhwc, program, indices, resize)
         steps = _listed(own, images_nhwc)
+    # Refused before `out` is written to, so NumPy makes the whole batch: on the host there is always an engine that
+    # can.
     except DeviceError:
         return numpy_program.run_program(images, program, options, indices=indices, statistics=statistics, out=out)
     height, width, channels = images_nhwc.shape[1:]
@@ -54,6 +56,7 @@ def run_program(
         out = aligned_empty(shape, options.dtype)
     if out.size == 0:
         return out
+    # The library writes whole images one behind the other, and knows no strides of a batch.
     batch = out if out.flags.c_contiguous else np.empty(out.shape, out.dtype)
     _run(images_nhwc, steps, rows, options, statistics, batch)
     if batch is not out:
@@ -85,6 +88,7 @@ def _run(
     rows = np.arange(num_samples) if indices is None else np.ascontiguousarray(indices, np.int64)
     samples = np.stack([*spans(steps.sample, num_samples), *spans(steps.erases_of, num_samples)], axis=1)
     codes = steps.numbers[:, 0]
+    # Only for noise: making the table takes longer than a batch.
     quantiles = normal_quantiles() if len(steps.erases) and steps.erases[:, 8].any() else None
     job = ProgramJob(
         *(images_nhwc.ctypes.data, *images_nhwc.strides, rows.ctypes.data, samples.ctypes.data),
@@ -97,8 +101,10 @@ def _run(
     address, finish_address = ctypes.addressof(job), ctypes.addressof(finish)
     scratch_bytes = functions.gpuseq_program_scratch(number, address, finish_address)
     num_threads = 1 if num_samples * height * width <= SOLO_PIXELS else cpu_count()
+    # At least one call for each thread, and none so long that Ctrl-C has to wait for it.
     per_call = max(1, min(CALL_PIXELS // (height * width), -(-num_samples // num_threads)))
 
+    # A job holds addresses, which keep nothing alive: `_held` does.
     def call(part: int, _held: object = (images_nhwc, steps, rows, samples, job, finish, held, batch)) -> None:
         room = scratch("program", (scratch_bytes,), np.uint8)
         first = part * per_call

@@ -58,6 +58,7 @@ def run_program(
         return batch
     if has_kind(program, "crop"):
         if options.source_format == "channels_first":
+            # The resize reads pixels whose channels lie side by side: of planes it copies what a crop shows.
             images = (images if indices is None else images[indices]).transpose(0, 2, 3, 1)
             options, indices = replace(options, source_format="channels_last"), None
         images, program, indices = cropped(images, program, indices, resize)

@@ -38,8 +38,10 @@ def shares(uniform: np.ndarray, alpha: float) -> np.ndarray:
     normal = np.sqrt(-2.0 * np.log(first)) * np.cos(2.0 * np.pi * second)
     # Below 1 the next higher parameter is taken, and a power of one more number makes up for it.
     shape = alpha + (alpha < 1.0) - 1 / 3
+    # What is not above 0 has no logarithm. A tiny number in its place fails the comparison below, as the method has it.
     cube = np.maximum(1.0 + normal / np.sqrt(9.0 * shape), 2.0**-100) ** 3
     accepted = np.log(third) < 0.5 * normal**2 + shape * (1.0 - cube + np.log(cube))
+    # A loop until one is accepted would take another count of numbers for each sample.
     accepted[..., -1] = True
     chosen = np.argmax(accepted, axis=-1)[..., None]
     logarithm = np.log(shape * np.take_along_axis(cube, chosen, axis=-1)[..., 0])
