@@ -199,7 +199,7 @@ def _two_streams() -> None:
     made = []
     for number in range(2 * len(host)):
         with streams[number % 2]:
-            made.append((streams[number % 2], next(device), next(host)))  # nobody waits for it
+            made.append((streams[number % 2], next(device), next(host)))  # no thread waits for it
     for stream, got, wanted in made:
         stream.synchronize()
         _close(got, wanted, TOLERANCE)

@@ -104,7 +104,7 @@ def tables(results: list[dict[str, Any]]) -> str:
         parts.append("\n" if result.get("checks") else "")
         parts.append("### Targets\n\n" + _targets(result) + "\n")
         ahead = peers_ahead(_rows(result))
-        parts.append("### Where somebody else is faster\n\n")
+        parts.append("### Where another library is faster\n\n")
         if ahead:
             parts.append(
                 "Each against the fastest of gpuseq's own in that case, without a cache of decoded images.\n\n"

@@ -1,4 +1,4 @@
-"""The work that everybody does: the augmentation, the arrays and the folder of JPEG files. Made once, then read."""
+"""The work that every contender does: the augmentation, arrays and a folder of JPEG files. Made once, then read."""
 
 from __future__ import annotations
 

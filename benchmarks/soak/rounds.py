@@ -32,7 +32,7 @@ __all__ = ["ROUNDS"]
 
 
 def threads(bench: Bench) -> None:
-    """Several threads share one iterator: each sample comes once an epoch, whoever gets it."""
+    """Several threads share one iterator: each sample comes once an epoch, in whichever thread."""
     iterator, samples = bench.iterator()
     epochs = bench.rng.randrange(1, 4)
     turns = iter(range(epochs * len(iterator)))

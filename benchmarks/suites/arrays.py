@@ -1,4 +1,4 @@
-"""A uint8 array in memory to augmented batches: sizes, batch sizes, dtypes, everybody."""
+"""A uint8 array in memory to augmented batches: sizes, batch sizes, dtypes, contenders."""
 
 from __future__ import annotations
 

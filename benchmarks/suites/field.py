@@ -1,4 +1,4 @@
-"""Who runs against whom: gpuseq first, Keras' generator second, then everybody who can do the work."""
+"""What runs against what: gpuseq first, Keras' generator second, then every library that can do the work."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def ours_and_keras(case: dict[str, Any], settings: Settings) -> list[Runner]:
 
 
 def in_arrays(case: dict[str, Any], settings: Settings, *, slow: bool) -> list[Runner]:
-    """Return everybody who augments an array in memory; `slow` lets the very slow ones in."""
+    """Return all that augment an array in memory; `slow` lets the very slow ones in."""
     ours, host = ours_and_keras(case, settings), case | {"device": "cpu"}
     case = _theirs(case)
     peers = [
@@ -61,7 +61,7 @@ def in_arrays(case: dict[str, Any], settings: Settings, *, slow: bool) -> list[R
 
 
 def in_files(case: dict[str, Any], settings: Settings) -> list[Runner]:
-    """Return everybody who augments a folder of JPEG files, one epoch to a slice."""
+    """Return all that augment a folder of JPEG files, one epoch to a slice."""
     host, count = case | {"device": "cpu"}, case["samples"]
     runners: list[Runner] = []
     for device in ("cuda", "cpu") if settings.device == "cuda" else ("cpu",):

@@ -1,7 +1,7 @@
 """The modern augmentations on the host, beside torchvision v2, timm, albumentations and Kornia.
 
-A batch of 32 photographs from uint8 to float32 in 0..1, drawing and the making of arrays included, whoever is installed
-in turn. Everybody draws other numbers, so the steps differ from batch to batch; a slice is of many.
+A batch of 32 photographs from uint8 to float32 in 0..1, drawing and the making of arrays included, each library that is
+installed in turn. Each draws other numbers, so the steps differ from batch to batch; a slice is of many.
 """
 
 from __future__ import annotations

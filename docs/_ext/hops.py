@@ -17,7 +17,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 PICTURE = ROOT / "docs" / "pictures" / "hops.svg"
 SUPPORT = "base"
-"""The room of what every file may use: drawn for nobody, counted for all."""
+"""The room of what every file may use: drawn for no room, counted for all."""
 
 
 @dataclass(frozen=True)

@@ -76,8 +76,8 @@ def load_pixels(
     Notes
     -----
     Pillow decodes whatever is not plain: CMYK, a conversion to another colour mode, an EXIF orientation that counts.
-    It also decodes what libjpeg has a warning for, and decides whether the file is bad: the same files are bad whoever
-    decodes.
+    It also decodes what libjpeg has a warning for, and decides whether the file is bad: the same files are bad
+    with either decoder.
     """
     mode = _MODES.get(options.color_mode)
     header = None if options.exif_orientation else read_header(encoded)
