@@ -335,7 +335,7 @@ class RandomResizedCrop(Augmentation):
         return program
 
     def draw_key(self, uniform: np.ndarray) -> np.ndarray:
-        """Return the steps for files, whose sizes nobody knows yet: a key that the rectangle follows from.
+        """Return the steps for files, whose sizes are not known yet: a key that the rectangle follows from.
 
         Parameters
         ----------
