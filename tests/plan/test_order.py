@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpuseq.plan.draw import Draw, KerasStream, draw_params
-from gpuseq.plan.order import keyed_permutation, shard_indices, shard_size
+from gpuseq.plan.order import keyed_permutation, position_of, shard_indices, shard_size
 from gpuseq.plan.philox import philox_uniform
 from gpuseq.plan.planner import Planner
 from gpuseq.plan.ranges import ShiftRange, TransformRanges
@@ -96,6 +96,17 @@ def test_num_batches_covers_every_sample_and_not_one_batch_more(size: int, batch
     count = len(Planner(size, batch_size, False, None, PlanOptions()))
     assert count * batch_size >= size
     assert (count - 1) * batch_size < size or count == 0
+
+
+@given(order=st.lists(st.integers(0, 4), min_size=1, max_size=12), batch_size=st.integers(1, 5), data=st.data())
+def test_the_place_of_a_batch_is_where_all_of_it_stands(order: list[int], batch_size: int, data: st.DataObject) -> None:
+    """Shards that are filled up hold samples twice: batches may begin alike, or be equal, and the first one counts."""
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    for batch in batches:
+        assert position_of(np.array(batch), np.array(order), batch_size) == batches.index(batch)
+    other = data.draw(st.lists(st.integers(0, 4), max_size=5))
+    found = position_of(np.array(other, np.int64), np.array(order), batch_size)
+    assert found == (batches.index(other) if other in batches else None)
 
 
 RANGES = [

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import gc
+import sys
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +17,7 @@ import pytest
 from gpuseq.ops import dispatch as ops
 from gpuseq.ops.cuda import compile as kernels
 from gpuseq.ops.cuda import memory as device
+from gpuseq.ops.cuda.resident import DeviceResident
 from gpuseq.ops.options import AugmentOptions
 from tests.cases import draw_params, images
 from tests.standin import cupy as standin
@@ -263,3 +267,30 @@ def test_the_door_is_the_only_way_in() -> None:
 def test_each_place_of_the_door_is_there() -> None:
     for module, name in door.PLACES.values():
         assert hasattr(module, name), f"{module.__name__} has no {name}"
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("is_another_there", [False, True])
+def test_a_block_that_outlives_the_stand_in_lets_go_of_it(is_another_there: bool) -> None:
+    """Whichever test triggers the collection must not be the one that fails: nothing asks for CuPy then."""
+    with pytest.MonkeyPatch.context() as patch:
+        standin.install(patch)
+        import cupy
+
+        block = DeviceResident(cupy.full((2, 4), 1.0))
+        elsewhere = cupy.cuda.Stream(non_blocking=True)
+        with elsewhere, block.reading() as array:
+            copied = array + 1
+        assert block._uses
+    unraisable: list[Any] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "unraisablehook", unraisable.append)
+        if is_another_there:
+            standin.install(patch)
+        else:
+            patch.setitem(sys.modules, "cupy", None)  # an import of it raises
+        gone = weakref.ref(block)
+        del block, array, copied
+        gc.collect()
+        assert gone() is None
+    assert [str(one.exc_value) for one in unraisable] == []
