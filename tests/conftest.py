@@ -203,7 +203,9 @@ def run_script(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]
         path.write_text(source)
         env = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM_", "OMPI_"))}
         path_of = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))  # of what was brought
-        env |= {"PYTHONPATH": path_of, "OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3", **environment}
+        env |= {"PYTHONPATH": path_of, "OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+        # Each step of JAX runs a few times: what XLA optimises takes longer to compile than it will ever save.
+        env |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", **environment}
         done = subprocess.run(
             [*python, str(path), *args], cwd=ROOT, env=env, capture_output=True, text=True, timeout=300, check=False
         )

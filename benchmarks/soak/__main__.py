@@ -27,7 +27,7 @@ __all__ = ["main"]
 
 KINDS = f"of {', '.join(ROUNDS)}; all by default"
 
-LONGEST = 300
+LONGEST = 900
 """Seconds after which a round hangs."""
 
 

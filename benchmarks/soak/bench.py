@@ -26,7 +26,7 @@ __all__ = ["NUM_FILES", "PATIENCE", "SIDE", "Bench", "path_of", "write_photo", "
 
 NUM_FILES = 60
 SIDE = 6
-PATIENCE = 120.0
+PATIENCE = 300.0
 """Seconds after which a child process hangs."""
 
 
