@@ -57,8 +57,8 @@ def show(images, titles):
 # ## The import
 #
 # ```python
-# from tensorflow.keras.preprocessing.image import ImageDataGenerator   # before
-# from gpuseq import ImageDataGenerator                                 # after
+# from tensorflow.keras.preprocessing.image import ImageDataGenerator  # before
+# from gpuseq.keras import ImageDataGenerator  # after; from gpuseq where no Keras is
 # ```
 #
 # To compare, we make both.

@@ -29,6 +29,9 @@ TREE = {
         "architecture",
         "benchmarks",
     ),
+    "notebooks": tuple(
+        f"notebooks/{name}" for name in ("quickstart", "migrating", "modern", "segmentation", "training", "the_gpu")
+    ),
     "api/index": ("generator", "augmentations", "iterators", "functions", "frameworks", "errors", "layers"),
 }
 WHOLE_FILES = {"benchmarks": "../benchmarks/README.md"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,20 @@ def test_the_two_files_agree(name: str) -> None:
     script = jupytext.read(NOTEBOOKS / f"{name}.py")
     assert cells(stored(name)) == cells(script), "run: jupytext --sync notebooks/*.py"
     assert len(cells(script)) > 5
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_page_has_its_text_its_code_and_its_pictures(name: str) -> None:
+    page = (ROOT / "docs" / "notebooks" / f"{name}.md").read_text()
+    rest = page
+    for kind, text in cells(jupytext.read(NOTEBOOKS / f"{name}.py")):
+        part = f"```python\n{text}\n```" if kind == "code" else text
+        assert part in rest, "run: python docs/_ext/notebooks.py"
+        rest = rest.partition(part)[2]
+    pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", page)
+    assert len(pictures) >= PICTURES[name]
+    assert [path for path in pictures if not (ROOT / "docs" / "notebooks" / path).is_file()] == []
+    assert str(ROOT) not in page
 
 
 @pytest.mark.parametrize("name", NAMES)
