@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import gpuseq
+from gpuseq.ops.cuda import memory as device
 from gpuseq.ops.cuda import program as cuda_program
 from gpuseq.ops.numpy import program as numpy_program
 from gpuseq.ops.numpy.erase import erase
@@ -258,3 +259,19 @@ def test_long_programs_are_cut(host: HostRun) -> None:
     images = np.random.default_rng(0).integers(0, 256, (2, 20, 21, 3), np.uint8)
     rows = [("Color", 0.9), ("Hue", 0.1), ("HorizontalFlip",), ("ShearX", 0.1)] * 10
     _same(images, np.concatenate([step(*row) for row in rows])[None].repeat(2, axis=0))
+
+
+def test_a_batch_goes_up_in_one_copy(host: HostRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of pinned buffers there are so many: several copies a batch would make the host wait for the device sooner."""
+    made: list[tuple[int, ...]] = []
+    upload = device.upload
+    monkeypatch.setattr(device, "upload", lambda shape, *more: made.append(shape) or upload(shape, *more))
+    recipe = Recipe.parse("augmentations", [gpuseq.RandAugment(4, 14), gpuseq.RandomErasing(1.0, value=(9, 8, 7))])
+    assert recipe is not None
+    program = recipe.draw(np.arange(8), (23, 31), seed=5, epoch=0)
+    batch = np.random.default_rng(1).integers(0, 256, (8, 23, 31, 3), np.uint8)
+    _same(batch, program)
+    assert len(made) == 1
+    first, second, third = cuda_program._sent(np.ones(3, np.uint8), np.empty((0, 9)), np.arange(2.0))
+    assert [(each.ctypes.data - first.ctypes.data) % 256 for each in (second, third)] == [0, 0]
+    assert (second.shape, third.tolist()) == ((1, 1), [0.0, 1.0])
