@@ -113,9 +113,27 @@ private:
         if (spread_.divisor) divide_each(values, num_values, spread_.divisor);
     }
 
+    // Whether bytes become floats as they lie, scaled and nothing else.
+    bool is_plain(const Placing &placing, const Colour<Compute> &colour) const
+    {
+        return job_.out_kind == TO_FLOAT32 && job_.source_channels_last && job_.out_channels_last && !placing.has_affine
+            && !placing.flip_rows && !placing.flip_cols && !colour.shifts && !colour.brightens && !job_.preprocess && !job_.mean_c
+            && !job_.divisor_c;
+    }
+
     // No pixel waits for another: each row is finished while it is in the first-level cache.
     void band(int64_t sample, int first_row, int num_rows)
     {
+        if constexpr (sizeof(From) == 1 && sizeof(Compute) == 4) {
+            const Placing placing = place(job_, sample);
+            if (is_plain(placing, colour_of<Compute>(job_, sample))) {
+                const int64_t line = (int64_t)job_.width * job_.channels, start = first_row * line;
+                const From *image = (const From *)job_.images + placing.source_index * job_.height * line;
+                float *out = (float *)job_.out + sample * job_.height * line;
+                scale_bytes(image + start, num_rows * line, (float)job_.rescale, out + start, job_.streams);
+                return;
+            }
+        }
         const Colour<Compute> colour = colour_of<Compute>(job_, sample);
         each_row(sample, first_row, num_rows, [&](int, int) { return values_; }, [&](int row, int col, int num_cols) {
             recolour(values_, num_cols, job_.channels, colour);

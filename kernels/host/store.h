@@ -74,6 +74,24 @@ void cast_row(const T *__restrict__ from, int64_t num_values, typename Out<KIND>
     for (; at < num_values; ++at) to[at] = Out<KIND>::of(from[at]);
 }
 
+// Bytes as floats, scaled, in one pass.
+inline void scale_bytes(const uint8_t *__restrict__ from, int64_t num_values, float by, float *__restrict__ to, [[maybe_unused]] bool streams)
+{
+    int64_t at = 0;
+#if defined(__AVX2__)
+    const auto scaled = [&](int64_t place) {
+        const __m128i bytes = _mm_loadl_epi64((const __m128i *)(const void *)(from + place));
+        return _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes)), _mm256_set1_ps(by));
+    };
+    if (streams) {
+        for (; at < num_values && ((uintptr_t)(to + at) & 31); ++at) to[at] = (float)from[at] * by;
+        for (; at + 8 <= num_values; at += 8) _mm256_stream_ps(to + at, scaled(at));
+    }
+    for (; at + 8 <= num_values; at += 8) _mm256_storeu_ps(to + at, scaled(at));
+#endif
+    for (; at < num_values; ++at) to[at] = (float)from[at] * by;
+}
+
 // Channel `channel` of a row alone.
 template <class T> void extract(const T *__restrict__ row, int num_cols, int channels, int channel, T *__restrict__ plane)
 {
