@@ -141,3 +141,16 @@ def test_the_demo_looks_at_its_output_folder_before_it_works(
         shown = capsys.readouterr()
         assert "cannot be written to by this user; --out names another place" in shown.err
         assert "Epoch" not in shown.out
+
+
+@pytest.mark.filterwarnings("default:no images in")
+@pytest.mark.parametrize("command", [*COMMANDS, "check"])
+def test_an_empty_class_folder_stops_no_command(photos: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in photos.rglob("._*"):
+        path.unlink()
+    (photos / "empty").mkdir()
+    assert main([command, str(photos), *COMMANDS.get(command, [])]) == 0
+    said = capsys.readouterr().err
+    if command in ("demo", "fit"):  # which take class folders as the iterators do
+        assert said.count("no images in 1 of 3 class folders") == 1
+        assert "'empty'" in said
