@@ -17,7 +17,11 @@ from benchmarks.soak.__main__ import main
 from benchmarks.soak.bench import Bench, write_photos
 from benchmarks.soak.ledger import Belongings, TroubleError, check_each, grown, numbers_of
 
-pytestmark = pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="counts descriptors in /proc")
+pytestmark = [
+    pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="counts descriptors in /proc"),
+    pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*fork:RuntimeWarning"),  # JAX's, where an earlier test has imported it
+]
 
 
 @pytest.fixture
