@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -490,3 +491,31 @@ def test_weights_that_are_left_out_are_not_gathered(has_labels: bool, monkeypatc
     else:
         assert isinstance(made, np.ndarray)
     assert [values is iterator.sample_weight for values in found] == [True] * has_labels
+
+
+@pytest.mark.parametrize("kind", ["nothing", "ranges", "shuffle"])
+def test_an_epoch_by_number_draws_a_seed_where_something_is_drawn(kind: str, untouched_global_stream: None) -> None:
+    """Without a seed of the user's: a batch that is asked for twice is the same one twice."""
+    options: dict[str, Any] = {"rotation_range": 30} if kind == "ranges" else {}
+    flow = gpuseq.ImageDataGenerator(**options, device="cpu").flow(DATA, batch_size=3, shuffle=kind == "shuffle")
+    before = np.random.get_state()
+    flow.set_epoch(1)
+    first = flow[1]
+    is_drawn = flow.seed is not None
+    np.random.set_state(before)
+    assert_same(flow[1], first)
+    flow.set_epoch(0)
+    flow.set_epoch(1)
+    assert_same(flow[1], first)
+    assert is_drawn or kind == "nothing"
+
+
+@pytest.mark.parametrize(("level", "is_warned"), [(0.0, False), (0.4, True), (1.0, True), (1.5, False)])
+def test_floats_that_are_rescaled_already_are_warned_of(level: float, is_warned: bool) -> None:
+    generator = gpuseq.ImageDataGenerator(rescale=1 / 255, device="cpu")
+    data = np.zeros((3, 4, 4, 3), np.float32)
+    data[1, 2] = level
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        generator.flow(data)
+    assert [one for one in caught if "from 0 to 1 already" in str(one.message)] != [] if is_warned else caught == []
