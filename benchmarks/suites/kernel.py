@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+import gpuseq
 from benchmarks import REHEARSES
 from benchmarks.measure import OUT_OF_TIME, Row, Settings, row
 from benchmarks.work import AUGMENTATION, pictures
@@ -14,6 +15,7 @@ from gpuseq.ops import dispatch as ops
 from gpuseq.ops.options import AugmentOptions, Statistics
 from gpuseq.plan.columns import identity_params
 from gpuseq.plan.draw import draw_params
+from gpuseq.plan.policies.recipe import Recipe
 from gpuseq.plan.ranges import TransformRanges
 
 __all__ = ["OPS", "run"]
@@ -46,7 +48,7 @@ def run(settings: Settings) -> list[Row]:
     case = "batch 256, 224x224x3 uint8"
     problem = "asked for the CPU" if settings.device == "cpu" and gpu_problem() is None else gpu_problem()
     if problem is not None:
-        return [row("kernel", case, name, "us", absent=problem) for name in ("device copy", *OPS)]
+        return [row("kernel", case, name, "us", absent=problem) for name in ("device copy", *OPS, *PROGRAMS)]
     import cupy
 
     busy = _Filler(settings.smoke)
@@ -98,7 +100,45 @@ def run(settings: Settings) -> list[Row]:
             )
         )
         settings.say(f"  kernel | {name}: {rows[-1]['median']:.1f} us, {100 * share:.0f} % of the copy's bandwidth")
+    rows += _programs(case, source[:batch], count, bandwidth, settings, busy)
     return rows + _resizes(case, batch, count, bandwidth, settings, busy)
+
+
+PROGRAMS = {
+    "RandAugment(2, 9)": gpuseq.RandAugment(2, 9),
+    "TrivialAugmentWide()": gpuseq.TrivialAugmentWide(),
+    "ColorJitter(0.4, 0.4, 0.4, 0.1)": gpuseq.ColorJitter(0.4, 0.4, 0.4, 0.1),
+    "RandomErasing(1.0) with noise": gpuseq.RandomErasing(1.0, value="random"),
+}
+
+
+def _programs(case: str, images: Any, count: int, bandwidth: float, settings: Settings, busy: _Filler) -> list[Row]:
+    """Time the modern augmentations, rescaled to float32 with channels first."""
+    options = AugmentOptions(data_format="channels_first", rescale=1 / 255)
+    batch, height, width, _ = images.shape
+    rows = []
+    for name, policy in PROGRAMS.items():
+        if settings.is_late:
+            rows.append(row("kernel", case, name, "us", absent=OUT_OF_TIME))
+            continue
+        recipe = Recipe.parse("augmentations", policy)
+        assert recipe is not None
+        program = recipe.draw(np.arange(batch), (height, width), seed=1, epoch=0)
+        out = ops.run_program(images, program, options)
+
+        def launch(_: int, program: np.ndarray = program, out: Any = out) -> None:
+            ops.run_program(images, program, options, out=out)
+
+        try:
+            seconds = busy.timed(launch, max(1, count // 5))
+        except RuntimeError as error:  # the host cuts programs, a batch at a time
+            rows.append(row("kernel", case, name, "us", absent=str(error)))
+            continue
+        moved = images.nbytes + out.nbytes
+        at = {"bytes": moved, "share_of_copy": moved / float(np.median(seconds)) / bandwidth}
+        rows.append(row("kernel", case, name, "us", [1e6 * value for value in seconds], at=at))
+        settings.say(f"  kernel | {name}: {rows[-1]['median']:.1f} us")
+    return rows
 
 
 def _resizes(case: str, batch: int, count: int, bandwidth: float, settings: Settings, busy: _Filler) -> list[Row]:
