@@ -14,7 +14,8 @@ from PIL import Image
 # Keras' progress bar turns torch's losses into numbers in a way that NumPy 2 warns of.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
 
 
 def blocks(page: str, heading: str | None = None) -> list[str]:
@@ -73,6 +74,23 @@ def keras_model(num_classes: int, size: tuple[int, int] = (256, 256)) -> Any:
     )
     model.compile("adam", "categorical_crossentropy")
     return model
+
+
+@pytest.mark.keras
+@pytest.mark.parametrize("page", ["../README.md", "index.md"])
+def test_the_first_thing_that_is_copied_trains(page: str, photos: Path) -> None:
+    pytest.importorskip("keras")
+    names = run(blocks(page))
+    assert names["images"].shape == (12, 224, 224, 3)
+    keras_model(3, (224, 224)).fit(names["batches"], verbose=0)
+
+
+@pytest.mark.keras
+def test_the_line_that_migrates_a_script_does(photos: Path) -> None:
+    pytest.importorskip("keras")
+    names = run(blocks("migrating.md"))
+    flow = names["ImageDataGenerator"](rescale=1 / 255).flow_from_directory("photos/train", target_size=(32, 32))
+    keras_model(3, (32, 32)).fit(flow, verbose=0)
 
 
 @pytest.mark.keras
@@ -151,3 +169,36 @@ def test_each_row_of_the_table_of_folders_is_right(here: Path) -> None:
         )
         x, masks = next(made)
         assert len(x) == len(masks) == (1 if files or "table" in drawn else 3), call
+
+
+def test_files_are_walked_and_explained(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from gpuseq import ImageDataGenerator
+
+    generator = ImageDataGenerator(rotation_range=20)
+    names = run(blocks("files.md"), generator=generator)
+    images, _ = next(names["batches"])
+    assert images.shape == (12, 224, 224, 3)
+    for number in range(200):  # so that there is a batch 3
+        source = photos / "photos" / "train" / f"class{number % 3}" / f"{number % 3}.jpg"
+        source.with_name(f"more{number}.jpg").write_bytes(source.read_bytes())
+    capsys.readouterr()
+    run(blocks("explain.md"), generator=generator)
+    shown = capsys.readouterr().out
+    assert shown.count("Found 212 images belonging to 3 classes.") == 1
+    assert shown.count("engine") >= 2
+
+
+def test_the_modern_augmentations_are_applied(here: Path) -> None:
+    import gpuseq
+
+    rng = np.random.default_rng(0)
+    images, masks = rng.integers(0, 256, (4, 224, 224, 3), np.uint8), rng.integers(0, 3, (4, 224, 224, 1), np.uint8)
+    first, second = blocks("modern.md")
+    names = run([first])
+    batch = next(names["generator"].flow(images, batch_size=4, seed=1))
+    assert (batch.shape, str(batch.dtype), float(batch.max()) <= 1) == ((4, 224, 224, 3), "float32", True)
+    names = run([second], gpuseq=gpuseq, images=images, masks=masks, ids=np.arange(4))
+    assert names["images"].shape == images.shape
+    assert names["images"].dtype == np.uint8
+    assert (names["images"] != images).any()
+    assert set(np.unique(names["masks"])) <= {0, 1, 2}
