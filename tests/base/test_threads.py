@@ -103,7 +103,6 @@ def test_closed_pools_leave_no_thread_and_start_again() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
-@pytest.mark.filterwarnings("ignore:os.fork.* was called:RuntimeWarning")  # of JAX, where an earlier test imported it
 def test_works_in_a_forked_child() -> None:
     workers.for_each(lambda index: time.sleep(0.001), 10, 3)
     child = os.fork()
@@ -156,7 +155,6 @@ def test_a_copy_has_a_lock_of_its_own() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
-@pytest.mark.filterwarnings("ignore:os.fork.* was called:RuntimeWarning")
 def test_in_a_forked_child_no_lock_is_held_and_nothing_is_on_its_way() -> None:
     counters = [Tally(5), pickle.loads(pickle.dumps(Tally(5))), pickle.loads(pickle.dumps(Tally(5), 0))]
     for counter in counters:

@@ -20,7 +20,6 @@ from benchmarks.soak.ledger import Belongings, TroubleError, check_each, grown, 
 pytestmark = [
     pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="counts descriptors in /proc"),
     pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:.*fork:RuntimeWarning"),  # JAX's, where an earlier test has imported it
 ]
 
 

@@ -52,7 +52,7 @@ class Stage:
         found = []
         for name, argument in self.lines:
             for command in argument.split("&&") if name == "RUN" else ():
-                words = shlex.split(command)
+                words = shlex.split(re.sub(r"^(--\S+\s+)+", "", command.strip()))  # mounts come first
                 if words[:4] == ["python", "-m", "pip", "install"]:
                     found.append(words[4:])
         return found

@@ -469,7 +469,6 @@ def test_bad_masks_are_named_too(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-@pytest.mark.filterwarnings("ignore:.*fork:RuntimeWarning")  # JAX's, where an earlier test has imported it
 @pytest.mark.parametrize("is_changed", [False, True])
 def test_what_was_not_written_to_the_cache_is_not_found_there(
     folder: Path, is_changed: bool, monkeypatch: pytest.MonkeyPatch

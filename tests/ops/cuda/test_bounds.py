@@ -88,8 +88,8 @@ def test_an_image_of_too_many_values(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_image_of_too_many_pixels(interpolation: str) -> None:
     limit = (46341, 46341)  # one more than the root of 2**31
     with pytest.raises(ValueError, match="46341 x 46341 pixels are too many for the GPU"):
-        ops_cuda_resize._plan(4, 4, 3, limit, interpolation, None)
-    assert ops_cuda_resize._plan(4, 4, 3, (46340, 46340), interpolation, None).last.rows == 46340
+        ops_cuda_resize._plan(4, 4, 3, 4, limit, interpolation, None)
+    assert ops_cuda_resize._plan(4, 4, 3, 4, (46340, 46340), interpolation, None).last.rows == 46340
 
 
 @pytest.mark.parametrize("order", [0, 1])
