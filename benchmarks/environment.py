@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DISTRIBUTIONS = (
     "numpy",
     "pillow",
+    "simplejpeg",
     "scipy",
     "keras",
     "torch",

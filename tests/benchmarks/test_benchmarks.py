@@ -226,7 +226,8 @@ def test_the_table_shows_figures_losses_and_absences() -> None:
     assert "| Somebody | 1,500 |" in text
     assert "| Nobody | absent | | | not installed (no module) |" in text
     assert "| arrays: 224x224, batch 32, float32 | Somebody | 1.50 |" in text
-    assert "| arrays, 224x224, batch of 32 | at least 3 times Keras' generator | 4.00 times | met |" in text
+    assert "| arrays, 224x224, batch of 32 | at least 15 times Keras' generator | 4.00 times | **missed** |" in text
+    assert "| arrays, 224x224 | at least 2.5 times the fastest peer | 0.67 times (Somebody) | **missed** |" in text
     assert "| import gpuseq | at most 0.2 s | not measured |" in text
     assert "batch 256: not measured: no GPU here." in text
     assert "The GPU round has not run yet" in text
