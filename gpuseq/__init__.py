@@ -127,36 +127,8 @@ __all__ = [
     "validate_filename",
 ]
 
-_LATER = {
-    "Compose": "gpuseq.compose",
-    "image": "gpuseq.image",
-    "AugMix": "gpuseq.plan.policies",
-    "AutoAugment": "gpuseq.plan.policies",
-    "ColorJitter": "gpuseq.plan.policies",
-    "GaussianBlur": "gpuseq.plan.policies",
-    "RandAugment": "gpuseq.plan.policies",
-    "RandomAdjustSharpness": "gpuseq.plan.policies",
-    "RandomAffine": "gpuseq.plan.policies",
-    "RandomApply": "gpuseq.plan.policies",
-    "RandomAutocontrast": "gpuseq.plan.policies",
-    "RandomChoice": "gpuseq.plan.policies",
-    "RandomEqualize": "gpuseq.plan.policies",
-    "RandomErasing": "gpuseq.plan.policies",
-    "RandomGamma": "gpuseq.plan.policies",
-    "RandomGrayscale": "gpuseq.plan.policies",
-    "RandomHorizontalFlip": "gpuseq.plan.policies",
-    "RandomInvert": "gpuseq.plan.policies",
-    "RandomOrder": "gpuseq.plan.policies",
-    "RandomPerspective": "gpuseq.plan.policies",
-    "RandomPhotometricDistort": "gpuseq.plan.policies",
-    "RandomPosterize": "gpuseq.plan.policies",
-    "RandomResizedCrop": "gpuseq.plan.policies",
-    "RandomRotation": "gpuseq.plan.policies",
-    "RandomSolarize": "gpuseq.plan.policies",
-    "RandomVerticalFlip": "gpuseq.plan.policies",
-    "TimmRandAugment": "gpuseq.plan.policies",
-    "TrivialAugmentWide": "gpuseq.plan.policies",
-}
+_LATER = {name: "gpuseq.plan.policies" for name in __all__ if name not in globals()}
+_LATER |= {"Compose": "gpuseq.compose", "image": "gpuseq.image"}
 """Where the names are that come with their first use."""
 
 if not TYPE_CHECKING:  # to a type checker a module with a `__getattr__` has every name

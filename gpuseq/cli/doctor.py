@@ -17,7 +17,7 @@ from typing import Any
 from gpuseq.base.devices import gpu_problem, kernel_cache_problem, resolve_device
 from gpuseq.base.errors import DeviceError, MissingDependencyError
 from gpuseq.base.threads import cpu_count
-from gpuseq.decode.simplejpeg import is_usable
+from gpuseq.decode.simplejpeg import problem as simplejpeg_problem
 from gpuseq.ops.compiled.library import describe, instruction_sets
 
 __all__ = ["Finding", "Report", "examine", "format_report"]
@@ -254,7 +254,8 @@ def _pillow_detail() -> str:
 
 
 def _simplejpeg_detail() -> str:
-    return "decodes as this Pillow does" if is_usable() else "not used: it decodes to other pixels than this Pillow"
+    reason = simplejpeg_problem()
+    return "decodes as this Pillow does" if reason is None else f"not used: {reason}"
 
 
 def _driver() -> Finding:

@@ -70,7 +70,7 @@ def check_decoder(decoder: str) -> Decoder:
     if decoder == "pillow":
         return "pillow"
     if decoder == "auto":
-        return "simplejpeg" if decode_simplejpeg.is_usable() else "pillow"
+        return "pillow" if decode_simplejpeg.problem() else "simplejpeg"
     check_choice("decoder", decoder, literals(DecoderChoice))
     if decoder == "simplejpeg":
         decode_simplejpeg.check()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import io
 from collections.abc import Iterator
 from functools import cache
@@ -22,7 +21,7 @@ from .options import DecodeOptions
 from .pillow import load_pixels as load_with_pillow
 from .pillow import open_image, pixel_limit, resized_array
 
-__all__ = ["check", "is_usable", "load_pixels"]
+__all__ = ["check", "load_pixels", "problem"]
 
 _MODES = {"rgb": "RGB", "grayscale": "L"}
 """Colour mode -> the mode of the files that are decoded to it as they are; all others are converted, by Pillow."""
@@ -38,20 +37,26 @@ def check() -> None:
     MissingDependencyError
         If it is not installed, or decodes to other pixels than the installed Pillow.
     """
-    version = require("simplejpeg", extra="jpeg", purpose='decoder="simplejpeg"').__version__
-    kind = _first_difference()
-    if kind is not None:
+    require("simplejpeg", extra="jpeg", purpose='decoder="simplejpeg"')
+    reason = problem()
+    if reason is not None:
         raise MissingDependencyError(
-            f'decoder="simplejpeg" needs a simplejpeg that decodes as Pillow does, and simplejpeg {version} and Pillow '
-            f'{PIL.__version__} differ on {kind}. Install the newest of both, or use decoder="pillow"'
+            f'decoder="simplejpeg" needs a simplejpeg that decodes as Pillow does, and {reason}. Install the newest of '
+            'both, or use decoder="pillow"'
         )
 
 
-def is_usable() -> bool:
-    """Return whether simplejpeg is installed and decodes to Pillow's pixels."""
-    if importlib.util.find_spec("simplejpeg") is None:
-        return False
-    return _first_difference() is None
+# Asked once a batch: to look for a package that is not there searches all of `sys.path`.
+@cache
+def problem() -> str | None:
+    """Return why simplejpeg cannot stand in for Pillow, None where it can."""
+    try:
+        version = importlib.import_module("simplejpeg").__version__
+    except Exception as error:  # one that was built for another NumPy raises as it likes
+        is_absent = isinstance(error, ModuleNotFoundError) and error.name == "simplejpeg"
+        return "it is not installed" if is_absent else f"it does not import: {error}"
+    kind = _first_difference()
+    return None if kind is None else f"simplejpeg {version} and Pillow {PIL.__version__} differ on {kind}"
 
 
 def load_pixels(
@@ -120,7 +125,6 @@ def _decode(encoded: bytes, mode: str, room: np.ndarray) -> np.ndarray | None:
     return pixels if pixels.shape == room.shape else None
 
 
-@cache
 def _first_difference() -> str | None:
     """Return what simplejpeg and Pillow decode differently, None if nothing.
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ simplejpeg = pytest.importorskip("simplejpeg", reason="the test extra brings it"
 @pytest.fixture(autouse=True)
 def decoded_by_it(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the mode of each file that simplejpeg has decoded whole."""
-    assert decode_simplejpeg.is_usable()  # compares once a process, and what it decodes is not to be counted
+    assert decode_simplejpeg.problem() is None  # compares once a process, and what it decodes is not to be counted
     modes: list[str] = []
     real = decode_simplejpeg._decode
 
@@ -144,16 +144,29 @@ def test_too_many_pixels_are_refused_from_the_header(decoded_by_it: list[str]) -
 @pytest.fixture
 def unproven() -> Any:
     """Forget the comparison, before and after."""
-    decode_simplejpeg._first_difference.cache_clear()
+    decode_simplejpeg.problem.cache_clear()
     yield
-    decode_simplejpeg._first_difference.cache_clear()
+    decode_simplejpeg.problem.cache_clear()
 
 
-def test_auto_is_simplejpeg_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_is_simplejpeg_where_it_is_installed(monkeypatch: pytest.MonkeyPatch, unproven: None) -> None:
     assert decode.check_decoder("auto") == "simplejpeg"
+    decode_simplejpeg.problem.cache_clear()
     monkeypatch.setattr(decode_simplejpeg, "_first_difference", lambda: pytest.fail("there is nothing to compare"))
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None)
+    monkeypatch.setitem(sys.modules, "simplejpeg", None)
     assert decode.check_decoder("auto") == "pillow"
+
+
+def test_one_that_does_not_import_leaves_the_files_to_pillow(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, unproven: None
+) -> None:
+    """As one that was built for another NumPy."""
+    (tmp_path / "simplejpeg.py").write_text("raise ValueError('numpy.dtype size changed')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "simplejpeg")
+    decode_simplejpeg.problem.cache_clear()
+    assert decode.check_decoder("auto") == "pillow"
+    assert decode_simplejpeg.problem() == "it does not import: numpy.dtype size changed"
 
 
 def test_one_that_decodes_otherwise_is_not_used(monkeypatch: pytest.MonkeyPatch, unproven: None) -> None:
@@ -168,7 +181,7 @@ def test_one_that_decodes_otherwise_is_not_used(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_without_the_package_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "simplejpeg", None)
+    monkeypatch.setitem(sys.modules, "simplejpeg", None)
     with pytest.raises(MissingDependencyError, match=r"gpuseq\[jpeg\]"):
         decode.check_decoder("simplejpeg")
 
