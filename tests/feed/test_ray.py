@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -115,3 +116,20 @@ def test_the_command_gives_the_same_with_ray(folder: Path, is_flat: bool, tmp_pa
         found.append(json.loads(out.read_text()))
     assert found[0] == found[1]
     assert found[0]["num_images"] == (8 if is_flat else 23)
+
+
+def test_the_snippet_of_the_page_on_clusters_runs(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With folders that exist, and as many workers as there are."""
+    monkeypatch.setenv("GPUSEQ_DEVICE", "cpu")
+    found = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "clusters.md").read_text(), re.MULTILINE | re.DOTALL)
+    (code,) = (block for block in found if "gpuseq.ray" in block)
+    for written, meant in (("/data/train", folder), ("/out/shards", tmp_path / "shards")):
+        assert f'"{written}"' in code
+        code = code.replace(f'"{written}"', repr(str(meant)))
+    names: dict[str, Any] = {}
+    exec(code.replace("num_workers=64", "num_workers=2"), names)
+    images, labels = next(names["batches"])
+    assert (images.shape, labels.shape) == ((23, 224, 224, 3), (23,))
+    assert abs(float(images.mean())) < 0.1, "centred by what was fitted"
