@@ -19,6 +19,7 @@ from gpuseq.ops import dispatch as ops
 from gpuseq.ops.cuda import augment as ops_cuda
 from gpuseq.ops.cuda import compile as kernels
 from gpuseq.ops.cuda import memory as device
+from gpuseq.ops.table import NUM_COLUMNS, fill_table
 from gpuseq.plan.draw import draw_params
 
 __all__ = ["run", "without_a_device"]
@@ -48,6 +49,13 @@ def run(settings: Settings) -> list[Row]:
         def beside() -> Any:
             return assemble(batch, gathered(iterator.y, plan.indices, iterator.device), None)
 
+        table = np.empty((BATCH, NUM_COLUMNS))
+
+        def before_launch() -> None:
+            plan = iterator.plan_batch()
+            fill_table(table, plan.params, plan.indices)
+            beside()
+
         batch = launch()
         stream = np.random.RandomState(1)
         parts: dict[str, Any] = {
@@ -55,6 +63,7 @@ def run(settings: Settings) -> list[Row]:
             "the draw alone": lambda: draw_params(stream, generator._transform_ranges, BATCH, 8, 8),
             "launch": launch,
             "labels and tuple": beside,
+            "plan, table and labels": before_launch,
             "plan and launch": lambda: launch(iterator.plan_batch()),
             "everything, by next()": lambda: next(iterator),
         }
