@@ -79,8 +79,8 @@ def fill_table(rows: np.ndarray, params: np.ndarray, indices: np.ndarray | None)
     # The angles' functions are NumPy's on every engine: the maps, and so the pixels, are the same to the bit.
     for angle in ("theta", "shear"):
         radians = np.deg2rad(params[angle])
-        rows[:, _AT[f"cos_{angle}"]] = np.cos(radians)
-        rows[:, _AT[f"sin_{angle}"]] = np.sin(radians)
+        np.cos(radians, out=rows[:, _AT[f"cos_{angle}"]])
+        np.sin(radians, out=rows[:, _AT[f"sin_{angle}"]])
     # An int64 in the bits of a double.
     rows.view(np.int64)[:, _AT["source_index"]] = np.arange(len(rows)) if indices is None else indices
     # The padding is uploaded, too, and uninitialised memory of this process should not be.
