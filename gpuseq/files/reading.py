@@ -7,6 +7,7 @@ else goes wrong is a `StorageError`: the disk or store refuses, is out of order,
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import math
 import os
@@ -286,28 +287,38 @@ def _within(seconds: float, function: Callable[[], Any]) -> Any:
 
 
 def _read_local(path: str, refuse: Callable[[bytes, int], str | None] | None) -> bytes:
-    descriptor = os.open(path, _OPEN_FLAGS)
-    try:
-        status = os.fstat(descriptor)
+    with _open(path) as file:
+        status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             kind = _KINDS.get(stat.S_IFMT(status.st_mode), "not a regular file")
             raise ImageFileError(path, f"is {kind}")
         if refuse is not None and status.st_size > LARGE:
-            reason = refuse(os.read(descriptor, PREFIX), status.st_size)
+            reason = refuse(file.read(PREFIX), status.st_size)
             if reason is not None:
                 raise ImageFileError(path, reason)
-            os.lseek(descriptor, 0, os.SEEK_SET)
+            file.seek(0)
         # One byte more than the size, so that a single short read proves the end.
-        data = os.read(descriptor, status.st_size + 1)
+        data = file.read(status.st_size + 1)
         if len(data) == status.st_size:
             return data
         parts = [data]
         while data:
-            data = os.read(descriptor, 1 << 20)
+            data = file.read(1 << 20)
             parts.append(data)
         return b"".join(parts)
-    finally:
-        os.close(descriptor)
+
+
+def _open(path: str) -> io.FileIO:
+    """Open a local file of any kind, without waiting for a pipe's other end."""
+    # Ctrl-C may raise after any call of Python, and a descriptor that only a variable names would then stay open. The
+    # two `map` go from the path to the descriptor to the object that owns it in one call of C: from there on whoever
+    # drops the object closes it. Not `FileIO(path)`, which cannot be told the flags; its `opener` would be Python.
+    try:
+        return next(map(io.FileIO, map(os.open, (path,), (_OPEN_FLAGS,))))
+    except IsADirectoryError as error:
+        if isinstance(error.filename, int):  # from FileIO, which takes no directory, and does not own this one
+            os.close(error.filename)
+        raise ImageFileError(path, "is a directory") from None
 
 
 def open_filesystem(path: str) -> tuple[Any, str]:
