@@ -49,16 +49,23 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise FileNotFoundError(f"the folder {os.fspath(target.parent)!r} does not exist; make it first")
     # A name may have 255 bytes, and that of `path` may be as long.
     suffix = Path(path).suffix if len(os.fsencode(Path(path).suffix)) <= 32 else ""
-    if is_special:  # renaming would replace it: the bytes are copied into it
-        import shutil
-        import tempfile
-
-        descriptor, name = tempfile.mkstemp(suffix=suffix)
-        os.close(descriptor)
-        temporary = Path(name)
-    else:  # renaming works within a file system only
-        temporary = _beside(target.parent, f".{Path(path).stem[:40]}-", suffix)
+    temporary: Path | None = None
     try:
+        if is_special:  # renaming would replace it: the bytes are copied into it
+            import shutil
+            import tempfile
+
+            descriptor, name = tempfile.mkstemp(suffix=suffix)
+            temporary = Path(name)
+            os.close(descriptor)
+        # Renaming works within a file system only. Not by ``tempfile``, whose files other users may not read: the
+        # rights of others depend on the umask, which a process can only read by setting it, for all of its threads.
+        while temporary is None:
+            temporary = target.parent / f".{Path(path).stem[:40]}-{os.urandom(6).hex()}{suffix}"
+            try:
+                open(temporary, "xb").close()
+            except FileExistsError:  # another's
+                temporary = None
         yield temporary
         if is_special:
             with temporary.open("rb") as written, target.open("wb") as into:
@@ -67,20 +74,6 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         else:
             os.replace(temporary, target)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:  # named before it is made, so that no interrupt finds it without a name
+            temporary.unlink(missing_ok=True)
         raise
-
-
-def _beside(folder: Path, prefix: str, suffix: str) -> Path:
-    """Make an empty file of a name that is free, with the rights of any new file.
-
-    Not by ``tempfile``, whose files other users may not read: the rights of others depend on the umask, which a process
-    can only read by setting it, for all of its threads.
-    """
-    while True:
-        path = folder / f"{prefix}{os.urandom(6).hex()}{suffix}"
-        try:
-            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o666))
-        except FileExistsError:
-            continue
-        return path

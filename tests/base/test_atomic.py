@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from gpuseq.base import atomic
 from gpuseq.base.atomic import replacing
+from tests.interrupts import descriptors_of, interrupted_everywhere
 
 resource = pytest.importorskip("resource")
 
@@ -53,3 +55,22 @@ def test_a_full_disk_leaves_the_older_file_and_nothing_else(tmp_path: Path) -> N
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("kept", "older")]
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+def test_an_interrupt_anywhere_leaves_the_older_or_the_newer_file_and_nothing_else(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+
+    def write() -> None:
+        with replacing(kept) as path:
+            path.write_text("newer")
+
+    kept.write_text("older")
+    texts = []
+    for _ in interrupted_everywhere(write, atomic.__file__):
+        assert os.listdir(tmp_path) == ["kept"]
+        assert descriptors_of(tmp_path) == []
+        texts.append(kept.read_text())
+        kept.write_text("older")
+    assert sorted(texts, reverse=True) == texts, "older ones before the renaming, newer ones after it"
+    assert set(texts) == {"older", "newer"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import pickle
 import threading
@@ -18,6 +19,7 @@ from gpuseq.decode.options import DecodeOptions
 from gpuseq.files import reading as readers
 from tests.compare import assert_same
 from tests.decode.imagefiles import matrix, picture
+from tests.interrupts import descriptors_of, interrupted_everywhere
 
 
 @pytest.fixture
@@ -43,20 +45,35 @@ def test_reads_files_that_do_not_know_their_size() -> None:
 
 def test_reads_on_after_a_short_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_bytes(bytes(range(200)))
-    really_read = os.read
-    monkeypatch.setattr(readers.os, "read", lambda descriptor, size: really_read(descriptor, min(size, 7)))
+
+    class ReadsLittle(io.FileIO):
+        def read(self, size: int | None = -1, /) -> Any:
+            return super().read(min(size or 0, 7))
+
+    monkeypatch.setattr(readers.io, "FileIO", ReadsLittle)
     assert readers.read_bytes(str(tmp_path / "file")) == bytes(range(200))
 
 
 def test_leaves_no_descriptor_open(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x")
-    before = len(os.listdir("/proc/self/fd"))
     for _ in range(20):
         readers.read_bytes(str(tmp_path / "file"))
         for bad in (tmp_path, tmp_path / "missing"):
             with pytest.raises(ImageFileError):
                 readers.read_bytes(str(bad))
-    assert len(os.listdir("/proc/self/fd")) == before
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ImageFileError, match="is a named pipe"):
+        readers.read_bytes(str(tmp_path / "pipe"))
+    assert descriptors_of(tmp_path) == []
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+def test_an_interrupt_anywhere_leaves_no_descriptor_open(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    number = 0
+    for number in interrupted_everywhere(lambda: readers.read_bytes(str(tmp_path / "file")), readers.__file__):
+        assert descriptors_of(tmp_path) == [], f"after {number} instructions"
+    assert number > 20
 
 
 @pytest.mark.parametrize(
