@@ -16,7 +16,9 @@ from gpuseq.feed.lookahead import to_device
 from gpuseq.files.folders import validate_filename
 from gpuseq.generator import ImageDataGenerator
 from gpuseq.iterators.arrays import NumpyArrayIterator
-from gpuseq.iterators.files import BatchFromFilesMixin, DataFrameIterator, DirectoryIterator
+from gpuseq.iterators.files import BatchFromFilesMixin
+from gpuseq.iterators.folders import DirectoryIterator
+from gpuseq.iterators.frames import DataFrameIterator
 from gpuseq.iterators.iterator import Iterator
 from gpuseq.iterators.sequence import Sequence
 from gpuseq.plan.plan import BatchPlan

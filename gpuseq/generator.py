@@ -29,7 +29,8 @@ from gpuseq.base.types import (
 from gpuseq.iterators import fit as fits
 from gpuseq.iterators import flow as flows
 from gpuseq.iterators.arrays import NumpyArrayIterator
-from gpuseq.iterators.files import DataFrameIterator, DirectoryIterator
+from gpuseq.iterators.folders import DirectoryIterator
+from gpuseq.iterators.frames import DataFrameIterator
 from gpuseq.plan.columns import params_to_dicts
 from gpuseq.plan.draw import Drawing, draw_params, draw_with
 from gpuseq.plan.ranges import TransformRanges

@@ -10,7 +10,9 @@ from gpuseq.decode.images import array_to_img, img_to_array, list_pictures, load
 from gpuseq.files.folders import validate_filename
 from gpuseq.generator import ImageDataGenerator
 from gpuseq.iterators.arrays import NumpyArrayIterator
-from gpuseq.iterators.files import BatchFromFilesMixin, DataFrameIterator, DirectoryIterator
+from gpuseq.iterators.files import BatchFromFilesMixin
+from gpuseq.iterators.folders import DirectoryIterator
+from gpuseq.iterators.frames import DataFrameIterator
 from gpuseq.iterators.iterator import Iterator
 from gpuseq.transforms.functions import (
     apply_affine_transform,

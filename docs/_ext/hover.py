@@ -23,7 +23,6 @@ FLOW = f"{FLOWS}:flow"
 FOLDER = f"{FLOWS}:flow_from_directory"
 FRAME = f"{FLOWS}:flow_from_dataframe"
 ARRAYS = "gpuseq/iterators/arrays.py:NumpyArrayIterator"
-FILES = "gpuseq/iterators/files.py"
 TO_DEVICE = "gpuseq/feed/lookahead.py:to_device"
 
 WALK = "batch_size shuffle seed"
@@ -40,13 +39,13 @@ COPIES: dict[str, dict[str, str]] = {
     FRAME: {FLOW: f"{WALK} {SHARDS}", ARRAYS: f"{SAVED} subset", FOLDER: f"{DECODED} {READ} extensions {MASKS}"},
     "gpuseq/iterators/fit.py:fit_directory": {FLOW: "batch_size", FOLDER: DECODED},
     ARRAYS: {FLOW: f"{WALK} {SHARDS} masks", FOLDER: "ignore_value"},
-    f"{FILES}:BatchFromFilesMixin.set_processing_attrs": {ARRAYS: SAVED},
-    f"{FILES}:DirectoryIterator": {
+    "gpuseq/iterators/files.py:BatchFromFilesMixin.set_processing_attrs": {ARRAYS: SAVED},
+    "gpuseq/iterators/folders.py:DirectoryIterator": {
         FLOW: f"{WALK} rng",
         ARRAYS: SAVED,
         FOLDER: f"{DECODED} classes class_mode follow_links subset keep_aspect_ratio verbose mask_directory {MASKS}",
     },
-    f"{FILES}:DataFrameIterator": {
+    "gpuseq/iterators/frames.py:DataFrameIterator": {
         FLOW: f"{WALK} rng",
         ARRAYS: f"{SAVED} subset",
         FOLDER: f"{DECODED} keep_aspect_ratio verbose {MASKS}",

@@ -19,7 +19,7 @@ from gpuseq.transforms import fitting
 from gpuseq.transforms.protocol import ImageGenerator
 
 from .arrays import as_array
-from .files import DirectoryIterator
+from .folders import DirectoryIterator
 from .iterator import Iterator
 
 __all__ = ["FittedGenerator", "fit", "fit_batches", "fit_directory", "load_statistics", "save_statistics"]

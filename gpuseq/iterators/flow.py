@@ -28,7 +28,8 @@ from gpuseq.sources.options import OnError
 from gpuseq.transforms.protocol import ImageGenerator
 
 from .arrays import NumpyArrayIterator
-from .files import DataFrameIterator, DirectoryIterator
+from .folders import DirectoryIterator
+from .frames import DataFrameIterator
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar

@@ -5,7 +5,7 @@ Before the first ``fit`` they count as Keras' own do, from then on by epoch.
 
 from __future__ import annotations
 
-from gpuseq.iterators import arrays, files, iterator
+from gpuseq.iterators import arrays, folders, frames, iterator
 
 from .backend import PY_DATASET
 from .dataset import FitDataset
@@ -23,9 +23,9 @@ class NumpyArrayIterator(FitDataset, arrays.NumpyArrayIterator, PY_DATASET):  # 
     """`gpuseq.NumpyArrayIterator` as a ``PyDataset``."""
 
 
-class DirectoryIterator(FitDataset, files.DirectoryIterator, PY_DATASET):  # type: ignore[misc]
+class DirectoryIterator(FitDataset, folders.DirectoryIterator, PY_DATASET):  # type: ignore[misc]
     """`gpuseq.DirectoryIterator` as a ``PyDataset``."""
 
 
-class DataFrameIterator(FitDataset, files.DataFrameIterator, PY_DATASET):  # type: ignore[misc]
+class DataFrameIterator(FitDataset, frames.DataFrameIterator, PY_DATASET):  # type: ignore[misc]
     """`gpuseq.DataFrameIterator` as a ``PyDataset``."""

@@ -567,11 +567,12 @@ def test_no_guess_where_nothing_is_near() -> None:
 def test_arguments_are_checked_before_files_are_looked_for(
     kind: str, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def walked(*args: Any, **kwargs: Any) -> None:
+    def listed(*args: Any, **kwargs: Any) -> None:
         pytest.fail("files were looked for before the arguments were checked")
 
-    for name in ("find_classes", "scan_classes", "filter_filenames"):
-        monkeypatch.setattr(gpuseq.iterators.files, name, walked)
+    for name in ("find_classes", "scan_classes"):
+        monkeypatch.setattr(gpuseq.iterators.folders, name, listed)
+    monkeypatch.setattr(gpuseq.iterators.frames, "filter_filenames", listed)
     with refuses((ValueError, TypeError), next(iter(given)), repr(next(iter(given.values())))):
         if kind == "directory":
             generator().flow_from_directory("absent", **given)
