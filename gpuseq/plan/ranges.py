@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["ShiftRange", "TransformRanges"]
+from .columns import COLUMNS
+
+__all__ = ["BLOCK", "ShiftRange", "Spread", "TransformRanges"]
+
+BLOCK = 256
+"""Samples whose numbers are turned into parameters at once."""
+
+_AS_DRAWN = (0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,35 @@ class ShiftRange:
         return cls(None, float(array), fractional)
 
 
+class Spread(NamedTuple):
+    """How the numbers of a sample, each in [0, 1), become its parameters.
+
+    Attributes
+    ----------
+    num_doubles : int
+        Numbers of a sample, k.
+    lows, widths : numpy.ndarray
+        Shape ``(BLOCK, k)``, float64, all rows alike: a number u becomes ``low + width * u``. One row would do, but
+        NumPy then begins a loop of k anew for each sample.
+    runs : tuple of (slice, slice)
+        Numbers in a row, and the columns of `COLUMNS` that they become.
+    chosen : tuple of (int, int, ShiftRange)
+        The first of two numbers, for choice and sign, the column, and what is chosen from.
+    fractional : tuple of (int, int)
+        A column drawn as a fraction of a side of the image, and which: 0 its height, 1 its width.
+    flips : tuple of (int, int)
+        A number that flips where it is below a half, and the column.
+    """
+
+    num_doubles: int
+    lows: np.ndarray
+    widths: np.ndarray
+    runs: tuple[tuple[slice, slice], ...]
+    chosen: tuple[tuple[int, int, ShiftRange], ...]
+    fractional: tuple[tuple[int, int], ...]
+    flips: tuple[tuple[int, int], ...]
+
+
 @dataclass(frozen=True)
 class TransformRanges:
     """What may be drawn for a sample: the ranges of `ImageDataGenerator`, read and checked once.
@@ -99,3 +136,66 @@ class TransformRanges:
     def has_affine(self) -> bool:
         """Whether any sample can need resampling."""
         return bool(self.rotation or self.height_shift or self.width_shift or self.shear or self.draws_zoom)
+
+    @cached_property
+    def spread(self) -> Spread:
+        """How the numbers of a sample become its parameters."""
+        factors: list[tuple[float, float]] = []
+        uniform: list[tuple[int, int]] = []
+        chosen: list[tuple[int, int, ShiftRange]] = []
+        fractional: list[tuple[int, int]] = []
+        flips: list[tuple[int, int]] = []
+
+        def between(name: str, low: float, high: float) -> None:
+            uniform.append((len(factors), COLUMNS.names.index(name)))
+            factors.append((low, high - low))
+
+        def shift(name: str, drawn: ShiftRange, axis: int) -> None:
+            column = COLUMNS.names.index(name)
+            if drawn.choices is None:
+                between(name, -drawn.limit, drawn.limit)
+            else:
+                chosen.append((len(factors), column, drawn))
+                factors.extend((_AS_DRAWN, _AS_DRAWN))
+            if drawn.fractional:
+                fractional.append((column, axis))
+
+        # From here on the order is the contract: Keras takes the numbers of a sample in this one. The height shift
+        # comes before the width shift, and is called tx.
+        if self.rotation:
+            between("theta", -self.rotation, self.rotation)
+        if self.height_shift:
+            shift("tx", self.height_shift, 0)
+        if self.width_shift:
+            shift("ty", self.width_shift, 1)
+        if self.shear:
+            between("shear", -self.shear, self.shear)
+        if self.draws_zoom:
+            between("zx", *self.zoom)
+            between("zy", *self.zoom)
+        for name, is_drawn in (("flip_horizontal", self.horizontal_flip), ("flip_vertical", self.vertical_flip)):
+            # The number is taken in any case.
+            if is_drawn:
+                flips.append((len(factors), COLUMNS.names.index(name)))
+            factors.append(_AS_DRAWN)
+        if self.channel_shift:
+            between("channel_shift_intensity", -self.channel_shift, self.channel_shift)
+        if self.brightness:
+            between("brightness", *self.brightness)
+        lows, widths = (np.tile(row, (BLOCK, 1)) for row in np.array(factors, np.float64).T)
+        return Spread(len(factors), lows, widths, _runs(uniform), tuple(chosen), tuple(fractional), tuple(flips))
+
+
+def _runs(pairs: list[tuple[int, int]]) -> tuple[tuple[slice, slice], ...]:
+    """Join pairs of places that follow each other on both sides: a copy of several columns costs little more than one.
+
+    ``[(0, 0), (1, 1), (2, 3)]`` becomes ``0:2 to 0:2, 2:3 to 3:4``.
+    """
+    runs: list[tuple[slice, slice]] = []
+    for number, column in pairs:
+        source, target = slice(number, number + 1), slice(column, column + 1)
+        if runs and (runs[-1][0].stop, runs[-1][1].stop) == (number, column):
+            before = runs.pop()
+            source, target = slice(before[0].start, source.stop), slice(before[1].start, target.stop)
+        runs.append((source, target))
+    return tuple(runs)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gpuseq.plan.columns import COLUMNS, PARAMS_DTYPE, params_to_dicts
 from gpuseq.plan.draw import draw_keyed, draw_params
 from gpuseq.plan.philox import philox_uniform
-from gpuseq.plan.ranges import ShiftRange, TransformRanges
+from gpuseq.plan.ranges import BLOCK, ShiftRange, TransformRanges
 from tests.compare import assert_same
 
 keras_image = pytest.importorskip("keras.src.legacy.preprocessing.image")
@@ -83,13 +83,32 @@ def test_a_batch_of_draws_is_keras_drawing_one_sample_after_another(
     assert np.array_equal(end[1], keras_end[1])
 
 
+@pytest.mark.parametrize("num_samples", [BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 3])
+def test_numbers_that_are_made_of_keras_in_blocks_are_its_bits(num_samples: int) -> None:
+    """All ranges but fractional shifts, whose product with the size Keras rounds elsewhere."""
+    arguments = {
+        "rotation_range": 20.3,
+        "height_shift_range": 2.7,
+        "shear_range": 9.1,
+        "zoom_range": (0.7, 1.3),
+        "vertical_flip": True,
+        "channel_shift_range": 11.7,
+        "brightness_range": (0.3, 1.9),
+    }
+    keras = keras_image.ImageDataGenerator(**arguments)
+    np.random.seed(5)
+    wanted = [keras.get_random_transform((11, 17, 3)) for _ in range(num_samples)]
+    got = draw_params(np.random.RandomState(5), ranges_of(arguments), num_samples, 11, 17)
+    assert params_to_dicts(got) == wanted
+
+
 SOME = TransformRanges(
     rotation=10.0, zoom=(0.5, 1.5), brightness=(0.5, 1.5), width_shift=ShiftRange.parse("w", [1, 2, 5])
 )
 
 
 @given(
-    ids=st.lists(st.integers(0, 10**6), min_size=1, max_size=20),
+    ids=st.lists(st.integers(0, 10**6), min_size=0, max_size=20),
     seed=st.integers(0, 2**64 - 1),
     epoch=st.integers(0, 2**40),
 )
