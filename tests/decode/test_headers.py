@@ -32,6 +32,8 @@ def test_agrees_with_pillow(name: str) -> None:
         assert name.startswith(("bmp", "gif", "tiff"))
     if header.plain:
         assert header.bits in (1, 2, 4, 8, 16)
+    if image.mode == "1":
+        assert header.bits == 1
     if header.format == "PNG":
         assert header.transparency == ("transparency" in image.info)
         assert (header.bits == 16) == name.endswith("16")
@@ -67,6 +69,26 @@ def test_reads_broken_files_without_raising(name: str) -> None:
     assert header is None or (header.width > 0 and header.height > 0)
     if name in ("empty", "zeros", "text", "html", "one_byte", "jpeg_magic_only", "png_cut_header", "tiff_cut_header"):
         assert header is None
+
+
+@pytest.mark.parametrize(
+    "name", ["png_rgb", "png_rgb_gamma", "png_rgb_exif", "png_animated", "webp_rgb", "webp_animated"]
+)
+def test_an_animation_is_not_plain_and_notes_beside_the_pixels_are(name: str) -> None:
+    if name not in matrix():
+        pytest.skip(f"this Pillow cannot write {name}")
+    header = read_header(matrix()[name])
+    assert header is not None
+    assert header.plain != Image.open(io.BytesIO(matrix()[name])).is_animated
+
+
+@pytest.mark.parametrize("marker", range(0xD0, 0xD8))
+def test_a_marker_without_a_length_is_passed_over(marker: int) -> None:
+    """Between the segments, as Pillow passes over it: what follows would otherwise be taken for its length."""
+    plain = matrix()["jpeg_420"]
+    marked = plain[:2] + bytes([0xFF, marker]) + plain[2:]
+    assert Image.open(io.BytesIO(marked)).size == Image.open(io.BytesIO(plain)).size
+    assert read_header(marked) == read_header(plain)
 
 
 def test_sees_transparency_only_before_the_pixels() -> None:

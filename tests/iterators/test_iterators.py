@@ -510,6 +510,24 @@ def test_an_epoch_by_number_draws_a_seed_where_something_is_drawn(kind: str, unt
     assert is_drawn or kind == "nothing"
 
 
+def test_an_epoch_of_samples_in_order_takes_nothing_of_the_global_stream(untouched_global_stream: None) -> None:
+    squares = subclass_of(gpuseq.Iterator)(5, 2, False, None)
+    squares.set_epoch(3)
+    assert squares.seed is None
+    assert_same(squares[1], np.array([4, 9]))
+
+
+@pytest.mark.parametrize("epoch", [-1, 1.5, "1", None])
+def test_an_epoch_that_is_no_count_is_refused_and_nothing_moves(epoch: Any) -> None:
+    iterator, twin = flow(), flow()
+    for one in (iterator, twin):
+        next(one)
+    with pytest.raises(ValueError, match="epoch must be a non-negative integer"):
+        iterator.set_epoch(epoch)
+    assert iterator.state_dict() == twin.state_dict()
+    assert_same_structure(next(iterator), next(twin))
+
+
 @pytest.mark.parametrize(("level", "is_warned"), [(0.0, False), (0.4, True), (1.0, True), (1.5, False)])
 def test_floats_that_are_rescaled_already_are_warned_of(level: float, is_warned: bool) -> None:
     generator = gpuseq.ImageDataGenerator(rescale=1 / 255, device="cpu")
