@@ -10,6 +10,7 @@ import numpy as np
 __all__ = [
     "COLOR_CHANNELS",
     "Array",
+    "BatchArray",
     "BatchDType",
     "Cache",
     "ClassMode",
@@ -31,6 +32,7 @@ __all__ = [
     "ShiftRange",
     "Size",
     "Subset",
+    "Weights",
     "ZoomRange",
     "literals",
 ]
@@ -44,10 +46,20 @@ SameArray = TypeVar("SameArray")
 if TYPE_CHECKING:
     from typing_extensions import TypeVar as _TypeVar  # with a default; type checkers bring it along
 
-    Labels = _TypeVar("Labels", default=Any)
+    # Covariant, because what an iterator was asked for is a union of what its arguments were: see `Iterator.__next__`.
+    Labels = _TypeVar("Labels", default=Any, covariant=True)
+    Weights = _TypeVar("Weights", default=Any, covariant=True)
+
+    class BatchArray(np.ndarray[Any, np.dtype[Any]]):
+        """An array of NumPy or, where batches are made on a GPU, of CuPy, which has NumPy's names and these."""
+
+        def get(self, stream: Any = None, order: str = "C", out: Any = None) -> np.ndarray:
+            """Return a copy on the host."""
 else:
-    Labels = TypeVar("Labels")
-"""Of an iterator: what labels stand beside its images, None for none. It says what ``next()`` returns."""
+    Labels = TypeVar("Labels", covariant=True)
+    Weights = TypeVar("Weights", covariant=True)
+    BatchArray = np.ndarray  # for annotations alone: no array is made of it or tested for it
+"""Of an iterator: what stands beside its images as labels and as weights, None for none. `next` follows from both."""
 
 DataFormat: TypeAlias = Literal["channels_last", "channels_first"]
 FillMode: TypeAlias = Literal["nearest", "constant", "reflect", "wrap"]

@@ -14,7 +14,7 @@ from gpuseq.base.devices import is_cupy, on_device
 from gpuseq.base.errors import require
 from gpuseq.base.machine import available_memory
 from gpuseq.base.text import array_text, bytes_text
-from gpuseq.base.types import Array, BatchDType, DataFormat, Labels, Remainder, Rng, Shard, Subset
+from gpuseq.base.types import Array, BatchDType, DataFormat, Labels, Remainder, Rng, Shard, Subset, Weights
 from gpuseq.files.folders import split_bounds
 from gpuseq.plan.draw import Drawing
 from gpuseq.plan.plan import BatchPlan
@@ -42,7 +42,7 @@ LARGE_COPY = 2**28
 """Bytes of an array in a file that are read into memory without a word."""
 
 
-class NumpyArrayIterator(Iterator[Labels]):
+class NumpyArrayIterator(Iterator[Labels, Weights]):
     """Batches of an array in memory, kept in its own dtype and gathered by index.
 
     Parameters

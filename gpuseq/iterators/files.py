@@ -21,6 +21,7 @@ from gpuseq.base.types import (
     Labels,
     Size,
     Subset,
+    Weights,
     literals,
 )
 from gpuseq.decode.host import check_decoder
@@ -46,7 +47,7 @@ FILE_NUMBERS = 10_000_000
 """The numbers in the names of saved files are below it, as in Keras."""
 
 
-class BatchFromFilesMixin(Iterator[Labels]):
+class BatchFromFilesMixin(Iterator[Labels, Weights]):
     """What `DirectoryIterator` and `DataFrameIterator` share: from file paths to batches. Not made directly."""
 
     allowed_class_modes: ClassVar[set[str | None]] = {

@@ -32,10 +32,17 @@ from .folders import DirectoryIterator
 from .frames import DataFrameIterator
 
 if TYPE_CHECKING:
-    from typing_extensions import TypeVar
+    from typing_extensions import Never, TypeVar
 
     # Defaults of type variables: what an argument that is left out stands for. An iterator's `next` follows from it.
+    # Never adds nothing to a union, so that what is not typed at all stays so.
     GivenLabels = TypeVar("GivenLabels", default=None)
+    GivenWeights = TypeVar("GivenWeights", default=None)
+    GivenMasks = TypeVar("GivenMasks", default=Never)
+    GivenRemainder = TypeVar("GivenRemainder", bound=Remainder, default=Never)
+    MaskFolder = TypeVar("MaskFolder", bound=str | os.PathLike[str] | None, default=Never)
+    MaskColumn = TypeVar("MaskColumn", bound=str | None, default=Never)
+    WeightColumn = TypeVar("WeightColumn", bound=str | None, default=None)
     FolderLabels = TypeVar("FolderLabels", bound=ClassMode | None, default=Literal["categorical"])
     FrameLabels = TypeVar("FrameLabels", bound=FrameClassMode | None, default=Literal["categorical"])
 
@@ -75,7 +82,7 @@ def flow(  # numpydoc ignore=PR01
     y: GivenLabels = None,  # type: ignore[assignment]
     batch_size: int = 32,
     shuffle: bool = True,
-    sample_weight: Any = None,
+    sample_weight: GivenWeights = None,  # type: ignore[assignment]
     seed: int | None = None,
     save_to_dir: str | None = None,
     save_prefix: str = "",
@@ -85,11 +92,11 @@ def flow(  # numpydoc ignore=PR01
     *,
     rng: Rng | None = None,
     shard: Shard | None = None,
-    remainder: Remainder = "pad",
-    masks: Any = None,
+    remainder: GivenRemainder = "pad",  # type: ignore[assignment]
+    masks: GivenMasks = None,  # type: ignore[assignment]
     memory_limit: int | None = None,
     ignore_value: int | None = None,
-) -> NumpyArrayIterator[GivenLabels]:
+) -> NumpyArrayIterator[GivenLabels | GivenMasks, GivenWeights | GivenRemainder]:
     """Make batches of an array in memory.
 
     Parameters
@@ -199,13 +206,13 @@ def flow_from_directory(  # numpydoc ignore=PR01
     deterministic: bool = False,
     rng: Rng | None = None,
     shard: Shard | None = None,
-    remainder: Remainder = "pad",
+    remainder: GivenRemainder = "pad",  # type: ignore[assignment]
     verbose: bool = True,
-    mask_directory: str | os.PathLike[str] | None = None,
+    mask_directory: MaskFolder = None,  # type: ignore[assignment]
     mask_suffix: str = "",
     ignore_value: int | None = None,
     extensions: Sequence[str] | None = None,
-) -> DirectoryIterator[FolderLabels]:
+) -> DirectoryIterator[FolderLabels | MaskFolder, GivenRemainder | None]:
     """Make batches of the image files in a folder with one subfolder per class.
 
     Parameters
@@ -348,7 +355,7 @@ def flow_from_dataframe(  # numpydoc ignore=PR01
     directory: str | os.PathLike[str] | None = None,
     x_col: str = "filename",
     y_col: str | Sequence[str] = "class",
-    weight_col: str | None = None,
+    weight_col: WeightColumn = None,  # type: ignore[assignment]
     target_size: Size = (256, 256),
     color_mode: ColorMode = "rgb",
     classes: Sequence[str] | None = None,
@@ -375,15 +382,15 @@ def flow_from_dataframe(  # numpydoc ignore=PR01
     deterministic: bool = False,
     rng: Rng | None = None,
     shard: Shard | None = None,
-    remainder: Remainder = "pad",
+    remainder: GivenRemainder = "pad",  # type: ignore[assignment]
     verbose: bool = True,
-    mask_col: str | None = None,
-    mask_directory: str | os.PathLike[str] | None = None,
+    mask_col: MaskColumn = None,  # type: ignore[assignment]
+    mask_directory: MaskFolder = None,  # type: ignore[assignment]
     mask_suffix: str = "",
     ignore_value: int | None = None,
     extensions: Sequence[str] | None = None,
     **kwargs: Any,
-) -> DataFrameIterator[FrameLabels]:
+) -> DataFrameIterator[FrameLabels | MaskFolder | MaskColumn, WeightColumn | GivenRemainder]:
     """Make batches of the image files that a data frame names and labels.
 
     Parameters

@@ -19,6 +19,7 @@ from gpuseq.base.types import (
     Rng,
     Size,
     Subset,
+    Weights,
 )
 from gpuseq.files.folders import find_classes, scan_classes
 from gpuseq.sources.masks import find_masks, masks_among
@@ -30,7 +31,7 @@ from .files import BatchFromFilesMixin
 __all__ = ["DirectoryIterator"]
 
 
-class DirectoryIterator(BatchFromFilesMixin[Labels]):
+class DirectoryIterator(BatchFromFilesMixin[Labels, Weights]):
     """Batches of the image files in a folder with one subfolder per class.
 
     Parameters

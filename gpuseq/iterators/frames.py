@@ -19,6 +19,7 @@ from gpuseq.base.types import (
     Rng,
     Size,
     Subset,
+    Weights,
 )
 from gpuseq.files.folders import split_bounds
 from gpuseq.files.frames import check_frame, filter_classes, filter_filenames, masks_by_column, raw_targets
@@ -31,7 +32,7 @@ from .files import BatchFromFilesMixin
 __all__ = ["DataFrameIterator"]
 
 
-class DataFrameIterator(BatchFromFilesMixin[Labels]):
+class DataFrameIterator(BatchFromFilesMixin[Labels, Weights]):
     """Batches of the image files that a data frame names and labels.
 
     Parameters

@@ -8,13 +8,13 @@ import warnings
 from collections.abc import Callable
 from collections.abc import Iterator as IteratorABC
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeAlias, TypeVar, cast, overload
 
 import numpy as np
 
 from gpuseq.base.arguments import caller, checked_arguments, warn
 from gpuseq.base.errors import GpuseqError
-from gpuseq.base.types import Array, DataFormat, Labels, Remainder, Rng, Shard
+from gpuseq.base.types import BatchArray, DataFormat, Labels, Remainder, Rng, Shard, Weights
 from gpuseq.plan.draw import Drawing
 from gpuseq.plan.plan import BatchPlan
 from gpuseq.plan.planner import Planner
@@ -93,7 +93,26 @@ class _Planned(Generic[T]):
             own[self._name] = value
 
 
-class Iterator(Sequence, Generic[Labels]):  # numpydoc ignore=PR02
+class _Untyped:
+    """What no label and no weight is: an iterator of it is one whose type says nothing of them."""
+
+
+_Unweighted: TypeAlias = Literal["pad", "drop"] | None
+"""What gives no sample a weight: no weights, and a remainder that fills up none or says nothing of it."""
+
+_Left: TypeAlias = np.ndarray | list[Any] | tuple[Any, ...]
+"""Weights that Keras leaves out where there are no labels for them to weigh."""
+
+Batch = TypeVar("Batch", covariant=True)
+
+
+class _Gives(Protocol[Batch]):
+    """An iterator, by what its ``next()`` returns: the one place that says so is `Iterator.__next__`."""
+
+    def __next__(self) -> Batch: ...
+
+
+class Iterator(Sequence, Generic[Labels, Weights]):  # numpydoc ignore=PR02
     """Hands out `n` samples in batches, epoch after epoch, and knows at each moment which batch is next.
 
     Subclasses that only know how to make a batch from sample numbers define ``_get_batches_of_transformed_samples``,
@@ -165,7 +184,7 @@ class Iterator(Sequence, Generic[Labels]):  # numpydoc ignore=PR02
     batch_index = _Planned[int]("batch_index")
     total_batches_seen = _Planned[int]("total_batches_seen")
     index_array = _Planned["np.ndarray | None"]("index_array")
-    index_generator = _Planned["IteratorABC[np.ndarray]"]("index_generator")
+    index_generator: _Planned[IteratorABC[np.ndarray]] = _Planned("index_generator")
     lock = _Planned[Any]("lock")
 
     @checked_arguments("workers", "use_multiprocessing", "max_queue_size")
@@ -240,13 +259,7 @@ class Iterator(Sequence, Generic[Labels]):  # numpydoc ignore=PR02
             )
         return plan
 
-    @overload
-    def replay(self: Iterator[None], plan: BatchPlan) -> Array: ...
-
-    @overload
-    def replay(self, plan: BatchPlan) -> tuple[Array, ...]: ...
-
-    def replay(self, plan: BatchPlan) -> Any:
+    def replay(self: _Gives[Batch], plan: BatchPlan) -> Batch:
         """Make the batch of a plan, this iterator's or that of another one over the same samples.
 
         Parameters
@@ -270,21 +283,25 @@ class Iterator(Sequence, Generic[Labels]):  # numpydoc ignore=PR02
         """
         if not isinstance(plan, BatchPlan):
             raise TypeError(f"replay() takes a BatchPlan, from plan_batch(); got {type(plan).__name__}")
+        iterator = cast(Iterator, self)
         least, most = plan.indices.min(initial=0), plan.indices.max(initial=-1)
-        if least < 0 or most >= self._planner.num_samples:
+        if least < 0 or most >= iterator._planner.num_samples:
             outside = least if least < 0 else most
             raise ValueError(
                 f"the plan was drawn for other data: it asks for sample {outside}, and there are "
-                f"{self._planner.num_samples} here"
+                f"{iterator._planner.num_samples} here"
             )
-        if type(self)._get_batches_of_transformed_samples is Iterator._get_batches_of_transformed_samples:
-            return self._make(plan)
+        batch: Batch
+        if type(iterator)._get_batches_of_transformed_samples is Iterator._get_batches_of_transformed_samples:
+            batch = iterator._make(plan)
+            return batch
         # A subclass as written for Keras: it gets sample numbers alone, and `_plan_of` finds the plan again.
-        token = _REPLAYED.set([self, plan])
+        token = _REPLAYED.set([iterator, plan])
         try:
-            return self._get_batches_of_transformed_samples(plan.indices.copy())
+            batch = iterator._get_batches_of_transformed_samples(plan.indices.copy())
         finally:
             _REPLAYED.reset(token)
+        return batch
 
     def _make(self, plan: BatchPlan) -> Any:
         """Return the batch of a plan that fits here."""
@@ -325,15 +342,25 @@ class Iterator(Sequence, Generic[Labels]):  # numpydoc ignore=PR02
 
     # Batches, one after another or by index.
 
-    def __iter__(self) -> IteratorABC[Any]:
+    def __iter__(self) -> Self:
         """Return the iterator itself: it goes on and on, epoch after epoch, as Keras' does."""
         return self
 
+    # Images alone, with labels, or with labels and weights. Where either is not typed, nothing is said of the batch.
     @overload
-    def __next__(self: Iterator[None]) -> Array: ...
+    def __next__(self: Iterator[_Untyped, Any]) -> Any: ...
 
     @overload
-    def __next__(self) -> tuple[Array, ...]: ...
+    def __next__(self: Iterator[Any, _Untyped | Literal["pad", "drop"]]) -> Any: ...
+
+    @overload
+    def __next__(self: Iterator[None, _Unweighted | _Left]) -> BatchArray: ...
+
+    @overload
+    def __next__(self: Iterator[Any, _Unweighted]) -> tuple[BatchArray, Any]: ...
+
+    @overload
+    def __next__(self: Iterator[Any, Any]) -> tuple[BatchArray, Any, BatchArray]: ...
 
     def __next__(self) -> Any:
         """Return the next batch of which bad files leave anything.
@@ -348,23 +375,11 @@ class Iterator(Sequence, Generic[Labels]):  # numpydoc ignore=PR02
         # Once where an epoch has no batch, with remainder="drop" and fewer samples than ranks: then it is an empty one.
         return first_left(itertools.repeat(lambda: self.replay(self.plan_batch()), max(1, len(self))))
 
-    @overload
-    def next(self: Iterator[None]) -> Array: ...
-
-    @overload
-    def next(self) -> tuple[Array, ...]: ...
-
-    def next(self) -> Any:
+    def next(self: _Gives[Batch]) -> Batch:
         """Return the next batch, as ``next(iterator)`` does. Keras 2 has this method."""
         return next(self)
 
-    @overload
-    def __getitem__(self: Iterator[None], index: int) -> Array: ...
-
-    @overload
-    def __getitem__(self, index: int) -> tuple[Array, ...]: ...
-
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self: _Gives[Batch], index: int) -> Batch:
         """Return batch `index` of the current epoch.
 
         Parameters
@@ -381,11 +396,13 @@ class Iterator(Sequence, Generic[Labels]):  # numpydoc ignore=PR02
         """
         # Asked of the module that torch has loaded, so that torch is not imported for it.
         worker = sys.modules.get("torch.utils.data._utils.worker")
-        if worker is not None and worker._worker_info is not None and not self._counts_by_epoch:
+        iterator = cast(Iterator, self)
+        if worker is not None and worker._worker_info is not None and not iterator._counts_by_epoch:
             warnings.warn(_SAME_NUMBERS, stacklevel=2)
         elif _FETCHES in sys.modules and sys._getframe(1).f_globals.get("__name__") == _FETCHES:
-            self._refuse_to_repeat(index)
-        return self.replay(self.plan_batch(index))
+            iterator._refuse_to_repeat(index)
+        batch: Batch = iterator.replay(iterator.plan_batch(index))
+        return batch
 
     def _refuse_to_repeat(self, index: int) -> None:
         """Raise a GpuseqError where a data loader takes an epoch that was not chosen, or takes one again."""

@@ -20,7 +20,7 @@ gpuseq.ImageDataGenerator(conventions="fixed")  # mistake: arg-type
 gpuseq.ImageDataGenerator(preprocessing_function="keras")  # mistake: arg-type
 gpuseq.keras.ImageDataGenerator(fill_mode="mirror")  # mistake: arg-type
 generator.flow(images, subset="test")  # mistake: arg-type
-generator.flow(images, remainder="keep")  # mistake: arg-type
+generator.flow(images, remainder="keep")  # mistake: type-var
 generator.flow_from_directory("d", class_mode="raw")  # mistake: type-var
 generator.flow_from_directory("d", color_mode="grey")  # mistake: arg-type
 generator.flow_from_directory("d", interpolation="cubic")  # mistake: arg-type
@@ -83,3 +83,18 @@ print(next(generator.flow(images, np.arange(8))).shape)  # mistake: attr-defined
 print(generator.flow_from_directory("d")[0].shape)  # mistake: attr-defined
 generator.flow_from_dataframe(pd.DataFrame(), class_mode="raw").next().astype("float32")  # mistake: attr-defined
 number: int = next(generator.flow_from_directory("d", class_mode="binary"))  # mistake: assignment
+
+# Images alone are one array
+next(generator.flow(images)).numpy()  # mistake: attr-defined
+text = next(generator.flow_from_directory("d", class_mode=None)).filenames  # mistake: attr-defined
+loss: float = generator.flow(images)[0]  # mistake: assignment
+
+# A batch has as many parts as were asked for
+x, y, weights = next(generator.flow(images, np.arange(8)))  # mistake: misc
+x, y = next(generator.flow(images, np.arange(8), sample_weight=np.ones(8)))  # mistake: misc
+x, y = generator.flow_from_directory("d", remainder="exact").next()  # mistake: misc
+x, y = generator.flow_from_dataframe(pd.DataFrame(), weight_col="w")[0]  # mistake: misc
+for x, y, weights in generator.flow_from_directory("d"):  # mistake: misc
+    print(x, y, weights)
+x, y = next(generator.flow(images, np.arange(8)))
+y, x = x.numpy(), y  # mistake: attr-defined

@@ -10,6 +10,7 @@ import pandas as pd
 from typing_extensions import assert_type
 
 import gpuseq
+from gpuseq.base.types import BatchArray
 
 images = np.zeros((8, 16, 16, 3), np.uint8)
 frame = pd.DataFrame()
@@ -50,12 +51,39 @@ for x, y in iterator:
 
 alone: np.ndarray = next(generator.flow(images))
 print(alone.shape, next(generator.flow_from_directory("d", class_mode=None)).shape, generator.flow(images)[0].dtype)
-assert_type(next(generator.flow(images, np.arange(8))), tuple[Any, ...])
-assert_type(generator.flow_from_directory("d")[0], tuple[Any, ...])
-assert_type(generator.flow_from_directory("d", class_mode="binary").replay(plan), tuple[Any, ...])
-x, targets, weights = next(generator.flow_from_dataframe(frame, class_mode="raw", weight_col="w"))
+on_host: np.ndarray = next(generator.flow(images)).get()
+
+# Images alone
+assert_type(next(generator.flow(images)), BatchArray)
+assert_type(generator.flow(images, remainder="drop").next(), BatchArray)
+assert_type(generator.flow(images, None, sample_weight=np.ones(8))[0], BatchArray)
+assert_type(generator.flow_from_directory("d", class_mode=None, shard=(0, 2), remainder="pad")[0], BatchArray)
+assert_type(generator.flow_from_dataframe(frame, class_mode=None).replay(plan), BatchArray)
+
+# With labels, or with masks
+assert_type(next(generator.flow(images, np.arange(8))), tuple[BatchArray, Any])
+assert_type(generator.flow(images, [0, 1] * 4).replay(plan), tuple[BatchArray, Any])
+assert_type(generator.flow_from_directory("d")[0], tuple[BatchArray, Any])
+assert_type(generator.flow_from_directory("d", class_mode="binary").replay(plan), tuple[BatchArray, Any])
+assert_type(next(generator.flow_from_directory("d", class_mode=None, mask_directory=Path("m"))), tuple[BatchArray, Any])
+assert_type(next(generator.flow_from_dataframe(frame, class_mode=None, mask_col="m")), tuple[BatchArray, Any])
 images_of, masks_of = next(generator.flow(images, masks=images[..., :1]))
+for images_of, labels_of in generator.flow_from_directory("d"):
+    print(images_of.mean(), labels_of)
+
+# With weights
+weighted = generator.flow(images, np.arange(8), sample_weight=np.ones(8))
+assert_type(next(weighted), tuple[BatchArray, Any, BatchArray])
+assert_type(next(generator.flow(images, shard=(0, 2), remainder="exact")), tuple[BatchArray, Any, BatchArray])
+assert_type(generator.flow_from_directory("d", remainder="exact")[0], tuple[BatchArray, Any, BatchArray])
+x, targets, weights = next(generator.flow_from_dataframe(frame, class_mode="raw", weight_col="w"))
+
+# What is not typed says nothing of the batch
+untyped: Any = np.arange(8)
+assert_type(next(generator.flow(images, untyped)), Any)
+assert_type(next(generator.flow(images, np.arange(8), sample_weight=untyped)), Any)
 any_flow: gpuseq.DirectoryIterator = generator.flow_from_directory("d")
+assert_type(any_flow[0], Any)
 unknown: np.ndarray = next(gpuseq.DirectoryIterator("d", generator, class_mode=None))
 
 compose = gpuseq.Compose([gpuseq.RandAugment(), gpuseq.RandomErasing(0.25)], device="cpu", dtype="float32")
