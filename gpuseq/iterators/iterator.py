@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import copyreg
 import itertools
 import sys
 import warnings
 from collections.abc import Callable
 from collections.abc import Iterator as IteratorABC
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeAlias, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, SupportsIndex, TypeAlias, TypeVar, cast, overload
 
 import numpy as np
 
 from gpuseq.base.arguments import caller, checked_arguments, warn
 from gpuseq.base.errors import GpuseqError
 from gpuseq.base.types import BatchArray, DataFormat, Labels, Remainder, Rng, Shard, Weights
+from gpuseq.base.version import __version__
 from gpuseq.plan.draw import Drawing
 from gpuseq.plan.plan import BatchPlan
 from gpuseq.plan.planner import Planner
@@ -535,6 +537,26 @@ class Iterator(Sequence, Generic[Labels, Weights]):  # numpydoc ignore=PR02
         twin.__dict__.update(self.__dict__)
         twin._planner = self._planner.copy(twin._own_order())
         return twin
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        """Return what a pickle holds: the version that wrote it, and then all that the iterator is made of."""
+        reduced = super().__reduce_ex__(max(2, protocol.__index__()))
+        if not isinstance(reduced, tuple) or reduced[0] is not copyreg.__newobj__:  # type: ignore[attr-defined]
+            return reduced  # a subclass has a way of its own
+        _, (kind, *arguments), *rest = reduced
+        # The version is an argument, because arguments are read first: the parts that follow are named by modules that
+        # another version may not have, and would raise an error that says nothing of versions.
+        return (kind._unpickled, (__version__, *arguments), *rest)
+
+    @classmethod
+    def _unpickled(cls, version: str, *arguments: Any) -> Self:
+        if version != __version__:
+            raise GpuseqError(
+                f"this pickle of a {cls.__name__} was written by gpuseq {version}, and this is {__version__}. A pickle "
+                "is for another process of the same version. Make the iterator anew, and give load_state_dict() what "
+                "state_dict() returned: later versions read it"
+            )
+        return cls.__new__(cls, *arguments)
 
     def __repr__(self) -> str:
         # Keras shows this line where the iterator is handed to fit as it is.

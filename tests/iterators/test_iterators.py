@@ -14,6 +14,7 @@ import pytest
 import gpuseq
 from gpuseq.iterators import arrays as array_iterators
 from gpuseq.iterators import batch as batches
+from gpuseq.iterators import iterator as iterators
 from tests.cases import images
 from tests.compare import assert_same, assert_same_structure
 from tests.parity import Streams, assert_same_walk, quiet
@@ -293,6 +294,47 @@ def test_a_pickled_copy_goes_on_alike(num_batches: int, tree: Path) -> None:
                 assert_same_structure(next(copy), next(iterator))
             copy.close()
             iterator.close()
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_pickle_of_another_version_says_so_before_it_misses_a_module(
+    protocol: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    iterator = flow()
+    next(iterator)
+    with monkeypatch.context() as patched:
+        patched.setattr(iterators, "__version__", "0.0.7")
+        older = pickle.dumps(iterator, protocol)
+    # Parts that this version does not have: of the same length, because protocol 4 writes lengths.
+    assert b"gpuseq.plan.planner" in older
+    older = older.replace(b"gpuseq.plan.planner", b"gpuseq.gone.planner")
+    with pytest.raises(gpuseq.GpuseqError, match=r"NumpyArrayIterator .* gpuseq 0\.0\.7, .*load_state_dict") as caught:
+        pickle.loads(older)
+    assert gpuseq.__version__ in str(caught.value)
+
+
+class PickledByItself(gpuseq.NumpyArrayIterator):
+    """A user's own, with a way of its own into a pickle."""
+
+    def __reduce__(self) -> Any:
+        return flow, ()
+
+
+class PickledInPart(gpuseq.NumpyArrayIterator):
+    """A user's own, which leaves something out."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "left_out": True}
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_users_decide_what_of_their_subclasses_is_pickled(protocol: int) -> None:
+    generator = gpuseq.ImageDataGenerator(device="cpu")
+    by_itself = pickle.loads(pickle.dumps(PickledByItself(DATA, LABELS, generator), protocol))
+    assert type(by_itself) is gpuseq.NumpyArrayIterator
+    in_part = pickle.loads(pickle.dumps(PickledInPart(DATA, LABELS, generator), protocol))
+    assert type(in_part) is PickledInPart
+    assert in_part.left_out
 
 
 def test_batches_belong_to_the_caller() -> None:
