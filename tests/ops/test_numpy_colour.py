@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from gpuseq.ops import dispatch as ops
+from gpuseq.ops.numpy.program import run_steps
 from gpuseq.ops.options import AugmentOptions, Statistics
 from tests import naive
 from tests.cases import DTYPES, draw_params, identity, images
 from tests.compare import assert_same, read_only
+from tests.ops.pillow_steps import step
 from tests.tolerance import unit_of
 
 STILL = AugmentOptions(has_affine=False)
@@ -36,6 +38,17 @@ def test_brightness_of_every_level_equals_pillow(factor: float) -> None:
     params = identity(1)
     params["brightness"] = factor
     assert_same(ops.augment(levels, params, STILL), naive.augment(levels, params, STILL))
+
+
+@pytest.mark.parametrize(("gamma", "gain"), [(0.0, 1.0), (0.5, 1.0), (1.0, 1.0), (1.0, 0.3), (2.2, 1.2), (2.2, 0.0)])
+def test_gamma_is_a_power_of_each_levels_share(gamma: float, gain: float) -> None:
+    """torchvision's formula in double; a power in float32 may lie on the other side of a level."""
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
+    done = run_steps(levels, step("Gamma", gamma, gain))
+    shares = np.minimum(gain * (levels / 255) ** gamma, 1)
+    assert_same(done, (shares * 255.999).astype(np.uint8), atol=1)
+    if gamma == gain == 1:
+        assert_same(done, levels)
 
 
 def test_channel_shift_stays_within_the_images_own_range() -> None:
