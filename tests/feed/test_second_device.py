@@ -5,6 +5,8 @@ CuPy allocates on the current device, and the stand-in refuses whatever then mee
 
 from __future__ import annotations
 
+import sys
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +17,7 @@ import pytest
 
 import gpuseq
 from gpuseq.base import devices as compat
+from gpuseq.base.errors import DeviceError
 from gpuseq.decode.options import DecodeOptions
 from gpuseq.feed import tensors as streams
 from gpuseq.feed.lookahead import to_device
@@ -240,6 +243,49 @@ def test_jax_is_lent_an_array_of_its_dtype(cupy: Any, monkeypatch: pytest.Monkey
     streams.jax_array(there(np.arange(4.0)))
     ((array, current),) = lent
     assert (array.dtype, array.device.id, current) == (np.float32, 1, 1)
+
+
+class Capsule:
+    """What was exported by DLPack, as NumPy takes it."""
+
+    def __init__(self, capsule: Any) -> None:
+        self._capsule = capsule
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self._capsule
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 1, 0
+
+
+def test_tensorflow_is_lent_what_is_contiguous_and_aligned(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An array as it stands where it is both, else a copy; TensorFlow takes nothing else for an aligned tensor."""
+    lent: list[np.ndarray] = []
+
+    def from_dlpack(capsule: Any) -> np.ndarray:
+        lent.append(np.from_dlpack(Capsule(capsule)))
+        return lent[-1]
+
+    gpus = ["GPU:0"]
+    module = SimpleNamespace(
+        __version__="2",
+        config=SimpleNamespace(list_physical_devices=lambda kind: gpus),
+        experimental=SimpleNamespace(dlpack=SimpleNamespace(from_dlpack=from_dlpack)),
+        raw_ops=SimpleNamespace(DeepCopy=lambda x: x.copy()),
+    )
+    monkeypatch.setitem(sys.modules, "tensorflow", module)
+    monkeypatch.setattr(streams, "_lent_to_tensorflow", deque())
+    whole = there(np.arange(48, dtype=np.float32).reshape(6, 8))
+    with cupy.cuda.Device(1):
+        arrays = whole, whole[1:], whole[:, :4], whole.T
+    for array in arrays:
+        np.testing.assert_array_equal(streams.tensorflow_tensor(array), array.get())
+        assert lent[-1].ctypes.data % 64 == 0
+        assert lent[-1].flags.c_contiguous
+        assert (lent[-1].ctypes.data == array.data.ptr) == (array is whole)
+    gpus.clear()
+    with pytest.raises(DeviceError, match=r"made on cuda:1, but this TensorFlow 2 sees no GPU"):
+        streams.tensorflow_tensor(whole)
 
 
 def test_rows_go_up_to_their_device(cupy: Any) -> None:

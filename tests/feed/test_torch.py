@@ -248,14 +248,26 @@ def test_a_state_is_effective_at_once() -> None:
     next(walk)
     state = batches.state_dict()
     assert state == walk.state_dict()
-    for where in ("loader", "pass", "loader under way"):
+    for where in ("loader", "pass", "loader under way", "pass under way"):
         resumed = loader(flow())
         walk = iter(resumed)
-        if where == "loader under way":
+        if where.endswith("under way"):
             next(walk), next(walk)
-        (walk if where == "pass" else resumed).load_state_dict(state)
+        (walk if where.startswith("pass") else resumed).load_state_dict(state)
         assert labels(walk) == whole[3:], where
         assert resumed.epoch == 1
+
+
+def test_a_pass_goes_on_with_the_seed_of_its_state_and_refuses_one_of_other_data() -> None:
+    batches = loader(flow(seed=5))
+    first = labels([next(iter(batches))])
+    walk = iter(loader(flow()))
+    walk.load_state_dict(batches.state_dict())
+    assert first + labels(walk) == labels(loader(flow(seed=5)))
+    walk = iter(loader(flow()))
+    with pytest.raises(ValueError, match="dataset_size"):
+        walk.load_state_dict(loader(flow(12)).state_dict())
+    assert labels(walk) == labels(loader(flow()))
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
