@@ -6,6 +6,7 @@ factor of 1.27, not bin 9), so it can be read, edited, stored and replayed whate
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -177,9 +178,13 @@ def of_kind(program: np.ndarray, *kinds: Kind) -> np.ndarray:
     numpy.ndarray
         The shape of `program`, bool.
     """
-    wanted = np.array([step.kind in kinds for step in STEPS])
-    chosen: np.ndarray = wanted[program["op"]]
+    chosen: np.ndarray = _codes_of(kinds)[program["op"]]
     return chosen
+
+
+@functools.cache
+def _codes_of(kinds: tuple[Kind, ...]) -> np.ndarray:
+    return np.array([step.kind in kinds for step in STEPS])
 
 
 def has_kind(program: np.ndarray | None, *kinds: Kind) -> bool:

@@ -203,9 +203,9 @@ def test_spaces(kind: str) -> None:
 
     space = spaces._RAND_SPACE if kind == "RandAugment" else spaces._WIDE_SPACE
     theirs = getattr(v2, kind)._AUGMENTATION_SPACE
-    assert [entry.step for entry in space] == list(theirs)
+    assert [entry.step for entry in space.entries] == list(theirs)
     size = (100, 331)
-    for entry in space:
+    for entry in space.entries:
         magnitudes, signed = theirs[entry.step]
         expected = magnitudes(31, *size)
         assert (expected is None) == (entry.strength is None)

@@ -98,6 +98,8 @@ def test_a_sample_is_its_own(value: Augmentation) -> None:
     order = np.random.default_rng(0).permutation(64)
     parts = [recipe.draw(part, SIZE, seed=7, epoch=0) for part in np.split(order, 8)]
     assert (np.concatenate(parts) == program[order]).all()
+    nothing = recipe.draw(np.arange(0), SIZE, seed=7, epoch=0)
+    assert (nothing.shape, nothing.dtype) == ((0, recipe.num_steps), program.dtype)
     if not isinstance(value, gpuseq.RandomErasing):
         longer = Recipe((value, gpuseq.RandomInvert())).draw(np.arange(64), SIZE, seed=7, epoch=0)
         for before, after in zip(program, longer, strict=True):

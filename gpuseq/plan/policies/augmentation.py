@@ -11,7 +11,7 @@ import numpy as np
 
 from gpuseq.base.arguments import checked_arguments, did_you_mean
 from gpuseq.base.types import SameArray
-from gpuseq.plan.program import STEPS, code_of, empty_program
+from gpuseq.plan.program import STEPS, code_of, empty_program, of_kind
 
 __all__ = [
     "Augmentation",
@@ -28,6 +28,7 @@ __all__ = [
     "checked_whole",
     "choose",
     "put",
+    "put_all",
     "spelled",
 ]
 
@@ -151,6 +152,36 @@ def put(
     for position, values in enumerate(args):
         steps["arg"][:, position] = values
     program[where] = steps
+
+
+def put_all(
+    program: np.ndarray,
+    codes: np.ndarray,
+    *args: np.ndarray,
+    bilinear: bool = False,
+    fill: tuple[int, int, int, int] = (0, 0, 0, 0),
+) -> None:
+    """Write steps of several names, one into every place of a program that does nothing yet.
+
+    Parameters
+    ----------
+    program : numpy.ndarray
+        Any shape, dtype `~gpuseq.plan.program.STEP_DTYPE`. Written to.
+    codes : numpy.ndarray
+        The shape of `program`, int16: of the steps.
+    *args : numpy.ndarray
+        The shape of `program`: their arguments, 0 where a step has none.
+    bilinear, fill
+        As of `put`.
+    """
+    program["op"] = codes
+    for position, values in enumerate(args):
+        program["arg"][..., position] = values
+    moves = of_kind(program, "geometry")
+    if bilinear:
+        program["bilinear"] = moves
+    if any(fill):
+        program["fill"][moves] = fill
 
 
 def spelled(uniform: np.ndarray, p: float, name: str, *args: Any) -> np.ndarray:

@@ -222,7 +222,7 @@ class RandomOrder(Augmentation):
             blocks[:, number, : part.shape[1]] = part
         # The order of uniform numbers is a uniform permutation, and takes the same count of them for each sample.
         order = np.argsort(uniform[:, :count], axis=1)
-        ordered: np.ndarray = blocks[np.arange(len(uniform))[:, None], order].reshape(len(uniform), -1)
+        ordered: np.ndarray = blocks[np.arange(len(uniform))[:, None], order].reshape(len(uniform), self.num_steps)
         return ordered
 
 

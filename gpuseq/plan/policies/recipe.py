@@ -144,8 +144,10 @@ class Recipe:
                 parts.append(item.draw(uniform, size))
             # A crop comes first and alone changes the size, so all others see that of the finished images.
             size = self.image_size(image_size)
-        program = np.concatenate(parts, axis=1)
+        program = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
         # Stable, so that the steps keep their order.
         order = np.argsort(program["op"] == IDENTITY, axis=1, kind="stable")
-        drawn: np.ndarray = np.take_along_axis(program, order, axis=1)
+        # By places in the whole: `take` copies steps, an index of rows and columns takes ten times as long.
+        order += np.arange(len(program))[:, None] * program.shape[1]
+        drawn: np.ndarray = program.reshape(-1).take(order)
         return drawn

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from gpuseq.base.arguments import did_you_mean
-from gpuseq.plan.program import empty_program
+from gpuseq.plan.program import IDENTITY, code_of, empty_program
 
 from .augmentation import (
     Augmentation,
@@ -20,7 +21,7 @@ from .augmentation import (
     checked_interpolation,
     checked_whole,
     choose,
-    put,
+    put_all,
 )
 
 __all__ = ["AutoAugment", "RandAugment", "TrivialAugmentWide"]
@@ -80,57 +81,95 @@ _WIDEST = 150.0 / 331.0
 
 _MEASURED = (_Entry("AutoContrast"), _Entry("Equalize"))
 
+
+@dataclass(frozen=True, eq=False)
+class _Space:
+    """The steps that a policy chooses from, in the order of the choices."""
+
+    entries: tuple[_Entry, ...]
+
+    # Cached, because every batch asks for them.
+    @cached_property
+    def codes(self) -> np.ndarray:
+        return np.array([code_of(entry.step) for entry in self.entries], np.int16)
+
+    @cached_property
+    def is_signed(self) -> np.ndarray:
+        return np.array([entry.signed for entry in self.entries])
+
+    @cached_property
+    def offsets(self) -> np.ndarray:
+        return np.array([entry.offset for entry in self.entries])
+
+
+@lru_cache(maxsize=64)
+def _strengths(space: _Space, last: int, image_size: tuple[int, int]) -> np.ndarray:
+    """Return what each entry's step takes at each bin: shape ``(entries, last + 1)``, 0 where it takes nothing."""
+    bins = np.arange(last + 1)
+    made = [
+        np.zeros(last + 1) if entry.strength is None else entry.strength(bins, last, image_size)
+        for entry in space.entries
+    ]
+    return np.stack(made)
+
+
 # torchvision's 14 steps. The paper's Invert is not among them.
-_RAND_SPACE = (
-    _Entry("Identity"),
-    _Entry("ShearX", _up_to(0.3), signed=True),
-    _Entry("ShearY", _up_to(0.3), signed=True),
-    _Entry("TranslateX", _pixels(1, _WIDEST), signed=True),
-    _Entry("TranslateY", _pixels(0, _WIDEST), signed=True),
-    _Entry("Rotate", _up_to(30.0), signed=True),
-    *_enhancing(0.9),
-    _Entry("Posterize", _posterize(4)),
-    _Entry("Solarize", _solarize),
-    *_MEASURED,
+_RAND_SPACE = _Space(
+    (
+        _Entry("Identity"),
+        _Entry("ShearX", _up_to(0.3), signed=True),
+        _Entry("ShearY", _up_to(0.3), signed=True),
+        _Entry("TranslateX", _pixels(1, _WIDEST), signed=True),
+        _Entry("TranslateY", _pixels(0, _WIDEST), signed=True),
+        _Entry("Rotate", _up_to(30.0), signed=True),
+        *_enhancing(0.9),
+        _Entry("Posterize", _posterize(4)),
+        _Entry("Solarize", _solarize),
+        *_MEASURED,
+    )
 )
 
 # TrivialAugment's wide ranges: three to four times as far, and shifts in pixels instead of shares of a side.
-_WIDE_SPACE = (
-    _Entry("Identity"),
-    _Entry("ShearX", _up_to(0.99), signed=True),
-    _Entry("ShearY", _up_to(0.99), signed=True),
-    _Entry("TranslateX", _pixels(1, None), signed=True),
-    _Entry("TranslateY", _pixels(0, None), signed=True),
-    _Entry("Rotate", _up_to(135.0), signed=True),
-    *_enhancing(0.99),
-    _Entry("Posterize", _posterize(6)),
-    _Entry("Solarize", _solarize),
-    *_MEASURED,
+_WIDE_SPACE = _Space(
+    (
+        _Entry("Identity"),
+        _Entry("ShearX", _up_to(0.99), signed=True),
+        _Entry("ShearY", _up_to(0.99), signed=True),
+        _Entry("TranslateX", _pixels(1, None), signed=True),
+        _Entry("TranslateY", _pixels(0, None), signed=True),
+        _Entry("Rotate", _up_to(135.0), signed=True),
+        *_enhancing(0.99),
+        _Entry("Posterize", _posterize(6)),
+        _Entry("Solarize", _solarize),
+        *_MEASURED,
+    )
 )
 
 # The same limits as RandAugment's, over ten bins; Invert is AutoAugment's alone.
-_LEARNED_SPACE = {entry.step: entry for entry in (*_RAND_SPACE, _Entry("Invert"))}
+_LEARNED_SPACE = _Space((*_RAND_SPACE.entries, _Entry("Invert")))
 
 
-def _write(
-    column: np.ndarray,
-    entry: _Entry,
-    where: np.ndarray,
-    bins: np.ndarray,
+def _drawn(
+    space: _Space,
+    chosen: np.ndarray,
+    bins: np.ndarray | int,
     last: int,
     sign: np.ndarray,
     image_size: tuple[int, int],
-    reading: dict[str, Any],
-) -> None:
-    """Write an entry's step for the samples in `where`; `bins` and `sign` have one number per sample of the batch."""
-    if entry.strength is None:
-        put(column, entry.step, where=where, **reading)
-        return
-    value = entry.strength(bins[where], last, image_size)
-    if entry.signed:
-        # torchvision negates where `rand() <= 0.5`.
-        value = entry.offset + np.where(sign[where] <= 0.5, -1.0, 1.0) * value
-    put(column, entry.step, value, where=where, **reading)
+    owner: Any,
+    done: np.ndarray | None = None,
+) -> np.ndarray:
+    """Return a program of the chosen entries, of the choices' shape; only where `done`, if that is given."""
+    value = _strengths(space, last, image_size)[chosen, bins]
+    # torchvision negates where `rand() <= 0.5`.
+    signed = space.offsets[chosen] + np.where(sign <= 0.5, -1.0, 1.0) * value
+    value = np.where(space.is_signed[chosen], signed, value)
+    codes = space.codes[chosen]
+    if done is not None:
+        codes, value = np.where(done, codes, IDENTITY), np.where(done, value, 0.0)
+    program = empty_program(*chosen.shape)
+    put_all(program, codes, value, **_reading(owner))
+    return program
 
 
 def _reading(owner: Any) -> dict[str, Any]:
@@ -194,15 +233,9 @@ class RandAugment(Augmentation):
 
     def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
         """Return the steps that these numbers ask for; see `Augmentation.draw`."""
-        program = empty_program(len(uniform), self.num_ops)
-        bins, last = np.full(len(uniform), self.magnitude), self.num_magnitude_bins - 1
-        for slot in range(self.num_ops):
-            chosen = choose(uniform[:, 2 * slot], len(_RAND_SPACE))
-            # Step by step and not sample by sample: 14 masks for a batch of any size.
-            for number, entry in enumerate(_RAND_SPACE):
-                sign = uniform[:, 2 * slot + 1]
-                _write(program[:, slot], entry, chosen == number, bins, last, sign, image_size, _reading(self))
-        return program
+        choice, sign = uniform[:, ::2], uniform[:, 1::2]
+        chosen = choose(choice, len(_RAND_SPACE.entries))
+        return _drawn(_RAND_SPACE, chosen, self.magnitude, self.num_magnitude_bins - 1, sign, image_size, self)
 
 
 @checked_call
@@ -244,13 +277,9 @@ class TrivialAugmentWide(Augmentation):
 
     def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
         """Return the steps that these numbers ask for; see `Augmentation.draw`."""
-        program = empty_program(len(uniform), 1)
-        chosen = choose(uniform[:, 0], len(_WIDE_SPACE))
-        bins, last = choose(uniform[:, 1], self.num_magnitude_bins), self.num_magnitude_bins - 1
-        # As above: one mask a step.
-        for number, entry in enumerate(_WIDE_SPACE):
-            _write(program[:, 0], entry, chosen == number, bins, last, uniform[:, 2], image_size, _reading(self))
-        return program
+        choice, number, sign = (uniform[:, column : column + 1] for column in range(3))
+        chosen, bins = choose(choice, len(_WIDE_SPACE.entries)), choose(number, self.num_magnitude_bins)
+        return _drawn(_WIDE_SPACE, chosen, bins, self.num_magnitude_bins - 1, sign, image_size, self)
 
 
 _LEARNED = {
@@ -303,6 +332,15 @@ def learned_pairs(policy: str) -> list[list[tuple[str, float, int | None]]]:
     return pairs
 
 
+@lru_cache
+def _learned_table(policy: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the pairs as arrays of shape ``(25, 2)``: number of the entry, probability and bin."""
+    number_of = {entry.step: number for number, entry in enumerate(_LEARNED_SPACE.entries)}
+    steps = [[(number_of[step], share, bin_ or 0) for step, share, bin_ in pair] for pair in learned_pairs(policy)]
+    numbers, shares, bins = np.moveaxis(np.array(steps), 2, 0)
+    return numbers.astype(np.intp), shares, bins.astype(np.intp)
+
+
 @checked_call
 @dataclass(frozen=True, repr=False)
 class AutoAugment(Augmentation):
@@ -353,16 +391,9 @@ class AutoAugment(Augmentation):
 
     def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
         """Return the steps that these numbers ask for; see `Augmentation.draw`."""
-        program = empty_program(len(uniform), 2)
-        pairs = learned_pairs(self.policy)
-        chosen = choose(uniform[:, 0], len(pairs))
-        # The pairs that occur; of 25 a small batch has a few.
-        for number in np.unique(chosen).tolist():
-            for slot, (step, probability, magnitude) in enumerate(pairs[number]):
-                coin, sign = uniform[:, 1 + slot], uniform[:, 3 + slot]
-                # Below and not up to it: a probability of 0, which some pairs have, never happens, and one of 1 always,
-                # as numbers lie in [0, 1). torchvision's `<=` lets a drawn 0 through.
-                where = (chosen == number) & (coin < probability)
-                bins, last = np.full(len(uniform), magnitude or 0), _LEARNED_BINS - 1
-                _write(program[:, slot], _LEARNED_SPACE[step], where, bins, last, sign, image_size, _reading(self))
-        return program
+        entries, probabilities, bins = _learned_table(self.policy)
+        pair, coin, sign = choose(uniform[:, 0], len(entries)), uniform[:, 1:3], uniform[:, 3:5]
+        # Below and not up to it: a probability of 0, which some pairs have, never happens, and one of 1 always, as
+        # numbers lie in [0, 1). torchvision's `<=` lets a drawn 0 through.
+        done = coin < probabilities[pair]
+        return _drawn(_LEARNED_SPACE, entries[pair], bins[pair], _LEARNED_BINS - 1, sign, image_size, self, done=done)

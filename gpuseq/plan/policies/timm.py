@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from gpuseq.plan.program import empty_program
+from gpuseq.plan.program import IDENTITY, code_of, empty_program
 
 from .augmentation import (
     Augmentation,
@@ -22,6 +22,7 @@ from .augmentation import (
     checked_whole,
     choose,
     put,
+    put_all,
 )
 from .dirichlet import NUM_UNIFORM, shares
 
@@ -105,7 +106,7 @@ _WEIGHT_OF_OTHERS = 0.05
 
 
 def _write(
-    column: np.ndarray,
+    program: np.ndarray,
     steps: tuple[str, ...],
     levels: dict[str, Level],
     chosen: np.ndarray,
@@ -114,28 +115,27 @@ def _write(
     image_size: tuple[int, int],
     owner: Any,
 ) -> None:
-    """Write the chosen steps, of samples whose number is not negative, into a column."""
-    reading: dict[str, Any] = {
-        "bilinear": checked_interpolation(owner, owner.interpolation) == "bilinear",
-        "fill": checked_fill(owner, owner.fill),
-    }
+    """Write the chosen steps where their number is not negative; all arrays have the program's shape."""
+    # timm negates where `random() > 0.5`, torchvision where it is at most 0.5.
+    level, signs = magnitude / _UNIT, np.where(sign > 0.5, -1.0, 1.0)
+    values = np.zeros(chosen.shape)
     for number, step in enumerate(steps):
         # The order of the steps in the tuple is the choice's number.
-        where = chosen == number
-        if not where.any():
-            continue
-        # timm negates where `random() > 0.5`, torchvision where it is at most 0.5.
-        value = levels[step](magnitude[where] / _UNIT, np.where(sign[where] > 0.5, -1.0, 1.0), image_size)
-        args = [] if value is None else [value]
-        if step == "SolarizeAdd":
-            args.append(np.full(len(args[0]), 128.0))
-        put(column, step, *args, where=where, **reading)
+        where = np.nonzero(chosen == number)
+        made = levels[step](level[where], signs[where], image_size)
+        if made is not None:
+            values[where] = made
+    # A choice of -1 finds the code behind the last step's.
+    codes = np.array([*map(code_of, steps), IDENTITY], np.int16)[chosen]
+    thresholds = np.where(codes == code_of("SolarizeAdd"), 128.0, 0.0)
+    bilinear = checked_interpolation(owner, owner.interpolation) == "bilinear"
+    put_all(program, codes, values, thresholds, bilinear=bilinear, fill=checked_fill(owner, owner.fill))
 
 
 def _magnitudes(uniform: np.ndarray, middle: float, std: float, most: float) -> np.ndarray:
     """Return magnitudes around `middle`: fixed, normal with deviation `std`, or uniform from 0 where that is inf."""
     if std == 0:
-        drawn = np.full(len(uniform), float(middle))
+        drawn = np.full(uniform.shape, float(middle))
     elif math.isinf(std):
         drawn = uniform * middle
     else:
@@ -143,7 +143,8 @@ def _magnitudes(uniform: np.ndarray, middle: float, std: float, most: float) -> 
 
         # The generator's least number stands for 0, which is at minus infinity.
         quantile = NormalDist(middle, std).inv_cdf
-        drawn = np.array([quantile(max(number, 2.0**-54)) for number in uniform.tolist()])
+        numbers = [quantile(max(number, 2.0**-54)) for number in uniform.ravel().tolist()]
+        drawn = np.array(numbers, np.float64).reshape(uniform.shape)
     magnitudes: np.ndarray = np.clip(drawn, 0.0, most)
     return magnitudes
 
@@ -225,12 +226,10 @@ class TimmRandAugment(Augmentation):
             weights = np.array([_WEIGHTS.get(step, _WEIGHT_OF_OTHERS) for step in _RAND_STEPS])
             waiting = -np.log1p(-uniform[:, 4 * self.num_layers :]) / weights
             chosen = np.argsort(waiting, axis=1)[:, : self.num_layers]
-        for layer in range(self.num_layers):
-            _, coin, number, sign = layers[:, layer].T
-            magnitude = _magnitudes(number, self.magnitude, self.magnitude_std, _checked_most(self))
-            # A slot whose coin falls the other way stays empty: timm's `p` is of each step, not of the policy.
-            done = np.where(coin < self.p, chosen[:, layer], -1)
-            _write(program[:, layer], _RAND_STEPS, levels, done, magnitude, sign, image_size, self)
+        coin, number, sign = (layers[:, :, column] for column in (1, 2, 3))
+        magnitude = _magnitudes(number, self.magnitude, self.magnitude_std, _checked_most(self))
+        # A slot whose coin falls the other way stays empty: timm's `p` is of each step, not of the policy.
+        _write(program, _RAND_STEPS, levels, np.where(coin < self.p, chosen, -1), magnitude, sign, image_size, self)
         return program
 
 
@@ -314,7 +313,7 @@ class AugMix(Augmentation):
             # Exponential numbers divided by their sum are Dirichlet's with alpha 1.
             weights = -np.log1p(-uniform[:, 1 : 1 + self.mixture_width])
             return uniform[:, 0], weights / np.maximum(weights.sum(axis=1, keepdims=True), 2.0**-1000)
-        further = uniform[:, self._num_plain :].reshape(len(uniform), -1, NUM_UNIFORM)
+        further = uniform[:, self._num_plain :].reshape(len(uniform), 2 + self.mixture_width, NUM_UNIFORM)
         return shares(further[:, :2], self.alpha)[:, 0], shares(further[:, 2:], self.alpha)
 
     def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
@@ -325,16 +324,15 @@ class AugMix(Augmentation):
         # timm blends in float32: weights are rounded to it here, so that a plan holds what is computed with.
         put(program[:, 0], "AugMix", share.astype(np.float32), width, *weights.astype(np.float32).T)
         depths = choose(uniform[:, 1 + width : 1 + 2 * width], depth) + 1
-        numbers = uniform[:, 1 + 2 * width : self._num_plain].reshape(len(uniform), width, depth, 3)
-        for chain in range(width):
-            for position in range(depth):
-                choice, number, sign = numbers[:, chain, position].T
-                is_there = (self.chain_depth != -1) | (position < depths[:, chain])
-                chosen = np.where(is_there, choose(choice, len(_MIX_STEPS)), -1)
-                magnitude = _magnitudes(number, self.severity, self.magnitude_std, _UNIT)
-                column = program[:, 1 + chain * depth + position]
-                _write(column, _MIX_STEPS, _RISING, chosen, magnitude, sign, image_size, self)
-                column["chain"][chosen >= 0] = chain + 1
+        numbers = uniform[:, 1 + 2 * width : self._num_plain].reshape(len(uniform), width * depth, 3)
+        choice, number, sign = (numbers[:, :, column] for column in range(3))
+        chain, position = np.divmod(np.arange(width * depth), depth)
+        is_there = (self.chain_depth != -1) | (position < depths[:, chain])
+        chosen = np.where(is_there, choose(choice, len(_MIX_STEPS)), -1)
+        magnitude = _magnitudes(number, self.severity, self.magnitude_std, _UNIT)
+        chains = program[:, 1:]
+        _write(chains, _MIX_STEPS, _RISING, chosen, magnitude, sign, image_size, self)
+        chains["chain"] = np.where(is_there, chain + 1, 0)
         return program
 
 
