@@ -1,7 +1,7 @@
 // The modern augmentations on a batch: `prepare` for the samples that an image has to be made or looked at for first,
 // `program` for all of them, in one launch with normalisation, layout, cast and erasing; `erase` where that comes apart.
 //
-// Macros: those of common.cuh, and the two below; source images are uint8.
+// Macros: those of common.cuh, HAS_KERAS of program.cuh, and the two below; source images are uint8.
 // Checked by gpuseq/ops/dispatch.py: dtype, channels, source rows. By gpuseq/ops/segments.py: the steps of a segment, what
 // they point into, H, W < 2^15. By the launcher (gpuseq/ops/cuda/program.py): H * W * C < 2^31.
 
@@ -24,15 +24,19 @@
 
 #define ERASE_COLUMNS 9          // top, left, height, width, then four values; the last: 1 for noise of the key in value 0
 
-// Steps of the segment that the block works on.
-struct Steps {
-    double numbers[MAX_STEPS * STEP_COLUMNS];
-};
-
-DEVICE void load_steps(Steps &shared, const double *steps, int first, int count)
+DEVICE void load_steps(Steps &shared, const double *steps, int first, int count, const double *table, int height, int width)
 {
-    for (int number = threadIdx.x; number < count * STEP_COLUMNS; number += blockDim.x)
-        shared.numbers[number] = steps[(long long)first * STEP_COLUMNS + number];
+    const double *own = steps + (long long)first * STEP_COLUMNS;
+    for (int number = threadIdx.x; number < count * STEP_COLUMNS; number += blockDim.x) shared.numbers[number] = own[number];
+#if HAS_KERAS
+    if (threadIdx.x == 0 && count > 0 && own[0] == STEP_KERAS) {
+        const double *row = table + (long long)own[1] * NUM_COLUMNS;
+        set_geometry(shared.sample, row, {height, width, CHANNELS});
+#if HAS_BRIGHTNESS
+        set_colour(shared.sample, row, 0.0, 255.0);
+#endif
+    }
+#endif
 }
 
 DEVICE Levels source_image(const unsigned char *images, long long row, int height, int width)
@@ -100,6 +104,7 @@ extern "C" __global__ void __launch_bounds__(PREPARE_BLOCK) prepare(
     const double *__restrict__ weights,
     const unsigned char *tables,              // (T, 3, 256); no __restrict__: a step reads one of these or one of `made`, and
                                               // what is written here must not be read as if it never changed (ld.global.nc)
+    const double *__restrict__ table,         // (N, NUM_COLUMNS); null without HAS_KERAS
     unsigned char *made,                      // (num_made, 3, 256), then (S, H, W, C): what is written here and read again
     int num_jobs, int num_made, int height, int width)
 {
@@ -117,12 +122,12 @@ extern "C" __global__ void __launch_bounds__(PREPARE_BLOCK) prepare(
             const int num_steps = (int)numbers[2], measure = (int)numbers[4];
             Levels image = image_of(images, scratch, numbers[0], source_row, height, width);
             __syncthreads();                 // the level before may still be read and written
-            load_steps(shared, steps, (int)numbers[1], num_steps);
+            load_steps(shared, steps, (int)numbers[1], num_steps, table, height, width);
             __syncthreads();
             if (numbers[3] >= 0.0) {
                 unsigned char *out = scratch + (long long)numbers[3] * ((long long)num_pixels * CHANNELS);
                 for (int pixel = threadIdx.x; pixel < num_pixels; pixel += blockDim.x) {
-                    const Pixel done = run_segment(shared.numbers, num_steps, image, {tables, made, lines, weights, scratch}, height, width,
+                    const Pixel done = run_segment(shared, num_steps, image, {tables, made, lines, weights, scratch}, height, width,
                                                    pixel / width, pixel % width);
                     for (int channel = 0; channel < CHANNELS; ++channel)
                         out[(long long)pixel * CHANNELS + channel] = (unsigned char)done.level[channel];
@@ -243,6 +248,7 @@ extern "C" __global__ void __launch_bounds__(MAX_BLOCK) program(
     const float *__restrict__ quantiles,      // (65536,); null without noise
     const COMPUTE_T *__restrict__ mean_c,     // (C,); null without FEATUREWISE_CENTER
     const COMPUTE_T *__restrict__ divisor_c,  // (C,); null without FEATUREWISE_STD
+    const double *__restrict__ table,         // (N, NUM_COLUMNS); null without HAS_KERAS
     OUT_T *__restrict__ out,                  // (N, H, W, C) or (N, C, H, W)
     int num_samples, int num_made, int height, int width, double rescale)
 {
@@ -256,7 +262,7 @@ extern "C" __global__ void __launch_bounds__(MAX_BLOCK) program(
         const double *numbers = samples + sample * 6;
         const int num_steps = (int)numbers[3], num_erases = (int)numbers[5];
         __syncthreads();                     // the block may still work on its last unit
-        load_steps(shared, steps, (int)numbers[2], num_steps);
+        load_steps(shared, steps, (int)numbers[2], num_steps, table, height, width);
         __syncthreads();
         const Levels image = image_of(images, scratch, numbers[1], numbers[0], height, width);
         const double *own_erases = erases + (long long)numbers[4] * ERASE_COLUMNS;
@@ -264,7 +270,7 @@ extern "C" __global__ void __launch_bounds__(MAX_BLOCK) program(
         const int stop = num_pixels - start < UNIT_PIXELS ? num_pixels : start + UNIT_PIXELS;
         for (int position = start + threadIdx.x; position < stop; position += blockDim.x) {
             const int row = position / width, col = position % width;
-            const Pixel done = run_segment(shared.numbers, num_steps, image, {tables, made, lines, weights, scratch}, height, width, row, col);
+            const Pixel done = run_segment(shared, num_steps, image, {tables, made, lines, weights, scratch}, height, width, row, col);
 #pragma unroll
             for (int channel = 0; channel < CHANNELS; ++channel) {
                 COMPUTE_T value = (COMPUTE_T)done.level[source_channel(channel, CHANNELS)];

@@ -4,7 +4,11 @@
 // A segment is a run of steps that needs no image but the one it starts from: at its front at most one step that reads
 // several pixels, then nearest geometry and steps of single pixels in any order. gpuseq/ops/segments.py cuts programs
 // into segments and makes the rows below; what each number means is said there. Macros: CHANNELS and
-// SOURCE_CHANNELS_LAST of common.cuh. Pillow on uint8 defines every step: products and sums are rounded one by one.
+// SOURCE_CHANNELS_LAST of common.cuh, and HAS_KERAS. Pillow on uint8 defines every step: products and sums are rounded one by one.
+
+#ifndef HAS_KERAS                // 1: a segment may begin with STEP_KERAS, of the other macros of common.cuh's
+#define HAS_KERAS 0
+#endif
 
 #if CHANNELS == 0                // the number of channels is always known here; the file compiles without it too
 #undef CHANNELS
@@ -28,12 +32,21 @@
 #define STEP_SHARPNESS 10
 #define STEP_BLUR 11             // width, height, where the weights of the columns and of the rows begin
 #define STEP_MIX 15              // share, chains, the slot of the first one's image, where their weights begin
+#define STEP_KERAS 18            // Keras' ranges: the row of the table, cval; only of a source image, and first of all
 
 #define COLOURS (CHANNELS == 4 ? 3 : CHANNELS)       // alpha stays as it is
 #define HAS_ALPHA (CHANNELS == 2 || CHANNELS == 4)
 
 struct Pixel {
     int level[CHANNELS];
+};
+
+// Steps of the segment that a block works on.
+struct Steps {
+    double numbers[MAX_STEPS * STEP_COLUMNS];
+#if HAS_KERAS
+    Sample sample;               // what the row of the table says that STEP_KERAS points at
+#endif
 };
 
 struct Tables {                  // what steps point into
@@ -320,9 +333,43 @@ DEVICE Pixel read_mixed(const double *step, const Levels &image, const Tables &t
     return pixel;
 }
 
-// One pixel after a segment. The steps are the same for the whole block, so no warp splits over their codes.
-DEVICE Pixel run_segment(const double *steps, int num_steps, const Levels &image, const Tables &tables, int height, int width, int row, int col)
+#if HAS_KERAS
+static_assert(ROUND_AFFINE && !HAS_CHANNEL_SHIFT, "levels, and none that a look at the image decides");
+
+// What Keras' affine map, flips and brightness make of a source image, as levels: rounded half up after the map, cut off after
+// the brightness.
+DEVICE Pixel read_keras(const Steps &steps, const Levels &image, int height, int width, int row, int col)
 {
+    const Sample &sample = steps.sample;
+    const Shape shape = {height, width, CHANNELS};
+    const int from_row = sample.flip_rows ? height - 1 - row : row, from_col = sample.flip_cols ? width - 1 - col : col;
+    Pixel pixel;
+    auto read = [&](const auto &taps) {
+#pragma unroll
+        for (int first = 0; first < CHANNELS; first += STEP) {
+            COMPUTE_T values[STEP];
+            read_channels(image.data + first * source_channel_stride(shape), taps, shape, steps.numbers[2], values);
+            shift_and_brighten(values, sample, first, CHANNELS);
+#pragma unroll
+            for (int k = 0; k < STEP; ++k)
+                pixel.level[first + k] = values[k] >= (COMPUTE_T)255.0 ? 255 : values[k] > (COMPUTE_T)0.0 ? (int)values[k] : 0;
+        }
+    };
+    if (HAS_AFFINE && sample.has_affine) {
+        const double (*inverse_23)[3] = sample.inverse_23;
+        read(find_taps((inverse_23[0][2] + from_row * inverse_23[0][0]) + from_col * inverse_23[0][1],
+                       (inverse_23[1][2] + from_row * inverse_23[1][0]) + from_col * inverse_23[1][1], shape));
+    } else {
+        read(copy_tap(from_row, from_col, shape));
+    }
+    return pixel;
+}
+#endif
+
+// One pixel after a segment. The steps are the same for the whole block, so no warp splits over their codes.
+DEVICE Pixel run_segment(const Steps &segment, int num_steps, const Levels &image, const Tables &tables, int height, int width, int row, int col)
+{
+    const double *steps = segment.numbers;
     const bool has_front = num_steps > 0 && (int)steps[0] >= STEP_BILINEAR;
     int first = has_front ? 1 : 0;
     Pixel pixel;
@@ -339,6 +386,10 @@ DEVICE Pixel run_segment(const double *steps, int num_steps, const Levels &image
     if (!is_filled) {
         if (!has_front) {
             pixel = read_pixel(image, row, col);
+#if HAS_KERAS
+        } else if ((int)steps[0] == STEP_KERAS) {
+            pixel = read_keras(segment, image, height, width, row, col);
+#endif
         } else if ((int)steps[0] == STEP_BILINEAR) {
             pixel = read_bilinear(steps, image, height, width, row, col);
         } else if ((int)steps[0] == STEP_SHARPNESS) {

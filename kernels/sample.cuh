@@ -195,6 +195,18 @@ DEVICE void set_colour(Sample &sample, const double *row, double low, double hig
 }
 #endif
 
+// What the sample's row says of where its pixels come from.
+DEVICE void set_geometry(Sample &sample, const double *row, Shape shape)
+{
+    sample.flip_rows = HAS_FLIP && row[FLIP_VERTICAL] != 0.0;
+    sample.flip_cols = HAS_FLIP && row[FLIP_HORIZONTAL] != 0.0;
+    // One thread does this while the block waits: it asks for all of its row at once, where one condition after the other
+    // would wait for each number, and builds the map whether it is needed or not.
+    sample.has_affine = HAS_AFFINE && ((row[THETA] != 0.0) | (row[TX] != 0.0) | (row[TY] != 0.0) | (row[SHEAR] != 0.0)
+                                       | (row[ZX] != 1.0) | (row[ZY] != 1.0));
+    if (HAS_AFFINE) build_inverse(row, shape.height, shape.width, sample.inverse_23);
+}
+
 // Fills `shared` for a band: the sample's numbers by one thread, the rows' terms by all. Starts and ends with a barrier.
 DEVICE void open_band(BlockShared &shared, const Band &band, Shape shape, const double *table, const double *ranges, int num_bands)
 {
@@ -204,13 +216,7 @@ DEVICE void open_band(BlockShared &shared, const Band &band, Shape shape, const 
 #if HAS_TABLE
         const double *row = table + (long long)band.sample * NUM_COLUMNS;
         sample.source_index = __double_as_longlong(row[SOURCE_INDEX]);
-        sample.flip_rows = HAS_FLIP && row[FLIP_VERTICAL] != 0.0;
-        sample.flip_cols = HAS_FLIP && row[FLIP_HORIZONTAL] != 0.0;
-        // One thread does this while the block waits: it asks for all of its row at once, where one condition after the other
-        // would wait for each number, and builds the map whether it is needed or not.
-        sample.has_affine = HAS_AFFINE && ((row[THETA] != 0.0) | (row[TX] != 0.0) | (row[TY] != 0.0) | (row[SHEAR] != 0.0)
-                                           | (row[ZX] != 1.0) | (row[ZY] != 1.0));
-        if (HAS_AFFINE) build_inverse(row, shape.height, shape.width, sample.inverse_23);
+        set_geometry(sample, row, shape);
 #else
         sample.source_index = band.sample;
         sample.flip_rows = sample.flip_cols = sample.has_affine = false;

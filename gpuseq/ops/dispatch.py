@@ -23,7 +23,7 @@ from gpuseq.ops.cuda.resident import DeviceResident, Resident
 from .compiled import augment as ops_compiled
 from .compiled import library
 from .numpy import augment as ops_numpy
-from .options import AugmentOptions, Statistics
+from .options import AugmentOptions, RangesFirst, Statistics
 
 __all__ = [
     "Resident",
@@ -184,6 +184,7 @@ def run_program(
     indices: np.ndarray | None = None,
     statistics: Statistics | None = None,
     out: Array | None = None,
+    ranges: RangesFirst | None = None,
 ) -> Array:
     """Gather, do each sample's program on uint8, standardise, lay out, cast and erase.
 
@@ -203,6 +204,9 @@ def run_program(
         Per-channel mean and std where `options` asks for featurewise steps.
     out : array or None
         As in `augment`.
+    ranges : RangesFirst or None
+        What is done to the images before the program. None: nothing. On a GPU it is done in the program's launch where
+        it can be.
 
     Returns
     -------
@@ -235,8 +239,16 @@ def run_program(
     check_program(program, images.dtype, channels, size)
     if indices is not None:
         indices = _rows(indices, len(images))
+    further: dict[str, Any] = {}
     with _program_engine_for(images) as engine:
-        batch: Array = engine.run_program(images, program, options, indices=indices, statistics=statistics, out=out)
+        if ranges is not None:
+            if not isinstance(images, np.ndarray) and engine.takes_ranges(ranges.options, program):
+                further["ranges"] = ranges
+            else:
+                images, indices = augment(images, ranges.params, ranges.options, indices=indices), None
+        batch: Array = engine.run_program(
+            images, program, options, indices=indices, statistics=statistics, out=out, **further
+        )
     return batch
 
 
@@ -436,8 +448,10 @@ def resident(array: Array) -> Resident:
     return DeviceResident(array) if is_cupy(array) else Resident(array)
 
 
-def describe(device: str, options: AugmentOptions, source_dtype: np.dtype[Any]) -> str:
-    """Say which engine does `augment` and how, in a few words.
+def describe(
+    device: str, options: AugmentOptions, source_dtype: np.dtype[Any], program: np.ndarray | None = None
+) -> str:
+    """Say which engine does `augment`, or a program after it, and how, in a few words.
 
     Parameters
     ----------
@@ -447,12 +461,19 @@ def describe(device: str, options: AugmentOptions, source_dtype: np.dtype[Any]) 
         What is done to every sample.
     source_dtype : numpy.dtype
         Of the images.
+    program : numpy.ndarray or None
+        Of a batch, shape ``(N, S)``, dtype `~gpuseq.plan.program.STEP_DTYPE`. None: there is none.
     """
     if device == "cpu":
         return f"{library.describe()}, {cpu_count()} thread(s), in {options.compute_dtype.name}"
     from .cuda import augment as ops_cuda
 
-    launches = ops_cuda.launches(options, source_dtype)
+    if program is None or not (program["op"] != 0).any():
+        launches = ops_cuda.launches(options, source_dtype)
+    else:
+        from .cuda import program as cuda_program
+
+        launches = cuda_program.launches(options, program)
     return f"cuda, on {device}: {len(launches)} launch(es), {' then '.join(launches)}"
 
 

@@ -36,6 +36,9 @@ CONTRAST, AUTOCONTRAST, EQUALIZE = range(12, 15)
 MIX, CHAIN_END, MIX_END = range(15, 18)
 """AugMix: chains follow that all begin with the same image, each with its end and weight, and then the blend."""
 
+KERAS = 18
+"""What Keras' ranges make of the source image: in front of all others, and of the GPU's segments only."""
+
 _CODES = {
     "Color": COLOR,
     "Grayscale": GREY,

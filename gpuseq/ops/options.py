@@ -11,7 +11,7 @@ import numpy as np
 
 from gpuseq.base.types import Conventions, DataFormat, FillMode, Preprocessing
 
-__all__ = ["AugmentOptions", "Statistics"]
+__all__ = ["AugmentOptions", "RangesFirst", "Statistics"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,3 +120,20 @@ class AugmentOptions:
             has_channel_shift=False,
             has_brightness=False,
         )
+
+
+@dataclass(frozen=True, eq=False)
+class RangesFirst:
+    """What Keras' ranges do to the images of a batch before their programs: levels in, levels out.
+
+    Attributes
+    ----------
+    params : numpy.ndarray
+        Shape ``(N,)``, dtype `~gpuseq.plan.columns.PARAMS_DTYPE`, on the host.
+    options : AugmentOptions
+        From uint8 to uint8, in the axis order of the images: rounded after the map, cut off after colours, and nothing
+        from the preprocessing mode on.
+    """
+
+    params: np.ndarray
+    options: AugmentOptions

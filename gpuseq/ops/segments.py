@@ -20,6 +20,7 @@ from .listing import (
     CHAIN_END,
     CONTRAST,
     EQUALIZE,
+    KERAS,
     MAX_SIDE,
     MIX,
     MIX_END,
@@ -76,7 +77,16 @@ class Segments:
     num_slots: int
 
 
-def cut(program: np.ndarray, rows: np.ndarray, height: int, width: int, num_channels: int) -> Segments:
+def cut(
+    program: np.ndarray,
+    rows: np.ndarray,
+    height: int,
+    width: int,
+    num_channels: int,
+    *,
+    moved: np.ndarray | None = None,
+    cval: float = 0.0,
+) -> Segments:
     """Cut the programs of a batch.
 
     Parameters
@@ -87,6 +97,10 @@ def cut(program: np.ndarray, rows: np.ndarray, height: int, width: int, num_chan
         Shape ``(N,)``, int64: the source image of each sample.
     height, width, num_channels : int
         Of an image.
+    moved : numpy.ndarray or None
+        Shape ``(N,)``, bool: which samples Keras' ranges change first. None: none.
+    cval : float
+        What the ranges fill borders with, where they do.
 
     Raises
     ------
@@ -100,6 +114,8 @@ def cut(program: np.ndarray, rows: np.ndarray, height: int, width: int, num_chan
         )
     steps = steps_of(program, height, width, num_channels)
     _compose_tables(steps)
+    if moved is not None:
+        _begin_with_ranges(steps, np.flatnonzero(moved), cval)
     return _cut(steps, rows)
 
 
@@ -224,6 +240,15 @@ def _cut(steps: Steps, rows: np.ndarray) -> Segments:
         num_looks=num_looks,
         num_slots=num_slots,
     )
+
+
+def _begin_with_ranges(steps: Steps, samples: np.ndarray, cval: float) -> None:
+    """Put Keras' ranges before the first step of these samples; in the table of the ranges a sample has its own row."""
+    numbers = np.zeros((len(samples), steps.numbers.shape[1]))
+    numbers[:, 0], numbers[:, 1], numbers[:, 2] = KERAS, samples, cval
+    first, _ = spans(steps.sample, steps.num_samples)
+    steps.numbers = np.insert(steps.numbers, first[samples], numbers, axis=0)
+    steps.sample = np.insert(steps.sample, first[samples], samples)
 
 
 def spans(owners: np.ndarray, num_samples: int) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ import numpy as np
 from gpuseq.base.devices import array_module, is_cupy, on_device
 from gpuseq.base.types import Array, DataFormat
 from gpuseq.ops import dispatch as ops
-from gpuseq.ops.options import AugmentOptions, Statistics
+from gpuseq.ops.options import AugmentOptions, RangesFirst, Statistics
 from gpuseq.plan.columns import COLUMNS, dicts_to_params, identity_params, is_at_rest, params_to_dicts
 from gpuseq.plan.program import IDENTITY, only_geometry, without_erasing
 from gpuseq.plan.ranges import TransformRanges
@@ -199,36 +199,20 @@ class BatchTransform:
     ) -> Array:
         """Do the ranges' geometry and colours as uint8, then the program, then what follows, and erase at the end."""
         # The steps are Pillow's and defined on levels, so the ranges' result is rounded to them in between.
-        images, rows = self.warped_to_levels(images, params, rows, options.source_format)
+        ranges = self._ranges_first(images, params, options.source_format)
         statistics = self._statistics(images, options)
         if statistics is not None and self.is_fused:
-            return ops.run_program(images, program, options, indices=rows, statistics=statistics)
+            return ops.run_program(images, program, options, indices=rows, statistics=statistics, ranges=ranges)
         # With a function or a whitening matrix in between, the erasing waits: it is in units of the finished batch.
         levels_options = replace(options.unnormalised(), dtype="uint8")
-        levels = ops.run_program(images, without_erasing(program), levels_options, indices=rows)
+        levels = ops.run_program(images, without_erasing(program), levels_options, indices=rows, ranges=ranges)
         following = replace(options, source_format=options.data_format, round_affine=False)
         batch = self._finished(levels, identity_params(len(program)), None, following)
         ops.erase(batch, program, options.data_format)
         return batch
 
-    def warped_to_levels(
-        self, images: Array, params: np.ndarray, rows: np.ndarray | None, source_format: DataFormat
-    ) -> tuple[Array, np.ndarray | None]:
-        """Do the ranges' geometry and colours as uint8: rounded half up after the map, truncated after colours.
-
-        Parameters
-        ----------
-        images : array
-            Shape ``(M, H, W, C)`` or ``(M, C, H, W)``, uint8. Not written to.
-        params, rows
-            As in a call.
-        source_format : {"channels_last", "channels_first"}
-            Axis order of `images` and of the result.
-
-        Returns
-        -------
-        array, numpy.ndarray or None
-            Images and the row of each sample; those that came in where there is nothing to do.
+    def _ranges_first(self, images: Array, params: np.ndarray, source_format: DataFormat) -> RangesFirst | None:
+        """Return what the ranges do as uint8, rounded half up after the map, truncated after colours; None for nothing.
 
         Raises
         ------
@@ -237,14 +221,12 @@ class BatchTransform:
         """
         if images.dtype != np.uint8:
             raise TypeError(f"augmentations work on uint8 images, levels 0 to 255; got {images.dtype}")
-        options = replace(
-            _laid_out(self._following(params).unnormalised(), source_format, source_format, "uint8", True),
-            # The options keep flips on for what a plan may bring; here a batch without any spares the whole pass.
-            has_flip=not is_at_rest(params, "flip").all(),
-        )
-        if not (options.has_affine or options.has_flip or options.has_channel_shift or options.has_brightness):
-            return images, rows
-        return ops.augment(images, params, options, indices=rows), None
+        # The options keep flips on for what a plan may bring; here a batch without any spares the whole pass.
+        has_flip = not is_at_rest(params, "flip").all()
+        options = _on_levels(self._following(params), source_format, has_flip)
+        if not (options.has_affine or has_flip or options.has_channel_shift or options.has_brightness):
+            return None
+        return RangesFirst(params, options)
 
     def augmented(
         self,
@@ -272,9 +254,9 @@ class BatchTransform:
             return ops.augment(rescaled(images[rows], dtype, rescale), params, options)
         # Keras rescales before it transforms; levels cannot be rescaled before their program, so the factor comes after
         # it.
-        levels, levels_rows = self.warped_to_levels(images, params, rows, options.source_format)
+        ranges = self._ranges_first(images, params, options.source_format)
         following = replace(options, rescale=float(rescale or 1.0))
-        return ops.run_program(levels, without_erasing(program), following, indices=levels_rows)
+        return ops.run_program(images, without_erasing(program), following, indices=rows, ranges=ranges)
 
     def describe(
         self, source_dtype: np.dtype[Any], device: str, recipe: Recipe | None, program: np.ndarray | None
@@ -296,9 +278,10 @@ class BatchTransform:
         path = []
         if recipe is not None and program is not None:
             rounds = options.has_affine or options.has_channel_shift or options.has_brightness
+            on_the_host = "; step after step on the host" if device == "cpu" else ""
             rounded = "; after the ranges are rounded to uint8" if rounds else ""
-            path.append(("augmentations", f"{recipe.describe(program, device)}{rounded}"))
-        path.append(("engine", ops.describe(device, options, source_dtype)))
+            path.append(("augmentations", f"{recipe!r} on uint8{on_the_host}{rounded}"))
+        path.append(("engine", ops.describe(device, options, source_dtype, program)))
         slow = []
         if self.one_image is not None:
             slow.append("a subclass with its own apply_transform or standardize: Keras' loop, image by image")
@@ -410,6 +393,19 @@ def _laid_out(
     # Kept: `replace` takes 11 us and the cache half a microsecond, at each batch.
     return replace(
         options, source_format=source_format, data_format=data_format, dtype=dtype, round_affine=round_affine
+    )
+
+
+@lru_cache(maxsize=256)
+def _on_levels(options: AugmentOptions, source_format: DataFormat, has_flip: bool) -> AugmentOptions:
+    """Return what these options ask for up to the colours, from uint8 to uint8; kept as `_laid_out` is."""
+    return replace(
+        options.unnormalised(),
+        source_format=source_format,
+        data_format=source_format,
+        dtype="uint8",
+        round_affine=True,
+        has_flip=has_flip,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tests.cases import images
 from tests.parity import quiet
 from tests.photos import write_broken, write_tree
 from tests.standin import cupy as standin
+from tests.standin import work
 
 GEOMETRY = {"rotation_range": 25, "width_shift_range": 0.2, "height_shift_range": 0.2, "zoom_range": 0.3}
 TOLERANCE = 2e-5
@@ -58,6 +60,34 @@ CASES: dict[str, dict[str, Any]] = {
     "mode": {"preprocessing_function": "caffe", "horizontal_flip": True},
     "first": {**GEOMETRY, "data_format": "channels_first", "dtype": "float16", "rescale": 1 / 255},
 }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "launches"),
+    [
+        ({}, ["program"]),
+        ({"fill_mode": "constant", "cval": 9.0, "interpolation_order": 0, "brightness_range": (0.5, 1.5)}, ["program"]),
+        ({"samplewise_center": True}, ["program", "sample_moments", "augment", "erase"]),
+        ({"channel_shift_range": 30.0}, ["sample_range", "augment", "program"]),
+        ({"preprocessing_function": lambda image: image * 0.5}, ["program", "augment", "augment", "erase"]),
+    ],
+    ids=lambda arguments: "-".join(arguments) or "alone",
+)
+def test_augmentations_after_ranges(cuda: Any, arguments: dict[str, Any], launches: list[str]) -> None:
+    """One launch for both wherever no image has to be looked at, and the CPU's levels."""
+    data, batches = images((9, 13, 12, 3), "uint8"), []
+    steps = [gpuseq.RandomSolarize(100), gpuseq.RandomRotation(20), gpuseq.RandomErasing(1.0, value=7)]
+    for device in ("cpu", "cuda"):
+        made = generator(device, **GEOMETRY, horizontal_flip=True, augmentations=steps, **arguments)
+        with quiet():
+            flow = made.flow(data, batch_size=9, seed=3)
+        before = work.done()
+        batches.append(next(flow))
+    assert_equal_but_on_device(batches[1], batches[0])
+    assert work.done() - before == Counter((name, work.COMPILED) for name in launches)
+    if "preprocessing_function" not in arguments:
+        said = dict(flow.explain().path)["engine"]
+        assert said.partition("launch(es), ")[2].split(" then ") == launches
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -94,7 +94,7 @@ SIGNATURES: dict[str, tuple[str, tuple[tuple[str, ArgumentKind], ...]]] = {
     "prepare": (
         "program.cu",
         (
-            *_pointers("images", "jobs", "levels", "steps", "lines", "weights", "tables", "made"),
+            *_pointers("images", "jobs", "levels", "steps", "lines", "weights", "tables", "table", "made"),
             *_counts("num_jobs", "num_made", "height", "width"),
         ),
     ),
@@ -102,7 +102,7 @@ SIGNATURES: dict[str, tuple[str, tuple[tuple[str, ArgumentKind], ...]]] = {
         "program.cu",
         (
             *_pointers("images", "samples", "steps", "lines", "weights", "tables", "made", "erases", "quantiles"),
-            *_pointers("mean_c", "divisor_c", "out"),
+            *_pointers("mean_c", "divisor_c", "table", "out"),
             *_counts("num_samples", "num_made", "height", "width"),
             ("rescale", "float64"),
         ),
@@ -123,7 +123,7 @@ HEADERS: dict[str, tuple[str, ...]] = {
     "augment.cu": ("common.cuh", "geometry.cuh", "sampling.cuh", "finish.cuh", "sample.cuh"),
     "reduce.cu": ("common.cuh", "geometry.cuh", "sampling.cuh", "finish.cuh", "sample.cuh"),
     "resize.cu": ("common.cuh",),
-    "program.cu": ("common.cuh", "finish.cuh", "program.cuh"),
+    "program.cu": ("common.cuh", "geometry.cuh", "sampling.cuh", "finish.cuh", "sample.cuh", "program.cuh"),
 }
 """File -> the texts that are pasted before it, in order."""
 

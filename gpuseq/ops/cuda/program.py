@@ -1,6 +1,7 @@
 """Programs on CuPy arrays: the launcher of ``kernels/program.cu``. What they do is said in `gpuseq.ops.dispatch`.
 
-One launch makes the batch; a second one comes before it where a sample needs an intermediate image, or a look at one.
+One launch makes the batch, from what Keras' ranges do first to the cast; a second one comes before it where a sample
+needs an intermediate image, or a look at one.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from gpuseq.base.errors import DeviceError
 from gpuseq.base.types import Array
 from gpuseq.ops.crops import cropped
 from gpuseq.ops.numpy.erase import normal_quantiles
-from gpuseq.ops.options import AugmentOptions, Statistics
+from gpuseq.ops.options import AugmentOptions, RangesFirst, Statistics
 from gpuseq.ops.segments import Segments, cut
-from gpuseq.ops.table import OUT_KINDS, PREPROCESSING
+from gpuseq.ops.table import FILL_MODES, NUM_COLUMNS, OUT_KINDS, PREPROCESSING, fill_table, needs_range
+from gpuseq.plan.columns import is_at_rest
 from gpuseq.plan.program import has_kind, only_erasing, without_erasing
 
 from . import augment as ops_cuda
@@ -25,7 +27,7 @@ from . import compile as kernels
 from . import memory as device
 from .resize import resize
 
-__all__ = ["erase_rectangles", "run_geometry", "run_program"]
+__all__ = ["erase_rectangles", "launches", "run_geometry", "run_program", "takes_ranges"]
 
 MAX_CHANNELS = 16
 PREPARE_BLOCK = 128
@@ -41,6 +43,34 @@ MAX_RESIZED_BYTES = 4
 """Of a pixel that the resize moves."""
 
 
+def takes_ranges(options: AugmentOptions, program: np.ndarray) -> bool:
+    """Tell whether Keras' ranges with these options are done in the launch of their programs, or need one before it.
+
+    Splines come from cupyx, a crop is resized from the whole image, and a channel shift clips to the range that an
+    image has after the map.
+    """
+    return options.order <= 1 and not needs_range(options, np.dtype(np.uint8)) and not has_kind(program, "crop")
+
+
+def launches(options: AugmentOptions, program: np.ndarray) -> list[str]:
+    """Return the kernels that a batch of RGB images takes, in order, with the ranges that `options` ask for first."""
+    levels = replace(options.unnormalised(), dtype="uint8", round_affine=True)
+    has_ranges = options.has_affine or options.has_flip or options.has_channel_shift or options.has_brightness
+    found, in_place = [], takes_ranges(levels, program)
+    if has_ranges and not in_place:
+        found += ops_cuda.launches(levels, np.dtype(np.uint8))
+    if has_kind(program, "crop"):
+        found += ["resample_pass", "resample_pass"]
+    moved = np.full(len(program), has_ranges and in_place)
+    # Where a program is cut does not follow from the size of the images.
+    if len(cut(program, np.arange(len(program)), 64, 64, 3, moved=moved).jobs):
+        found.append("prepare")
+    found.append("program")
+    if options.samplewise_center or options.samplewise_std:
+        found += ["sample_moments", "augment", *(["erase"] if has_kind(program, "erase") else [])]
+    return found
+
+
 def run_program(
     images: Array,
     program: np.ndarray,
@@ -49,11 +79,12 @@ def run_program(
     indices: np.ndarray | None = None,
     statistics: Statistics | None = None,
     out: Array | None = None,
+    ranges: RangesFirst | None = None,
 ) -> Array:
-    """CUDA twin of `gpuseq.ops.dispatch.run_program`; the contract is written there."""
+    """CUDA twin of `gpuseq.ops.dispatch.run_program`; the contract is written there. Of ranges: `takes_ranges`."""
     if options.samplewise_center or options.samplewise_std:
         # The sample's own mean is that of the finished levels, so these are written first.
-        levels = run_program(images, without_erasing(program), _levels_of(options), indices=indices)
+        levels = run_program(images, without_erasing(program), _levels_of(options), indices=indices, ranges=ranges)
         after = replace(options, source_format=options.data_format)
         batch = ops_cuda.standardize(levels, after, statistics, out=out)
         erase_rectangles(batch, program, options.data_format)
@@ -75,20 +106,25 @@ def run_program(
         raise DeviceError(f"an image of {height} x {width} x {channels} values is too large for the GPU")
 
     rows = np.arange(len(program)) if indices is None else indices
-    segments = cut(program, rows, height, width, channels)
+    moved = None if ranges is None else _moved(ranges)
+    if moved is None or not moved.any():
+        ranges = moved = None
+    segments = cut(program, rows, height, width, channels, moved=moved, cval=ranges.options.cval if ranges else 0.0)
     mean = statistics.mean if statistics is not None and options.featurewise_center else None
     std = statistics.std if statistics is not None and options.featurewise_std else None
-    macros = _macros(options, channels, mean is not None, std is not None)
+    macros = _macros(options, channels, mean is not None, std is not None, ranges.options if ranges else None)
     if out is None:
         shape = (height, width, channels) if options.data_format == "channels_last" else (channels, height, width)
         out = device.empty((len(program), *shape), ops_cuda.out_dtype(options.dtype))
     if out.size == 0:
         return out
 
-    samples, jobs, levels, steps, weights, erases, tables, lines = _sent(
+    samples, jobs, levels, steps, weights, erases, tables, lines, *further = _sent(
         *(segments.samples, segments.jobs, segments.levels, segments.steps),
         *(segments.weights, segments.erases, segments.tables, segments.lines),
+        *(() if ranges is None else (_table_of(ranges),)),
     )
+    table = further[0] if further else None
     made = None
     if len(segments.jobs):
         image_bytes = height * width * channels
@@ -100,7 +136,7 @@ def run_program(
             (len(segments.jobs),),
             PREPARE_BLOCK,
             (
-                *(images, jobs, levels, steps, lines, weights, tables, made),
+                *(images, jobs, levels, steps, lines, weights, tables, table, made),
                 *(len(segments.jobs), segments.num_looks, height, width),
             ),
         )
@@ -115,7 +151,7 @@ def run_program(
         PROGRAM_BLOCK,
         (
             *(images, samples, steps, lines, weights, tables, made, erases, _quantiles(segments)),
-            *(mean_c, divisor_c, out, len(program), segments.num_looks, height, width, options.rescale),
+            *(mean_c, divisor_c, table, out, len(program), segments.num_looks, height, width, options.rescale),
         ),
     )
     return out
@@ -159,6 +195,23 @@ def run_geometry(images: Array, program: np.ndarray, source_format: str, *, indi
     return moved if last else device.contiguous(moved.transpose(0, 3, 1, 2))
 
 
+def _moved(ranges: RangesFirst) -> np.ndarray:
+    """Tell which samples the ranges change: shape ``(N,)``, bool."""
+    moved = np.zeros(len(ranges.params), bool)
+    for step in ("affine", "flip", "brightness"):
+        # What the options leave out is not asked of any sample, whatever its row says.
+        if getattr(ranges.options, f"has_{step}"):
+            moved |= ~is_at_rest(ranges.params, step)
+    return moved
+
+
+def _table_of(ranges: RangesFirst) -> np.ndarray:
+    # The kernels of programs read the source's row from their own tables.
+    rows = np.empty((len(ranges.params), NUM_COLUMNS))
+    fill_table(rows, ranges.params, None)
+    return rows
+
+
 def _levels_of(options: AugmentOptions) -> AugmentOptions:
     return AugmentOptions(source_format=options.source_format, data_format=options.data_format, dtype="uint8")
 
@@ -198,7 +251,9 @@ def _quantiles(segments: Segments) -> Array | None:
 
 
 @lru_cache(maxsize=256)
-def _macros(options: AugmentOptions, channels: int, has_mean: bool, has_std: bool) -> kernels.Macros:
+def _macros(
+    options: AugmentOptions, channels: int, has_mean: bool, has_std: bool, ranges: AugmentOptions | None = None
+) -> kernels.Macros:
     # A source is always uint8: SOURCE_T keeps its default.
     values: dict[str, Any] = {
         "COMPUTE_T": "double" if options.compute_dtype == np.float64 else "float",
@@ -211,4 +266,19 @@ def _macros(options: AugmentOptions, channels: int, has_mean: bool, has_std: boo
         "FEATUREWISE_CENTER": int(has_mean),
         "FEATUREWISE_STD": int(has_std),
     }
+    # Without ranges not a word of them, so that the variant is what it was.
+    if ranges is not None:
+        values |= {
+            "HAS_KERAS": 1,
+            "HAS_AFFINE": int(ranges.has_affine),
+            "HAS_FLIP": int(ranges.has_flip),
+            "HAS_BRIGHTNESS": int(ranges.has_brightness),
+            "ROUND_AFFINE": 1,
+        }
+        if ranges.has_affine:
+            values |= {
+                "ORDER": ranges.order,
+                "FILL_MODE": FILL_MODES[ranges.fill_mode],
+                "CORRECTED": int(ranges.conventions == "corrected"),
+            }
     return tuple((name, str(value)) for name, value in values.items())

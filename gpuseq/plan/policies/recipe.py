@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from gpuseq.plan.philox import philox_rows
-from gpuseq.plan.program import IDENTITY, has_kind
+from gpuseq.plan.program import IDENTITY
 
 from .augmentation import Augmentation
 from .combine import checked_augmentations
@@ -78,22 +78,6 @@ class Recipe:
 
     def __repr__(self) -> str:
         return repr(list(self.augmentations))
-
-    def describe(self, program: np.ndarray, device: str) -> str:
-        """Say what the augmentations are and how they are done, for ``explain``.
-
-        Parameters
-        ----------
-        program : numpy.ndarray
-            Of a batch, shape ``(N, S)``, dtype `~gpuseq.plan.program.STEP_DTYPE`.
-        device : str
-            ``"cpu"`` or ``"cuda:N"``: where it is done.
-        """
-        if device == "cpu":
-            return f"{self!r} on uint8; step after step on the host"
-        looked_at = has_kind(program, "measured", "neighbourhood")
-        launches = "program, and prepare before it for what is looked at first" if looked_at else "program"
-        return f"{self!r} on uint8; kernels: {launches}"
 
     @property
     def num_steps(self) -> int:

@@ -14,8 +14,9 @@ import gpuseq
 from gpuseq.ops.cuda import augment as ops_cuda
 from gpuseq.ops.cuda import program as ops_cuda_program
 from gpuseq.ops.cuda import resize as ops_cuda_resize
-from gpuseq.ops.options import AugmentOptions
+from gpuseq.ops.options import AugmentOptions, RangesFirst
 from gpuseq.plan.policies.recipe import Recipe
+from tests.cases import draw_params
 from tests.ops.cuda.catalogue import CASES
 from tests.standin import host_runner
 from tests.standin.host_runner import Launch
@@ -69,6 +70,12 @@ def main(overrun: bool) -> None:
                 program, options = np.concatenate(steps, axis=1), AugmentOptions(rescale=0.5)
                 ops_cuda_program.run_program(images, program, options, indices=ids % 3)
                 num_runs += 1
+        images, options = np.full((3, 17, 9, 3), 77, np.uint8), AugmentOptions(rescale=0.5)
+        steps = recipe.draw(np.arange(40), (17, 9), seed=1, epoch=0)
+        levels = AugmentOptions(dtype="uint8", fill_mode="constant", has_channel_shift=False, round_affine=True)
+        ranges = RangesFirst(draw_params(40, 17, 9, colour=True), levels)
+        ops_cuda_program.run_program(images, steps, options, indices=np.arange(40) % 3, ranges=ranges)
+        num_runs += 1
         print(f"{num_runs} runs under the sanitizers")
 
 

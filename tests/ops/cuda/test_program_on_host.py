@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,10 +12,12 @@ import pytest
 import gpuseq
 from gpuseq.ops.cuda import memory as device
 from gpuseq.ops.cuda import program as cuda_program
+from gpuseq.ops.numpy import augment as numpy_augment
 from gpuseq.ops.numpy import program as numpy_program
 from gpuseq.ops.numpy.erase import erase
-from gpuseq.ops.options import AugmentOptions, Statistics
+from gpuseq.ops.options import AugmentOptions, RangesFirst, Statistics
 from gpuseq.ops.segments import cut
+from gpuseq.plan.columns import identity_params
 from gpuseq.plan.policies.recipe import Recipe
 from gpuseq.plan.program import as_text, only_geometry
 from tests.compare import assert_same
@@ -275,3 +279,91 @@ def test_a_batch_goes_up_in_one_copy(host: HostRun, monkeypatch: pytest.MonkeyPa
     first, second, third = cuda_program._sent(np.ones(3, np.uint8), np.empty((0, 9)), np.arange(2.0))
     assert [(each.ctypes.data - first.ctypes.data) % 256 for each in (second, third)] == [0, 0]
     assert (second.shape, third.tolist()) == ((1, 1), [0.0, 1.0])
+
+
+RANGES: dict[str, tuple[int, AugmentOptions, AugmentOptions]] = {
+    "nearest, order 1": (3, AugmentOptions(), AugmentOptions(data_format="channels_first", rescale=1 / 255)),
+    "constant, order 0, planes": (
+        3,
+        AugmentOptions("channels_first", "channels_first", fill_mode="constant", cval=7.6, order=0),
+        AugmentOptions("channels_first", preprocessing="caffe"),
+    ),
+    "reflect, grey, double": (1, AugmentOptions(fill_mode="reflect"), AugmentOptions(dtype="float64")),
+    "wrap, alpha": (4, AugmentOptions(fill_mode="wrap", conventions="corrected"), UINT8),
+    "flips, five channels": (5, AugmentOptions(has_affine=False, has_brightness=False), UINT8),
+}
+"""Channels, what Keras' ranges do, and what follows the program."""
+
+
+def _ranges(options: AugmentOptions, num_samples: int) -> RangesFirst:
+    """Draw parameters of every kind; each fourth sample asks for nothing."""
+    rng = np.random.default_rng(7)
+    params = identity_params(num_samples)
+    at_work = np.flatnonzero(np.arange(num_samples) % 4)
+    for column, low, high in (
+        *(("theta", -40, 40), ("tx", -4, 4), ("ty", -4, 4), ("shear", -20, 20), ("zx", 0.6, 1.6), ("zy", 0.6, 1.6)),
+        ("brightness", 0.3, 1.8),
+    ):
+        params[column][at_work] = rng.uniform(low, high, len(at_work))
+    for column in ("flip_horizontal", "flip_vertical"):
+        params[column][at_work] = rng.integers(0, 2, len(at_work))
+    levels = replace(options, dtype="uint8", data_format=options.source_format, round_affine=True)
+    return RangesFirst(params, replace(levels, has_channel_shift=False))
+
+
+@pytest.mark.parametrize("case", RANGES)
+def test_ranges_are_done_in_the_same_launch(case: str, host: HostRun) -> None:
+    check_ranges(case, lambda: host.num_launches)
+
+
+def check_ranges(case: str, num_launches: Callable[[], int]) -> None:
+    """The levels of a pass before the program, to the bit: one launch, or two where an image is made or looked at."""
+    channels, warp, options = RANGES[case]
+    rng = np.random.default_rng(4)
+    shape = (channels, 19, 26) if warp.source_format == "channels_first" else (19, 26, channels)
+    images = rng.integers(0, 256, (6, *shape), np.uint8)
+    rows = rng.integers(0, 6, 24)
+    near = [step("Rotate", 12.0), step("ShearX", 0.2), step("HorizontalFlip")]
+    far = [step("Rotate", 9.0, bilinear=True), step("Sharpness", 1.7), step("GaussianBlur", 3, 5, 0.8)]
+    if channels in (1, 3, 4):
+        near += [step("Posterize", 3), step("Brightness", 1.3), step("Solarize", 99)]
+        far += [step("Equalize"), step("Contrast", 0.4), step("AutoContrast")]
+    if channels >= 3:
+        near += [step("Color", 0.4), step("Hue", 0.2)] if channels != 5 else []
+    ranges = _ranges(warp, len(rows))
+    levels = numpy_augment.augment(images, ranges.params, ranges.options, indices=rows)
+    assert (levels != images[rows]).any()
+    mixed = [_mixing((0.3, (("ShearX", 0.2),)), (0.7, (("Sharpness", 1.5),)))] if channels == 3 else []
+    for pool, length, launches in ((near, 0, 1), (near, 3, 1), ([*near, *far], 3, 2), (mixed, 1, 2)):
+        if not pool and length:
+            continue
+        draws = [[pool[at] for at in rng.integers(0, len(pool), length)] for _ in rows]
+        empty = np.zeros(1, step("Invert").dtype)
+        program = np.stack([np.concatenate([empty, *steps]) for steps in draws])
+        wanted = numpy_program.run_program(levels, program, options)
+        before = num_launches()
+        got = cuda_program.run_program(images, program, options, indices=rows, ranges=ranges)
+        for sample, steps in enumerate(program):
+            assert_same(got[sample], wanted[sample], message=as_text(steps))
+        assert num_launches() - before == launches
+
+
+def test_ranges_that_have_to_come_before() -> None:
+    """What decides is an image after the map, its planes, or a crop's frame."""
+    program = step("Invert")[None]
+    levels = AugmentOptions(dtype="uint8", round_affine=True, has_channel_shift=False)
+    assert cuda_program.takes_ranges(levels, program)
+    assert not cuda_program.takes_ranges(replace(levels, has_channel_shift=True), program)
+    assert not cuda_program.takes_ranges(replace(levels, order=3), program)
+    assert not cuda_program.takes_ranges(replace(levels, fill_mode="constant", cval=-3.0), program)
+    assert not cuda_program.takes_ranges(levels, step("ResizedCrop", 0, 0, 2, 2, 4, 4)[None])
+
+
+def test_ranges_that_change_nothing_cost_nothing(host: HostRun) -> None:
+    """A batch at rest runs the variant without ranges, and its table is not sent."""
+    images = np.random.default_rng(0).integers(0, 256, (3, 9, 8, 3), np.uint8)
+    ranges = RangesFirst(identity_params(3), AugmentOptions(dtype="uint8", round_affine=True, has_channel_shift=False))
+    program = step("Invert")[None].repeat(3, axis=0)
+    got = cuda_program.run_program(images, program, UINT8, ranges=ranges)
+    assert_same(got, numpy_program.run_program(images, program, UINT8))
+    assert [dict(macros).get("HAS_KERAS") for _, macros in host.variants] == [None]

@@ -9,7 +9,7 @@ import pytest
 
 from gpuseq.plan.policies.recipe import Recipe
 from tests.cases import images
-from tests.ops.cuda.test_program_on_host import CASES, FURTHER, POLICIES, _same
+from tests.ops.cuda.test_program_on_host import CASES, FURTHER, POLICIES, RANGES, _same, check_ranges
 from tests.standin.ptx import compiler
 from tests.standin.ptx.test_catalogue import WAYS, install
 
@@ -40,3 +40,15 @@ def test_policies(policy: Any, way: tuple[str, str], monkeypatch: pytest.MonkeyP
     program = recipe.draw(np.arange(30), (13, 11), seed=5, epoch=0)
     _same(images((7, 13, 11, 3), seed=1), program, indices=np.arange(30) % 7)
     assert made.launches == {"prepare": 1, "program": 1}
+
+
+@pytest.mark.parametrize(
+    ("case", "way"),
+    [
+        pytest.param(case, WAYS[at % len(WAYS)], marks=() if at == 1 else pytest.mark.exhaustive)
+        for at, case in enumerate(RANGES)
+    ],
+)
+def test_ranges_are_done_in_the_same_launch(case: str, way: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    made = install(monkeypatch, way)
+    check_ranges(case, lambda: sum(made.launches.values()))
