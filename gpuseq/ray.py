@@ -131,6 +131,7 @@ def predecode(
     check_count("num_workers", num_workers, or_none=False)
     check_count("shard_size", shard_size, or_none=False)
     names, labels, classes = _scan(directory)
+    # Workers may run in another folder than this process.
     target = Path(out).absolute()
     target.mkdir(parents=True, exist_ok=True)
     options = _decode_options(target_size, color_mode, interpolation)
@@ -169,6 +170,7 @@ def read_shards(folder: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray,
     if not (root / INDEX).is_file():
         raise FileNotFoundError(f"no {INDEX} in {os.fspath(folder)!r}: predecode() writes it when all shards are there")
     index = json.loads((root / INDEX).read_text(encoding="utf-8"))
+    # Without pickles: a shard may come from elsewhere, and loading one would run what it says.
     images = np.concatenate([np.load(root / name, allow_pickle=False) for name in index["files"]])
     classes = {name: number for number, name in enumerate(index["classes"])}
     return images, np.array(index["labels"], np.int32), classes
@@ -227,6 +229,7 @@ class _Moments(_Chunk):
         return {"count": part.count, "mean": part.mean, "deviation": part.deviation}
 
     def nothing(self) -> dict[str, Any]:
+        # Of the right shape all the same: Ray wants one schema for the rows of all chunks.
         zeros = np.zeros(self.image_shape[2])
         return {"count": 0, "mean": zeros, "deviation": zeros}
 

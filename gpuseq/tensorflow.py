@@ -121,6 +121,7 @@ def experimental_adapter(iterator: Iterator) -> Any:
 
         @property
         def num_batches(self) -> int | None:
+            # Unknown where a pass may be shorter by each batch that is passed over.
             return None if iterator._may_pass_over else len(batches)
 
         @property

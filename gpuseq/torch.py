@@ -170,6 +170,8 @@ class TorchLoader(Loader, torch.utils.data.IterableDataset):  # type: ignore[mis
 
     def _make(self, epoch: int, index: int) -> Any:
         with torch_memory(getattr(self.iterator, "device", "cpu")) as blocks:
+            # Made and turned into tensors within torch's own memory, so that nothing is copied from one pool to the
+            # other.
             batch = self.iterator.replay(self.iterator.plan_batch(index, epoch=epoch))
             batch = map_arrays(lambda array: torch_tensor(array, blocks), batch)
         return (batch[0], _as_indices(batch[1]), *batch[2:]) if isinstance(batch, tuple) else batch
@@ -249,5 +251,6 @@ def augment(images: Any, generator: ImageDataGenerator, *, seed: int, epoch: int
         params = generator._drawing(tuple(images.shape[1:])).params(stream, len(images))
     device = "cpu" if images.device.type == "cpu" else f"cuda:{images.device.index}"
     # One stream and one pool for the tensor that comes in, the work on it and the tensor that goes out.
+    # Contiguous: a tensor may be a view with any strides, and the engines read rows one behind the other.
     with torch_memory(device) as blocks:
         return torch_tensor(generator.process(cupy_view(images.contiguous()), params), blocks)

@@ -145,6 +145,7 @@ def resolve_device(device: str | None) -> str:
         raise ValueError(f'device must be "auto", "cpu", "cuda" or "cuda:N"; got {asked!r}{source}')
     if asked == "cpu":
         return "cpu"
+    # "auto" falls back in silence, and a name does not: code that says "cuda" must not run for hours on the host.
     problem = gpu_problem()
     if problem is not None:
         if asked == "auto":

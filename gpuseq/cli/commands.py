@@ -159,6 +159,7 @@ def check(arguments: argparse.Namespace) -> int:
     bad = {path: reason for path, reason in outcomes if reason is not None}
     alone = arguments.null or arguments.quiet
     ignored = {} if alone or is_url(arguments.directory) else ignored_pictures(arguments.directory)
+    # Good files alone, and on a disk: a store would be asked for each file once more.
     cut = {} if alone or is_url(arguments.directory) else saturating([path for path in paths if path not in bad])
     if arguments.json:
         found = {"bad": bad, "ignored": ignored, "saturating": cut}
@@ -220,6 +221,7 @@ def bench(arguments: argparse.Namespace) -> int:
         )
     else:
         print(format_results(results + absent))
+    # Of what ran: a library that is not installed is no finding.
     return EXIT_FINDINGS if any(result.problem for result in results) else EXIT_OK
 
 
@@ -235,6 +237,7 @@ def fit(arguments: argparse.Namespace) -> int:
 
     folder = open_folder(arguments.directory)
     passed_over = PassedOver(arguments.on_error)
+    # Refused before the folder is read: Ray's workers answer with the first bad file and go no further.
     if arguments.ray and arguments.on_error == "skip":
         raise ValueError(
             "--on-error skip does not go with --ray: `gpuseq check` names the files, to be moved away first"

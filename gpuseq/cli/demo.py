@@ -181,6 +181,7 @@ def run_demo(
                 f"Epoch {number}      {epoch.num_images} images{repeated}: {epoch.seconds:.2f} s, "
                 f"{epoch.images_per_second:,.0f} img/s"
             )
+        # After the epochs, which have found the bad files.
         good = [file for file in folder.streamed if str(file) not in passed_over.reasons]
         shown = pick(good, 4) if directory is not None else tuple(folder.path / name for name in SHOWN)
         rows = preview_rows(

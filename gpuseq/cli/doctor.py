@@ -162,6 +162,7 @@ def examine() -> Report:
             install='pip install "gpuseq[tensorflow]"',
         ),
     )
+    # These alone: an environment may hold keys, and reports are pasted into issues.
     environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
     return Report(__version__, engine, reason, problem is None, findings, environment)
 
@@ -213,6 +214,7 @@ def format_report(report: Report) -> str:
 def _compiled() -> Finding:
     name, brings = "compiled CPU engine", "the work on the host, several times as fast as NumPy, to the same bits"
     install = "a C++ compiler (apt-get install g++), and gpuseq installed again"
+    # By what loads and runs here: a library on the disk may be of another version or another processor.
     found = instruction_sets()
     if isinstance(found, str):
         return Finding(name, False, None, found, brings, install)

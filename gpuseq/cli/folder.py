@@ -101,6 +101,7 @@ def open_folder(path: str | os.PathLike[str]) -> Folder:
         return Folder(root.parent, (root,), is_flat=True)
     if not root.is_dir():
         raise FileNotFoundError(f"{os.fspath(path)!r} does not exist")
+    # Sorted: a disk lists in no order, and the same seed has to show the same pictures everywhere.
     found = sorted(
         Path(folder, name)
         for folder, _, names in os.walk(root)

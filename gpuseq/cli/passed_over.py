@@ -40,12 +40,15 @@ class PassedOver:
 
     def __call__(self, path: str, error: ImageFileError) -> None:
         """Note a file, or raise its error."""
+        # macOS' notes are no pictures, so what a user says about bad pictures does not concern them.
         if self.on_error == "raise" and not is_note(path):
             raise error
         self.reasons[path] = error.reason
 
     def look(self, files: Sequence[Path]) -> dict[str, str]:
         """Return which of some files have to be passed over, found beforehand, and note them."""
+        # Only what may be passed over is decoded beforehand. With "raise" the first bad picture ends the command by
+        # itself.
         suspects = [str(file) for file in files if self.on_error == "skip" or is_note(file)]
         found = {path: reason for path, reason in check_files(suspects) if reason is not None}
         self.reasons |= found

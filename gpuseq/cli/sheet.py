@@ -126,6 +126,7 @@ def check_sheet(path: str | os.PathLike[str]) -> Path:
         raise ValueError(f"the sheet's file name must end in one of {accepted}; got {os.fspath(path)!r}")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"the folder {os.fspath(target.parent)!r} does not exist; make it first")
+    # A file that this user may not write to is not replaced either, though its folder would allow that.
     there = target if target.exists() else target.parent
     if not os.access(there, os.W_OK):
         raise PermissionError(f"{os.fspath(there)!r} cannot be written to by this user; --out names another place")

@@ -43,6 +43,8 @@ class GpuBackend:
         with cupy.cuda.Device(self._ordinal):
             # Non-blocking: it neither waits for the legacy default stream nor makes that one wait.
             self._stream = cupy.cuda.Stream(non_blocking=True)
+        # Which images go to the JPEG hardware depends on what else is in the call, and its pixels need not be those of
+        # the other decoders.
         load = 0.0 if options.deterministic else options.hw_decoder_load
         threads = options.num_threads or cpu_count()
         self._images: Images = decoder_of(options)(self._ordinal, self._stream.ptr, threads, load)

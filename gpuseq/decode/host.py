@@ -67,6 +67,7 @@ def check_decoder(decoder: str) -> Decoder:
         If its package is not installed, and the message names the extra that brings it; or if simplejpeg is named, and
         the installed one decodes to other pixels than Pillow.
     """
+    # The usual answers first: each batch asks.
     if decoder == "pillow":
         return "pillow"
     if decoder == "auto":
@@ -294,6 +295,7 @@ def check_files(
 
 
 def _check(paths: Sequence[str], options: DecodeOptions) -> list[ImageFileError | None]:
+    # Without a store: pixels are made for their errors alone, so that a folder of any size can be checked.
     return _decode_each(len(paths), lambda index: read_image(paths[index]), paths, options, None)
 
 

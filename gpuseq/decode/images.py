@@ -229,6 +229,7 @@ def save_img(
     if file_format and file_format.lower() == "jpg":
         file_format = "jpeg"
     img = array_to_img(x, data_format=data_format, scale=scale)
+    # With Keras' own words; Pillow would refuse to write the file.
     if img.mode == "RGBA" and file_format == "jpeg":
         warn("The JPEG format does not support RGBA images, converting to RGB.")
         img = img.convert("RGB")

@@ -164,5 +164,6 @@ def _host_decoder(num_threads: int) -> Any:
 
 def _params(codec: Any, layout: Layout) -> Any:
     """Return the decode parameters that agree with Pillow."""
+    # Four channels as they are: a conversion to RGB would drop alpha.
     color = codec.ColorSpec.SRGB if layout == "RGB" else codec.ColorSpec.UNCHANGED
     return codec.DecodeParams(apply_exif_orientation=False, color_spec=color, allow_any_depth=False)

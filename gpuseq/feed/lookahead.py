@@ -198,6 +198,8 @@ class _Ahead(PerProcess):
     def _started(self) -> ThreadPoolExecutor:
         if self._executor is None:
             self._executor = ThreadPoolExecutor(self._num_workers, thread_name_prefix="gpuseq-batch")
+            # For a pass that is dropped without close(): what the threads run holds no reference to it (see
+            # `_preparing`).
             self._stop = weakref.finalize(self, self._executor.shutdown, wait=False, cancel_futures=True)
         return self._executor
 
@@ -257,6 +259,7 @@ class _Pass:
             batch = first_left(self._makers(), self._options, is_under_way=not self._is_empty)
         except StopIteration:
             pass
+        # Ctrl-C too: threads must not go on for a pass that is over.
         except BaseException:
             self.close()
             raise
@@ -346,4 +349,5 @@ def _with_makers(batch: Any) -> tuple[Any, dict[int, Made]]:
     """Return a batch, and for each device where this thread has made an array of it, on which stream and until when."""
     devices: dict[int, Any] = {}
     map_arrays(lambda array: devices.setdefault(array.device.id, array.device) if is_cupy(array) else None, batch)
+    # Noted on the thread that made them: the taker's stream has to wait for this one's work, and for nothing after it.
     return batch, {ordinal: made_here(device) for ordinal, device in devices.items()}

@@ -197,6 +197,8 @@ def masks_by_column(frame: Any, column: str, directory: str) -> list[str]:
         )
     _check_types(frame, column, (str,), f"All values in column mask_col={column} must be strings.", "")
     paths = [os.path.join(directory, name) for name in frame[column]]
+    # All of them in one look, as above; a mask that is missing is an error, because a row without one cannot be left
+    # out in silence.
     missing = [path for path, is_there in zip(paths, are_files(paths), strict=True) if not is_there]
     if missing:
         raise FileNotFoundError(

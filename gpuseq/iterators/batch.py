@@ -114,6 +114,7 @@ def make_batch(iterator: ImageIterator, plan: BatchPlan, layout: Layout) -> Any:
     ImageFileError
         If a file fails and ``on_error`` says so.
     """
+    # Read once: users may set it at any time, and all parts of a batch go to one device.
     device = iterator.device
     with on_device(device):  # whichever is current in this thread
         made = make_images(plan, iterator._source, iterator._masks, iterator.image_data_generator, layout)

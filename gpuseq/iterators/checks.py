@@ -43,6 +43,7 @@ def check_save_to_dir(save_to_dir: str | None, save_format: str) -> str | None:
         if str(save_format).lower() not in formats:
             meant = did_you_mean(save_format, Iterator.white_list_formats)
             raise ValueError(f"save_format must be an extension that Pillow knows; got {save_format!r}{meant}")
+    # Empty text is none, as in Keras.
     return save_to_dir or None
 
 

@@ -225,6 +225,7 @@ def iterator_html(iterator: Any) -> str:
         An iterator over images. Left as it is.
     """
     found = explain(iterator)
+    # A part of the plan: a notebook shows an iterator at each look, and a whole batch may take seconds.
     samples = found.plan.take(np.arange(min(MAX_THUMBNAILS, len(found.plan))))
     more = len(found.plan) - len(samples)
     tail = f"<p>and {more} more</p>" if more > 0 else ""
@@ -233,6 +234,7 @@ def iterator_html(iterator: Any) -> str:
 
 
 def _thumbnails(iterator: Any, plan: BatchPlan) -> str:
+    # Nothing is written for a picture in a notebook.
     ghost = _ghost(iterator)
     ghost.save_to_dir = None
     stream = np.random.get_state()

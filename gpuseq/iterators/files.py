@@ -112,6 +112,7 @@ class BatchFromFilesMixin(Iterator[Labels, Weights]):
         check_choice("color_mode", color_mode, literals(ColorMode))
         check_choice("interpolation", interpolation, literals(Interpolation))
         self.image_data_generator = image_data_generator
+        # The generator's, which works where it was made to; what is only decoded stays on the host.
         self.device = "cpu" if image_data_generator is None else image_data_generator.device
         self.keep_aspect_ratio = keep_aspect_ratio
         self.color_mode = color_mode
@@ -179,6 +180,7 @@ class BatchFromFilesMixin(Iterator[Labels, Weights]):
     ) -> None:
         """Begin to hand out the files of a source, beside their masks where there are any."""
         self._source = source
+        # Then nothing may be left of a batch, and `next` has to go on past it.
         self._may_pass_over = source.on_error != "raise"
         self._masks = None
         self._reported: set[str] = set()
@@ -190,6 +192,7 @@ class BatchFromFilesMixin(Iterator[Labels, Weights]):
                 raise ValueError(
                     f"{recipe!r} on files does not crop their masks yet: hand both in as arrays, flow(x, masks=)"
                 )
+        # Here and not first: the planner needs the number of files, and a refusal above has no thread to stop.
         super().__init__(self.samples, **planning)
         check_generator(self.image_data_generator, planning["rng"], self.target_size, source)
 

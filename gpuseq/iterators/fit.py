@@ -168,6 +168,8 @@ def fit_directory(  # numpydoc ignore=PR01
     with tqdm(total=iterator.n, unit="img", desc="fit", disable=not progress, leave=False) as bar:
 
         def batches() -> Iterable[Any]:
+            # By index: `next` makes up for a batch without good files by one of the next epoch, which would count
+            # twice.
             for index in range(len(iterator)):
                 try:
                     batch = iterator[index]
@@ -178,6 +180,7 @@ def fit_directory(  # numpydoc ignore=PR01
 
         try:
             self.fit_batches(batches())
+        # Else the thread that reads ahead would outlive the call.
         finally:
             iterator.close()
 

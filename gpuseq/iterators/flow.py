@@ -159,6 +159,7 @@ def flow(  # numpydoc ignore=PR01
         shuffle=shuffle,
         sample_weight=sample_weight,
         seed=seed,
+        # None where none was chosen: a framework's loader may then choose its own order.
         data_format=self._told_format,
         save_to_dir=save_to_dir,
         save_prefix=save_prefix,

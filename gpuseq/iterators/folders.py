@@ -181,6 +181,7 @@ class DirectoryIterator(BatchFromFilesMixin[Labels, Weights]):
                 f"no images in subset={subset!r}: validation_split={image_data_generator._validation_split} of the few "
                 f"files per class in {self.directory!r} is less than one file. Use a larger split, or more files"
             )
+        # Joined once, and not at each visit of a file.
         self._filepaths = [os.path.join(self.directory, name) for name in self.filenames]
         mask_paths = None
         if mask_directory is not None:

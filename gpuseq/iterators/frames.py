@@ -147,6 +147,7 @@ class DataFrameIterator(BatchFromFilesMixin[Labels, Weights]):
         **kwargs: Any,
     ) -> None:
         masks = MaskOptions(mask_directory, mask_suffix, mask_col, ignore_value)
+        # Masks take the labels' place, so columns of labels are not even looked for.
         class_mode = None if masks else class_mode
         self.set_processing_attrs(
             image_data_generator,

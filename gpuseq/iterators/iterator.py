@@ -444,6 +444,7 @@ class Iterator(Sequence, Generic[Labels, Weights]):  # numpydoc ignore=PR02
         ValueError
             If `epoch` is not a non-negative integer.
         """
+        # A chosen epoch may be taken once by a DataLoader, see `_refuse_to_repeat`: from here on nothing of it was.
         self._planner.set_epoch(epoch, self._drawing)
         self._fetched = set()
 
@@ -534,6 +535,8 @@ class Iterator(Sequence, Generic[Labels, Weights]):  # numpydoc ignore=PR02
     def __copy__(self) -> Self:
         """Return an iterator over the same data that stands here and goes on by itself."""
         twin = object.__new__(type(self))
+        # Data, source and generator are shared: going on changes none of them. What stands somewhere is the planner
+        # alone.
         twin.__dict__.update(self.__dict__)
         twin._planner = self._planner.copy(twin._own_order())
         return twin

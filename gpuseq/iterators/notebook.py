@@ -43,6 +43,7 @@ def pictures_of(batch: Array, data_format: str) -> list[Image.Image]:
         # NaN, and infinity, have no level.
         image = np.nan_to_num(image[..., : 3 if image.shape[2] >= 3 else 1])
         low, high = float(image.min()), float(image.max())
+        # A guess at what the numbers are: a batch does not say whether it was normalised.
         if low < 0 or high > 255:
             image = (image - low) * (255 / max(high - low, 1e-12))
         elif high <= 1:

@@ -182,6 +182,7 @@ class SaveState(_Callback):
         following = self._following()
         if self.model_path is not None and following not in (None, self._saved):
             self.save()
+        # Only where it was the end of an epoch: of a place within one `FitProgress` knows by itself what follows.
         if following is not None and following[1] == 0:
             self.dataset._fit.progress.trained(following[0])
 
@@ -204,6 +205,7 @@ class SaveState(_Callback):
             If a folder does not exist.
         """
         state, following = self.dataset.state_dict(), self._following()
+        # So that the end of training does not write the same model a second time.
         self._saved = following
         if following is not None:
             state = at_batch(state, *following)

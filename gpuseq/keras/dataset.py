@@ -352,7 +352,7 @@ class FitDataset:
 
     @workers.setter
     def workers(self, value: int) -> None:
-        self.__dict__["_asked_workers"] = value
+        pass  # PyDataset's constructor sets it, and so do users: to refuse it would break lines that work with Keras
 
     @property
     def use_multiprocessing(self) -> bool:
@@ -375,6 +375,7 @@ class FitDataset:
                 f"use_multiprocessing=True cannot work with batches made on {device!r}: a CUDA context does not "
                 "survive a fork. Leave the argument out: files are read ahead on threads"
             )
+        # Not refused: it is common in code for Keras, and costs nothing here.
         logger.info("use_multiprocessing=True is not needed and has no effect: files are read ahead on threads")
 
     @property
@@ -396,6 +397,8 @@ class FitDataset:
             )
             if not good:
                 raise ValueError(f"class_weight must map class indices from 0 to finite weights; got {value!r}")
+            # A copy of plain numbers: what the owner changes later, or NumPy's types as keys, must not reach the
+            # batches.
             value = {int(key): float(weight) for key, weight in value.items()}
         self._fit.class_weight = value
 

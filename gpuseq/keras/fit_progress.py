@@ -122,6 +122,7 @@ class FitProgress(PerProcess):
         """
         with self._lock:
             taken = self._advance(length)
+            # Its place in the order stays: batches are trained on in the order in which they were handed out.
             if self.handed_out is not None and place in self.handed_out:
                 self.handed_out[self.handed_out.index(place)] = taken
             return taken

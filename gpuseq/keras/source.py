@@ -113,6 +113,7 @@ class IteratorSource:
 
     def batch_at(self, epoch: int, position: int, asked: int) -> Any:
         """Make a batch; what Keras asked for does not matter, because the samples are shuffled already."""
+        # By plan: `iterator[i]` is the data set's own method, which asks this source.
         return self.iterator.replay(self.iterator.plan_batch(position, epoch=epoch))
 
     def batch(self, index: int, epoch: int | None) -> Any:
@@ -137,6 +138,7 @@ class IteratorSource:
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the start of an epoch."""
+        # The plain iterator's method, here and below: that of the data set is what calls this one.
         Iterator.set_epoch(self.iterator, epoch)
 
     def num_seen(self) -> int:
@@ -156,6 +158,8 @@ class IteratorSource:
 
     def end_epoch(self, *, is_over: bool, fitted: bool) -> None:
         """Draw an order as Keras does, until ``fit`` has begun: from then on each request names its epoch."""
+        # Keras calls this before its first epoch, too, which draws an order from the stream: its own iterators' numbers
+        # follow from that, and ours have to.
         if self._counts_as_keras and not fitted and not self.iterator._counts_by_epoch:
             Iterator.on_epoch_end(self.iterator)
 
@@ -184,6 +188,7 @@ class SequenceSource:
         self._reordered = _Reordered(sequence)
         # TensorFlow's way through PyDataset is the host's: `from_generator` calls `np.asarray`.
         where = "cpu" if backend() == "numpy" else "auto"
+        # Over the reordered one: what is made ahead has to be what Keras gets next.
         self._ahead: DeviceSequence = to_device(self._reordered, prefetch, workers, device=where)
         self.device = self._ahead.device
 

@@ -57,6 +57,7 @@ def draw_box(
     # argmax gives the first True, and 0 where there is none: those rows become zeros at the end.
     first = np.arange(len(uniform)), np.argmax(accepted, axis=1)
     height, width = heights[first].astype(np.int64), widths[first].astype(np.int64)
+    # + 1: the last place is one of them, as with torchvision's `randint`.
     top = (uniform[:, -2] * (image_size[0] - height + 1)).astype(np.int64)
     left = (uniform[:, -1] * (image_size[1] - width + 1)).astype(np.int64)
     box = np.stack([top, left, height, width], axis=1)
@@ -122,6 +123,7 @@ def with_boxes(program: np.ndarray, image_sizes: Sequence[tuple[int, int]] | tup
     if not by_key.any():
         return program
     program = program.copy()
+    # One after another: each file has a size of its own.
     for sample, column in np.argwhere(by_key).tolist():
         size = image_sizes if isinstance(image_sizes[0], int) else image_sizes[sample]
         step = program[sample, column : column + 1]

@@ -162,6 +162,7 @@ class BatchPlan:
         keep : numpy.ndarray
             Positions in the batch, shape ``(K,)``, int64.
         """
+        # Whatever holds an array has a row for each sample: a field that is added is cut with the others.
         kept = {name: value[keep] for name, value in vars(self).items() if isinstance(value, np.ndarray)}
         return replace(self, **kept)
 

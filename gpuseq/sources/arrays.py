@@ -44,6 +44,7 @@ class ArraySource:
         self.is_resident = True
         # An array that is on a device already stays there, whatever the limit.
         if device != "cpu" and not is_cupy(images):
+            # Not all of it: batches and the model come on top, and a pool's blocks do not fit one another.
             limit = ops.free_memory(device) * 7 // 10 if memory_limit is None else memory_limit
             self.is_resident = images.nbytes <= limit
             logger.info(

@@ -100,6 +100,7 @@ def check_ignore_value(value: object, *, has_masks: bool) -> None:
         return
     if not has_masks:
         raise ValueError(f"ignore_value={value!r} {_NO_MASKS}")
+    # Masks of files hold 8 bits; those of arrays follow, so that one number means the same for both.
     if isinstance(value, (int, np.integer)) and value > 255:
         raise ValueError(f"ignore_value must be a level from 0 to 255; got {value!r}")
 

@@ -49,6 +49,7 @@ def fit_images(generator: ImageGenerator, x: Array, rounds: int, seed: int | Non
     TypeError
         If augmentations meet images that are not uint8.
     """
+    # Where nothing is asked for the images are not looked at.
     if _asks(generator):
         with on_device(x):
             _fit(generator, _transformed(generator, x, rounds, seed) if rounds else _plain(generator, x))
@@ -129,6 +130,7 @@ def _fit(generator: ImageGenerator, chunks: Iterable[Array]) -> None:
 
 def _plain(generator: ImageGenerator, x: Array) -> Iterable[Array]:
     dtype = fit_dtype(generator.dtype)
+    # In pieces: all of the images as floats take four times the memory of uint8.
     return image_chunks(len(x), x.shape[1:], len(x), lambda rows, part: rescaled(x[rows], dtype, generator.rescale))
 
 

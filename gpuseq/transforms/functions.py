@@ -54,6 +54,7 @@ def flip_axis(x: Array, axis: int) -> Array:
     ``keras.src.legacy.preprocessing.image.flip_axis`` (Keras 3.15).
     """
     x = x if is_cupy(x) else np.asarray(x)
+    # A view, as Keras returns.
     return x.swapaxes(axis, 0)[::-1, ...].swapaxes(0, axis)
 
 
@@ -112,6 +113,7 @@ def transform_image(image_hwc: Array, params: np.ndarray, options: AugmentOption
     options = replace(
         options, dtype=compute, round_affine=small, source_format="channels_last", data_format="channels_last"
     )
+    # A batch of one: single images go the way of batches, so that they cannot drift apart.
     batch = image_hwc[None]
     if own not in (np.uint8, np.uint16, np.float32, np.float64):
         batch = batch.astype(compute)
@@ -128,6 +130,7 @@ def transform_image(image_hwc: Array, params: np.ndarray, options: AugmentOption
     # NumPy adds an integer array and a Python float to float64, and Keras hands that on.
     if shifted:
         return result.astype(np.float64)
+    # Rounded in the warp already.
     if small:
         return result.astype(own)
     # SciPy rounds where it stores integers.

@@ -133,6 +133,7 @@ class Normalisation:
         if getattr(function, "batched", False):
             result = xp.asarray(_returned(function(batch), batch.shape))
             return result if result.shape == batch.shape else xp.array(xp.broadcast_to(result, batch.shape))
+        # Into the batch at once: it is this call's own, and a second one would double the memory.
         for row in range(len(batch)):
             batch[row] = _returned(function(batch[row]), batch.shape[1:])
         return batch

@@ -195,6 +195,7 @@ def check_flags(settings: Settings) -> None:
 
 def settle(settings: Settings) -> None:
     """Let one option override another, in Keras' order and with Keras' warnings where that changes something."""
+    # In this order: what a line sets is read by those below it.
     for cause, name, value in (
         ("zca_whitening", "featurewise_center", True),
         ("zca_whitening", "featurewise_std_normalization", False),

@@ -93,6 +93,8 @@ class ChannelMoments:
             Of another part, same channels.
         """
         count = self.count + other.count
+        # By the distance of the means (Chan, Golub and LeVeque): sums of squares would lose the digits of bright, even
+        # images.
         step = other.mean - self.mean
         return ChannelMoments(
             count,
@@ -262,6 +264,7 @@ def image_chunks(
     step = max(1, CHUNK_VALUES // max(1, math.prod(image_shape)))
     for start in range(0, total, step):
         part = slice(start, min(start + step, total))
+        # Modulo, because further rounds take the same images again.
         yield make(np.arange(part.start, part.stop) % num_images, part)
 
 
@@ -296,6 +299,8 @@ def fit_chunks(
         part = ChannelMoments.of(chunk, channel_axis)
         moments = part if moments is None else moments.merge(part)
         if whitening_epsilon is not None:
+            # On the host, where LAPACK works: the matrix needs all of the images at once, and a device may not hold
+            # them.
             kept.append(chunk.get() if is_cupy(chunk) else chunk)
     if moments is None:
         raise ValueError("fit() found no images")

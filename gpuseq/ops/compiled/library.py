@@ -45,6 +45,7 @@ ABI = 3
 
 logger = logging.getLogger("gpuseq")
 
+# Of a fixed width, as in the headers: `c_long` has 32 bits on Windows.
 _POINTER, _INT, _LONG = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64
 
 
@@ -166,6 +167,7 @@ def instruction_sets() -> tuple[InstructionSet, ...] | str:
 @lru_cache(maxsize=8)
 def _instruction_sets(library: ctypes.CDLL) -> tuple[InstructionSet, ...]:
     found, number = [], 0
+    # The library lists them, the widest first, and so decides what "auto" takes.
     while (name := library.gpuseq_set_name(number)) is not None:
         if library.gpuseq_set_runs_here(number):
             found.append(InstructionSet(name.decode(), number, library))

@@ -94,12 +94,14 @@ def _run(
         *(images_nhwc.ctypes.data, *images_nhwc.strides, rows.ctypes.data, samples.ctypes.data),
         *(array.ctypes.data for array in (steps.numbers, steps.tables, steps.lines, steps.weights, steps.erases)),
         *(None if quantiles is None else quantiles.ctypes.data, height, width, channels),
+        # The two steps that take more scratch memory: without them none of it is asked for.
         *(bool((codes == BLUR).any()), bool((codes == MIX).any())),
     )
     finish, held = finishing((height, width, channels), options, statistics, batch)
     number, functions = instruction_set.number, instruction_set.functions
     address, finish_address = ctypes.addressof(job), ctypes.addressof(finish)
     scratch_bytes = functions.gpuseq_program_scratch(number, address, finish_address)
+    # To wake a thread takes longer than so little work.
     num_threads = 1 if num_samples * height * width <= SOLO_PIXELS else cpu_count()
     # At least one call for each thread, and none so long that Ctrl-C has to wait for it.
     per_call = max(1, min(CALL_PIXELS // (height * width), -(-num_samples // num_threads)))

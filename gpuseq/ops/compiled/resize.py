@@ -38,6 +38,7 @@ def resize(
         image = image if image.strides[1:] == (image.shape[2], 1) else np.ascontiguousarray(image)
         box = None if boxes is None else tuple(map(float, boxes[sample]))
         target = out[sample]
+        # The library writes rows one behind the other, and knows no strides of its target.
         whole = target if target.flags.c_contiguous else np.empty(target.shape, np.uint8)
         height, width, channels = image.shape
         pixels = (image.ctypes.data, image.strides[0], height, width, channels, channels)
@@ -80,8 +81,10 @@ def resize_pixels(
     target_size = out.shape[:2]
     down_first = vertical_first(layout[0], layout[1], target_size)
     template, room_bytes, held = _template(instruction_set, *layout, *target_size, down_first, interpolation, box)
+    # A copy: threads share the template, and this image's addresses go into it.
     job = ResizeJob.from_buffer_copy(template)
     job.source, job.source_pitch, job.target = address, pitch, out.ctypes.data
+    # Lent by the thread: the library allocates nothing, so nothing of it can fail or leak in the middle.
     room = scratch("resize", (room_bytes,), np.uint8)
     instruction_set.functions.gpuseq_resize(instruction_set.number, ctypes.addressof(job), room.ctypes.data)
     del held  # what the job points at; another thread may push the template out of its cache meanwhile

@@ -93,6 +93,8 @@ def resize(
     between_at, out_at = 0 if between is None else device.address(between), device.address(out)
     sample_bytes = out.size // len(images)
     for image, plan in zip(images, plans, strict=True):
+        # By address: `images` and the two blocks are alive in this function until all launches are queued, and the
+        # stream keeps the order after that.
         source = device.address(image)
         if plan.first is not None:
             first_rows.append(_descriptor(plan.first, source, between_at, tables))
@@ -183,6 +185,8 @@ def _passes(
     col_key = (width, target_width, interpolation, left, right)
     if interpolation == "nearest":
         return _Plan(None, _Pass(NEAREST, 0, pitch, *target_size, (row_key, col_key)), 0)
+    # Pillow weighs colours by their alpha while it resizes, so that what is transparent gives no colour to its
+    # neighbours.
     alpha_in, alpha_out = (PREMULTIPLY, UNPREMULTIPLY) if channels in (2, 4) else (0, 0)
     if not moves_rows:
         return _Plan(None, _Pass(HORIZONTAL, 0, pitch, *target_size, (col_key,), 0, alpha_in | alpha_out), 0)
@@ -214,6 +218,7 @@ def _tables(keys: Iterable[TableKey]) -> dict[TableKey, tuple[Array, int]]:
 
     Kept per device and stream, so that a table is never read before its copy, whatever other streams do.
     """
+    # Of device and stream: what one stream uploaded is not yet there for another.
     place = device.place_key()
     found: dict[TableKey, tuple[Array, int]] = {}
     missing: list[tuple[TableKey, list[np.ndarray], int]] = []

@@ -78,12 +78,14 @@ class Augmentation:
 
     def __call__(self, images: SameArray, **kwargs: Any) -> SameArray:
         """Apply it to a batch: as `~gpuseq.Compose` of this one alone, whose arguments `kwargs` are."""
+        # By the class: as an attribute of `self` it would be a method, and get `self` twice.
         call = Augmentation.call
         assert call is not None
         made: SameArray = call(self, images, **kwargs)
         return made
 
     def __repr__(self) -> str:
+        # As one would write it, with what was changed alone: messages and `explain` name policies by this.
         shown = []
         for field in fields(self):
             value = getattr(self, field.name)
@@ -114,6 +116,7 @@ class OneStep(Augmentation):
 
 def checked_call(kind: Kind) -> Kind:
     """Let a wrong argument of a value's constructor be refused with the nearest right name."""
+    # Around the constructor that `dataclass` has made, whose own TypeError names no nearest word.
     kind.__init__ = checked_arguments()(kind.__init__)  # type: ignore[misc]
     return kind
 
@@ -211,6 +214,7 @@ def choose(uniform: np.ndarray, num_choices: int) -> np.ndarray:
 
 def checked_probability(owner: object, value: Any, name: str = "p") -> float:
     """Return a probability, or refuse what is none."""
+    # A bool is an int in Python: `p=True` would be done always, and was meant for another argument.
     if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 <= value <= 1:
         raise ValueError(f"{type(owner).__name__}: {name} must be a number within 0 and 1; got {value!r}")
     return float(value)
@@ -271,6 +275,7 @@ def checked_range(
         middle = 0.0 if around is None else around
         # Cut off at the lower end only, as torchvision does: a factor may be as large as one likes.
         numbers = (max(middle - width, least) if around is not None else middle - width, middle + width)
+    # One number that has no meaning of its own here is a range of one value.
     if len(numbers) == 1:
         numbers *= 2
     if len(numbers) != 2 or not least <= numbers[0] <= numbers[1] <= most or not np.isfinite(numbers).all():

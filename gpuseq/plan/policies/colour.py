@@ -36,6 +36,7 @@ __all__ = [
     "RandomSolarize",
 ]
 
+# All orders, so that one number chooses among them, and each sample takes as many numbers as any other.
 _ORDERS = np.array(list(permutations(range(4))))
 _CHANNEL_ORDERS = np.array(list(permutations(range(3))), np.float64)
 # Steps have the names of Pillow's `ImageEnhance`, whose Color is torchvision's saturation.
@@ -156,6 +157,7 @@ class RandomPhotometricDistort(Augmentation):
     def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
         """Return the steps that these numbers ask for; see `Augmentation.draw`."""
         program = empty_program(len(uniform), 6)
+        # The factors are drawn for all samples, done or not: a coin moves no other number.
         is_done = uniform[:, :5] < self.p
         factors = [
             between(uniform[:, 5 + number], *getattr(self, name))

@@ -149,6 +149,7 @@ class RandomChoice(Augmentation):
             raise ValueError(
                 f"RandomChoice: p must hold a weight for each of the {len(self.transforms)} transforms; got {self.p!r}"
             )
+        # A tuple, because with a list in it the value would have no hash.
         object.__setattr__(self, "p", tuple(weights.tolist()))
 
     @property
@@ -166,6 +167,7 @@ class RandomChoice(Augmentation):
         weights = np.ones(len(self.transforms)) if self.p is None else np.asarray(self.p)
         # The last edge is left out, which rounding may put below 1.
         edges = np.cumsum(weights / weights.sum())[:-1]
+        # "right": a number on an edge belongs to the choice above it, else one of weight 0 could be chosen.
         chosen = np.searchsorted(edges, uniform[:, 0], side="right")
         program = empty_program(len(uniform), self.num_steps)
         for number, part in enumerate(_each(self.transforms, uniform[:, 1:], image_size)):
@@ -228,6 +230,7 @@ class RandomOrder(Augmentation):
 
 def _each(transforms: Sequence[Augmentation], uniform: np.ndarray, image_size: tuple[int, int]) -> list[np.ndarray]:
     """Draw each from its own columns."""
+    # By place in the list, so that what is added at the end leaves the numbers before it as they are.
     ends = np.cumsum([item.num_uniform for item in transforms]).tolist()
     starts = [0, *ends[:-1]]
     return [

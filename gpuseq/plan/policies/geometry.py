@@ -177,7 +177,9 @@ class RandomAffine(Augmentation):
             for share in self.translate:
                 checked_probability(self, share, "translate")
         if self.scale is not None:
+            # The least number above 0: a factor of 0 has no inverse, and engines map backwards.
             checked_range(self, "scale", self.scale, least=math.ulp(0.0))
+        # For its checks: a wrong pair is refused here, where the user's line is, and not at the first batch.
         _ = self._shears
         checked_interpolation(self, self.interpolation)
         checked_fill(self, self.fill)
@@ -195,6 +197,7 @@ class RandomAffine(Augmentation):
     @property
     def num_uniform(self) -> int:
         """Angle, two shifts, scale and two shears."""
+        # All of them whatever is given, so that one argument more leaves the others' numbers as they are.
         return 6
 
     def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
@@ -269,6 +272,7 @@ class RandomPerspective(Augmentation):
         inward[:, 1::2] = choose(uniform[:, 2::2], int(self.distortion_scale * (height // 2)) + 1)
         corners = np.array([0, 0, width - 1, 0, width - 1, height - 1, 0, height - 1])
         signs = np.array([1, 1, -1, 1, -1, -1, 1, -1])
+        # Numbers were taken for all samples, so that the coin of one moves no other's.
         where = uniform[:, 0] < self.p
         put(program[:, 0], "Perspective", *(corners + signs * inward)[where].T, where=where, **_reading(self))
         return program
@@ -348,7 +352,10 @@ class RandomResizedCrop(Augmentation):
             Shape ``(N, 1)``, dtype `~gpuseq.plan.program.STEP_DTYPE`.
         """
         program = empty_program(len(uniform), 1)
+        # A plan is drawn before a file is opened. What depends on the file's size follows from this one number,
+        # whenever it is asked for.
         key = np.floor(uniform[:, 0] * NUM_KEYS)
+        # Into the step: a plan that is replayed elsewhere must not take the ranges of the generator there.
         ranges = (*self.scale, *self.ratio)
         put(program[:, 0], "CropByKey", key, *ranges, *self.target_size, bilinear=self.interpolation == "bilinear")
         return program

@@ -62,6 +62,8 @@ def _pixels(axis: int, share: float | None) -> Strength:
     """
 
     def shift(bins: np.ndarray, last: int, size: tuple[int, int]) -> np.ndarray:
+        # In float32 and from both ends, as `torch.linspace` does it: a step that ends a hair below a whole pixel is one
+        # pixel less.
         most = np.float32(32.0 if share is None else share * size[axis])
         step = float(most / np.float32(last))
         spaced = np.where(2 * bins < last, step * bins, float(most) - step * (last - bins))
@@ -79,6 +81,7 @@ def _enhancing(limit: float) -> tuple[_Entry, ...]:
 _WIDEST = 150.0 / 331.0
 """Largest shift, as a share of the side: that of AutoAugment's 331-pixel images."""
 
+# No strength: these two look at the image itself.
 _MEASURED = (_Entry("AutoContrast"), _Entry("Equalize"))
 
 

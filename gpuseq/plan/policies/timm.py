@@ -91,6 +91,7 @@ _RAND_STEPS = (
     *_ENHANCE,
     *("ShearX", "ShearY", "TranslateX", "TranslateY"),
 )
+# timm leaves these two out of AugMix.
 _MIX_STEPS = tuple(step for step in _RAND_STEPS if step not in ("Invert", "SolarizeAdd"))
 _WEIGHTS = {
     "Rotate": 3.0,
@@ -327,11 +328,13 @@ class AugMix(Augmentation):
         numbers = uniform[:, 1 + 2 * width : self._num_plain].reshape(len(uniform), width * depth, 3)
         choice, number, sign = (numbers[:, :, column] for column in range(3))
         chain, position = np.divmod(np.arange(width * depth), depth)
+        # Steps beyond a chain's drawn depth are drawn all the same, and left empty: each sample takes as many numbers.
         is_there = (self.chain_depth != -1) | (position < depths[:, chain])
         chosen = np.where(is_there, choose(choice, len(_MIX_STEPS)), -1)
         magnitude = _magnitudes(number, self.severity, self.magnitude_std, _UNIT)
         chains = program[:, 1:]
         _write(chains, _MIX_STEPS, _RISING, chosen, magnitude, sign, image_size, self)
+        # From 1 on, because an empty step is all zeros.
         chains["chain"] = np.where(is_there, chain + 1, 0)
         return program
 
