@@ -90,33 +90,39 @@ def test_the_round_keeps_what_each_step_found_and_goes_on_elsewhere(
 
 
 def test_a_call_ends_in_time_whatever_its_steps_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hangs = replace(HANGS, limit_s=60)
+    hangs = replace(HANGS, limit_s=60, command=("-c", "import time; time.sleep(600)"))
     monkeypatch.setattr(gpu_round, "STEPS", (replace(hangs, name="tests"), replace(hangs, name="races"), hangs))
     monkeypatch.setattr(gpu_round, "LEAST_S", 1.0)
     monkeypatch.setattr(gpu_round, "GRACE_S", 0.5)
-    started = time.monotonic()
     assert gpu_round.main(["--out", str(tmp_path), "--budget", "2"], problem=lambda: None) in (1, 3)
-    assert time.monotonic() - started < 20, "the budget, and what describing the machine takes"
-    assert "kernel" not in results.read(tmp_path / gpu_round.FIGURES)["stopped"]
+    made = results.read(tmp_path / gpu_round.FIGURES)
+    # Each step that was begun was stopped, whose limit and sleep go far beyond the budget. On a busy machine none was.
+    assert made["checks"] == {}
+    assert "kernel" not in made.get("stopped", {})
     assert (tmp_path / gpu_round.REPORTS).exists()
 
 
 def test_a_call_that_is_told_to_end_packs_what_it_has(tmp_path: Path) -> None:
+    has_printed = tmp_path / "has printed"
     script = (
         "import sys\n"
         "from benchmarks import gpu_round\n"
-        "gpu_round.STEPS = (gpu_round.Step('tests', 60, ('-c', "
-        "'import time; print(\"half\", flush=True); time.sleep(60)')),)\n"
+        "gpu_round.STEPS = (gpu_round.Step('tests', 500, ('-c', "
+        '\'import sys, time; print("half", flush=True); open(sys.argv[1], "w").close(); time.sleep(600)\', '
+        "sys.argv[2])),)\n"
         "sys.exit(gpu_round.main(['--out', sys.argv[1]], problem=lambda: None))\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], cwd=ROOT, stderr=subprocess.PIPE)
+    command = [sys.executable, "-c", script, str(tmp_path / "out"), str(has_printed)]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE)
     assert process.stderr is not None
     assert process.stderr.readline() == b"== tests\n"
-    time.sleep(2)
+    while not has_printed.exists():
+        assert process.poll() is None
+        time.sleep(0.02)
     process.terminate()
-    assert process.wait(30) == 143
+    assert process.wait(300) == 143
     process.stderr.close()
-    with tarfile.open(tmp_path / gpu_round.REPORTS) as packed:
+    with tarfile.open(tmp_path / "out" / gpu_round.REPORTS) as packed:
         log = packed.extractfile("tests-0.txt")
         assert log is not None
         assert log.read() == b"half\n"
@@ -205,7 +211,7 @@ def only_the_devices_packages(folder: Path) -> Path:
 
 
 def test_the_round_is_rehearsed_where_only_the_devices_packages_are(tmp_path: Path) -> None:
-    """No pytest, no hypothesis, no Keras, no decoders: what is missing is named, all else is done, and in time."""
+    """No pytest, no hypothesis, no Keras, no decoders: what is missing is named, all else is done."""
     for name in ("cupy", "torch", "jax", "scipy", "pandas"):
         pytest.importorskip(name)
     python, out = only_the_devices_packages(tmp_path / "environment"), tmp_path / "out"
@@ -214,14 +220,10 @@ def test_the_round_is_rehearsed_where_only_the_devices_packages_are(tmp_path: Pa
     check = f"import importlib.util as u; print([name for name in {names} if u.find_spec(name)])"
     found = subprocess.run([python, "-c", check], cwd=ROOT, env=environ, capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
-    started = time.monotonic()
-    command = [python, "-m", "benchmarks.gpu_round", "--rehearse", "--out", str(out), "--budget", "500", "--peers"]
+    command = [python, "-m", "benchmarks.gpu_round", "--rehearse", "--out", str(out), "--budget", "5000", "--peers"]
     steps = ["--only", "smoke", "tests", "races", "kernel", "host"]
-    run = subprocess.run(
-        [*command, *steps], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=540, check=False
-    )
+    run = subprocess.run([*command, *steps], cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr[-6000:]
-    assert time.monotonic() - started < 540
     assert len(list(out.iterdir())) == 2
     made = results.read(out / gpu_round.FIGURES)
     smoke = made["checks"]["smoke"]["said"]
@@ -237,7 +239,7 @@ def test_the_round_is_rehearsed_where_only_the_devices_packages_are(tmp_path: Pa
 @pytest.mark.skipif(not compiler.is_installed(), reason="NVRTC is not installed")
 def test_the_smoke_runs_every_kernel_as_a_gpus_compiler_makes_it() -> None:
     environ = {**os.environ, "GPUSEQ_GPU_STANDIN": "ptx"}
-    command = [sys.executable, "-m", "benchmarks.gpu_smoke", "--seconds", "500"]
+    command = [sys.executable, "-m", "benchmarks.gpu_smoke", "--seconds", "5000"]
     run = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
     said = json.loads(run.stdout.splitlines()[-1])
     assert (run.returncode, said["failed"]) == (0, []), run.stderr[-3000:]
@@ -245,14 +247,20 @@ def test_the_smoke_runs_every_kernel_as_a_gpus_compiler_makes_it() -> None:
     assert said["kernels"] == sorted(f"{kernel} by PTX" for kernel in kernels.SIGNATURES)
 
 
-def test_the_smoke_goes_on_past_failures_and_stops_in_time() -> None:
+def test_the_smoke_goes_on_past_failures_and_stops_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(gpu_smoke.time, "monotonic", lambda: now[0])
+
     def fails() -> None:
         raise ZeroDivisionError("by zero")
 
     def is_left() -> None:
         raise gpu_smoke.Left("no such package")
 
-    checks = {"bad": fails, "left": is_left, "good": lambda: None, "slow": lambda: time.sleep(0.6), "late": fails}
+    def is_slow() -> None:
+        now[0] += 0.6
+
+    checks = {"bad": fails, "left": is_left, "good": lambda: None, "slow": is_slow, "late": fails}
     found = {item["name"]: item for item in gpu_smoke.run(0.5, checks)}
     assert {name: item["ok"] for name, item in found.items()} == {
         "bad": False,
@@ -280,8 +288,8 @@ def test_a_library_that_aborts_or_hangs_costs_one_check(monkeypatch: pytest.Monk
     assert died["ok"] is False
     assert "status -6: terminate called" in died["said"]
     monkeypatch.setattr(gpu_smoke, "ALONE_S", 0.3)
-    assert check("exec sleep 30")["said"] == "no answer within 0 s"
-    monkeypatch.setattr(gpu_smoke, "ALONE_S", 30)
+    assert check("exec sleep 600")["said"] == "no answer within 0 s"
+    monkeypatch.setattr(gpu_smoke, "ALONE_S", 600)
     assert check('echo noise; echo \'{"name": "decoder: dali", "ok": true}\'')["ok"] is True
     assert set(gpu_smoke.CHECKS) > gpu_smoke.ALONE
 

@@ -559,7 +559,7 @@ def test_ctrl_c_on_the_real_process(photos: Path) -> None:
         "runpy.run_module('gpuseq', run_name='__main__', alter_sys=True)"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", start, "bench", str(photos), "--seconds", "120", "--size", "64", "64"],
+        [sys.executable, "-c", start, "bench", str(photos), "--seconds", "600", "--size", "64", "64"],
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -571,7 +571,7 @@ def test_ctrl_c_on_the_real_process(photos: Path) -> None:
         assert "3 files in" in process.stdout.readline()
         time.sleep(1.0)
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=300)
     finally:
         process.kill()
         process.communicate()

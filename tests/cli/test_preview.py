@@ -306,7 +306,7 @@ def test_a_pipe_is_written_into_and_not_replaced(tmp_path: Path) -> None:
         read = pool.submit(pipe.read_text)
         with replacing(pipe) as temporary:
             temporary.write_text("through")
-        assert read.result(10) == "through"
+        assert read.result(120) == "through"
     assert stat.S_ISFIFO(pipe.stat().st_mode)
     assert os.listdir(tmp_path) == ["pipe"]
 

@@ -167,7 +167,7 @@ for _ in range(2):
 print("alive")
 """
     root = Path(__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, timeout=300)
     assert done.stdout.strip() == "alive", f"exit status {done.returncode}: {done.stderr[-500:]}"
 
 

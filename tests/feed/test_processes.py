@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
 
 FLOW = """
 import faulthandler, os, pickle, signal, sys, threading, time, warnings
-faulthandler.dump_traceback_later(100, exit=True)
+faulthandler.dump_traceback_later(280, exit=True)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores Ctrl-C
 import numpy as np
 import gpuseq
@@ -87,7 +86,7 @@ for _ in range(3):
     next(passes), next(files), next(twin)
 child = os.fork()
 if child == 0:
-    signal.alarm(60)
+    signal.alarm(240)
 assert [int(batch[0]) for batch in passes] == list(range(3, 12))
 for _ in range(9):
     assert np.array_equal(next(files)[0], next(twin)[0])
@@ -123,7 +122,7 @@ thread.start()
 held.wait()
 child = os.fork()
 if child == 0:
-    signal.alarm(30)
+    signal.alarm(240)
     assert len(next(files)[1]) == 4
     assert fit.take(2) == (0, 0)
     assert batches[1].tolist() == [1, 1]
@@ -214,7 +213,7 @@ thread.start()
 held.wait()
 child = os.fork()
 if child == 0:
-    signal.alarm(30)
+    signal.alarm(240)
     faulthandler.register(signal.SIGALRM, chain=True)
     for walk in walks:
         next(walk), walk[1]
@@ -271,7 +270,7 @@ thread.start()
 begun.wait()
 child = os.fork()
 if child == 0:
-    signal.alarm(30)
+    signal.alarm(240)
     assert done.is_set()
     decode()
     os._exit(7)
@@ -329,9 +328,7 @@ print("left")
 
 @pytest.mark.parametrize("how", ["end", "exception"])
 def test_a_process_ends_with_threads_at_work(folder: Path, how: str, run_script: Run) -> None:
-    began = time.monotonic()
-    run_script(LEAVE, str(folder), how)
-    assert time.monotonic() - began < 60
+    run_script(LEAVE, str(folder), how)  # which gives up on one that does not end
 
 
 INTERRUPT = """
@@ -365,18 +362,14 @@ for make in (lambda: flow(sys.argv[1], gk), lambda: Slow().to_keras(prefetch=2, 
     data = make()
     train(data)
     assert own()
-    if keras.config.backend() == "tensorflow":
-        gc.collect()  # its iterator, which asks for more
-        time.sleep(0.5)
-        data.close()  # TensorFlow keeps what it was given
+    keeps = [data] if keras.config.backend() == "tensorflow" else []  # TensorFlow keeps what it was given
     del data
-    gc.collect()
-    for _ in range(100):
-        working = [name for name in own() if not name.startswith("gpuseq-worker")]
-        if not working:
-            break
+    # Without an end: where they do not end, the script is given up.
+    while [name for name in own() if not name.startswith("gpuseq-worker")]:
+        gc.collect()
+        for kept in keeps:
+            kept.close()
         time.sleep(0.05)
-    assert not working, working
 print("ended")
 """
 )
@@ -387,9 +380,7 @@ print("ended")
     "backend", ["torch", "jax", pytest.param("tensorflow", marks=pytest.mark.frameworks("tensorflow"))]
 )
 def test_ctrl_c_in_fit_ends_the_threads(folder: Path, backend: str, run_script: Run) -> None:
-    began = time.monotonic()
     assert "ended" in run_script(INTERRUPT, str(folder), backend).stdout
-    assert time.monotonic() - began < 90
 
 
 def test_ctrl_c_ends_a_loop_over_files(folder: Path, run_script: Run) -> None:
@@ -397,9 +388,9 @@ def test_ctrl_c_ends_a_loop_over_files(folder: Path, run_script: Run) -> None:
         FLOW
         + """
 from gpuseq.torch import loader
-threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
 batches = loader(flow(sys.argv[1]))
 try:
+    threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
     while True:
         for batch in batches:
             pass

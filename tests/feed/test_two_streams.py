@@ -296,16 +296,16 @@ def test_who_appends_waits_for_no_reader(cupy: Any, side: Any) -> None:
     def read() -> None:
         with side, resident.reading() as array:
             inside.set()
-            assert may_read.wait(20)
+            assert may_read.wait(120)
             seen.append(array[ROW] + 1)
 
     reader = threading.Thread(target=read)
     reader.start()
-    assert inside.wait(20)
+    assert inside.wait(120)
     with resident.appending() as array:
         array[ROW + 1] = cupy.full((1, 4), 5.0)  # another row
     may_read.set()
-    reader.join(20)
+    reader.join()
     assert seen[0].shape == (1, 4)
     third = cupy.cuda.Stream(non_blocking=True)
     with third, resident.reading() as array:

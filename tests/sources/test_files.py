@@ -21,6 +21,7 @@ from gpuseq.decode.options import DecodeOptions
 from gpuseq.ops import dispatch as source_ops
 from gpuseq.sources.files import FileSource
 from tests.compare import assert_same
+from tests.threads import alive, wait_for_end
 
 OPTIONS = DecodeOptions(target_size=(6, 6))
 NUM_FILES = 9
@@ -52,16 +53,12 @@ def flow(folder: Path, **options: Any) -> gpuseq.DirectoryIterator:
     )
 
 
-def decoding_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name.startswith("gpuseq-decode")]
-
-
 @pytest.fixture(autouse=True)
 def _no_threads_of_earlier_tests() -> None:
     """Forgotten iterators of other tests end their threads once they are collected: wait for that."""
     gc.collect()
     deadline = time.monotonic() + 10
-    while decoding_threads() and time.monotonic() < deadline:
+    while alive("gpuseq-decode") and time.monotonic() < deadline:
         time.sleep(0.01)
 
 
@@ -129,9 +126,9 @@ def test_a_plan_in_flight_keeps_its_decoded_files(folder: Path) -> None:
 def test_closing_ends_the_thread_and_the_iterator_goes_on(folder: Path) -> None:
     batches = flow(folder)
     next(batches)
-    assert decoding_threads()
+    assert alive("gpuseq-decode")
     batches.close()
-    assert not decoding_threads()
+    assert not alive("gpuseq-decode")
     next(batches)
     batches.close()
 
@@ -143,10 +140,7 @@ def test_a_forgotten_iterator_ends_its_thread(folder: Path) -> None:
     del batches
     gc.collect()
     assert gone() is None
-    deadline = time.monotonic() + 10
-    while decoding_threads() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not decoding_threads()
+    wait_for_end("gpuseq-decode")
 
 
 def test_the_host_cache_decodes_each_file_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

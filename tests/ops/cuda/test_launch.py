@@ -94,7 +94,7 @@ def test_a_folder_that_cannot_be_made_is_named_and_the_run_goes_on(tmp_path: Pat
     script = "import os, gpuseq; gpuseq.ImageDataGenerator(); assert os.environ['CUPY_CACHE_DIR'].endswith('cache')"
     for arguments in (["-c", script], ["-m", "gpuseq", "doctor"]):
         run = subprocess.run(
-            [sys.executable, *arguments], capture_output=True, text=True, check=False, env=environment, timeout=120
+            [sys.executable, *arguments], capture_output=True, text=True, check=False, env=environment, timeout=300
         )
         assert "Traceback" not in run.stderr
         assert run.returncode == 0, run.stderr
