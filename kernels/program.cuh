@@ -21,7 +21,8 @@
 #define STEP_FILL 9
 
 #define STEP_FIXED 1             // nearest: six 16.16 numbers, columns then rows
-#define STEP_LINES 2             // nearest: where the columns' and the rows' numbers begin in `lines`
+#define STEP_LINES 2             // nearest: where the columns' and the rows' numbers begin in `lines`; how far apart those of
+                                 // one row and the next lie, and of one column and the next: 0 where all are the same
 #define STEP_PROJECTIVE 3        // nearest: eight coefficients
 #define STEP_TABLE 4             // which of `levels`, or -1 - n for table n of those that `prepare` made
 #define STEP_COLOR 5
@@ -171,8 +172,9 @@ DEVICE bool trace_back(const double *step, const Tables &tables, int height, int
         col = (int)(from_col >> 16);
         row = (int)(from_row >> 16);
     } else if (code == STEP_LINES) {
-        col = tables.lines[(int)step[1] + col];
-        row = tables.lines[(int)step[2] + row];
+        const int from_col = tables.lines[(int)step[1] + row * (int)step[3] + col];
+        row = tables.lines[(int)step[2] + col * (int)step[4] + row];
+        col = from_col;
     } else {
         const double x = col + 0.5, y = row + 0.5;
         const double depth = step[7] * x + step[8] * y + 1.0;

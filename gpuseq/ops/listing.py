@@ -14,7 +14,7 @@ from gpuseq.base.errors import DeviceError
 from gpuseq.plan.program import STEPS, Step, code_of, of_kind
 
 from .levels import tables_of
-from .maps import coefficients, fits_fixed_point, is_projective, perspective
+from .maps import coefficients, fits_fixed_point, is_projective, perspective, summed_positions
 from .weights import gaussian_weights
 
 __all__ = ["MAX_SIDE", "Steps", "steps_of"]
@@ -26,8 +26,8 @@ ERASE_COLUMNS = 9
 MAX_SIDE = 1 << 15
 """Rows and columns stay below this, as Pillow's fixed-point numbers do."""
 
-# What is shifted by less, and has sides below it too, stays within `FIXED_LIMIT`.
-MAX_SHIFT = 1 << 14
+MAX_LINES = 1 << 31
+"""Source positions of a batch: the kernels count them with 31 bits."""
 
 FIXED, LINES, PROJECTIVE, TABLE, COLOR, GREY, HUE, PERMUTE, BILINEAR, SHARPNESS, BLUR = range(1, 12)
 CONTRAST, AUTOCONTRAST, EQUALIZE = range(12, 15)
@@ -84,7 +84,7 @@ class Steps:
     tables : numpy.ndarray
         Shape ``(T, 3, 256)``, uint8.
     lines : numpy.ndarray
-        int32: source positions of nearest maps along one axis.
+        int32: source positions of nearest maps along one axis; of all pixels, where a map needs that.
     weights : numpy.ndarray
         float64: sides of Gaussian kernels.
     erases : numpy.ndarray
@@ -116,7 +116,7 @@ def steps_of(program: np.ndarray, height: int, width: int, num_channels: int) ->
     Raises
     ------
     DeviceError
-        If a map reads farther away than a fixed-point number counts.
+        If the maps of a batch need more positions than the engines count.
     """
     erasing = of_kind(program, "erase")
     # Grey has no colours to change.
@@ -257,18 +257,21 @@ class _Lists:
         nearest = ~(bilinear | projective)
         # Without a turn or a shear Pillow takes another loop, of doubles: see `_lines`.
         straight = nearest & (matrices[:, 1] == 0) & (matrices[:, 3] == 0)
-        # Whole pixels need no line: their sums are exact, and so are fixed-point numbers.
+        fits = fits_fixed_point(matrices[:, :6].T, self.height, self.width)
+        # Whole pixels need no line where they fit: their sums are exact, and so are fixed-point numbers.
         a, c, e, f = (matrices[:, column] for column in (0, 2, 4, 5))
-        whole = (a == 1) & (e == 1) & (c % 1 == 0) & (f % 1 == 0) & (np.maximum(abs(c), abs(f)) < MAX_SHIFT)
-        straight &= ~whole
+        straight &= ~(fits & (a == 1) & (e == 1) & (c % 1 == 0) & (f % 1 == 0))
         if straight.any():
             own = places[straight]
-            self.numbers[own, 0] = LINES
+            self.numbers[own, 0], self.numbers[own, 3:5] = LINES, 0.0
             self.numbers[own, 1] = self._lines(c[straight], a[straight], self.width)
             self.numbers[own, 2] = self._lines(f[straight], e[straight], self.height)
-        fixed = np.flatnonzero(nearest & ~straight)
+        turned = nearest & ~straight
+        fixed = np.flatnonzero(turned & fits)
         if len(fixed):
-            self._count(places[fixed], ops[fixed], matrices[fixed, :6])
+            self._count(places[fixed], matrices[fixed, :6])
+        for own in np.flatnonzero(turned & ~fits).tolist():
+            self._list(int(places[own]), matrices[own, :6].tolist(), _NAMES[ops[own]])
 
     def _matrix(self, op: int, args: list[float]) -> tuple[float, ...]:
         if op == _FLIPS[0]:
@@ -280,12 +283,19 @@ class _Lists:
         matrix = coefficients(_NAMES[op], args, self.height, self.width)
         return matrix if len(matrix) == 8 else matrix + _AFFINE_REST
 
-    def _count(self, places: np.ndarray, ops: np.ndarray, matrices: np.ndarray) -> None:
+    def _list(self, place: int, matrix: list[float], name: str) -> None:
+        """Write a map as the positions of all pixels: lines of which each row has one, and each column."""
+        num_positions = 2 * self.height * self.width
+        if sum(map(len, self.lines)) + num_positions > MAX_LINES:
+            raise DeviceError(
+                f"{name} reads so far outside of images of {self.height} x {self.width} that the positions of a batch "
+                "are too many for this engine: take smaller batches, or device='cpu'"
+            )
+        rows, cols = (np.nan_to_num(each, nan=-1.0) for each in summed_positions(matrix, self.height, self.width))
+        self.numbers[place, :5] = LINES, self._added(cols), self._added(rows.T), self.width, self.height
+
+    def _count(self, places: np.ndarray, matrices: np.ndarray) -> None:
         """Write maps as 16.16 numbers."""
-        fits = fits_fixed_point(matrices.T, self.height, self.width)
-        if not fits.all():
-            name = _NAMES[ops[np.argmin(fits)]]
-            raise DeviceError(f"{name} reads too far outside of an image for this engine: take device='cpu' for it")
         # The centre of pixel (0, 0), then everything rounded to 16 bits after the point, as Pillow's fixed-point loop.
         a, b, c, d, e, f = matrices.T
         matrices[:, 2] = c + a * 0.5 + b * 0.5
@@ -296,9 +306,12 @@ class _Lists:
         """Return where the source positions along an axis begin: sums of doubles, one after another, as Pillow's."""
         positions = np.repeat(step[:, None], side, axis=1)
         positions[:, 0] = offset + step * 0.5
-        # Clipped to just outside the image: what lies far beyond it need not fit an int32.
-        positions = np.floor(np.clip(np.add.accumulate(positions, axis=1), -1.0, MAX_SIDE))
-        first = sum(map(len, self.lines))
-        self.lines.append(positions.astype(np.int32).ravel())
-        places: np.ndarray = first + np.arange(len(step)) * side
+        places: np.ndarray = self._added(np.add.accumulate(positions, axis=1)) + np.arange(len(step)) * side
         return places
+
+    def _added(self, positions: np.ndarray) -> int:
+        """Keep the pixels of these positions, and return where they begin among the lines."""
+        first = sum(map(len, self.lines))
+        # Clipped to just outside the image: what lies far beyond it need not fit an int32.
+        self.lines.append(np.floor(np.clip(positions, -1.0, MAX_SIDE)).astype(np.int32).ravel())
+        return first

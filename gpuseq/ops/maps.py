@@ -14,7 +14,7 @@ import numpy as np
 
 from gpuseq.plan.program import STEPS
 
-__all__ = ["FIXED_LIMIT", "coefficients", "fits_fixed_point", "is_projective", "perspective"]
+__all__ = ["FIXED_LIMIT", "coefficients", "fits_fixed_point", "is_projective", "perspective", "summed_positions"]
 
 FIXED_LIMIT = 32768.0
 """Source positions below this in size fit Pillow's numbers of 16 bits before and 16 after the point."""
@@ -61,6 +61,43 @@ def fits_fixed_point(matrix: Sequence[Any] | np.ndarray, height: int, width: int
         for y in (0, height):
             fits &= (abs(x * a + y * b + c) < FIXED_LIMIT) & (abs(x * d + y * e + f) < FIXED_LIMIT)
     return fits
+
+
+def summed_positions(matrix: Sequence[float], height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return where Pillow's loop reads for what does not fit fixed point: sums of doubles, one after another.
+
+    Down the first column at first, and from each of these along its row.
+
+    Parameters
+    ----------
+    matrix : sequence of float
+        Six coefficients.
+    height, width : int
+        Rows and columns of the image.
+
+    Returns
+    -------
+    rows, cols : numpy.ndarray
+        Shape ``(H, W)``, float64: the source position of each pixel.
+
+    References
+    ----------
+    The last loop of ``ImagingTransformAffine`` in Pillow's ``Geometry.c``.
+    """
+    a, b, c, d, e, f = matrix
+    rows, cols = (
+        _summed(first, down, across, height, width)
+        for first, down, across in ((f + d * 0.5 + e * 0.5, e, d), (c + a * 0.5 + b * 0.5, b, a))
+    )
+    return rows, cols
+
+
+def _summed(first: float, down: float, across: float, height: int, width: int) -> np.ndarray:
+    positions = np.full((height, width), across)
+    positions[:, 0], positions[0, 0] = down, first
+    np.add.accumulate(positions[:, 0], out=positions[:, 0])
+    np.add.accumulate(positions, axis=1, out=positions)
+    return positions
 
 
 def _rotate(args: Sequence[float], height: int, width: int) -> tuple[float, ...]:

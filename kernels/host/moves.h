@@ -69,9 +69,11 @@ template <int C> void move(const Image &image, const double *step, const int32_t
         });
     } else if (code == LINES) {
         const int32_t *cols = lines + (int)step[1], *rows = lines + (int)step[2];
+        const int cols_apart = (int)step[3], rows_apart = (int)step[4];
         move_nearest<C>(image, step, [&](int &row, int &col) {
-            col = cols[col];
-            row = rows[row];
+            const int from_col = cols[row * cols_apart + col];
+            row = rows[col * rows_apart + row];
+            col = from_col;
         });
     } else {
         move_nearest<C>(image, step, [&](int &row, int &col) {

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 from gpuseq.ops.numpy.program import run_steps
-from gpuseq.plan.program import code_of, empty_program
+from gpuseq.plan.program import as_text, code_of, empty_program
 
 __all__ = ["CASES", "Case", "pictures", "step"]
 
@@ -26,6 +26,17 @@ def step(name: str, *args: float, bilinear: bool = False, fill: tuple[int, ...] 
     row["op"], row["bilinear"], row["fill"] = code_of(name), bilinear, fill
     row["arg"][0, : len(args)] = args
     return row
+
+
+FAR: list[tuple[tuple[int, int], np.ndarray]] = [
+    ((2, 20_000), step("TranslateX", -16_000.0)),
+    ((20_000, 2), step("TranslateY", -13_000.0)),
+    ((5, 32_000), step("ShearX", 300.0)),
+    ((41, 51), step("Affine", 30.0, 0.0, 0.0, 3e-5, 5.0, 0.0)),
+]
+"""Where Pillow's fixed point ends: whole pixels far along a wide image, and maps that reach far beyond one."""
+
+FAR_IDS = [f"{height} x {width}, {as_text(row)}" for (height, width), row in FAR]
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,12 @@ import pytest
 from PIL import Image
 
 from gpuseq.ops import dispatch
+from gpuseq.ops.maps import coefficients, fits_fixed_point
 from gpuseq.ops.numpy import erase, program
 from gpuseq.ops.options import AugmentOptions
-from gpuseq.plan.program import empty_program
+from gpuseq.plan.program import STEPS, empty_program
 from tests.compare import assert_same, read_only
-from tests.ops.pillow_steps import CASES, Case, as_array, as_image, pictures, step
+from tests.ops.pillow_steps import CASES, FAR, FAR_IDS, FILL, Case, as_array, as_image, pictures, step
 
 UINT8 = AugmentOptions(dtype="uint8")
 
@@ -53,8 +54,6 @@ def test_chains(length: int) -> None:
 
 def test_perspective_reads_as_pillow() -> None:
     """Both ways of reading a projective map are Pillow's for the same eight coefficients."""
-    from gpuseq.ops.maps import coefficients
-
     for image in pictures("RGB"):
         height, width = image.shape[:2]
         if min(height, width) < 8:
@@ -69,17 +68,15 @@ def test_perspective_reads_as_pillow() -> None:
             assert_same(done, np.asarray(expected), message=f"{image.shape}")
 
 
-@pytest.mark.parametrize("scale", [0.01, 3e-5])
-def test_maps_beyond_fixed_point(scale: float) -> None:
+@pytest.mark.parametrize(("size", "steps"), FAR, ids=FAR_IDS)
+def test_maps_beyond_fixed_point(size: tuple[int, int], steps: np.ndarray) -> None:
     """Nearest pixels far outside are summed up in double, as Pillow does where its fixed point ends."""
-    from gpuseq.ops.maps import coefficients, fits_fixed_point
-
-    args = (30.0, 0.0, 0.0, scale, 5.0, 0.0)
-    matrix = coefficients("Affine", args, 40, 50)
-    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
-    expected = as_image(image).transform((50, 40), Image.Transform.AFFINE, matrix, fillcolor=(11, 22, 33))
-    assert fits_fixed_point(matrix, 40, 50) == (scale == 0.01)
-    assert_same(program.run_steps(image, step("Affine", *args)), np.asarray(expected))
+    name, args = STEPS[steps["op"][0]].name, steps["arg"][0].tolist()
+    matrix = coefficients(name, args, *size)
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    expected = as_image(image).transform(size[::-1], Image.Transform.AFFINE, matrix, fillcolor=FILL)
+    assert not fits_fixed_point(matrix, *size)
+    assert_same(program.run_steps(image, steps), np.asarray(expected))
 
 
 def test_a_program_is_done_sample_by_sample() -> None:

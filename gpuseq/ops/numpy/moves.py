@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gpuseq.ops.maps import coefficients, fits_fixed_point, is_projective
+from gpuseq.ops.maps import coefficients, fits_fixed_point, is_projective, summed_positions
 
 from .resize import premultiply, unpremultiply
 
@@ -93,17 +93,13 @@ def _nearest(matrix: Sequence[float], height: int, width: int) -> tuple[np.ndarr
         rows = _steps(f + e * 0.5, e, height)
         row_at, col_at = np.broadcast_arrays(*_floors(rows[:, None], cols[None]))
         return row_at, col_at
-    first_col, first_row = c + a * 0.5 + b * 0.5, f + d * 0.5 + e * 0.5
     # In integers, so the order of the sums does not matter, and the shift is a floor, of negative numbers too.
     if fits_fixed_point(matrix, height, width):
         x, y = np.arange(width), np.arange(height)[:, None]
-        cols = _fixed(first_col) + x * _fixed(a) + y * _fixed(b)
-        rows = _fixed(first_row) + x * _fixed(d) + y * _fixed(e)
+        cols = _fixed(c + a * 0.5 + b * 0.5) + x * _fixed(a) + y * _fixed(b)
+        rows = _fixed(f + d * 0.5 + e * 0.5) + x * _fixed(d) + y * _fixed(e)
         return rows >> 16, cols >> 16
-    # Pillow's loop for what does not fit: sums of doubles down the rows, and from each along it.
-    cols = np.stack([_steps(start, a, width) for start in _steps(first_col, b, height)])
-    rows = np.stack([_steps(start, d, width) for start in _steps(first_row, e, height)])
-    return _floors(rows, cols)
+    return _floors(*summed_positions(matrix, height, width))
 
 
 def _fixed(value: float) -> int:

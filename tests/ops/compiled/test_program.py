@@ -18,7 +18,7 @@ from gpuseq.plan.program import as_text
 from tests import compiled_library
 from tests.compare import assert_same, read_only
 from tests.ops.cuda.test_program_on_host import FURTHER, POLICIES
-from tests.ops.pillow_steps import CASES, pictures
+from tests.ops.pillow_steps import CASES, FAR, FAR_IDS, pictures
 
 UINT8 = AugmentOptions(dtype="uint8")
 
@@ -53,6 +53,13 @@ def test_every_step(mode: str) -> None:
         program = np.stack(rows if height < 200 else rows[::5])
         assert len(steps_of(program, height, width, image.shape[2]).numbers)
         _same(image[None], program, indices=np.zeros(len(program), np.int64))
+
+
+@pytest.mark.parametrize(("size", "steps"), FAR, ids=FAR_IDS)
+def test_maps_beyond_fixed_point(size: tuple[int, int], steps: np.ndarray) -> None:
+    batch = np.random.default_rng(0).integers(0, 256, (2, *size, 3), np.uint8)
+    assert len(steps_of(steps[None], *size, 3).lines)
+    _same(batch, np.stack([steps, steps]))
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=str)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import gpuseq
+from gpuseq.ops import listing
 from gpuseq.ops.cuda import memory as device
 from gpuseq.ops.cuda import program as cuda_program
 from gpuseq.ops.numpy import augment as numpy_augment
@@ -21,7 +22,7 @@ from gpuseq.plan.columns import identity_params
 from gpuseq.plan.policies.recipe import Recipe
 from gpuseq.plan.program import as_text, only_geometry
 from tests.compare import assert_same
-from tests.ops.pillow_steps import CASES, pictures, step
+from tests.ops.pillow_steps import CASES, FAR, FAR_IDS, pictures, step
 from tests.standin import host_runner
 from tests.standin.host_runner import HostRun, Launch
 
@@ -73,6 +74,25 @@ def test_every_step(mode: str, host: HostRun) -> None:
         rows += [one for one in FURTHER if min(height, width) >= 7]
         program = np.stack(rows)
         _same(image[None], program, indices=np.zeros(len(program), np.int64))
+
+
+@pytest.mark.parametrize(("size", "steps"), FAR, ids=FAR_IDS)
+def test_maps_beyond_fixed_point(size: tuple[int, int], steps: np.ndarray, host: HostRun) -> None:
+    """Where fixed point ends the positions are listed, beside samples that need none."""
+    batch = np.random.default_rng(0).integers(0, 256, (2, *size, 3), np.uint8)
+    program = np.stack([step("Invert"), steps, step("ShearY", 0.01), steps])
+    got = _same(batch, program, indices=np.array([0, 1, 1, 0]))
+    assert (got[1] != got[1, 0, 0]).any()
+    assert host.num_launches == 1
+
+
+def test_more_positions_than_the_engines_count(host: HostRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "MAX_LINES", 3 * 41 * 51 * 2)
+    program = FAR[-1][1][None].repeat(4, axis=0)
+    images = np.zeros((3, 41, 51, 3), np.uint8)
+    _same(images, program[:3])
+    with pytest.raises(gpuseq.DeviceError, match="Affine reads so far outside of images of 41 x 51 that"):
+        cuda_program.run_program(images, program, UINT8, indices=np.zeros(4, np.int64))
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=str)
