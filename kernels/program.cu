@@ -261,13 +261,27 @@ extern "C" __global__ void __launch_bounds__(MAX_BLOCK) program(
         const int start = (int)(unit % units) * UNIT_PIXELS;
         const double *numbers = samples + sample * 6;
         const int num_steps = (int)numbers[3], num_erases = (int)numbers[5];
+        OUT_T *batch = out + sample * ((long long)num_pixels * CHANNELS);
+        const int stop = num_pixels - start < UNIT_PIXELS ? num_pixels : start + UNIT_PIXELS;
+        if (num_steps == 0 && num_erases == 0 && numbers[1] < 0.0) {
+            // Nothing is asked for: pixels lie where they are written, so that no row and no column is worked out.
+            const Levels image = source_image(images, (long long)numbers[0], height, width);
+            for (int position = start + threadIdx.x; position < stop; position += blockDim.x) {
+                const Pixel read = read_pixel(image, 0, position);
+#pragma unroll
+                for (int channel = 0; channel < CHANNELS; ++channel) {
+                    const COMPUTE_T value = (COMPUTE_T)read.level[source_channel(channel, CHANNELS)];
+                    batch[OUT_CHANNELS_LAST ? position * CHANNELS + channel : channel * num_pixels + position]
+                        = cast_out(standardized(value, channel, mean_c, divisor_c, rescale));
+                }
+            }
+            continue;
+        }
         __syncthreads();                     // the block may still work on its last unit
         load_steps(shared, steps, (int)numbers[2], num_steps, table, height, width);
         __syncthreads();
         const Levels image = image_of(images, scratch, numbers[1], numbers[0], height, width);
         const double *own_erases = erases + (long long)numbers[4] * ERASE_COLUMNS;
-        OUT_T *batch = out + sample * ((long long)num_pixels * CHANNELS);
-        const int stop = num_pixels - start < UNIT_PIXELS ? num_pixels : start + UNIT_PIXELS;
         for (int position = start + threadIdx.x; position < stop; position += blockDim.x) {
             const int row = position / width, col = position % width;
             const Pixel done = run_segment(shared, num_steps, image, {tables, made, lines, weights, scratch}, height, width, row, col);

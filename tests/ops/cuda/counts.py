@@ -170,13 +170,15 @@ def rows() -> list[Row]:
         found.append(Row(f"resize, {channels} channels, four taps", "resample_pass", macros, four, None))
         whole: Work = [*four, ("STG*", channels)]
         found.append(Row(f"resize, {channels} channels, a pixel of four taps", "resample_pass", macros, whole, None))
-    for what, options, channels in (
-        ("augmentations, none of them: a copy", EVERYDAY, 3),
-        ("the same, channels last, uint8 batch", replace(last, dtype="uint8", rescale=1.0), 3),
-        ("the same, grey", EVERYDAY, 1),
+    steps: Work = [("LDS*", 2)]  # a segment's first step is asked for twice, from its front and from its end
+    for what, options, channels, further in (
+        ("augmentations, none of them: a copy", EVERYDAY, 3, ()),
+        ("the same, channels last, uint8 batch", replace(last, dtype="uint8", rescale=1.0), 3, ()),
+        ("the same, grey", EVERYDAY, 1, ()),
+        ("a segment of one step, without the step", EVERYDAY, 3, steps),
     ):
         macros = cuda_program._macros(options, channels, False, False)
-        work = [("LDG.E.U8*", channels), ("STG*", channels)]
+        work = [("LDG.E.U8*", channels), ("STG*", channels), *further]
         a_unit = cuda_program.UNIT_PIXELS // cuda_program.PROGRAM_BLOCK
         found.append(Row(what, "program", macros, work, (a_unit, 1), cuda_program.PROGRAM_BLOCK))
     macros = cuda_program._macros(EVERYDAY, 3, False, False)

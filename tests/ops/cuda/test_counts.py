@@ -21,6 +21,7 @@ HELD = (
     "its range",
     "resize, 3 channels, a pixel of four taps",
     "augmentations, none of them: a copy",
+    "a segment of one step, without the step",
     "intermediate images and looks at them",
 )
 ROOM = 0.03
