@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpuseq.plan.columns import COLUMNS, PARAMS_DTYPE, params_to_dicts
-from gpuseq.plan.draw import draw_keyed, draw_params
+from gpuseq.plan.draw import KerasStream, draw_keyed, draw_params, replay_cost
 from gpuseq.plan.philox import philox_uniform
 from gpuseq.plan.ranges import BLOCK, ShiftRange, TransformRanges
 from tests.compare import assert_same
@@ -154,3 +154,14 @@ def test_keyed_draws_fill_their_ranges_evenly() -> None:
     assert values.tolist() == [-5, -2, -1, 1, 2, 5]
     assert abs(counts - 20_000 / 6).max() < 5 * np.sqrt(20_000 / 6)
     assert abs(np.corrcoef(params["theta"], params["zx"])[0, 1]) < 0.03
+
+
+def test_the_cost_of_a_position_is_its_entries_and_numbers_without_permutations() -> None:
+    """It bounds how long a state that was tampered with can take; permutations are counted apart."""
+    stream = KerasStream(3)
+    stream.reseed(0)
+    assert replay_cost(stream.position) == 0
+    stream.permutation(100)
+    stream.params(lambda source, num_samples: draw_params(source, SOME, num_samples, 8, 8), 7)
+    stream.file_numbers(5, 1000)
+    assert replay_cost(stream.position) == 3 + 7 + 5

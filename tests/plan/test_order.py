@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpuseq.plan.draw import Draw, KerasStream, draw_params
+from gpuseq.plan.draw import Draw, Drawing, KerasStream, draw_params
 from gpuseq.plan.order import keyed_permutation, position_of, shard_indices, shard_size
 from gpuseq.plan.philox import philox_uniform
 from gpuseq.plan.planner import Planner
@@ -182,3 +182,21 @@ def test_without_a_seed_the_stream_is_the_global_one() -> None:
     assert_same(got[0], np.random.permutation(9))
     np.random.random_sample(2 * 7)
     assert got[2].tolist() == [np.random.randint(10_000) for _ in range(3)]
+
+
+@pytest.mark.parametrize("by_epoch", [False, True])
+@pytest.mark.parametrize(("shuffle", "seed"), [(True, 7), (False, 7), (False, None), (True, None)])
+def test_the_batches_that_are_read_ahead_are_those_that_come(shuffle: bool, seed: int | None, by_epoch: bool) -> None:
+    """From wherever `next()` stands, over the borders of epochs; without a seed a next order is not decided yet."""
+    planner = Planner(11, 3, shuffle, seed, PlanOptions(rng="keras"))
+    if by_epoch:
+        planner.set_epoch(0, Drawing())
+    is_decided = planner.seed is not None or not shuffle
+    taken, foreseen = [], []
+    for _ in range(12):
+        taken.append(planner.plan(None, Drawing()).indices)
+        foreseen.append(planner.upcoming(planner.position.batch, 4, onward=True))
+    for step, batches in enumerate(foreseen):
+        assert len(batches) == (4 if is_decided else 3 - step % 4)
+        for batch, wanted in zip(batches, taken[step + 1 :], strict=False):
+            assert_same(batch, wanted)
