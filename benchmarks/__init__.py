@@ -1,4 +1,4 @@
-"""What gpuseq costs, against what people would use instead."""
+"""What gpuseq costs, against what would be used instead."""
 
 import os as _os
 import sys as _sys

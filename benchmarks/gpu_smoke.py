@@ -288,7 +288,7 @@ _ON_THE_HOST = ("splines of order 3",)
 ALONE = frozenset(
     ("decoder: nvimgcodec", "decoder: dali", "hand-over: torch", "hand-over: jax", "hand-over: tensorflow")
 )
-"""Checks of somebody else's libraries, in a process of their own: it may abort, or never come back."""
+"""Checks of other libraries, in a process of their own: it may abort, or never end."""
 
 ALONE_S = 30.0
 

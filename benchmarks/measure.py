@@ -136,8 +136,8 @@ class Worker:
     """
 
     def __init__(self, contender: str, case: Mapping[str, Any], environ: Mapping[str, str]) -> None:
-        # A session of its own: its helpers' processor time can be told from everybody else's.
-        # Not a pipe: nobody reads it while it fills.
+        # A session of its own: its helpers' processor time can be told from that of all other processes.
+        # Not a pipe: it is read when the process has ended, and a full pipe would stop it.
         self._errors = tempfile.TemporaryFile(mode="w+")  # noqa: SIM115
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.worker", contender, json.dumps(dict(case))],

@@ -168,7 +168,7 @@ def assert_same_structure(
 
 
 def read_only(array: np.ndarray) -> np.ndarray:
-    """Return a copy of `array` that raises when somebody writes to it: an input backend that catches in-place work.
+    """Return a copy of `array` that raises when it is written to: an input backend that catches in-place work.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Random configurations of the whole generator, and a walk that takes Keras and gpuseq through them side by side.
+"""Random configurations of the whole generator, and calls that take Keras and gpuseq through them side by side.
 
 A configuration is a pure function of its name and number, so ``test_arrays[041]`` is the same test on every machine.
 """

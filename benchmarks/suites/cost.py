@@ -1,7 +1,7 @@
 """What one image costs in processor time, on one thread, all contenders in one process and in turns.
 
 Throughput depends on who else works on the machine, and on how many processes a library starts; the processor time of
-one thread hardly does. Everybody's batches are made in this process.
+one thread hardly does. The batches of all contenders are made in this process.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def run(settings: Settings) -> list[Row]:
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Let everybody in this process work on one thread."""
+    """Let all libraries in this process work on one thread."""
     outside = {name: os.environ.get(name) for name in ("GPUSEQ_NUM_THREADS", library.ENGINE)}
     os.environ["GPUSEQ_NUM_THREADS"] = "1"
     with contextlib.suppress(ImportError):

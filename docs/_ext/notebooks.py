@@ -36,7 +36,7 @@ def block(language: str, text: str) -> str:
 
 
 def shortened(text: str) -> str:
-    """Return what a cell printed, without this machine's paths, colours, and more lines than anybody reads."""
+    """Return what a cell printed, without this machine's paths, colours, and cut to a readable length."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", text).replace(f"{ROOT}/", "").rstrip()
     text = re.sub(r"/tmp/[\w./-]*", "/tmp/...", text)
     lines = [line if len(line) <= 160 else f"{line[:157]}..." for line in text.splitlines()]

@@ -1,4 +1,4 @@
-"""Sizes and arrays as people read them."""
+"""Sizes and arrays as text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an iterator is about to do, for people: the plan of a batch as a table, the path it takes, and its pictures.
+"""What an iterator is about to do: the plan of a batch as a table, the path it takes, and its pictures.
 
 Everything here looks and leaves no trace: the iterator stands where it stood, and so does NumPy's global stream.
 """

@@ -193,7 +193,7 @@ def save_statistics(self: ImageGenerator, path: str | os.PathLike[str], **facts:
     path : str or os.PathLike
         The file; written whole or not at all.
     **facts : JSON values
-        Written beside them, for people: what they were computed over.
+        Written beside them, to be read: what they were computed over.
 
     Raises
     ------

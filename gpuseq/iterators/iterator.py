@@ -503,7 +503,7 @@ class Iterator(Sequence, Generic[Labels, Weights]):  # numpydoc ignore=PR02
             if source is not None:
                 source.close()
 
-    # For people.
+    # Descriptions and copies.
 
     def explain(self, index: int | None = None) -> Explanation:
         """Say what a batch is going to be and how it is going to be made, and leave the iterator where it stands.

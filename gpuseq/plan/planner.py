@@ -525,7 +525,7 @@ class Planner(PerProcess):
             self._order_position = found.order
             self.index_array, self.weights = order, weights
 
-    # For people.
+    # For `explain`.
 
     def describe(self, drawing: Drawing) -> list[tuple[str, str]]:
         """Return where numbers come from, and what of that is slow, as steps of ``explain``.

@@ -1,4 +1,4 @@
-"""Folders as phones and foreign disks leave them: macOS' notes, half files, formats that nobody takes, deep levels."""
+"""Folders as phones and foreign disks leave them: macOS' notes, half files, formats that are not taken, deep levels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JPEG on the GPU: close to Pillow, and no write into memory that someone still reads."""
+"""JPEG on the GPU: close to Pillow, and no write into memory that is still read."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ def test_a_block_is_filled_again_only_after_it_was_taken() -> None:
     assert ring.num_blocks == len(names)
     again = ring.decode([matrix()["jpeg_444"]] * 3, ["x"] * 3)
     assert again._block is blocks[0]
-    for name, images in zip(names, taken, strict=True):  # nobody wrote into another's block, nor into a taken copy
+    for name, images in zip(names, taken, strict=True):  # nothing wrote into another's block, nor into a taken copy
         for image in images:
             assert_same(image, decode.decode([matrix()[name]], options)[0])
 

@@ -95,7 +95,7 @@ def checkpoint(out: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def whole(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return what a run that nobody disturbs leaves behind."""
+    """Return what an undisturbed run leaves behind."""
     out = tmp_path_factory.mktemp("whole")
     code, output = finish(start(folder, out))
     assert code == 0, output

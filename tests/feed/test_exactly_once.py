@@ -1,4 +1,4 @@
-"""Over an epoch each sample once, and with keyed numbers the same picture, however the epoch is walked."""
+"""Over an epoch each sample once, and with keyed numbers the same picture, however the epoch is taken."""
 
 from __future__ import annotations
 
@@ -312,7 +312,7 @@ WAYS = {
 def test_the_first_files_of_an_epoch_are_decoded_in_the_one_before(
     folder: Path, way: str, prefetch: int, options: dict[str, Any]
 ) -> None:
-    """Only the very first batch of all is decoded while somebody waits for it; and nothing twice."""
+    """Only the very first batch of all is decoded while it is waited for; and nothing twice."""
     iterator = from_folder(folder, prefetch=prefetch, **options)
     found = decoded_ahead(iterator)
     loads: list[Any] = []

@@ -141,7 +141,7 @@ def test_an_exception_by_index_stops_the_threads() -> None:
 
 
 def test_iterators_do_not_wait_for_each_other() -> None:
-    """One that draws for long, in a user's get_random_transform, holds up itself and nobody else."""
+    """One that draws for long, in a user's get_random_transform, holds up itself and no other."""
     entered, leave, was_let = threading.Event(), threading.Event(), []
 
     class Slow(ImageDataGenerator):

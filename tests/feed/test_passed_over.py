@@ -150,7 +150,7 @@ def test_the_place_is_filled_by_the_next_batch_of_the_walk() -> None:
 @pytest.mark.keras
 @pytest.mark.parametrize("to_keras", [False, True])
 def test_fit_gets_as_many_batches_as_it_counts_on(folder: Path, to_keras: bool, tmp_path: Path) -> None:
-    """Each good file once per epoch of the walk, which ends earlier than Keras'; SaveState goes on from there."""
+    """Each good file once per epoch of the pass, which ends earlier than Keras'; SaveState goes on from there."""
     keras = pytest.importorskip("keras")
     gk = pytest.importorskip("gpuseq.keras")
     seen: list[int] = []
@@ -221,7 +221,7 @@ def test_fit_where_the_first_batches_are_bad(folder: Path, how: str, backend: st
     for number in (0, 1):
         (folder / "one" / f"{number}.png").write_bytes(b"")
     printed = run_script(FIT, str(folder), how, KERAS_BACKEND=backend).stdout
-    # Of 0 to 7 four are good, 3 to 6: Keras' two epochs of 8 are the walk's four.
+    # Of 0 to 7 four are good, 3 to 6: Keras' two epochs of 8 are four passes.
     assert json.loads(printed.splitlines()[-1])[:2] == [16, 3]
 
 
@@ -245,7 +245,7 @@ def test_tf_keras_which_reads_by_index_gets_another_batch_in_its_place(folder: P
     shown = numbers(reader["read"](dataset, index) for index in range(NUM_FILES))
     assert shown == [0, 1, 3, 3, 4, 5, 6, 0]  # 2 and 7 are bad
     with pytest.raises(EmptyBatchError):
-        opened()[2]  # to everybody else it is an error
+        opened()[2]  # for every other caller it is an error
 
 
 @pytest.mark.frameworks("tensorflow")

@@ -115,7 +115,7 @@ def test_a_cache_is_filled_and_read_on_streams_in_turn(cupy: Any, folder: Any, m
     for epoch, index in itertools.product(range(3), range(len(host))):
         with turn[(epoch + index) % 3] as stream:
             made.append((stream, device.replay(device.plan_batch(index)), host.replay(host.plan_batch(index))))
-    for stream, got, wanted in made:  # until now nobody waited
+    for stream, got, wanted in made:  # until now nothing waited
         with stream:
             assert_equal_but_on_device(got, wanted, atol=1e-4)
 
@@ -128,7 +128,7 @@ def test_a_file_that_changed_is_decoded_again_under_another_streams_eyes(cupy: A
     for number in range(6):
         for path in host.filepaths:
             os.utime(path, (number // 2, number // 2))
-        device.replay(plan)  # nobody waits for it
+        device.replay(plan)  # nothing waits for it
         with cupy.cuda.Stream(non_blocking=True):
             device.replay(plan)
     assert_equal_but_on_device(device.replay(plan), host.replay(plan), atol=1e-4)
@@ -169,7 +169,7 @@ def test_a_slot_is_used_again_after_its_last_readers_on_other_streams(
     for stream in readers:
         with stream:
             for plan in everything:
-                device.replay(plan)  # nobody waits for it
+                device.replay(plan)  # nothing waits for it
     for path in host.filepaths:
         os.utime(path, (1, 1))
     with cupy.cuda.Stream.null if writer == "home" else cupy.cuda.Stream(non_blocking=True):
@@ -193,7 +193,7 @@ def test_files_that_change_again_and_again_keep_to_their_block(cupy: Any, folder
             os.utime(path, (number, number))
         for index in range(len(host)):
             with turn[(number + index) % num_turns]:
-                device.replay(device.plan_batch(index))  # nobody waits for it
+                device.replay(device.plan_batch(index))  # nothing waits for it
                 held = device._source.fetch(device.plan_batch(index).indices) if number % 3 else None
         assert cache.used <= cache.capacity == len(host.filepaths)
     del held
@@ -332,7 +332,7 @@ def test_what_nobody_will_read_is_overwritten_when_it_has_been_read_on_any_strea
             array[...] = float(number)
     for reader in (third, cupy.cuda.Stream.null):
         with reader, resident.reading() as array:
-            array + 1  # nobody waits for it
+            array + 1  # nothing waits for it
         with side, resident.overwriting() as array:
             array[...] = 6.0
     with third, resident.reading() as array:
@@ -367,7 +367,7 @@ def test_what_is_kept_for_a_stream_is_for_that_stream(cupy: Any) -> None:
     cupy.cuda.Device(0).synchronize()
     turn = [cupy.cuda.Stream(non_blocking=True) for _ in range(2)]
     made = []
-    for stream in turn:  # nobody waits for the first one's copies
+    for stream in turn:  # nothing waits for the first one's copies
         with stream:
             got = ops.augment(source, params, options, statistics=statistics)
             made.append((got, ops.resize([source[0], source[1]], (5, 4), "bilinear")))
@@ -478,7 +478,7 @@ def test_memory_of_a_threads_stream_is_not_written_to_under_the_callers_eyes(
     read, before = [], timeline().num_waits
     for batch in to_device(Counted(), prefetch=1, workers=workers, device=device):
         with on_device(device):
-            read.append(batch + 1)  # nobody waits for it, and the batch goes
+            read.append(batch + 1)  # nothing waits for it, and the batch goes
         del batch
     assert timeline().num_waits == before + (12 if device == "cpu" else 0)
     assert [place(array, "cpu").tolist() for array in read] == [[index + 1.0] * 4 for index in range(12)]

@@ -1,4 +1,4 @@
-"""Directory walks equal Keras' in names, order, labels and splits, and end where links run in a circle."""
+"""Listings of folders equal Keras' in names, order, labels and splits, and end where links run in a circle."""
 
 from __future__ import annotations
 

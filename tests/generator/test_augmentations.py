@@ -180,7 +180,7 @@ def test_keyed_pictures_do_not_depend_on_workers(images: np.ndarray, num_workers
 
 
 def test_keras_walk_and_epochs_agree(images: np.ndarray) -> None:
-    """rng="keras": walked from the start, batch i of epoch e has the program that set_epoch(e) gives it."""
+    """rng="keras": taken from the start, batch i of epoch e has the program that set_epoch(e) gives it."""
     generator = _generator(augmentations=MODERN, rotation_range=5)
     walked, by_epoch = (generator.flow(images, batch_size=9, seed=1) for _ in range(2))
     seen = []

@@ -123,7 +123,7 @@ def test_a_seeded_iterator_leaves_the_global_stream_alone(untouched_global_strea
 
 
 def test_a_corrupt_file_is_named(tmp_path: Path) -> None:
-    """keras#8686, NVIDIA/DALI#3913: one corrupt file kills the job, and nobody says which."""
+    """keras#8686, NVIDIA/DALI#3913: one corrupt file ends the job, and no message says which."""
     for number in range(6):
         write_photo(tmp_path / "one" / f"good_{number}", "jpeg", seed=number)
     broken = write_broken(tmp_path / "one", "truncated")

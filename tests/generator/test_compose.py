@@ -116,7 +116,7 @@ def test_jax(images: np.ndarray) -> None:
 
 
 class Collate:
-    """As people write it: a step after stacking."""
+    """As it is usually written: a step after stacking."""
 
     def __init__(self) -> None:
         self.augment = gpuseq.Compose(MODERN, seed=1)

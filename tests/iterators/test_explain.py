@@ -1,4 +1,4 @@
-"""What people see: explanations and notebook pages tell the truth about the next batch and change nothing."""
+"""Explanations and notebook pages say what the next batch will be, and change nothing."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Whole generators on a device beside the same ones on the host: random configurations, and no Keras needed.
 
-Where Keras is installed the walks of ``tests/api/test_parity_*.py`` say more; the host's engine has passed those.
+Where Keras is installed ``tests/iterators/test_parity_*.py`` compare more; the host's engine has passed those.
 """
 
 from __future__ import annotations

@@ -248,7 +248,7 @@ def test_how_files_are_read_changes_no_batch(arguments: dict[str, Any], tree: Pa
 
 @pytest.mark.parametrize("class_mode", ["sparse", "categorical"])
 def test_labels_are_looked_up_once_per_batch(class_mode: str, tree: Path) -> None:
-    """They are made while somebody waits for the batch."""
+    """They are made while the batch is waited for."""
 
     class Counted(np.ndarray):
         def __getitem__(self, index: Any) -> Any:

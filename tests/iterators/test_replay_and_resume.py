@@ -36,7 +36,7 @@ def flow(arguments: dict[str, Any], data: np.ndarray, **options: Any) -> gpuseq.
 
 @pytest.mark.parametrize("rng", ["keras", "keyed"])
 def test_image_and_mask_stay_together_by_replaying_one_plan(rng: str) -> None:
-    """keras-preprocessing#125: the mask's generator has other options, another seed, and has walked elsewhere."""
+    """keras-preprocessing#125: the mask's generator has other options, another seed, and stands elsewhere."""
     data = samples()
     images = flow(GEOMETRY | COLOUR, data, seed=1, rng=rng)
     masks = flow(GEOMETRY, data, seed=99)
@@ -250,7 +250,7 @@ DAMAGED = list(damaged_states())
 
 @pytest.mark.parametrize(("state", "named"), [case[1:] for case in DAMAGED], ids=[case[0] for case in DAMAGED])
 def test_a_damaged_state_is_refused_and_moves_nothing(state: Any, named: str) -> None:
-    """The value is named, and the iterator goes on as if nobody had asked."""
+    """The value is named, and the iterator goes on as before."""
     batches, alone = (flow(GEOMETRY, samples(), seed=4) for _ in range(2))
     batches.set_epoch(5)
     alone.set_epoch(5)
@@ -319,7 +319,7 @@ def test_the_state_says_that_a_batch_was_served() -> None:
 
 
 def test_set_epoch_after_keras_counting_draws_that_epochs_order() -> None:
-    """Two epochs were walked without numbers; epoch 0 by number is the first one and not the last order drawn."""
+    """Two epochs were taken without numbers; epoch 0 by number is the first one and not the last order drawn."""
     batches = flow(GEOMETRY, samples(), seed=1)
     first = walk(batches, 3)
     walk(batches, 3)

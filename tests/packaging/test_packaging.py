@@ -79,7 +79,7 @@ def test_the_wheel_holds_the_package_its_kernels_and_its_photographs(wheel: Path
     assert kernels, "there are no kernels to ship"
     assert package | kernels <= names
     assert "gpuseq/py.typed" in names
-    # Nothing lands beside the package: site-packages/kernels could be somebody else's.
+    # Nothing lands beside the package: site-packages/kernels could be another package's.
     assert {name.partition("/")[0] for name in names} == {"gpuseq", f"gpuseq-{gpuseq.__version__}.dist-info"}
     assert metadata["Version"] == gpuseq.__version__
     assert metadata["License-Expression"] == "Apache-2.0"

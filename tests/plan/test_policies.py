@@ -396,7 +396,7 @@ def test_kernels_that_do_not_fit_are_named() -> None:
 
 
 def test_unknown_steps_of_a_program_are_named() -> None:
-    """A program that somebody wrote by hand is read with care."""
+    """A program that was written by hand is checked step by step."""
     with pytest.raises(ValueError, match="no step 'Rotat'; did you mean 'Rotate'"):
         dicts_to_program([[{"op": "Rotat"}]])
     with pytest.raises(ValueError, match="the step Rotate has no 'degres'; did you mean 'degrees'"):

@@ -200,7 +200,7 @@ def test_a_file_that_changes_again_and_again_takes_no_more_memory(folder: Path) 
 
 
 def test_threads_never_see_half_of_a_changed_file(folder: Path) -> None:
-    """Each image is of one colour: while files change under way, nobody may find two in it."""
+    """Each image is of one colour: while files change under way, none may hold two."""
     source = FileSource(paths(folder), OPTIONS, cache="host", prefetch=0)
     wrong: list[np.ndarray] = []
     stop = threading.Event()
@@ -224,7 +224,7 @@ def test_threads_never_see_half_of_a_changed_file(folder: Path) -> None:
     scratch, changing = folder.parent / "new.png", paths(folder)[0]
     for turn in range(60):
         repaint(str(scratch), turn % 9, turn)
-        scratch.replace(changing)  # in one step: nobody reads half a file
+        scratch.replace(changing)  # in one step: no half file is read
     stop.set()
     for thread in threads:
         thread.join()
@@ -467,7 +467,7 @@ def test_bad_masks_are_named_too(folder: Path, tmp_path: Path) -> None:
 def test_what_was_not_written_to_the_cache_is_not_found_there(
     folder: Path, is_changed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ctrl-C, or a fork, between the bookkeeping and the pixels: a slot without its picture is nobody's.
+    """Ctrl-C, or a fork, between the bookkeeping and the pixels: a slot without its picture belongs to no file.
 
     Found by the soak: a child that was forked while a thread filled the cache read whatever lay in the block.
     """

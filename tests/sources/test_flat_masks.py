@@ -1,4 +1,4 @@
-"""Masks as people keep them: flat folders, suffixes, one folder for both, columns, palettes, ignored rims."""
+"""Masks as they are usually kept: flat folders, suffixes, one folder for both, columns, palettes, ignored rims."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def generator(**options: Any) -> ImageDataGenerator:
 
 
 def walk(iterator: Any, num_samples: int) -> None:
-    """Walk one epoch: each mask is still that function of its image."""
+    """Take one epoch: each mask is still that function of its image."""
     seen = 0
     for index in range(len(iterator)):
         x, masks = iterator[index]

@@ -204,7 +204,7 @@ def _upload(shape: tuple[int, ...], dtype: Any, fill: Callable[[np.ndarray], Non
 
 
 def _poisoned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """Return memory that shows where nobody wrote, alone in its allocation, so that a sanitizer sees each end."""
+    """Return memory that shows what was not written, alone in its allocation, so that a sanitizer sees each end."""
     array = np.empty(shape, dtype)
     array.view(np.uint8).fill(0xA5)
     return array

@@ -101,7 +101,7 @@ class UnownedMemory(Memory):
 
 
 class _Block:
-    """A block on loan from the pool; it goes back when nobody holds it."""
+    """A block on loan from the pool; it goes back when nothing refers to it."""
 
     def __init__(self, home: MemoryPool, memory: Memory, arena: Any) -> None:
         self._home, self.memory, self._arena = home, memory, arena

@@ -307,7 +307,7 @@ class Stream:
         _join(timeline().clock(self._key()), event._clock)
 
     def launch_host_func(self, callback: Callable[[Any], Any], arg: Any) -> None:
-        """Run the function when somebody waits: the latest moment that CUDA would choose."""
+        """Run the function when its end is waited for: the latest moment that CUDA would choose."""
         timeline().enqueue("a host function", (), (), self._key())
         timeline().callbacks.setdefault(self._key(), []).append(lambda: callback(arg))
 

@@ -98,7 +98,7 @@ class Uses(ast.NodeVisitor):
         self.calls: list[tuple[str, ast.Call]] = []
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
-        """What a function names is its own; attributes of ``self`` are everybody's."""
+        """What a function names is its own; attributes of ``self`` are shared by all methods."""
         before = dict(self.aliases)
         for argument in ast.walk(node.args):
             if isinstance(argument, ast.arg):

@@ -73,7 +73,7 @@ def test_instructions(options: AugmentOptions) -> None:
     for opcodes in (by_kernel["augment"], plain["augment"]):
         assert of(opcodes, "ld.global", suffix="u8") == 3 * WARPS
         assert of(opcodes, "st.global") == 3 * WARPS
-    # What is computed in double is the map that nobody uses: once in a block.
+    # What is computed in double is the map that is not used: once in a block.
     geometry = ops_cuda._geometry(SAMPLES, SIDE, SIDE, 8)
     assert of(by_kernel["augment"], "add", "sub", "mul", "fma", suffix="f64") < 60 * SAMPLES * geometry.num_bands
     assert of(plain["augment"], "add", "sub", "mul", "fma", suffix="f64") == 0

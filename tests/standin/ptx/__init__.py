@@ -2,6 +2,6 @@
 
 `compiler` asks NVRTC, `parse` reads its text, `encode` turns one kernel into the rows that `core/machine.cpp` runs,
 `machine` launches them, and `runner` puts all that in CuPy's place. It is slow and strict: bounds, alignment, races,
-barriers that not all threads reach, registers and shared memory that nobody wrote, and instructions that it does not
-know are errors, which name the line of the PTX. What it cannot show is time.
+barriers that not all threads reach, reads of registers and shared memory that were not written, and instructions that
+it does not know are errors, which name the line of the PTX. What it cannot show is time.
 """

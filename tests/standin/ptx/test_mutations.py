@@ -188,7 +188,7 @@ UNSEEN = (
     ("fold_tap", "", "a tap that is folded where the other fold, or a weight of zero, makes up for it"),
     ("read_channels", "NEAR_TIE", "both sums round alike but exactly at the edge of what counts as near"),
 )
-"""(Function, what stands on the line, why nobody can see a change there)."""
+"""(Function, what stands on the line, why no result shows a change there)."""
 
 
 def reason(mutant: Mutant) -> str | None:
