@@ -19,9 +19,11 @@ from PIL import Image
 
 from gpuseq.base.text import array_text, bytes_text, printable
 from gpuseq.base.version import PACKAGE
+from gpuseq.plan.boxes import without_crops
 from gpuseq.plan.columns import cells
 from gpuseq.plan.plan import BatchPlan
 from gpuseq.plan.program import as_text
+from gpuseq.sources.files import FileSource
 
 from .notebook import SIDE, picture_strip, pictures_of
 
@@ -199,7 +201,10 @@ def _path(iterator: Any, plan: BatchPlan) -> list[tuple[str, str]]:
     if generator is None:
         path.append(("engine", "none: there is no generator, so images are laid out and cast"))
     else:
-        path += generator._batch_transform.describe(source.dtype, iterator.device, drawing.recipe, plan.program)
+        # Files are cropped where they are decoded, so that the engine sees what is left.
+        is_cropped = isinstance(source, FileSource) and source.crops
+        program = without_crops(plan.program) if is_cropped else plan.program
+        path += generator._batch_transform.describe(source.dtype, iterator.device, drawing.recipe, program)
     height, width = plan.image_size
     # Of the source, whose images may have another dtype than the batch.
     num_values, itemsize = math.prod(source.image_shape), source.dtype.itemsize
