@@ -230,6 +230,7 @@ class Compose:
                 f"{self.recipe!r} work on uint8 images, levels 0 to 255, as Pillow's do; got {array.dtype}. Augment "
                 "before scaling to floats"
             )
+        self.recipe.check_channels(array.shape[-1 if self.data_format == "channels_last" else -3])
 
     def _size(self, shape: tuple[int, ...]) -> tuple[int, int]:
         rows, cols = shape[-3:-1] if self.data_format == "channels_last" else shape[-2:]

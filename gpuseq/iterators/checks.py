@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import TYPE_CHECKING
 
@@ -91,6 +92,7 @@ def _check_augmentations(
             f"augmentations={generator.augmentations!r} work on uint8 images, levels 0 to 255, as Pillow's do; x "
             f"holds {source.dtype}: hand in x.astype('uint8') of images in 0 to 255"
         )
+    recipe.check_channels(math.prod(source.image_shape) // max(1, math.prod(image_size)))
     if generator._is_customised:
         raise ValueError(
             f"{type(generator).__name__} overrides apply_transform or standardize, which Keras calls with one "

@@ -7,13 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from gpuseq.plan.program import STEPS, Kind, code_of, of_kind
+from gpuseq.plan.program import COLOURED, STEPS, code_of, of_kind
 
 from .crops import size_after
 
 __all__ = ["check_program"]
-
-_COLOURED: tuple[Kind, ...] = ("table", "measured", "pixel")
 
 
 def check_program(program: np.ndarray, dtype: np.dtype, num_channels: int, image_size: tuple[int, int]) -> None:
@@ -44,7 +42,7 @@ def check_program(program: np.ndarray, dtype: np.dtype, num_channels: int, image
         raise TypeError(
             f"{name} is defined on uint8 images, levels 0 to 255, as Pillow has them; got {dtype}. Hand in uint8"
         )
-    coloured = of_kind(program, *_COLOURED)
+    coloured = of_kind(program, *COLOURED)
     if num_channels not in (1, 3, 4) and coloured.any():
         name = STEPS[int(program["op"][coloured][0])].name
         raise ValueError(f"{name} takes images of 1, 3 or 4 channels (grey, RGB, RGBA); got {num_channels}")

@@ -16,6 +16,7 @@ import numpy as np
 from gpuseq.base.arguments import did_you_mean
 
 __all__ = [
+    "COLOURED",
     "IDENTITY",
     "NUM_ARGUMENTS",
     "STEPS",
@@ -43,6 +44,9 @@ Kind: TypeAlias = Literal["none", "table", "measured", "pixel", "neighbourhood",
 move. ``crop``: pixels move, and the image may change its size. ``erase``: a rectangle of the normalised image.
 ``mix``: several chains of steps are blended.
 """
+
+COLOURED: tuple[Kind, ...] = ("table", "measured", "pixel")
+"""Kinds that are defined on grey, RGB and RGBA alone."""
 
 
 @dataclass(frozen=True)

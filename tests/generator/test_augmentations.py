@@ -396,10 +396,17 @@ def test_what_cannot_be_is_refused(images: np.ndarray, tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="takes gpuseq's own augmentations"):
         _generator(augmentations=[lambda image: image])
     five = np.zeros((4, 8, 8, 5), np.uint8)
+    for channels in (2, 5):
+        with (
+            pytest.warns(UserWarning, match=f"{channels} channels"),
+            pytest.raises(
+                ValueError, match=rf"RandomInvert\(p=0.01\) takes images of 1, 3 or 4 channels.*got {channels}"
+            ),
+        ):
+            _generator(augmentations=gpuseq.RandomInvert(0.01)).flow(five[..., :channels])
     with pytest.warns(UserWarning, match="5 channels"):
-        iterator = _generator(augmentations=gpuseq.RandomInvert(1.0)).flow(five)
-    with pytest.raises(ValueError, match="takes images of 1, 3 or 4 channels.*got 5"):
-        next(iterator)
+        moved = _generator(augmentations=[gpuseq.RandomRotation(20), gpuseq.GaussianBlur(3)]).flow(five)
+    assert next(moved).shape == five.shape
 
     class Own(gpuseq.ImageDataGenerator):
         def apply_transform(self, x: Any, transform_parameters: Any) -> Any:

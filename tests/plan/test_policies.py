@@ -19,11 +19,13 @@ from gpuseq.plan.policies.recipe import Recipe
 from gpuseq.plan.policies.strings import parse_policy
 from gpuseq.plan.policies.timm import TimmRandAugment
 from gpuseq.plan.program import (
+    COLOURED,
     STEPS,
     as_text,
     code_of,
     describe,
     dicts_to_program,
+    has_kind,
     only_geometry,
     program_to_dicts,
 )
@@ -67,6 +69,19 @@ def _drawn(augmentations: Any, count: int = 4000, **key: int) -> np.ndarray:
     recipe = Recipe.parse("augmentations", augmentations)
     assert recipe is not None
     return recipe.draw(np.arange(count), SIZE, **{"seed": 7, "epoch": 0, **key})
+
+
+@pytest.mark.parametrize("value", [*VALUES, gpuseq.ColorJitter(), gpuseq.RandomInvert(0.0)], ids=str)
+def test_who_changes_colours_says_so(value: Augmentation) -> None:
+    """What 4,000 samples draw; channels are checked by it before anything is drawn."""
+    assert value.changes_colours == has_kind(_drawn(value), *COLOURED)
+    recipe = Recipe.parse("augmentations", value)
+    assert recipe is not None
+    if value.changes_colours:
+        with pytest.raises(ValueError, match=r"takes images of 1, 3 or 4 channels \(grey, RGB, RGBA\); got 2"):
+            recipe.check_channels(2)
+    else:
+        recipe.check_channels(2)
 
 
 @pytest.mark.parametrize("value", VALUES, ids=str)

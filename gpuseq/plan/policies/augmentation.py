@@ -11,7 +11,7 @@ import numpy as np
 
 from gpuseq.base.arguments import checked_arguments, did_you_mean
 from gpuseq.base.types import SameArray
-from gpuseq.plan.program import STEPS, code_of, empty_program, of_kind
+from gpuseq.plan.program import COLOURED, STEPS, code_of, empty_program, of_kind
 
 __all__ = [
     "Augmentation",
@@ -58,6 +58,11 @@ class Augmentation:
     def num_uniform(self) -> int:
         """Numbers in [0, 1) that `draw` takes for each sample, whatever comes of them."""
         return 1
+
+    @property
+    def changes_colours(self) -> bool:
+        """Whether it may draw a step that is defined on grey, RGB and RGBA images alone."""
+        return False
 
     def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
         """Return the steps that these numbers ask for.
@@ -108,6 +113,11 @@ class OneStep(Augmentation):
     def arguments(self) -> tuple[float, ...]:
         """Of the step."""
         return ()
+
+    @property
+    def changes_colours(self) -> bool:
+        """By the kind of its step."""
+        return self.p > 0 and STEPS[code_of(self.step)].kind in COLOURED
 
     def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
         """Return the steps that these numbers ask for; see `Augmentation.draw`."""

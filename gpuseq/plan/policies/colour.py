@@ -87,6 +87,11 @@ class ColorJitter(Augmentation):
         """The order and four factors."""
         return 5
 
+    @property
+    def changes_colours(self) -> bool:
+        """Unless all four are left out."""
+        return any(getattr(self, name) != 0 for _, name in _JITTER)
+
     def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
         """Return the steps that these numbers ask for; see `Augmentation.draw`."""
         program = empty_program(len(uniform), 4)
@@ -153,6 +158,11 @@ class RandomPhotometricDistort(Augmentation):
     def num_uniform(self) -> int:
         """Five coins, four factors, the place of contrast and the order of the channels."""
         return 11
+
+    @property
+    def changes_colours(self) -> bool:
+        """Always."""
+        return True
 
     def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
         """Return the steps that these numbers ask for; see `Augmentation.draw`."""
@@ -394,6 +404,11 @@ class RandomGamma(Augmentation):
     def num_uniform(self) -> int:
         """A coin and the exponent."""
         return 2
+
+    @property
+    def changes_colours(self) -> bool:
+        """Always."""
+        return True
 
     def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
         """Return the steps that these numbers ask for; see `Augmentation.draw`."""

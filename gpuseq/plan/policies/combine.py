@@ -106,6 +106,11 @@ class RandomApply(Augmentation):
         """A coin, and what each takes."""
         return 1 + sum(item.num_uniform for item in self.transforms)
 
+    @property
+    def changes_colours(self) -> bool:
+        """Whether one of the transforms does."""
+        return any(item.changes_colours for item in self.transforms)
+
     def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
         """Return the steps that these numbers ask for; see `Augmentation.draw`."""
         # All are drawn, and thrown away where the coin says no: see `Augmentation.num_uniform`.
@@ -162,6 +167,11 @@ class RandomChoice(Augmentation):
         """The choice, and what each takes: so that a choice moves no other's numbers."""
         return 1 + sum(item.num_uniform for item in self.transforms)
 
+    @property
+    def changes_colours(self) -> bool:
+        """Whether one of the transforms does."""
+        return any(item.changes_colours for item in self.transforms)
+
     def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
         """Return the steps that these numbers ask for; see `Augmentation.draw`."""
         weights = np.ones(len(self.transforms)) if self.p is None else np.asarray(self.p)
@@ -215,6 +225,11 @@ class RandomOrder(Augmentation):
     def num_uniform(self) -> int:
         """One for the place of each, and what each takes."""
         return len(self.transforms) + sum(item.num_uniform for item in self.transforms)
+
+    @property
+    def changes_colours(self) -> bool:
+        """Whether one of the transforms does."""
+        return any(item.changes_colours for item in self.transforms)
 
     def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
         """Return the steps that these numbers ask for; see `Augmentation.draw`."""

@@ -76,6 +76,23 @@ class Recipe:
         """Whether the images' own sizes are asked for, which files have lost by the time they are resized."""
         return isinstance(self.augmentations[0], RandomResizedCrop)
 
+    def check_channels(self, num_channels: int) -> None:
+        """Refuse images whose channels a step may not be defined on, whether or not it is drawn for the first batch.
+
+        Raises
+        ------
+        ValueError
+            If there are other than 1, 3 or 4 and an augmentation may change colours.
+        """
+        if num_channels in (1, 3, 4):
+            return
+        for item in self.augmentations:
+            if item.changes_colours:
+                raise ValueError(
+                    f"{item!r} takes images of 1, 3 or 4 channels (grey, RGB, RGBA); got {num_channels}. Geometry, "
+                    "blur, sharpness and erasing take any number"
+                )
+
     def __repr__(self) -> str:
         return repr(list(self.augmentations))
 

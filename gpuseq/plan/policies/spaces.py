@@ -234,6 +234,11 @@ class RandAugment(Augmentation):
         """A choice and a sign for each op."""
         return 2 * self.num_ops
 
+    @property
+    def changes_colours(self) -> bool:
+        """Most of its steps do."""
+        return True
+
     def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
         """Return the steps that these numbers ask for; see `Augmentation.draw`."""
         choice, sign = uniform[:, ::2], uniform[:, 1::2]
@@ -277,6 +282,11 @@ class TrivialAugmentWide(Augmentation):
     def num_uniform(self) -> int:
         """The choice, the bin and the sign."""
         return 3
+
+    @property
+    def changes_colours(self) -> bool:
+        """Most of its steps do."""
+        return True
 
     def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
         """Return the steps that these numbers ask for; see `Augmentation.draw`."""
@@ -391,6 +401,11 @@ class AutoAugment(Augmentation):
     def num_uniform(self) -> int:
         """The pair, and a coin and a sign for each step."""
         return 5
+
+    @property
+    def changes_colours(self) -> bool:
+        """Most of its steps do."""
+        return True
 
     def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
         """Return the steps that these numbers ask for; see `Augmentation.draw`."""

@@ -215,6 +215,11 @@ class TimmRandAugment(Augmentation):
         """For each layer a choice, a coin, a magnitude and a sign; weighted, a number for each step too."""
         return 4 * self.num_layers + (len(_RAND_STEPS) if self.weighted else 0)
 
+    @property
+    def changes_colours(self) -> bool:
+        """Most of its steps do."""
+        return True
+
     def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
         """Return the steps that these numbers ask for; see `Augmentation.draw`."""
         program = empty_program(len(uniform), self.num_layers)
@@ -316,6 +321,11 @@ class AugMix(Augmentation):
             return uniform[:, 0], weights / np.maximum(weights.sum(axis=1, keepdims=True), 2.0**-1000)
         further = uniform[:, self._num_plain :].reshape(len(uniform), 2 + self.mixture_width, NUM_UNIFORM)
         return shares(further[:, :2], self.alpha)[:, 0], shares(further[:, 2:], self.alpha)
+
+    @property
+    def changes_colours(self) -> bool:
+        """Most of its steps do."""
+        return True
 
     def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
         """Return the steps that these numbers ask for; see `Augmentation.draw`."""
