@@ -95,6 +95,14 @@ def test_a_suffix_and_masks_that_lie_among_the_images(tmp_path: Path, where: str
     walk(iterator, 7)
 
 
+def test_a_folder_whose_name_begins_as_that_of_the_masks_holds_images(tmp_path: Path) -> None:
+    write_pairs(tmp_path, tmp_path / "masks", inner="masks2")
+    iterator = generator().flow_from_directory(
+        tmp_path, mask_directory=tmp_path / "masks", classes=["masks2"], **OPTIONS
+    )
+    walk(iterator, 7)
+
+
 def test_a_subset_of_images_among_masks_is_one_of_the_images(tmp_path: Path) -> None:
     write_pairs(tmp_path, tmp_path, suffix="_mask", count=10)
     iterator = generator(validation_split=0.3).flow_from_directory(

@@ -97,3 +97,19 @@ def test_a_cache_takes_seven_tenths_of_what_is_free_where_it_is(device: str, mon
     roomy = ImageCache(["a.png", "b.png"], (6, 5, 3), device, None)
     assert roomy.capacity == 2
     assert roomy.spare_bytes == free[device] * 7 // 10 - 2 * image_bytes
+
+
+def test_what_two_threads_decode_at_once_is_kept_once(tmp_path: Path) -> None:
+    """Both looked before either had decoded: the second finds all of it, in the first slot as in others."""
+    paths = [tmp_path / f"{number}.png" for number in range(3)]
+    for path in paths:
+        path.write_bytes(b"one")
+    cache = ImageCache([str(path) for path in paths], (6, 5, 3), "cpu", 10**6)
+    decoded = np.random.default_rng(0).integers(0, 256, (3, 6, 5, 3), np.uint8)
+    everything = np.arange(3)
+    looked_up = [cache.look_up(everything) for _ in range(2)]
+    for kept in looked_up:
+        images, rows = cache.merge(everything, kept, decoded, everything)
+        assert images is cache.block
+        np.testing.assert_array_equal(images[rows], decoded)
+    assert (cache.used, cache.num_bytes) == (3, decoded.nbytes)
