@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -22,7 +22,7 @@ from gpuseq.transforms.batch import reordered
 from gpuseq.transforms.masks import warp_masks
 from gpuseq.transforms.protocol import ImageGenerator
 
-__all__ = ["Layout", "MadeImages", "assemble", "class_labels", "gathered", "make_batch", "make_images", "save_images"]
+__all__ = ["Layout", "MadeImages", "assemble", "gathered", "make_batch", "make_images", "save_images"]
 
 
 class ImageIterator(Protocol):
@@ -269,46 +269,6 @@ def gathered(values: Any, sample_indices: np.ndarray, device: str) -> Any:
     # Gathered on the host: only the batch's entries travel.
     found = values[sample_indices]
     return found if found.dtype == object else place(found, device)
-
-
-def class_labels(
-    classes: Any, class_indices: Mapping[str, int], class_mode: str, sample_indices: np.ndarray, dtype: str
-) -> np.ndarray:
-    """Return class indices, or one-hot rows, of some samples.
-
-    Parameters
-    ----------
-    classes : numpy.ndarray or list
-        Class index of each sample of the data set; a list, as Keras keeps those of a data frame, may hold several per
-        sample.
-    class_indices : mapping
-        Class name to index.
-    class_mode : {"binary", "sparse", "categorical"}
-        Indices for the first two, rows for the last.
-    sample_indices : numpy.ndarray
-        Shape ``(N,)``, int64.
-    dtype : str
-        Of the labels.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape ``(N,)`` or ``(N, classes)``, on the host.
-    """
-    if isinstance(classes, np.ndarray):
-        found: Any = classes[sample_indices]
-    else:
-        found = [classes[index] for index in sample_indices.tolist()]
-    if class_mode != "categorical":
-        return np.asarray(found, dtype)
-    one_hot = np.zeros((len(sample_indices), len(class_indices)), dtype)
-    # Several classes per sample, as a data frame's lists have them: one row with several ones.
-    if isinstance(found, list) and any(isinstance(item, (list, tuple)) for item in found):
-        for row, columns in enumerate(found):
-            one_hot[row, columns] = 1
-    else:
-        one_hot[np.arange(len(found)), found] = 1
-    return one_hot
 
 
 def assemble(

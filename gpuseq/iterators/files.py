@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
@@ -35,7 +35,7 @@ from gpuseq.sources.masks import masks_of_files
 from gpuseq.sources.options import READ_ARGUMENTS, ReadOptions
 from gpuseq.transforms.protocol import ImageGenerator
 
-from .batch import Layout, class_labels, gathered, make_batch
+from .batch import Layout, gathered, make_batch
 from .checks import check_generator, check_save_to_dir, checked_split
 from .iterator import Iterator
 
@@ -254,7 +254,7 @@ class BatchFromFilesMixin(Iterator[Labels, Weights]):
         # What the batches are handed to may want class indices as integers; see `Iterator._hand_out`.
         if self.class_mode == "sparse" and self._index_dtype is not None:
             dtype = self._index_dtype
-        found = class_labels(self.classes, self.class_indices, self.class_mode, sample_indices, dtype)
+        found = _class_labels(self.classes, self.class_indices, self.class_mode, sample_indices, dtype)
         return place(found, self.device)
 
     @property
@@ -274,3 +274,27 @@ class BatchFromFilesMixin(Iterator[Labels, Weights]):
         # Printed and not only logged: Keras prints this line.
         if verbose:
             print(message)
+
+
+def _class_labels(
+    classes: Any, class_indices: Mapping[str, int], class_mode: str, sample_indices: np.ndarray, dtype: str
+) -> np.ndarray:
+    """Return class indices, shape ``(N,)``, or with "categorical" one-hot rows, of some samples, on the host.
+
+    `classes` holds the index of each sample of the data set; a list, as Keras keeps those of a data frame, may hold
+    several for one sample.
+    """
+    if isinstance(classes, np.ndarray):
+        found: Any = classes[sample_indices]
+    else:
+        found = [classes[index] for index in sample_indices.tolist()]
+    if class_mode != "categorical":
+        return np.asarray(found, dtype)
+    one_hot = np.zeros((len(sample_indices), len(class_indices)), dtype)
+    # Several classes per sample, as a data frame's lists have them: one row with several ones.
+    if isinstance(found, list) and any(isinstance(item, (list, tuple)) for item in found):
+        for row, columns in enumerate(found):
+            one_hot[row, columns] = 1
+    else:
+        one_hot[np.arange(len(found)), found] = 1
+    return one_hot
