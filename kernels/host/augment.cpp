@@ -116,9 +116,8 @@ private:
     // Whether bytes become floats as they lie, scaled and nothing else.
     bool is_plain(const Placing &placing, const Colour<Compute> &colour) const
     {
-        return job_.out_kind == TO_FLOAT32 && job_.source_channels_last && job_.out_channels_last && !placing.has_affine
-            && !placing.flip_rows && !placing.flip_cols && !colour.shifts && !colour.brightens && !job_.preprocess && !job_.mean_c
-            && !job_.divisor_c;
+        return only_scales(job_) && job_.source_channels_last && job_.out_channels_last && !placing.has_affine && !placing.flip_rows
+            && !placing.flip_cols && !colour.shifts && !colour.brightens;
     }
 
     // No pixel waits for another: each row is finished while it is in the first-level cache.

@@ -68,6 +68,25 @@ template <int KIND> void erase_as(const Job &job, const double *erase, const flo
     }
 }
 
+// Levels as scaled floats, channels last, but for a rectangle of a constant. Each row that crosses it is put together in
+// `line`, which has room for a row's values, so that no place of the batch is written twice.
+void scale_around(const Job &job, const uint8_t *levels, const double *erase, float *line)
+{
+    const int top = (int)erase[0], rows = (int)erase[2], channels = job.channels, values = job.width * channels;
+    const int first = (int)erase[1] * channels, last = first + (int)erase[3] * channels, below = top + rows;
+    const float by = (float)job.rescale;
+    float *const out = (float *)job.out;
+    scale_bytes(levels, (int64_t)top * values, by, out, job.streams);
+    for (int at = first; at < last; ++at) line[at] = (float)erase[4 + (channels <= 4 ? (at - first) % channels : 0)];
+    for (int row = top; row < below; ++row) {
+        const uint8_t *from = levels + (int64_t)row * values;
+        scale_bytes(from, first, by, line, false);
+        scale_bytes(from + last, values - last, by, line + last, false);
+        cast_row<TO_FLOAT32>(line, values, out + (int64_t)row * values, job.streams);
+    }
+    scale_bytes(levels + (int64_t)below * values, (int64_t)(job.height - below) * values, by, out + (int64_t)below * values, job.streams);
+}
+
 // What one erasing step writes; `job.out` is the image.
 void erase(const Job &job, const double *step, const float *quantiles, float *line)
 {

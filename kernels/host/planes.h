@@ -93,12 +93,12 @@ void put_rgb_together(const Planes &planes, int count, uint8_t *__restrict__ to)
 }
 
 // ------------------------------------------------------------------------------------------------ tables
-// Each level of a plane through a table of 256.
-void look_up(uint8_t *plane, const uint8_t *levels)
+// Each of `count` levels through a table of 256; `count` is a multiple of 64.
+void look_up(uint8_t *plane, int count, const uint8_t *levels)
 {
 #if defined(__AVX512VBMI__) && defined(__AVX512BW__)
     const Bytes a = load_bytes(levels), b = load_bytes(levels + 64), c = load_bytes(levels + 128), d = load_bytes(levels + 192);
-    for (int i = 0; i < BLOCK; i += 64) {
+    for (int i = 0; i < count; i += 64) {
         const Bytes at = load_bytes(plane + i);
         const Bytes dark = _mm512_permutex2var_epi8(a, at, b), bright = _mm512_permutex2var_epi8(c, at, d);
         // Such a permutation looks at seven bits of an index, and so finds one of 128 levels; the eighth bit chooses
@@ -115,7 +115,7 @@ void look_up(uint8_t *plane, const uint8_t *levels)
         steps[part] = _mm256_broadcastsi128_si256(_mm_xor_si128(load_bytes(levels + 16 * part), before));
     }
     const __m256i sixteen = _mm256_set1_epi8(16);
-    for (int i = 0; i < BLOCK; i += 32) {
+    for (int i = 0; i < count; i += 32) {
         __m256i *const at = (__m256i *)(void *)(plane + i);
         __m256i dark = _mm256_loadu_si256(at), bright = _mm256_xor_si256(dark, _mm256_set1_epi8(-128));
         __m256i found = _mm256_xor_si256(_mm256_shuffle_epi8(steps[0], dark), _mm256_shuffle_epi8(steps[8], bright));
@@ -128,25 +128,118 @@ void look_up(uint8_t *plane, const uint8_t *levels)
         _mm256_storeu_si256(at, found);
     }
 #else
-    for (int i = 0; i < BLOCK; ++i) plane[i] = levels[plane[i]];
+    for (int i = 0; i < count; ++i) plane[i] = levels[plane[i]];
 #endif
 }
 
 // ------------------------------------------------------------------------------------------------ colours
-// Pillow's: 0.299, 0.587 and 0.114 in 65536ths, rounded.
-void luminance(const Planes &planes, int *__restrict__ grey)
+// Luminance is Pillow's: 0.299, 0.587 and 0.114 in 65536ths, rounded.
+#if defined(__SSE2__)
+// As many levels at a time as a vector holds. Bytes become numbers of 16 and of 32 bits by interleaving, and come back by
+// packing: both work within 16 bytes, so that the order is the old one in the end.
+#if defined(__AVX512BW__)
+typedef __m512i Whole;
+typedef __m512 Single;
+#define OP(name) _mm512_##name
+#elif defined(__AVX2__)
+typedef __m256i Whole;
+typedef __m256 Single;
+#define OP(name) _mm256_##name
+#else
+typedef __m128i Whole;
+typedef __m128 Single;
+#define OP(name) _mm_##name
+#endif
+
+// The lower and the upper halves of the 16-byte parts of two vectors, interleaved: bytes, or numbers of 16 bits.
+struct Halves {
+    Whole part[2];
+};
+inline Halves mixed_bytes(Whole a, Whole b) { return {{OP(unpacklo_epi8)(a, b), OP(unpackhi_epi8)(a, b)}}; }
+inline Halves mixed_shorts(Whole a, Whole b) { return {{OP(unpacklo_epi16)(a, b), OP(unpackhi_epi16)(a, b)}}; }
+
+inline Halves widened(const uint8_t *levels) { return mixed_bytes(load_as<Whole>(levels), OP(set1_epi16)(0)); }
+
+// All in numbers of 16 bits.
+inline Whole luminance(Whole red, Whole green, Whole blue)
 {
-    for (int i = 0; i < BLOCK; ++i)
-        grey[i] = (19595 * planes.level[0][i] + 38470 * planes.level[1][i] + 7471 * planes.level[2][i] + 32768) >> 16;
+    // 38470 is no signed number of 16 bits: one green less, and one added in the end. A half is twice 16384.
+    const Whole of_two = OP(set1_epi32)((int)((uint32_t)(38470 - 65536) << 16 | 19595)), of_one = OP(set1_epi32)(16384 << 16 | 7471);
+    const Halves two = mixed_shorts(red, green), one = mixed_shorts(blue, OP(set1_epi16)(2));
+    Whole sums[2];
+    for (int half = 0; half < 2; ++half)
+        sums[half] = OP(srai_epi32)(OP(add_epi32)(OP(madd_epi16)(two.part[half], of_two), OP(madd_epi16)(one.part[half], of_one)), 16);
+    return OP(add_epi16)(green, OP(packs_epi32)(sums[0], sums[1]));
 }
 
 int light_of(const Planes &planes)       // what is black adds nothing
 {
-    int grey[BLOCK], sum = 0;
-    luminance(planes, grey);
-    for (int i = 0; i < BLOCK; ++i) sum += grey[i];
+    Whole sum = OP(set1_epi16)(0);
+    for (int i = 0; i < BLOCK; i += (int)sizeof(Whole)) {
+        const Halves red = widened(planes.level[0] + i), green = widened(planes.level[1] + i), blue = widened(planes.level[2] + i);
+        for (int half = 0; half < 2; ++half) {
+            const Whole grey = luminance(red.part[half], green.part[half], blue.part[half]);
+            sum = OP(add_epi32)(sum, OP(madd_epi16)(grey, OP(set1_epi16)(1)));
+        }
+    }
+    int32_t lanes[sizeof sum / 4], total = 0;
+    std::memcpy(lanes, &sum, sizeof sum);
+    for (const int32_t lane : lanes) total += lane;
+    return total;
+}
+
+void recolour(Planes &planes, float factor)
+{
+    // A larger factor leads to the same levels, 0 and 255, and its products are no numbers of 32 bits.
+    constexpr float MOST = 4194304.0f;
+    factor = factor > MOST ? MOST : factor < -MOST ? -MOST : factor;
+    // Interleaved with zeros below them, numbers are 65536 times what they were: the factor makes up for it, without rounding.
+    const Single share = OP(set1_ps)(factor * (float)(1.0 / 65536.0));
+    const Whole zero = OP(set1_epi16)(0);
+    for (int i = 0; i < BLOCK; i += (int)sizeof(Whole)) {
+        const Halves colours[3] = {widened(planes.level[0] + i), widened(planes.level[1] + i), widened(planes.level[2] + i)};
+        Whole levels[3][2];
+#pragma GCC unroll 2
+        for (int half = 0; half < 2; ++half) {
+            const Whole grey = luminance(colours[0].part[half], colours[1].part[half], colours[2].part[half]);
+            const Halves wide = mixed_shorts(grey, zero);
+            const Single from[2] = {OP(cvtepi32_ps)(wide.part[0]), OP(cvtepi32_ps)(wide.part[1])};
+#pragma GCC unroll 3
+            for (int channel = 0; channel < 3; ++channel) {
+                const Halves away = mixed_shorts(zero, OP(sub_epi16)(colours[channel].part[half], grey));
+                Whole blended[2];
+#pragma GCC unroll 2
+                for (int part = 0; part < 2; ++part)
+                    blended[part] = OP(cvttps_epi32)(OP(add_ps)(OP(mul_ps)(OP(cvtepi32_ps)(away.part[part]), share), from[part]));
+                levels[channel][half] = OP(packs_epi32)(blended[0], blended[1]);
+            }
+        }
+        // Packing holds to 0 and 255 what lies beyond them; truncating first leads to the same.
+        for (int channel = 0; channel < 3; ++channel) {
+            const Whole packed = OP(packus_epi16)(levels[channel][0], levels[channel][1]);
+            std::memcpy(planes.level[channel] + i, &packed, sizeof packed);
+        }
+    }
+}
+#undef OP
+#else
+inline int luminance(int red, int green, int blue) { return (19595 * red + 38470 * green + 7471 * blue + 32768) >> 16; }
+
+int light_of(const Planes &planes)       // what is black adds nothing
+{
+    int sum = 0;
+    for (int i = 0; i < BLOCK; ++i) sum += luminance(planes.level[0][i], planes.level[1][i], planes.level[2][i]);
     return sum;
 }
+
+void recolour(Planes &planes, float factor)
+{
+    for (int i = 0; i < BLOCK; ++i) {
+        const int grey = luminance(planes.level[0][i], planes.level[1][i], planes.level[2][i]);
+        for (int channel = 0; channel < 3; ++channel) planes.level[channel][i] = blended(grey, planes.level[channel][i], factor);
+    }
+}
+#endif
 
 // Several pixels at a time, by GCC's and Clang's vector extensions: the compilers make no vectors of so many choices.
 #if defined(__AVX512BW__)
@@ -220,18 +313,6 @@ inline void put_levels(uint8_t *to, Floats value)
     const Levels levels = __builtin_convertvector(whole, Levels);
     std::memcpy(to, &levels, sizeof levels);
 #endif
-}
-
-void recolour(Planes &planes, float factor)
-{
-    for (int i = 0; i < BLOCK; i += LANES) {
-        const Floats colours[3] = {floats_of(planes.level[0] + i), floats_of(planes.level[1] + i), floats_of(planes.level[2] + i)};
-        // Sums and products below 2^24 are exact in a float, and so is a division by a power of two.
-        const Floats sum = 19595.0f * colours[0] + 38470.0f * colours[1] + 7471.0f * colours[2] + 32768.0f;
-        const Floats grey = __builtin_convertvector(__builtin_convertvector(sum * (float)(1.0 / 65536.0), Ints), Floats);
-        for (int channel = 0; channel < 3; ++channel)
-            put_levels(planes.level[channel] + i, below(above(factor * (colours[channel] - grey) + grey, 0.0f), 255.0f));
-    }
 }
 
 void rotate_hue(Planes &planes, float shift)

@@ -41,6 +41,12 @@ struct Points {
         for (int channel = 0; channel < 3; ++channel) point.order[channel] = (int)step[1 + channel];
     }
     bool only_table() const { return count <= 1 && (!count || steps[0].code == TABLE); }
+    // One table for all channels: which channel a level is of does not matter then.
+    bool only_one_table() const
+    {
+        const uint8_t *levels = steps[0].levels;
+        return count == 1 && steps[0].code == TABLE && !std::memcmp(levels, levels + 256, 512);
+    }
 };
 
 enum Look { NO_LOOK, LIGHT, COUNTS };
@@ -67,11 +73,31 @@ void count(const Planes &planes, int num_planes, int pixels, Counters &counters)
     }
 }
 
+// Where the floats of a finished image go that are its scaled levels.
+struct Finished {
+    float *out;
+    int64_t plane;                       // values from one channel's plane to the next; 0: channels last
+    float by;
+    bool streams;
+
+    void put(const Planes &planes, int start, int pixels, int channels) const
+    {
+        if (channels == 1 || plane) {
+            for (int channel = 0; channel < channels; ++channel)
+                scale_bytes(planes.level[channel], pixels, by, out + channel * plane + start, streams);
+            return;
+        }
+        uint8_t together[3 * BLOCK];
+        put_rgb_together(planes, pixels, together);
+        scale_bytes(together, 3 * pixels, by, out + (int64_t)start * 3, streams);
+    }
+};
+
 void change(Planes &planes, int num_planes, const Point &point)
 {
     switch (point.code) {
     case TABLE:
-        for (int channel = 0; channel < num_planes; ++channel) look_up(planes.level[channel], point.levels + 256 * channel);
+        for (int channel = 0; channel < num_planes; ++channel) look_up(planes.level[channel], BLOCK, point.levels + 256 * channel);
         return;
     case HUE: return rotate_hue(planes, point.factor);
     case PERMUTE: {
@@ -83,9 +109,28 @@ void change(Planes &planes, int num_planes, const Point &point)
     }
 }
 
-// Does the steps to each pixel, looks at the result, and writes it where there is a place for it.
-void pass(const Image &image, const Points &points, Look look, Seen *seen)
+// All levels of an image through one table.
+void pass_table(const Image &image, const uint8_t *table, const Finished *finished)
 {
+    constexpr int SIZE = 4 * BLOCK;
+    alignas(64) uint8_t levels[SIZE] = {};
+    const int64_t size = (int64_t)image.pixels() * image.channels;
+    for (int64_t start = 0; start < size; start += SIZE) {
+        const int count = size - start < SIZE ? (int)(size - start) : SIZE;
+        std::memcpy(levels, image.from + start, count);
+        look_up(levels, SIZE, table);
+        if (finished) scale_bytes(levels, count, finished->by, finished->out + start, finished->streams);
+        else std::memcpy(image.to + start, levels, count);
+    }
+}
+
+// Does the steps to each pixel, looks at the result, and writes it where there is a place for it: as levels, or as what is
+// finished.
+void pass(const Image &image, const Points &points, Look look, Seen *seen, const Finished *finished = nullptr)
+{
+    const bool is_in_order = !finished || !finished->plane || image.channels == 1;
+    if (!look && is_in_order && !image.has_alpha() && image.channels <= 3 && points.only_one_table())
+        return pass_table(image, points.steps[0].levels, finished);
     Planes planes;
     Counters counters;
     int64_t light = 0;
@@ -108,7 +153,8 @@ void pass(const Image &image, const Points &points, Look look, Seen *seen)
             if (num_planes == 3) light += light_of(planes);
             else for (int pixel = 0; pixel < pixels; ++pixel) light += planes.level[0][pixel];
         }
-        if (!image.to) continue;
+        if (finished) finished->put(planes, start, pixels, channels);
+        if (finished || !image.to) continue;
         uint8_t *to = image.to + (int64_t)start * channels;
         if (channels == 3) {
             put_rgb_together(planes, pixels, to);
@@ -204,8 +250,9 @@ public:
     }
     float *line() { return (float *)more_; }
 
-    // Where the result lies: in the scratch, or at `source` where there is nothing to do to it.
-    const uint8_t *run(const uint8_t *source, const double *steps, int64_t num_steps)
+    // Where the result lies: in the scratch, or at `source` where there is nothing to do to it; null where it has gone to
+    // `finished`, which may be null.
+    const uint8_t *run(const uint8_t *source, const double *steps, int64_t num_steps, const Finished *finished)
     {
         points_.count = 0;
         origin_ = nullptr;
@@ -213,6 +260,10 @@ public:
         const int line = image_.width * image_.channels;
         if (job_.channel_stride != 1 || job_.col_stride != image_.channels || job_.row_stride != line) copy_tight(source);
         for (int64_t number = 0; number < num_steps; ++number) do_step(steps + number * STEP_COLUMNS);
+        if (finished && points_.count) {
+            pass(image_, points_, NO_LOOK, nullptr, finished);
+            return nullptr;
+        }
         flush();
         return image_.from;
     }
@@ -341,17 +392,31 @@ void run(const ProgramJob *asked, const Job *finish, const AugmentEngine *engine
     Runner runner(job, scratch);
     // A copy: several threads read the same `finish`.
     Job one = *finish;
-    const int64_t sample_bytes = (int64_t)job.height * job.width * job.channels * bytes_of(one.out_kind);
+    const int64_t plane = (int64_t)job.height * job.width, sample_bytes = plane * job.channels * bytes_of(one.out_kind);
+    const bool scales = only_scales(one);
+    // What has passed the caches by is dear to write a second time.
+    const bool scales_around = scales && CAN_STREAM && one.streams && (one.out_channels_last || job.channels == 1);
+    Finished finished = {nullptr, one.out_channels_last ? 0 : plane, (float)one.rescale, one.streams != 0};
     for (int64_t sample = first; sample < last; ++sample) {
         const int64_t *numbers = job.samples + sample * 4;
-        const double *erases = job.erases + numbers[2] * ERASE_COLUMNS;
-        one.images = runner.run(job.images + job.rows[sample] * job.image_stride, job.steps + numbers[0] * STEP_COLUMNS, numbers[1]);
+        const double *erases = job.erases + numbers[2] * ERASE_COLUMNS, *const end = erases + numbers[3] * ERASE_COLUMNS;
         one.out = (uint8_t *)finish->out + sample * sample_bytes;
+        finished.out = (float *)one.out;
+        const Finished *at_once = scales && (job.channels == 1 || job.channels == 3) ? &finished : nullptr;
+        const uint8_t *source = job.images + job.rows[sample] * job.image_stride;
+        one.images = runner.run(source, job.steps + numbers[0] * STEP_COLUMNS, numbers[1], at_once);
         // At once, while the levels lie in the cache. Erasing comes after: it is in units of the finished batch.
-        engine->augment(&one, 0, 1, scratch + scratch_bytes(asked));
-        for (int64_t number = 0; number < numbers[3]; ++number)
-            erase(one, erases + number * ERASE_COLUMNS, job.quantiles, runner.line());
+        if (one.images && scales_around && erases < end && erases[8] == 0.0) {
+            scale_around(one, (const uint8_t *)one.images, erases, runner.line());
+            erases += ERASE_COLUMNS;
+        } else if (one.images) {
+            engine->augment(&one, 0, 1, scratch + scratch_bytes(asked));
+        }
+        for (; erases < end; erases += ERASE_COLUMNS) erase(one, erases, job.quantiles, runner.line());
     }
+#if defined(__AVX__)
+    if (one.streams) _mm_sfence();       // what was streamed is seen by other threads before we say that it is there
+#endif
 }
 
 } // namespace

@@ -52,6 +52,12 @@ template <> struct Out<TO_UINT8> {
     template <class T> static type of(T value) { return (uint8_t)(int)(value > 0 ? value < 255 ? value : (T)255 : (T)0); }
 };
 
+#if defined(__AVX__)
+constexpr bool CAN_STREAM = true;
+#else
+constexpr bool CAN_STREAM = false;
+#endif
+
 // With `streams` past the caches, where the batch would only push the sources out of them.
 template <int KIND, class T>
 void cast_row(const T *__restrict__ from, int64_t num_values, typename Out<KIND>::type *__restrict__ to, [[maybe_unused]] bool streams)
@@ -72,6 +78,13 @@ void cast_row(const T *__restrict__ from, int64_t num_values, typename Out<KIND>
     }
 #endif
     for (; at < num_values; ++at) to[at] = Out<KIND>::of(from[at]);
+}
+
+// Whether a finished value is its level as a float, scaled and nothing else.
+inline bool only_scales(const Job &job)
+{
+    return job.out_kind == TO_FLOAT32 && !job.is_double && !job.preprocess && !job.mean_c && !job.divisor_c && !job.samplewise_center
+        && !job.samplewise_std;
 }
 
 // Bytes as floats, scaled, in one pass.

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
 import pytest
 
 import gpuseq
+from gpuseq.ops.compiled import augment as compiled_augment
 from gpuseq.ops.compiled import library
 from gpuseq.ops.compiled import program as compiled_program
 from gpuseq.ops.listing import steps_of
 from gpuseq.ops.numpy import program as numpy_program
 from gpuseq.ops.options import AugmentOptions, Statistics
 from gpuseq.plan.policies.recipe import Recipe
-from gpuseq.plan.program import as_text
+from gpuseq.plan.program import as_text, code_of, dicts_to_program, empty_program
 from tests import compiled_library
 from tests.compare import assert_same, read_only
 from tests.ops.cuda.test_program_on_host import FURTHER, POLICIES
@@ -104,3 +106,50 @@ def test_images_that_lie_anyhow() -> None:
         program = recipe.draw(np.arange(len(view)), view.shape[1:3], seed=1, epoch=0)
         _same(view, program)
     _same(np.empty((0, 5, 5, 3), np.uint8), program[:0])
+
+
+def test_saturation_by_any_factor() -> None:
+    """All pairs of red and blue: products at whole numbers and one bit beside them, and absurd ones."""
+    red, blue = np.meshgrid(np.arange(256), np.arange(256))
+    image = np.stack([red, (7 * red + 13 * blue) % 256, blue], axis=-1).astype(np.uint8)
+    shares = np.array([1 / 3, 13 / 51, 100 / 127, 1.0, 7 / 5, 299 / 255], np.float32)
+    factors = [0.0, 1e-40, -1e-40, -0.4, 4194303.0, 4194305.0, 1e9, -1e9, 1e30, -1e30]
+    factors += [float(np.nextafter(share, np.float32(end))) for share in shares for end in (share, 0, 9)]
+    program = dicts_to_program([{"op": "Color", "factor": factor}] for factor in factors)
+    _same(image[None], program, indices=np.zeros(len(program), np.int64))
+
+
+@pytest.mark.parametrize("streams", [True, False])
+@pytest.mark.parametrize("shape", [(23, 31, 1), (16, 16, 3), (37, 29, 3), (9, 31, 4)], ids=str)
+def test_levels_that_are_only_scaled(
+    shape: tuple[int, int, int], streams: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Floats that the last step writes itself, and rectangles that are put in as the levels are scaled."""
+    monkeypatch.setattr(compiled_augment, "STREAMED_BYTES", -1 if streams else 1 << 40)
+    rng = np.random.default_rng(2)
+    images = rng.integers(0, 256, (4, *shape), np.uint8)
+    jitter = gpuseq.ColorJitter(0.4, 0.4, 0.4)
+    firsts: list[list[Any]] = [[], [gpuseq.RandomSolarize(100.0, p=0.5)], [jitter], [gpuseq.RandomEqualize(p=1.0)]]
+    lasts: list[list[Any]] = [
+        [gpuseq.RandomErasing(0.8)],
+        [gpuseq.RandomErasing(1.0, value=(0.25, -1.0, 3e7)), gpuseq.RandomErasing(0.5, value=7)],
+        [gpuseq.RandomErasing(0.8, value="random"), gpuseq.RandomErasing(0.5)],
+    ]
+    for first, last in itertools.product(firsts, lasts):
+        recipe = Recipe.parse("augmentations", first + last)
+        assert recipe is not None
+        program = recipe.draw(np.arange(16), shape[:2], seed=1, epoch=0)
+        for data_format in ("channels_last", "channels_first"):
+            options = AugmentOptions(data_format=data_format, rescale=1 / 255)  # type: ignore[arg-type]
+            _same(images, program, options, indices=rng.integers(0, 4, 16))
+
+
+def test_rectangles_at_the_rims(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled_augment, "STREAMED_BYTES", -1)
+    images = np.random.default_rng(2).integers(0, 256, (1, 10, 13, 3), np.uint8)
+    boxes = [(0, 0, 10, 13), (0, 0, 1, 1), (9, 12, 1, 1), (0, 5, 10, 3)]
+    boxes += [(4, 0, 2, 13), (3, 3, 0, 5), (3, 3, 5, 0), (9, 0, 1, 13)]
+    program = empty_program(len(boxes), 1)
+    for step, box in zip(program[:, 0], boxes, strict=True):
+        step["op"], step["arg"] = code_of("Erase"), (*box, 1.0, 2.0, 3.0, 4.0)
+    _same(images, program, AugmentOptions(rescale=1 / 255), indices=np.zeros(len(boxes), np.int64))
