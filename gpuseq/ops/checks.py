@@ -77,6 +77,8 @@ def _limits(program: np.ndarray, image_size: tuple[int, int]) -> Iterator[tuple[
             fits,
             f"a kernel has odd sides, half of which fit an image of {rows} x {cols} pixels",
         )
+    if (args := found("Affine")) is not None:
+        yield "Affine", args, np.isfinite(args[:, :6]).all(axis=1) & (args[:, 3] != 0), "a scale of 0 leaves no image"
     if (args := found("AugMix")) is not None:
         yield "AugMix", args, np.isin(args[:, 1], (1, 2, 3, 4, 5)), "it mixes 1 to 5 chains"
     for name in ("Erase", "EraseNoise"):

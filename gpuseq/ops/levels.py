@@ -94,15 +94,15 @@ def tables_of(name: str, args: np.ndarray) -> np.ndarray:
     if name == "Brightness":
         return blend(np.array(0), LEVELS, first.astype(np.float32))
     if name == "Posterize":
-        return (LEVELS & ~((1 << (8 - first.astype(np.int64))) - 1)).astype(np.uint8)
+        return _IDENTITY & (256 - (1 << (8 - first.astype(np.int64)))).astype(np.uint8)
     # The threshold may be a fraction: torchvision's bins are. So it is compared and not cast.
     if name == "Solarize":
-        return np.where(first > LEVELS, LEVELS, 255 - LEVELS).astype(np.uint8)
+        return np.where(first > LEVELS, _IDENTITY, 255 - _IDENTITY)
     if name == "SolarizeAdd":
         lighter = np.minimum(255, LEVELS + first.astype(np.int64))
         return np.where(second > LEVELS, lighter, LEVELS).astype(np.uint8)
     if name == "Invert":
-        return np.repeat((255 - LEVELS).astype(np.uint8)[None], len(args), axis=0)
+        return np.repeat(255 - _IDENTITY[None], len(args), axis=0)
     assert name == "Gamma", name
     # Made here and nowhere else: `pow` of a device or another library rounds otherwise. 255.999 is torchvision's: so
     # 1.0 becomes 255, and the shares before it their own level.

@@ -6,6 +6,8 @@ of ``kernels/program.cuh`` and ``kernels/host/moves.h``.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +16,7 @@ from gpuseq.base.errors import DeviceError
 from gpuseq.plan.program import STEPS, Step, code_of, of_kind
 
 from .levels import tables_of
-from .maps import coefficients, fits_fixed_point, is_projective, perspective, summed_positions
+from .maps import fits_fixed_point, is_projective, maps_of, summed_positions
 from .weights import gaussian_weights
 
 __all__ = ["MAX_SIDE", "Steps", "steps_of"]
@@ -58,15 +60,12 @@ def _code(step: Step) -> int:
 
 
 _CODE_OF = np.array([_code(step) for step in STEPS], np.float64)
-_TABLES = [(op, step.name) for op, step in enumerate(STEPS) if step.kind == "table"]
 _NAMES = [step.name for step in STEPS]
-_IS_GEOMETRY = np.array([step.kind == "geometry" for step in STEPS])
+_IS_FLIP = np.array([step.name in ("HorizontalFlip", "VerticalFlip") for step in STEPS])
+_IS_PROJECTIVE = np.array([is_projective(step.name) for step in STEPS])
 _MIX, _ROTATE, _NOISE = (code_of(name) for name in ("AugMix", "Rotate", "EraseNoise"))
-_FLIPS = code_of("HorizontalFlip"), code_of("VerticalFlip")
-_PROJECTIVE = [op for op, step in enumerate(STEPS) if is_projective(step.name)]
-_AFFINE_REST = (0.0, 0.0)
 _LAST = 6
-"""Above all numbers of chains."""
+"""Above all numbers of chains, and below 8."""
 
 
 @dataclass
@@ -121,16 +120,15 @@ def steps_of(program: np.ndarray, height: int, width: int, num_channels: int) ->
     erasing = of_kind(program, "erase")
     # Grey has no colours to change.
     idle = of_kind(program, "none", "crop", *(("pixel",) if num_channels == 1 else ()))
-    sample, column = np.nonzero(~(erasing | idle))
-    steps = program[sample, column]
+    sample, steps = _taken(program, ~(erasing | idle))
     sample, steps, ends = _chained(sample, steps)
     lists = _Lists(height, width, steps)
-    numbers, kept = lists.numbers, lists.numbers[:, 0] > 0
+    numbers = lists.numbers
     if ends is not None:
         order, closing = ends
-        numbers = np.concatenate([numbers, closing[:, 1:]])[order]
-        sample = np.concatenate([sample, closing[:, 0].astype(np.int64)])[order]
-        kept = numbers[:, 0] > 0
+        numbers = np.concatenate([numbers, closing[:, 1:]]).take(order, axis=0)
+        sample = np.concatenate([sample, closing[:, 0].astype(np.int64)]).take(order)
+    kept = numbers[:, 0] > 0
     if not kept.all():
         numbers, sample = numbers[kept], sample[kept]
     erases_of, erases = _erases(program, erasing)
@@ -146,14 +144,22 @@ def steps_of(program: np.ndarray, height: int, width: int, num_channels: int) ->
     )
 
 
+def _taken(program: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return some of a program's steps, and whose they are."""
+    # `take` copies whole steps; an index of rows and columns takes ten times as long.
+    places = np.flatnonzero(wanted)
+    return places // max(1, program.shape[1]), program.reshape(-1).take(places)
+
+
 def _joined(parts: list[np.ndarray], none: np.ndarray) -> np.ndarray:
     return np.concatenate(parts) if parts else none
 
 
 def _erases(program: np.ndarray, erasing: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return whose they are, and their numbers."""
-    sample, column = np.nonzero(erasing)
-    steps = program[sample, column]
+    if not erasing.any():
+        return np.empty(0, np.int64), np.empty((0, ERASE_COLUMNS))
+    sample, steps = _taken(program, erasing)
     numbers = np.zeros((len(steps), ERASE_COLUMNS))
     numbers[:, :8] = steps["arg"]
     is_noise = steps["op"] == _NOISE
@@ -177,26 +183,38 @@ def _chained(
     if not is_mix.any():
         return sample, steps, None
     # Where a sample has no mix its chain numbers say nothing, as for the NumPy engine.
-    place, chain = np.arange(len(steps)), np.where(np.isin(sample, sample[is_mix]), steps["chain"], 0)
+    mixed = np.zeros(int(sample[-1]) + 1, bool)
+    mixed[sample[is_mix]] = True
+    place, chain = np.arange(len(steps)), np.where(mixed[sample], steps["chain"], 0)
     # A chain belongs to the mix right before it: any other step of the sample ends that.
     before = np.maximum.accumulate(np.where(chain == 0, place, 0))
-    width = steps["arg"][before, 1]
+    width = steps["arg"][:, 1][before]
     own = is_mix[before] & (sample[before] == sample) & (chain <= width) & ~is_mix
-    kept = (chain == 0) | own
-    sample, steps, chain, before = sample[kept], steps[kept], chain[kept], before[kept]
-    keys = [np.stack([before, chain, np.zeros_like(chain), np.arange(len(chain))])]
+    kept = np.flatnonzero((chain == 0) | own)
+    if len(kept) < len(steps):
+        sample, steps, chain, before = (values.take(kept) for values in (sample, steps, chain, before))
+    keys = [8 * before + chain]
     mixes = np.flatnonzero(steps["op"] == _MIX)
+    args = steps["arg"].take(mixes, axis=0)
     closing = []
     for number in (1, 2, 3, 4, 5, _LAST):
-        at = mixes if number == _LAST else mixes[steps["arg"][mixes, 1] >= number]
+        at = np.arange(len(mixes)) if number == _LAST else np.flatnonzero(args[:, 1] >= number)
         rows = np.zeros((len(at), 1 + STEP_COLUMNS))
-        rows[:, 0], rows[:, 1] = sample[at], MIX_END if number == _LAST else CHAIN_END
-        rows[:, 2] = steps["arg"][at, 0 if number == _LAST else 1 + number]
+        rows[:, 0], rows[:, 1] = sample[mixes[at]], MIX_END if number == _LAST else CHAIN_END
+        rows[:, 2] = args[at, 0 if number == _LAST else 1 + number]
         closing.append(rows)
-        keys.append(np.stack([before[at], np.full_like(at, number), np.ones_like(at), at]))
-    # By the place of the mix, then the chain, then its end behind its steps, then as they came. `lexsort` goes by its
-    # last key first, so the rows are turned round.
-    return sample, steps, (np.lexsort(np.concatenate(keys, axis=1)[::-1]), np.concatenate(closing))
+        keys.append(8 * before[mixes[at]] + number)
+    # By the place of the mix, then the chain; what is equal stays as it came, a chain's end behind its steps.
+    return sample, steps, (np.argsort(np.concatenate(keys), kind="stable"), np.concatenate(closing))
+
+
+def _by_op(ops: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield each op that occurs, ascending, and where."""
+    order = np.argsort(ops, kind="stable")
+    counts = np.bincount(ops, minlength=len(STEPS)).tolist()
+    for op, (count, end) in enumerate(zip(counts, itertools.accumulate(counts), strict=True)):
+        if count:
+            yield op, order[end - count : end]
 
 
 class _Lists:
@@ -207,51 +225,55 @@ class _Lists:
         self.tables: list[np.ndarray] = []
         self.lines: list[np.ndarray] = []
         self.weights: list[np.ndarray] = []
-        self._num_weights = 0
         ops = steps["op"]
         self.numbers = np.empty((len(steps), STEP_COLUMNS))
-        self.numbers[:, 0] = codes = _CODE_OF[ops]
+        self.numbers[:, 0] = _CODE_OF[ops]
         self.numbers[:, 1:9] = steps["arg"]
         self.numbers[:, 9] = np.ascontiguousarray(steps["fill"]).view("<u4")[:, 0]
-        places = np.flatnonzero(codes == TABLE)
-        if len(places):
-            self._look_up(places, ops[places])
-        places = np.flatnonzero(_IS_GEOMETRY[ops])
-        if len(places):
-            self._move(places, steps[places])
-        if min(height, width) < 3:
-            self.numbers[codes == SHARPNESS, 0] = 0  # Pillow keeps the outermost ring of pixels, and there is no other
-        for place in np.flatnonzero(codes == BLUR).tolist():
-            *sides, sigma = self.numbers[place, 1:4].tolist()
-            for column, side in enumerate(sides, 3):
-                self.numbers[place, column] = self._num_weights
-                self.weights.append(gaussian_weights(int(side), sigma))
-                self._num_weights += int(side)
+        moves = []
+        for op, places in _by_op(ops):
+            name, kind = STEPS[op].name, STEPS[op].kind
+            if kind == "table":
+                self._look_up(name, places)
+            elif kind == "geometry":
+                moves.append((op, places))
+            elif name == "GaussianBlur":
+                self._weigh(places)
+            elif name == "Sharpness" and min(height, width) < 3:
+                self.numbers[places, 0] = 0  # Pillow keeps the outermost ring of pixels, and there is no other
+        if moves:
+            self._move(moves, steps["bilinear"] != 0)
 
-    def _look_up(self, places: np.ndarray, ops: np.ndarray) -> None:
-        tables = np.empty((len(places), 256), np.uint8)
-        for op, name in _TABLES:
-            own = np.flatnonzero(ops == op)
-            if len(own):
-                tables[own] = tables_of(name, self.numbers[places[own], 1:3])
-        self.numbers[places, 1] = np.arange(len(places))
+    def _look_up(self, name: str, places: np.ndarray) -> None:
+        # One table for all steps of the same arguments: policies of bins have few. Pairs sort as complex numbers.
+        pairs = np.ascontiguousarray(self.numbers[places, 1:3]).view(np.complex128)[:, 0]
+        distinct, which = np.unique(pairs, return_inverse=True)
+        self.numbers[places, 1] = sum(map(len, self.tables)) + which
+        tables = tables_of(name, distinct.view(np.float64).reshape(-1, 2))
         # One for each of three channels, as tables of a look at the image are: a step reads both kinds in the same way.
         self.tables.append(np.repeat(tables[:, None], 3, axis=1))
 
-    def _move(self, places: np.ndarray, steps: np.ndarray) -> None:
+    def _weigh(self, places: np.ndarray) -> None:
+        for place in places.tolist():
+            *sides, sigma = self.numbers[place, 1:4].tolist()
+            for column, side in enumerate(sides, 3):
+                self.numbers[place, column] = sum(map(len, self.weights))
+                self.weights.append(gaussian_weights(int(side), sigma))
+
+    def _move(self, moves: list[tuple[int, np.ndarray]], is_bilinear: np.ndarray) -> None:
         """Write the maps: their coefficients, or what Pillow makes of them for nearest pixels."""
-        ops, bilinear = steps["op"], steps["bilinear"] != 0
-        matrices = np.array(
-            [self._matrix(op, args) for op, args in zip(ops.tolist(), steps["arg"].tolist(), strict=True)]
-        )
-        projective = np.isin(ops, _PROJECTIVE)
-        if projective.any():
-            matrices[projective] = perspective(steps["arg"][projective], self.height, self.width)
+        ops = np.repeat([op for op, _ in moves], [len(own) for _, own in moves])
+        places = np.concatenate([own for _, own in moves])
+        made = [maps_of(_NAMES[op], self.numbers[own, 1:9], self.height, self.width) for op, own in moves]
+        matrices = np.zeros((len(places), 8))
+        for maps, end in zip(made, itertools.accumulate(map(len, made)), strict=True):
+            matrices[end - len(maps) : end, : maps.shape[1]] = maps
         # Pillow transposes at quarter turns, whatever the interpolation; nearest gives the same pixels. A turn by 90
         # degrees of an image that is not square does not fit and is no transpose. Flips move whole pixels too.
-        angle = steps["arg"][:, 0]
+        angle = self.numbers[places, 1]
         quarter = (angle % 90.0 == 0) & ((angle % 180.0 == 0) | (self.height == self.width))
-        bilinear &= ~(((ops == _ROTATE) & quarter) | np.isin(ops, _FLIPS))
+        bilinear = is_bilinear[places] & ~(((ops == _ROTATE) & quarter) | _IS_FLIP[ops])
+        projective = _IS_PROJECTIVE[ops]
         self.numbers[places, 1:9] = matrices
         self.numbers[places, 0] = np.where(bilinear, BILINEAR, np.where(projective, PROJECTIVE, FIXED))
         nearest = ~(bilinear | projective)
@@ -272,16 +294,6 @@ class _Lists:
             self._count(places[fixed], matrices[fixed, :6])
         for own in np.flatnonzero(turned & ~fits).tolist():
             self._list(int(places[own]), matrices[own, :6].tolist(), _NAMES[ops[own]])
-
-    def _matrix(self, op: int, args: list[float]) -> tuple[float, ...]:
-        if op == _FLIPS[0]:
-            return -1.0, 0.0, float(self.width), 0.0, 1.0, 0.0, 0.0, 0.0
-        if op == _FLIPS[1]:
-            return 1.0, 0.0, 0.0, 0.0, -1.0, float(self.height), 0.0, 0.0
-        if op in _PROJECTIVE:
-            return (0.0,) * 8  # solved for all at once
-        matrix = coefficients(_NAMES[op], args, self.height, self.width)
-        return matrix if len(matrix) == 8 else matrix + _AFFINE_REST
 
     def _list(self, place: int, matrix: list[float], name: str) -> None:
         """Write a map as the positions of all pixels: lines of which each row has one, and each column."""

@@ -6,22 +6,23 @@ y; in perspective both are divided by ``g (x + .5) + h (y + .5) + 1``.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from gpuseq.plan.program import STEPS
 
-__all__ = ["FIXED_LIMIT", "coefficients", "fits_fixed_point", "is_projective", "perspective", "summed_positions"]
+__all__ = ["FIXED_LIMIT", "coefficients", "fits_fixed_point", "is_projective", "maps_of", "summed_positions"]
 
 FIXED_LIMIT = 32768.0
 """Source positions below this in size fit Pillow's numbers of 16 bits before and 16 after the point."""
 
 
 def coefficients(name: str, args: Sequence[float], height: int, width: int) -> tuple[float, ...]:
-    """Return the map of a geometric step: six coefficients, or eight of a projective one.
+    """Return the map of a geometric step: six coefficients, or eight of a projective one. As `maps_of` of one.
 
     Parameters
     ----------
@@ -31,13 +32,41 @@ def coefficients(name: str, args: Sequence[float], height: int, width: int) -> t
         Its arguments.
     height, width : int
         Rows and columns of the image.
+    """
+    return tuple(maps_of(name, np.array([args], np.float64), height, width)[0].tolist())
+
+
+def maps_of(name: str, args: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Return the maps of geometric steps of one name.
+
+    Parameters
+    ----------
+    name : str
+        Of the steps.
+    args : numpy.ndarray
+        Shape ``(T, K)``, float64: the arguments of each; what lies behind them is not read.
+    height, width : int
+        Rows and columns of the image.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape ``(T, 6)``, or ``(T, 8)`` of projective ones, float64.
 
     References
     ----------
     Pillow's ``Image.rotate`` and ``Image.transform``; ``torchvision.transforms.v2.functional.affine`` and
     ``perspective``; Wolberg, "Digital image warping", 1990, for the projective map of four corners.
     """
-    return _MAPS[name](args, height, width)
+    # Numbers beyond all images may overflow: such a map reads nothing of the image, which is no fault of the program.
+    with np.errstate(over="ignore", invalid="ignore"):
+        made = _MAPS[name](args, height, width)
+    if isinstance(made, np.ndarray):
+        return made
+    maps = np.empty((len(args), len(made)))
+    for column, values in enumerate(made):
+        maps[:, column] = values
+    return maps
 
 
 def is_projective(name: str) -> bool:
@@ -56,11 +85,12 @@ def fits_fixed_point(matrix: Sequence[Any] | np.ndarray, height: int, width: int
         Rows and columns of the image.
     """
     a, b, c, d, e, f = matrix
-    fits: Any = True
-    for x in (0, width):
-        for y in (0, height):
-            fits &= (abs(x * a + y * b + c) < FIXED_LIMIT) & (abs(x * d + y * e + f) < FIXED_LIMIT)
-    return fits
+    # All corners at once: (4,) or (4, T).
+    x, y = (np.array(sides, np.float64) for sides in ((0, 0, width, width), (0, height, 0, height)))
+    with np.errstate(over="ignore", invalid="ignore"):
+        cols = np.multiply.outer(x, a) + np.multiply.outer(y, b) + c
+        rows = np.multiply.outer(x, d) + np.multiply.outer(y, e) + f
+    return ((abs(cols) < FIXED_LIMIT) & (abs(rows) < FIXED_LIMIT)).all(axis=0)
 
 
 def summed_positions(matrix: Sequence[float], height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -100,11 +130,8 @@ def _summed(first: float, down: float, across: float, height: int, width: int) -
     return positions
 
 
-def _rotate(args: Sequence[float], height: int, width: int) -> tuple[float, ...]:
-    angle = -math.radians(args[0] % 360.0)
-    # Rounded as Pillow does, so that a quarter turn moves whole pixels.
-    cos, sin = round(math.cos(angle), 15), round(math.sin(angle), 15)
-    minus_sin = round(-math.sin(angle), 15)
+def _rotate(args: np.ndarray, height: int, width: int) -> _Columns:
+    cos, sin, minus_sin = np.array([_turn(degrees) for degrees in args[:, 0].tolist()]).reshape(-1, 3).T
     middle_x, middle_y = width / 2, height / 2
     # Term by term as Pillow has it, the + 0.0 included.
     c = cos * -middle_x + sin * -middle_y + 0.0 + middle_x
@@ -112,22 +139,36 @@ def _rotate(args: Sequence[float], height: int, width: int) -> tuple[float, ...]
     return cos, sin, c, minus_sin, cos, f
 
 
-def _affine(args: Sequence[float], height: int, width: int) -> tuple[float, ...]:
-    degrees, shift_x, shift_y, scale, *shears = args[:6]
-    turn, shear_x, shear_y = math.radians(degrees), math.radians(shears[0]), math.radians(shears[1])
+# Policies turn by few angles: those of their bins.
+@functools.lru_cache(maxsize=1024)
+def _turn(degrees: float) -> tuple[float, float, float]:
+    """Return cosine, sine and its negative of a turn the other way."""
+    angle = -math.radians(degrees % 360.0)
+    # Rounded as Pillow does, so that a quarter turn moves whole pixels.
+    return round(math.cos(angle), 15), round(math.sin(angle), 15), round(-math.sin(angle), 15)
+
+
+def _affine(args: np.ndarray, height: int, width: int) -> _Columns:
+    degrees, shift_x, shift_y, scale, *shears = args[:, :6].T
+    turn, shear_x, shear_y = (np.deg2rad(angle) for angle in (degrees, *shears))
     # The forward map is a turn after two shears; its determinant is 1, so the inverse swaps and negates.
-    cos, sin = math.cos(turn - shear_y), math.sin(turn - shear_y)
-    upright = math.cos(shear_y)
+    cos, sin = _each(math.cos, turn - shear_y), _each(math.sin, turn - shear_y)
+    upright, slant = _each(math.cos, shear_y), _each(math.tan, shear_x)
     first = cos / upright
-    second = -cos * math.tan(shear_x) / upright - math.sin(turn)
+    second = -cos * slant / upright - _each(math.sin, turn)
     third = sin / upright
-    fourth = -sin * math.tan(shear_x) / upright + math.cos(turn)
+    fourth = -sin * slant / upright + _each(math.cos, turn)
     # Divided entry by entry and added in torchvision's order: at ties of the nearest pixel the last bit shows.
     a, b, d, e = fourth / scale, -second / scale, -third / scale, first / scale
     middle_x, middle_y = width * 0.5, height * 0.5
     c = 0.0 + (a * (-middle_x - shift_x) + b * (-middle_y - shift_y)) + middle_x
     f = 0.0 + (d * (-middle_x - shift_x) + e * (-middle_y - shift_y)) + middle_y
     return a, b, c, d, e, f
+
+
+def _each(function: Callable[[float], float], values: np.ndarray) -> np.ndarray:
+    """Apply one of Python's functions, as the references do; NumPy's may differ in the last bit."""
+    return np.array([function(value) for value in values.tolist()])
 
 
 def perspective(ends: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -168,18 +209,18 @@ def perspective(ends: np.ndarray, height: int, width: int) -> np.ndarray:
     return coefficients
 
 
-def _perspective(args: Sequence[float], height: int, width: int) -> tuple[float, ...]:
-    return tuple(perspective(np.array([args], np.float64), height, width)[0].tolist())
+_Columns: TypeAlias = tuple[float | np.ndarray, ...]
+"""Coefficients one by one: of all maps, or of each."""
 
-
-_MAPS: dict[str, Callable[[Sequence[float], int, int], tuple[float, ...]]] = {
-    "ShearX": lambda args, height, width: (1.0, args[0], 0.0, 0.0, 1.0, 0.0),
-    "ShearY": lambda args, height, width: (1.0, 0.0, 0.0, args[0], 1.0, 0.0),
-    "TranslateX": lambda args, height, width: (1.0, 0.0, -args[0], 0.0, 1.0, 0.0),
-    "TranslateY": lambda args, height, width: (1.0, 0.0, 0.0, 0.0, 1.0, -args[0]),
+_MAPS: dict[str, Callable[[np.ndarray, int, int], _Columns | np.ndarray]] = {
+    "ShearX": lambda args, height, width: (1.0, args[:, 0], 0.0, 0.0, 1.0, 0.0),
+    "ShearY": lambda args, height, width: (1.0, 0.0, 0.0, args[:, 0], 1.0, 0.0),
+    "TranslateX": lambda args, height, width: (1.0, 0.0, -args[:, 0], 0.0, 1.0, 0.0),
+    "TranslateY": lambda args, height, width: (1.0, 0.0, 0.0, 0.0, 1.0, -args[:, 0]),
     "Rotate": _rotate,
     "Affine": _affine,
-    "Perspective": _perspective,
+    "Perspective": perspective,
+    "HorizontalFlip": lambda args, height, width: (-1.0, 0.0, float(width), 0.0, 1.0, 0.0),
+    "VerticalFlip": lambda args, height, width: (1.0, 0.0, 0.0, 0.0, -1.0, float(height)),
 }
-# Flips need no map: rows and columns are reversed.
-assert {step.name for step in STEPS if step.kind == "geometry"} == {*_MAPS, "HorizontalFlip", "VerticalFlip"}
+assert {step.name for step in STEPS if step.kind == "geometry"} == {*_MAPS}

@@ -259,6 +259,7 @@ def spans(owners: np.ndarray, num_samples: int) -> tuple[np.ndarray, np.ndarray]
 
 def _compose_tables(steps: Steps) -> None:
     """Make one table of a table right after another: exact, and half the reads."""
+    num_given = len(steps.tables)
     while True:
         is_table = steps.numbers[:, 0] == TABLE
         pairs = is_table[1:] & is_table[:-1] & (steps.sample[1:] == steps.sample[:-1])
@@ -267,13 +268,19 @@ def _compose_tables(steps: Steps) -> None:
         first = np.flatnonzero(pairs)
         if not len(first):
             break
-        before, after = (steps.tables[steps.numbers[place, 1].astype(np.intp)] for place in (first, first + 1))
-        steps.numbers[first, 1] = len(steps.tables) + np.arange(len(first))
+        num_tables = len(steps.tables)
+        before, after = (steps.numbers[place, 1].astype(np.intp) for place in (first, first + 1))
+        distinct, which = np.unique(before * num_tables + after, return_inverse=True)
+        steps.numbers[first, 1] = num_tables + which
+        before, after = (steps.tables[place] for place in np.divmod(distinct, num_tables))
         steps.tables = np.concatenate([steps.tables, np.take_along_axis(after, before.astype(np.intp), axis=2)])
         kept = np.ones(len(steps.numbers), bool)
         kept[first + 1] = False
         steps.numbers, steps.sample = steps.numbers[kept], steps.sample[kept]
+    if len(steps.tables) == num_given:
+        return
     # Tables that were composed are no longer pointed at, and are not worth uploading.
-    used, which = np.unique(steps.numbers[is_table, 1].astype(np.intp), return_inverse=True)
-    if len(used) < len(steps.tables):
-        steps.tables, steps.numbers[is_table, 1] = steps.tables[used], which
+    which = steps.numbers[is_table, 1].astype(np.intp)
+    used = np.zeros(len(steps.tables), bool)
+    used[which] = True
+    steps.tables, steps.numbers[is_table, 1] = steps.tables[used], (np.cumsum(used) - 1)[which]

@@ -429,6 +429,7 @@ def test_what_cannot_be_is_refused(images: np.ndarray, tmp_path: Path) -> None:
         ({"op": "GaussianBlur", "kernel_width": 35, "kernel_height": 3, "sigma": 1}, "GaussianBlur 35 3 1: a kernel"),
         ({"op": "PermuteChannels", "first": 3}, "channels are 0, 1 and 2"),
         ({"op": "AugMix", "width": 6}, "it mixes 1 to 5 chains"),
+        ({"op": "Affine", "scale": 0.0}, "a scale of 0 leaves no image"),
         ({"op": "Posterize", "bits": 9}, "Posterize 9: bits go from 0 to 8"),
         (
             {"op": "ResizedCrop", "top": 1, "height": 20, "width": 5, "target_height": 4, "target_width": 4},

@@ -218,11 +218,16 @@ def test_counters_do_not_overflow(host: HostRun) -> None:
 
 
 def test_tables_are_composed() -> None:
-    """Steps that are tables become one; what they were made of is not sent."""
+    """Steps that are tables become one; what they were made of is not sent, and what several samples need is once."""
     rows = [("Invert",), ("Posterize", 4), ("Solarize", 100)]
     program = np.concatenate([step(*row) for row in rows])[None].repeat(9, axis=0)
+    program["arg"][3:, 2, 0] = 50
     segments = cut(program, np.arange(9), 20, 20, 3)
-    assert len(segments.tables) == 9
+    assert len(segments.tables) == 2
+    for sample, threshold in enumerate([100] * 3 + [50] * 6):
+        posterized = 255 - np.arange(256) & 0xF0
+        wanted = np.where(posterized < threshold, posterized, 255 - posterized)
+        assert (segments.tables[int(segments.steps[sample, 1])] == wanted).all()
     assert (segments.samples[:, 3] == 1).all()
     assert len(segments.jobs) == 0
     assert segments.num_slots == 0
