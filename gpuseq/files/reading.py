@@ -312,7 +312,8 @@ def _open(path: str) -> io.FileIO:
     """Open a local file of any kind, without waiting for a pipe's other end."""
     # Ctrl-C may raise after any call of Python, and a descriptor that only a variable names would then stay open. The
     # two `map` go from the path to the descriptor to the object that owns it in one call of C: from there on whoever
-    # drops the object closes it. Not `FileIO(path)`, which cannot be told the flags; its `opener` would be Python.
+    # drops the object closes it. Not `FileIO(path)`, which cannot be told the flags; its `opener` would be Python. What
+    # is left is a directory that is listed as a picture, and Ctrl-C in the two instructions before its `os.close`.
     try:
         return next(map(io.FileIO, map(os.open, (path,), (_OPEN_FLAGS,))))
     except IsADirectoryError as error:

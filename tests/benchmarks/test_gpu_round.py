@@ -146,7 +146,7 @@ def test_the_round_is_rehearsed_and_its_figures_are_not_published(tmp_path: Path
     """Every step's own code runs once, on the stand-in for a GPU; for "tests" see `tests/standin/test_rehearsal.py`."""
     suites = [step.name for step in gpu_round.STEPS if step.is_suite]
     asked = ["--rehearse", "--out", str(tmp_path), "--only", "smoke", "races", *suites, "--peers"]
-    assert gpu_round.main(asked) == 0
+    assert gpu_round.main([*asked, "--budget", "5000"]) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == [gpu_round.REPORTS, gpu_round.FIGURES]
     made = results.read(tmp_path / gpu_round.FIGURES)
     assert made["rehearsal"]
