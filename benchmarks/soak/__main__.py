@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.environment import describe
+from gpuseq.ops.compiled.library import describe as describe_engine
 
 from .bench import Bench, write_photos
 from .ledger import Belongings, TroubleError, grown, resident_bytes
@@ -100,6 +101,7 @@ def _soak(folder: Path, seed: int, options: argparse.Namespace) -> int:
     environment = describe()
     said = {
         **{name: environment[name] for name in ("date", "commit", "uncommitted", "python", "versions")},
+        "engine": describe_engine(),
         "seed": seed,
         "seconds": round(time.monotonic() - began),
         **dict(sorted(counts.items())),

@@ -16,6 +16,7 @@ from benchmarks.soak import rounds
 from benchmarks.soak.__main__ import main
 from benchmarks.soak.bench import Bench, write_photos
 from benchmarks.soak.ledger import Belongings, TroubleError, check_each, grown, numbers_of
+from gpuseq.ops.compiled.library import describe
 
 pytestmark = [
     pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="counts descriptors in /proc"),
@@ -47,7 +48,9 @@ def test_a_round_passes_and_is_counted(name: str, counted: str, bench: Bench) ->
 
 def test_a_command_counts(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--seconds", "0", "--seed", "5", "--only", "states"]) == 0
-    assert '"rounds": 1, "rounds of states": 1' in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert '"rounds": 1, "rounds of states": 1' in said
+    assert f'"engine": "{describe()}' in said
 
 
 def test_trouble_is_printed_with_what_repeats_it(
