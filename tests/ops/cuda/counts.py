@@ -25,13 +25,27 @@ from gpuseq.ops.cuda import program as cuda_program
 from gpuseq.ops.options import AugmentOptions
 from tests.ops.cuda.sass import Listing, Work, num_double
 
-__all__ = ["ARCHITECTURES", "README", "Counts", "Row", "count", "disassembler", "nvrtc_version", "recorded", "rows"]
+__all__ = [
+    "ARCHITECTURES",
+    "README",
+    "Counts",
+    "Row",
+    "count",
+    "disassembler",
+    "nvrtc_version",
+    "recorded",
+    "recorded_digests",
+    "rows",
+]
 
 README = Path(__file__).resolve().parents[3] / "kernels" / "README.md"
 ARCHITECTURES = ("sm_80", "sm_90")
 BEGIN, END = "<!-- counts: python -m tests.ops.cuda.counts --write -->", "<!-- end of counts -->"
 CUPY_OPTIONS = ("-ftz=true", "--device-as-default-execution-space")
 """What CuPy adds to whatever it compiles."""
+
+DIGESTED = ("RGB, channels first", "RGB, channels last")
+"""Rows whose machine code is recorded, too: variants of generators without augmentations."""
 
 BATCH = (256, 224, 224)
 """Samples, rows and columns of the launch that is counted as a whole."""
@@ -183,6 +197,10 @@ def rows() -> list[Row]:
         found.append(Row(what, "program", macros, work, (a_unit, 1), cuda_program.PROGRAM_BLOCK))
     macros = cuda_program._macros(EVERYDAY, 3, False, False)
     found.append(Row("intermediate images and looks at them", "prepare", macros, (), None, cuda_program.PREPARE_BLOCK))
+    ranges = replace(EVERYDAY.unnormalised(), data_format="channels_last", dtype="uint8", round_affine=True)
+    first = cuda_program._macros(EVERYDAY, 3, False, False, ranges)
+    found.append(Row("a segment after Keras' ranges", "program", first, (), None, cuda_program.PROGRAM_BLOCK))
+    found.append(Row("intermediate images after Keras' ranges", "prepare", first, (), None, cuda_program.PREPARE_BLOCK))
     erased: Work = [("LDG.E.64*", 6), ("STG*", 1)]
     found.append(Row("a value erased", "erase", macros, erased, None, cuda_program.PROGRAM_BLOCK))
     return found
@@ -317,7 +335,28 @@ def table() -> str:
         of_each = zip(*(cells(count(row, architecture)) for architecture in ARCHITECTURES), strict=True)
         numbers = [" / ".join(dict.fromkeys(map(_written, several))) for several in of_each]
         lines.append(f"| {row.what} | `{row.kernel}` | " + " | ".join(numbers) + " |")
-    return "\n".join([*lines, END])
+    return "\n".join([*lines, "", _digests(), END])
+
+
+def _digests() -> str:
+    """Return the line that records the machine code of `DIGESTED`."""
+    by_name = {row.what: row for row in reversed(rows()) if row.what in DIGESTED}
+    said = []
+    for what in DIGESTED:
+        row = by_name[what]
+        codes = (compiled(row.kernel, row.macros, architecture)[0].digest for architecture in ARCHITECTURES)
+        said.append(f"{what}: " + " / ".join(f"`{code}`" for code in codes))
+    return f"Digests of the machine code without augmentations: {'; '.join(said)}."
+
+
+def recorded_digests() -> dict[str, list[str]]:
+    """Read the line of `_digests`: name of a row -> a digest for each architecture."""
+    line = next(line for line in README.read_text(encoding="utf-8").splitlines() if line.startswith("Digests of"))
+    found = {}
+    for part in line.partition("augmentations: ")[2].rstrip(".").split("; "):
+        what, _, codes = part.partition(": ")
+        found[what] = re.findall(r"`(\w+)`", codes)
+    return found
 
 
 def recorded() -> tuple[str, list[tuple[str, str, list[list[int | None]]]]]:

@@ -6,6 +6,7 @@ counts what a batch of one step takes. `tests.ops.cuda.counts` writes the table 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,15 @@ import pytest
 
 import gpuseq
 from gpuseq.ops.cuda import program as cuda_program
+from gpuseq.ops.options import RangesFirst
+from gpuseq.plan.columns import identity_params
 from gpuseq.plan.policies.recipe import Recipe
 from tests.cases import images
 from tests.ops.cuda.counts import EVERYDAY
 from tests.ops.pillow_steps import step
 from tests.standin.ptx import compiler, runner
 
-__all__ = ["BEGIN", "END", "STEPS", "interpreted", "recorded", "table"]
+__all__ = ["BEGIN", "END", "KINDS", "interpreted", "recorded", "table"]
 
 BEGIN, END = "<!-- steps: python -m tests.ops.cuda.counts --write -->", "<!-- end of steps -->"
 ARCHITECTURE = "compute_90"
@@ -47,6 +50,13 @@ STEPS: dict[str, np.ndarray] = {
 }
 """Kind of step -> a program of it."""
 
+RANGED: dict[str, np.ndarray] = {
+    "Keras' affine map alone": step("Brightness", 1.0)[:0],
+    "the same, then Rotate": step("Rotate", 9.0),
+    "the same, then Sharpness": step("Sharpness", 1.4),
+}
+"""Kind of program -> what follows Keras' ranges in it."""
+
 POLICIES: dict[str, Any] = {
     "RandAugment(), mean of 32 samples": gpuseq.RandAugment(),
     "TrivialAugmentWide(), mean of 32 samples": gpuseq.TrivialAugmentWide(),
@@ -55,9 +65,12 @@ POLICIES: dict[str, Any] = {
 }
 
 
+KINDS = (*STEPS, *RANGED, *POLICIES)
+"""The table's lines."""
+
+
 def _program(kind: str) -> np.ndarray:
-    if kind in STEPS:
-        steps = STEPS[kind]
+    if (steps := STEPS.get(kind, RANGED.get(kind))) is not None:
         return steps[None] if len(steps) else np.zeros((1, 1), steps.dtype)
     recipe = Recipe.parse("augmentations", POLICIES[kind])
     assert recipe is not None
@@ -68,9 +81,15 @@ def interpreted(kind: str) -> tuple[int, int]:
     """Return what a pixel takes of `prepare` and of `program`, RGB to float32 with channels first, rescaled."""
     program = _program(kind)
     found = []
+    ranges = None
+    if kind in RANGED:
+        params = identity_params(1)
+        params["theta"], params["tx"], params["zx"], params["zy"] = 9.0, 3.5, 0.9, 0.8
+        levels = replace(EVERYDAY.unnormalised(), data_format="channels_last", dtype="uint8", round_affine=True)
+        ranges = RangesFirst(params, levels)
     with pytest.MonkeyPatch.context() as patch:
         run = runner.install(patch, architecture=ARCHITECTURE)
-        cuda_program.run_program(images((len(program), SIDE, SIDE, 3)), program, EVERYDAY)
+        cuda_program.run_program(images((len(program), SIDE, SIDE, 3)), program, EVERYDAY, ranges=ranges)
         for kernel in ("prepare", "program"):
             found.append(round(run.steps_of[kernel] / (len(program) * SIDE * SIDE)))
     return found[0], found[1]
@@ -86,7 +105,7 @@ def table() -> str:
         "| step | `prepare` | `program` |",
         "|---|--:|--:|",
     ]
-    for kind in (*STEPS, *POLICIES):
+    for kind in KINDS:
         prepared, finished = interpreted(kind)
         lines.append(f"| {kind} | {prepared or '–'} | {finished} |")
     return "\n".join([*lines, END])

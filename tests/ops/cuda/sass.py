@@ -24,6 +24,7 @@ _LABEL = re.compile(r"(\.L_\w+|\.text\.\w+):")
 _LINE = re.compile(r"\s+/\*([0-9a-f]{4,})\*/\s+(?:@!?(\w+)\s+)?(\S+?)(?:\s+(.*?))?\s*;\s*/\* (0x[0-9a-f]{16}) \*/")
 _SECOND_WORD = re.compile(r"\s+/\* (0x[0-9a-f]{16}) \*/")
 _TARGET = re.compile(r"`\((\.L_\w+)\)")
+_TABLE = re.compile(r"BRANCH_TARGETS ([\w.,]+)")
 
 
 @dataclass(frozen=True)
@@ -268,11 +269,12 @@ def _blocks(instructions: Sequence[Instruction], labels: dict[str, int]) -> list
         if (not ends or last.is_conditional) and stop < len(instructions):
             following.append(index[stop])
         if _is_jump(last):
-            target = _TARGET.search(last.operands)
-            if target is None:
+            # A jump table lists its targets behind the register that chooses among them.
+            table = _TABLE.search(last.operands)
+            targets = table[1].split(",") if table else _TARGET.findall(last.operands)
+            if not targets:
                 raise ValueError(f"a jump without a target: {last.opcode} {last.operands}")
-            if target[1] in labels:
-                following.append(index[labels[target[1]]])
+            following += [index[labels[target]] for target in targets if target in labels]
         blocks.append(_Block(tuple(instructions[start:stop]), tuple(following)))
     return blocks
 
