@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 import pytest
 
 from gpuseq.ops.cuda import compile as kernels
-from gpuseq.ops.table import NUM_COLUMNS, TABLE, fill_table, layout_check, table_of
+from gpuseq.ops.options import AugmentOptions
+from gpuseq.ops.table import NUM_COLUMNS, TABLE, fill_table, layout_check, needs_range, table_of
 from gpuseq.plan.columns import COLUMNS
 from tests.cases import draw_params
 from tests.compare import assert_same
@@ -59,3 +61,29 @@ def test_the_table_holds_each_number_at_its_name(indices: np.ndarray | None) -> 
         }[name]
         assert_same(rows[:, place].copy(), np.ascontiguousarray(wanted))
     assert not rows[:, len(TABLE) :].any()
+
+
+@pytest.mark.parametrize(
+    ("changes", "dtype", "wanted"),
+    [
+        ({}, "uint8", False),
+        ({}, "uint16", True),
+        ({}, "float32", True),
+        ({"has_affine": False}, "float32", True),
+        ({"cval": 0.0}, "uint8", False),
+        ({"cval": 255.0}, "uint8", False),
+        ({"cval": -0.5}, "uint8", True),
+        ({"cval": 255.5}, "uint8", True),
+        ({"cval": 300.0, "fill_mode": "nearest"}, "uint8", False),
+        ({"cval": 300.0, "has_affine": False}, "uint8", False),
+        ({"dtype": "float64"}, "uint8", True),
+        ({"dtype": "float64", "round_affine": True}, "uint8", False),
+        ({"has_brightness": False}, "float32", False),
+        ({"has_brightness": False, "has_channel_shift": True}, "uint8", True),
+        ({"has_channel_shift": True, "has_affine": False}, "uint8", True),
+    ],
+)
+def test_a_range_is_looked_for_only_where_it_decides(changes: dict[str, Any], dtype: str, wanted: bool) -> None:
+    """A pass over each image is saved where its values cannot leave 0 to 255."""
+    options = AugmentOptions(**{"has_brightness": True, "has_channel_shift": False, "fill_mode": "constant"} | changes)
+    assert needs_range(options, np.dtype(dtype)) == wanted
