@@ -14,7 +14,7 @@
 
 #define PREPARE_BLOCK 128        // threads of `prepare`: one counter a level and thread
 #define COUNTER_PIXELS 255       // that a counter of 8 bits can count
-#define LEVEL_COLUMNS 8          // numbers of a level: from, first step, steps, to, measure, table, factor, unused
+#define STAGE_COLUMNS 8          // numbers of a stage: from, first step, steps, to, measure, table, factor, unused
 #define UNIT_PIXELS 2048         // of one sample, for one block of `program`
 
 #define MEASURE_NOTHING 0
@@ -51,7 +51,7 @@ DEVICE Levels scratch_image(const unsigned char *scratch, long long slot, int he
     return {scratch + slot * ((long long)height * width * CHANNELS), width * CHANNELS, CHANNELS, 1};
 }
 
-// Where level `from` of a sample lies: -1 the source, else a slot of the scratch.
+// Where image `from` of a sample lies: -1 the source, else a slot of the scratch.
 DEVICE Levels image_of(const unsigned char *images, const unsigned char *scratch, double from, double source_row, int height, int width)
 {
     if (from < 0.0) return source_image(images, (long long)source_row, height, width);
@@ -94,11 +94,11 @@ DEVICE void write_equalized(unsigned char *levels, const int *histogram, int num
     }
 }
 
-// One block makes the levels of one sample, one after another: an image in the scratch, or the table of a look at one.
+// One block makes the stages of one sample, one after another: an image in the scratch, or the table of a look at one.
 extern "C" __global__ void __launch_bounds__(PREPARE_BLOCK) prepare(
     const unsigned char *__restrict__ images, // (M, H, W, C) or (M, C, H, W)
-    const double *__restrict__ jobs,          // (J, 3): source row, first level, levels
-    const double *__restrict__ levels,        // (L, LEVEL_COLUMNS)
+    const double *__restrict__ jobs,          // (J, 3): source row, first stage, stages
+    const double *__restrict__ stages,        // (L, STAGE_COLUMNS)
     const double *__restrict__ steps,         // (K, STEP_COLUMNS)
     const int *__restrict__ lines,
     const double *__restrict__ weights,
@@ -117,11 +117,11 @@ extern "C" __global__ void __launch_bounds__(PREPARE_BLOCK) prepare(
     for (int job = blockIdx.x; job < num_jobs; job += gridDim.x) {
         const double source_row = jobs[3 * job];
         const int first = (int)jobs[3 * job + 1], count = (int)jobs[3 * job + 2];
-        for (int level = first; level < first + count; ++level) {
-            const double *numbers = levels + (long long)level * LEVEL_COLUMNS;
+        for (int stage = first; stage < first + count; ++stage) {
+            const double *numbers = stages + (long long)stage * STAGE_COLUMNS;
             const int num_steps = (int)numbers[2], measure = (int)numbers[4];
             Levels image = image_of(images, scratch, numbers[0], source_row, height, width);
-            __syncthreads();                 // the level before may still be read and written
+            __syncthreads();                 // the stage before may still be read and written
             load_steps(shared, steps, (int)numbers[1], num_steps, table, height, width);
             __syncthreads();
             if (numbers[3] >= 0.0) {

@@ -3,7 +3,7 @@
 A *segment* is a run of steps that needs no image but the one it starts from. A cut falls before a step that reads
 several pixels and is not the first of its segment (bilinear geometry, sharpness, blur, a mix of chains), and before one
 whose table follows from a look at the image (contrast, autocontrast, equalize). What lies before the last cut of a
-sample is a *level*: an intermediate image, a look at one, or both; a sample with levels is a *job* of the kernel
+sample is a *stage*: an intermediate image, a look at one, or both; a sample with stages is a *job* of the kernel
 ``prepare``. The last segment is done by the kernel ``program`` together with everything that follows.
 """
 
@@ -32,7 +32,7 @@ from .listing import (
 __all__ = ["Segments", "cut"]
 
 # Widths of the rows below: kernels/program.cu reads by the same.
-LEVEL_COLUMNS = 8
+STAGE_COLUMNS = 8
 SAMPLE_COLUMNS = 6
 MAX_STEPS = 16
 """Of a segment."""
@@ -51,8 +51,8 @@ class Segments:
         Shape ``(N, 6)``, float64: source row, where the last segment starts from (a slot of the scratch, or -1 for the
         source), its first step, its steps, the first erasing step, erasing steps.
     jobs : numpy.ndarray
-        Shape ``(J, 3)``, float64: source row, first level, levels.
-    levels : numpy.ndarray
+        Shape ``(J, 3)``, float64: source row, first stage, stages.
+    stages : numpy.ndarray
         Shape ``(L, 8)``, float64: where it starts from, first step, steps, the slot that it writes or -1, what it looks
         at the image for (0 nothing, 1 contrast, 2 autocontrast, 3 equalize), the table that it writes, a factor.
     steps : numpy.ndarray
@@ -67,7 +67,7 @@ class Segments:
 
     samples: np.ndarray
     jobs: np.ndarray
-    levels: np.ndarray
+    stages: np.ndarray
     steps: np.ndarray
     tables: np.ndarray
     lines: np.ndarray
@@ -181,11 +181,11 @@ class _Cuts:
         start = np.where(inside & (written >= first), self.written[written], SOURCE)
         return start, np.where(inside, np.maximum(self.opened[before], first), first)
 
-    def levels(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the rows of the levels, and whose they are."""
+    def stages(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows of the stages, and whose they are."""
         ends = np.flatnonzero(self.cuts & (self.writes | self.is_look))
         is_look, owners = self.is_look[ends], self.sample[ends]
-        rows = np.zeros((len(ends), LEVEL_COLUMNS))
+        rows = np.zeros((len(ends), STAGE_COLUMNS))
         rows[:, 0], rows[:, 1] = self.segments_before(ends, owners)
         rows[:, 2] = ends - rows[:, 1]
         rows[:, 3] = np.where(self.writes[ends], self.slot[ends], SOURCE)
@@ -214,14 +214,14 @@ def _cut(steps: Steps, rows: np.ndarray) -> Segments:
     samples = np.zeros((num_samples, SAMPLE_COLUMNS))
     samples[:, 0], samples[:, 1] = rows, SOURCE
     samples[:, 4], samples[:, 5] = spans(steps.erases_of, num_samples)
-    levels, jobs, weights = np.zeros((0, LEVEL_COLUMNS)), np.zeros((0, 3)), steps.weights
+    stages, jobs, weights = np.zeros((0, STAGE_COLUMNS)), np.zeros((0, 3)), steps.weights
     numbers, num_looks, num_slots = steps.numbers, 0, 0
     if len(numbers):
         cuts = _Cuts(steps)
         ends = cuts.sample_first + cuts.sample_count
         samples[:, 1], samples[:, 2] = cuts.segments_before(ends, np.arange(num_samples))
         samples[:, 3] = ends - samples[:, 2]
-        levels, owners = cuts.levels()
+        stages, owners = cuts.stages()
         first, count = spans(owners, num_samples)
         at_work = np.flatnonzero(count)
         jobs = np.stack([samples[at_work, 0], first[at_work], count[at_work]], axis=1)
@@ -231,7 +231,7 @@ def _cut(steps: Steps, rows: np.ndarray) -> Segments:
     return Segments(
         samples=samples,
         jobs=jobs,
-        levels=levels,
+        stages=stages,
         steps=numbers,
         tables=steps.tables,
         lines=steps.lines,

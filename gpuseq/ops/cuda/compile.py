@@ -94,7 +94,7 @@ SIGNATURES: dict[str, tuple[str, tuple[tuple[str, ArgumentKind], ...]]] = {
     "prepare": (
         "program.cu",
         (
-            *_pointers("images", "jobs", "levels", "steps", "lines", "weights", "tables", "table", "made"),
+            *_pointers("images", "jobs", "stages", "steps", "lines", "weights", "tables", "table", "made"),
             *_counts("num_jobs", "num_made", "height", "width"),
         ),
     ),

@@ -119,8 +119,8 @@ def run_program(
     if out.size == 0:
         return out
 
-    samples, jobs, levels, steps, weights, erases, tables, lines, *further = _sent(
-        *(segments.samples, segments.jobs, segments.levels, segments.steps),
+    samples, jobs, stages, steps, weights, erases, tables, lines, *further = _sent(
+        *(segments.samples, segments.jobs, segments.stages, segments.steps),
         *(segments.weights, segments.erases, segments.tables, segments.lines),
         *(() if ranges is None else (_table_of(ranges),)),
     )
@@ -131,12 +131,12 @@ def run_program(
         # One block: the tables that are made come first, the intermediate images behind them, as the kernels count
         # them.
         made = device.empty((segments.num_looks * TABLE_BYTES + segments.num_slots * image_bytes,), np.uint8)
-        # A block for each sample with levels: they follow one another, and a block can wait for itself alone.
+        # A block for each sample with stages: they follow one another, and a block can wait for itself alone.
         kernels.load("prepare", macros).launch(
             (len(segments.jobs),),
             PREPARE_BLOCK,
             (
-                *(images, jobs, levels, steps, lines, weights, tables, table, made),
+                *(images, jobs, stages, steps, lines, weights, tables, table, made),
                 *(len(segments.jobs), segments.num_looks, height, width),
             ),
         )
