@@ -209,7 +209,7 @@ def run_script(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]
         # Each step of JAX runs a few times: what XLA optimises takes longer to compile than it will ever save.
         env |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", **environment}
         done = subprocess.run(
-            [*python, str(path), *args], cwd=ROOT, env=env, capture_output=True, text=True, timeout=300, check=False
+            [*python, str(path), *args], cwd=ROOT, env=env, capture_output=True, text=True, timeout=600, check=False
         )
         assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
         return done

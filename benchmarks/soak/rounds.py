@@ -24,6 +24,7 @@ from PIL import Image
 
 import gpuseq
 from gpuseq.base.errors import EmptyBatchError
+from gpuseq.files.reading import ATTEMPTS
 
 from .bench import NUM_FILES, PATIENCE, SIDE, Bench, path_of, write_photo
 from .ledger import TroubleError, check_each
@@ -361,7 +362,7 @@ def store_faults(bench: Bench) -> None:
     """A store fails, or does not answer in time, now and then: its files come all the same, each once."""
     store = _store()
     draw, lock = random.Random(bench.rng.random()), threading.Lock()
-    left = bench.rng.randrange(1, 4)
+    left = bench.rng.randrange(1, ATTEMPTS)  # all of them may meet one file, which is asked for once more
 
     def fault() -> None:
         nonlocal left
@@ -372,14 +373,14 @@ def store_faults(bench: Bench) -> None:
             bench.counts["store faults"] += 1
             if draw.random() < 0.5:
                 raise ConnectionError("reset by peer")
-            time.sleep(1.0)
+            time.sleep(2.5)
 
     prefix = f"/{bench.folder.name}"
     for index in range(24):
         store.pipe(f"{prefix}/{'abc'[index % 3]}/{index:03}.png", path_of(bench.photos, index).read_bytes())
     type(store).fault = staticmethod(fault)
     before = os.environ.get("GPUSEQ_READ_TIMEOUT")
-    os.environ["GPUSEQ_READ_TIMEOUT"] = "0.7"
+    os.environ["GPUSEQ_READ_TIMEOUT"] = "2"
     try:
         iterator = bench.files(f"soak://{prefix[1:]}")
         for epoch in range(2):

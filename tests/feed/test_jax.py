@@ -117,7 +117,7 @@ import json, socket, subprocess, sys
 out, port, rank = sys.argv[1:]
 if rank == "parent":
     children = [subprocess.Popen([sys.executable, __file__, out, port, str(rank)]) for rank in range(2)]
-    sys.exit(max(child.wait(timeout=280) for child in children))
+    sys.exit(max(child.wait(timeout=580) for child in children))
 import jax, numpy as np
 jax.config.update("jax_cpu_collectives_implementation", "gloo")
 jax.distributed.initialize(f"localhost:{port}", num_processes=2, process_id=int(rank))
@@ -155,7 +155,7 @@ import json, os, subprocess, sys
 out, port, how, rank = sys.argv[1:]
 if rank == "parent":
     children = [subprocess.Popen([sys.executable, __file__, out, port, how, str(rank)]) for rank in range(2)]
-    sys.exit(max(child.wait(timeout=280) for child in children))
+    sys.exit(max(child.wait(timeout=580) for child in children))
 os.environ["KERAS_BACKEND"] = "jax"
 import jax, numpy as np
 jax.config.update("jax_cpu_collectives_implementation", "gloo")

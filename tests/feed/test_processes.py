@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
 
 FLOW = """
 import faulthandler, os, pickle, signal, sys, threading, time, warnings
-faulthandler.dump_traceback_later(280, exit=True)
+faulthandler.dump_traceback_later(580, exit=True)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores Ctrl-C
 import numpy as np
 import gpuseq
@@ -86,7 +86,7 @@ for _ in range(3):
     next(passes), next(files), next(twin)
 child = os.fork()
 if child == 0:
-    signal.alarm(240)
+    signal.alarm(500)
 assert [int(batch[0]) for batch in passes] == list(range(3, 12))
 for _ in range(9):
     assert np.array_equal(next(files)[0], next(twin)[0])
@@ -122,7 +122,7 @@ thread.start()
 held.wait()
 child = os.fork()
 if child == 0:
-    signal.alarm(240)
+    signal.alarm(500)
     assert len(next(files)[1]) == 4
     assert fit.take(2) == (0, 0)
     assert batches[1].tolist() == [1, 1]
@@ -213,7 +213,7 @@ thread.start()
 held.wait()
 child = os.fork()
 if child == 0:
-    signal.alarm(240)
+    signal.alarm(500)
     faulthandler.register(signal.SIGALRM, chain=True)
     for walk in walks:
         next(walk), walk[1]
@@ -270,7 +270,7 @@ thread.start()
 begun.wait()
 child = os.fork()
 if child == 0:
-    signal.alarm(240)
+    signal.alarm(500)
     assert done.is_set()
     decode()
     os._exit(7)

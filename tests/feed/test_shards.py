@@ -215,7 +215,7 @@ import subprocess, sys
 out, port, rank = sys.argv[1:]
 if rank == "parent":
     children = [subprocess.Popen([sys.executable, __file__, out, port, str(rank)]) for rank in range(2)]
-    sys.exit(max(child.wait(timeout=280) for child in children))
+    sys.exit(max(child.wait(timeout=580) for child in children))
 import jax
 jax.distributed.initialize(f"localhost:{port}", num_processes=2, process_id=int(rank))
 walk(out, "pad")
