@@ -177,17 +177,26 @@ def _affine_transform(
     texture_memory: bool = False,
     float64_coords: bool = False,
 ) -> DeviceArray:
-    """``cupyx.scipy.ndimage.affine_transform``; unlike SciPy's it wraps around where an integer overflows."""
+    """``cupyx.scipy.ndimage.affine_transform``.
+
+    Unlike SciPy's it adds the offset last, counts positions in the type of the image, in float32 where that is an
+    integer, and wraps around where an integer overflows.
+    """
     from scipy import ndimage
 
     if not isinstance(input, DeviceArray) or not isinstance(matrix, DeviceArray):
         raise TypeError("the image and the matrix must be device arrays")
     assert output_shape is None
     assert not isinstance(output, DeviceArray), "an array to write to is not rehearsed"
-    precision = input.dtype if input.dtype.kind == "f" else np.float32
+    precision = np.dtype(np.float64) if float64_coords else np.promote_types(input.dtype, np.float32)
     standin_array.use("affine_transform", [input, matrix], [])
-    arguments = (input._host.astype(precision), matrix._host.astype(precision), tuple(map(float, offset)))
-    moved = ndimage.affine_transform(*arguments, order=order, mode=mode, cval=cval, prefilter=prefilter)
+    indices = np.indices(input.shape, precision)
+    coordinates = [
+        sum(each * index for each, index in zip(row, indices, strict=True)) + precision.type(last)
+        for row, last in zip(matrix._host.astype(precision), offset, strict=True)
+    ]
+    plane = input._host.astype(input.dtype if input.dtype.kind == "f" else np.float32)
+    moved = ndimage.map_coordinates(plane, coordinates, order=order, mode=mode, cval=cval, prefilter=prefilter)
     target = standin_array.checked_dtype(input.dtype if output is None else output)
     if target.kind in "iu":
         moved = np.rint(moved).astype(np.int64)
