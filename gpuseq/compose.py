@@ -204,6 +204,7 @@ class Compose:
         array, back = _taken(images)
         if plan.program is None:
             raise ValueError("the plan holds no program: it was drawn by something else than Compose.plan")
+        # Masks may be of any dtype; images are levels.
         if interpolation is None:
             self._check(array)
         if len(array) != len(plan) or self._size(array.shape) != plan.image_size:

@@ -220,6 +220,8 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the attributes, without what follows from them: for copies and pickles."""
+        # What is derived is made again where it is asked for, and is built of classes that another version may not
+        # have.
         return {name: value for name, value in self.__dict__.items() if name != "_kept"}
 
     def _derived(self) -> _Derived:

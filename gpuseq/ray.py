@@ -185,6 +185,7 @@ class _Chunk:
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
         """Do one chunk; a bad file is an answer and not an exception, which Ray would wrap and may try again."""
+        # A batch of one row, which is a whole chunk: see `_over_chunks`.
         (chunk,), (names,) = batch["chunk"], batch["names"]
         path, reason = "", ""
         try:

@@ -136,6 +136,7 @@ def pick(files: Sequence[Path], count: int) -> tuple[Path, ...]:
                 shares[index] += 1
     chosen = []
     for folder, share in zip(folders, shares, strict=True):
+        # Evenly: files that lie side by side are often pictures of one scene.
         chosen += [folder[position * len(folder) // share] for position in range(share)]
     return tuple(chosen)
 

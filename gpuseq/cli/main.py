@@ -83,6 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (GpuseqError, OSError) as error:
         print(f"gpuseq: {error}", file=sys.stderr)
         return EXIT_FINDINGS
+    # What the library refuses of an argument is a wrong argument of the command, which argparse could not know.
     except ValueError as error:
         print(f"gpuseq: {error}", file=sys.stderr)
         return EXIT_USAGE
@@ -117,6 +118,7 @@ def _show_warning(
     line: str | None = None,
 ) -> None:
     """Print a warning as a sentence for the user of a command, without the line of code that gave it."""
+    # The line that gave it is one of this package, and tells the user of a command nothing.
     print(f"gpuseq: {message}", file=sys.stderr)
 
 

@@ -145,6 +145,8 @@ def _sizes(file: Path, target_size: tuple[int, int]) -> tuple[tuple[str, str], .
 
 
 def _load(file: Path, target_size: tuple[int, int]) -> np.ndarray:
+    # As arrays of uint8, which every augmentation takes; Keras' own way from a file, so that a preview is what training
+    # sees.
     image = load_img(file, target_size=target_size, interpolation="bilinear")
     pixels: np.ndarray = img_to_array(image, dtype="uint8")
     return pixels

@@ -183,6 +183,8 @@ def make_images(
             if layout.source_format != layout.data_format:
                 batch = batch.transpose(0, 3, 1, 2)
         else:
+            # A user's function sees the order that the iterator names; only the fused pass lays out another one at
+            # once.
             made_format = layout.data_format
             if made_format != layout.own_format and not generator._batch_transform.is_fused:
                 made_format = layout.own_format

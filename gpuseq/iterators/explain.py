@@ -184,6 +184,7 @@ def _shortened(text: str, length: int = 40) -> str:
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    # Text to the left and numbers to the right, so that digits stand below each other.
     sides = ["<" if name in ("image", "label", "augmentations") else ">" for name in rows[0]]
     formats = [f"{{:{side}{width}}}" for side, width in zip(sides, widths, strict=True)]
     return ["  ".join(form.format(cell) for form, cell in zip(formats, row, strict=True)).rstrip() for row in rows]

@@ -231,6 +231,7 @@ class BatchFromFilesMixin(Iterator[Labels, Weights]):
         image_dtype = "float32" if self.dtype == "float64" else self.dtype
         own = self.data_format
         try:
+            # Anew for each batch, because users set `dtype` and `data_format` at any time.
             layout = Layout("channels_last", self._batch_format or own, own, image_dtype, self.dtype)
             return make_batch(self, plan, layout)
         finally:

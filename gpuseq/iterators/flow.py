@@ -548,8 +548,10 @@ def _without_deprecated(
     further: dict[str, Any], class_mode: FrameClassMode | None
 ) -> tuple[dict[str, Any], FrameClassMode | None]:
     """Return the arguments of `flow_from_dataframe` without what Keras has deprecated, and warn of that."""
+    # Taken and dropped, as Keras does: scripts of many years pass them.
     for name in _DEPRECATED.keys() & further.keys():
         warn(f"{name} is deprecated, {_DEPRECATED[name]}", DeprecationWarning)
+    # As text, because a type checker knows that the value is none of those accepted.
     if str(class_mode) == "other":
         warn('`class_mode="other"` is deprecated, please use `class_mode="raw"`.', DeprecationWarning)
         class_mode = "raw"

@@ -168,6 +168,7 @@ class DataFrameIterator(BatchFromFilesMixin[Labels, Weights]):
         # All that can be refused without a look at the disk comes before the files are looked up.
         check_frame(dataframe, x_col, y_col, weight_col, classes, class_mode)
         self.directory = "" if directory is None else os.fspath(directory)
+        # Filters return another frame: the user's is not changed.
         frame = dataframe
         if validate_filenames:
             frame = filter_filenames(frame, x_col, self.directory, self.white_list_formats)

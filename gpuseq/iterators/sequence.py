@@ -93,5 +93,6 @@ class Sequence:
 
     def __iter__(self) -> IteratorABC[Any]:
         """Yield the batches of one epoch, in order."""
+        # Once and not for ever, unlike an `Iterator`: without an end `list(sequence)` would have none.
         for index in range(len(self)):
             yield self[index]

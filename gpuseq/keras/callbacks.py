@@ -125,6 +125,7 @@ class SaveState(_Callback):
         if save_freq != "epoch" and not (isinstance(save_freq, int) and save_freq > 0):
             raise ValueError(f'save_freq must be "epoch" or a positive number of batches; got {save_freq!r}')
         _refuse_plain(dataset, "SaveState")
+        # Only what `fit` takes tells which batch was handed out when.
         if not isinstance(dataset, FitDataset):
             raise TypeError(
                 f"SaveState takes an iterator of gpuseq.keras or iterator.to_keras(); got {type(dataset).__name__}"

@@ -125,6 +125,7 @@ class IteratorSource:
         return first_left(partial(self._peeked, index) for index in range(len(self)))
 
     def _peeked(self, index: int) -> Any:
+        # A plan drawn by a copy: this one takes nothing from the stream.
         return self.iterator.replay(peek(self.iterator, index))
 
     def standing(self) -> tuple[int, int]:

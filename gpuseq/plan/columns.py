@@ -319,6 +319,7 @@ def captions(row: Mapping[str, Any] | np.void) -> tuple[tuple[str, str], ...]:
         Empty where the picture is unchanged. Shifts are named as Keras names them: ``tx`` is drawn from
         ``height_shift_range`` and ``ty`` from ``width_shift_range``.
     """
+    # A row has all columns; a dictionary of a user's own method may lack any.
     names = set((row.dtype.names or ()) if isinstance(row, np.void) else row)
     lines: dict[str, list[tuple[Column, float | None]]] = {}
     for column in COLUMNS:

@@ -229,6 +229,7 @@ def only_geometry(program: np.ndarray, fill: int = 0) -> np.ndarray:
 
 def without_erasing(program: np.ndarray) -> np.ndarray:
     """Return a program that ends before its erasing steps."""
+    # Steps become Identity and are not cut out: a program is one array, and samples erase at different places of it.
     kept = program.copy()
     kept[of_kind(program, "erase")] = np.zeros((), STEP_DTYPE)
     return kept
@@ -341,6 +342,7 @@ def dicts_to_program(rows: Iterable[Sequence[Mapping[str, Any]]], num_steps: int
                 if name not in known:
                     raise ValueError(f"the step {step.name} has no {name!r}{did_you_mean(name, known)}")
             values["op"] = code_of(entry["op"])
+            # What is left out is what a step of its own has: a plan may be written by hand.
             values["chain"] = entry.get("chain", 0)
             values["bilinear"] = entry.get("interpolation", "nearest") == "bilinear"
             values["fill"] = entry.get("fill", 0)

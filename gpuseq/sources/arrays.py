@@ -55,6 +55,7 @@ class ArraySource:
                 f"moves to {device}" if self.is_resident else "stays on the host, and each batch is copied",
             )
         self.resident = ops.resident(ops.upload(images, device)) if self.is_resident else None
+        # The moved array where it was moved: the host's copy may go with the caller's last reference.
         self.images = images if self.resident is None else self.resident.array
 
     @property

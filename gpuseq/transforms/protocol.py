@@ -26,6 +26,7 @@ class ImageGenerator(Settings, Protocol):
     stays the same object for as long as nothing has changed.
     """
 
+    # Attributes are what users set; the properties below are derived, and a class may compute them as it likes.
     device: str
     rng: Rng
     channel_axis: int

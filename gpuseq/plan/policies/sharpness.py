@@ -80,6 +80,7 @@ class GaussianBlur(Augmentation):
 
     def __post_init__(self) -> None:
         """Check the values."""
+        # Odd, so that a pixel has as many neighbours on either side.
         for side in self._sides:
             if checked_whole(self, "kernel_size", side, 1) % 2 == 0:
                 raise ValueError(f"GaussianBlur: kernel_size must be odd; got {self.kernel_size!r}")

@@ -48,6 +48,8 @@ def parse_policy(text: str) -> Augmentation:
         return TrivialAugmentWide()
     if word in ("imagenet", "cifar10", "svhn") and not sections:
         return AutoAugment(word)
+    # Known and not here: taken for a typing error, the message would offer another policy without a word on what
+    # differs.
     if word in _TIMM_POLICIES:
         raise ValueError(
             f"augmentations={text!r}: timm's AutoAugment policies {', '.join(_TIMM_POLICIES)} are not here; 'imagenet' "
@@ -67,6 +69,7 @@ def parse_policy(text: str) -> Augmentation:
         # timm splits a section where its digits begin.
         match = re.fullmatch(r"([a-z]+)(-?\d+(?:\.\d+)?|inf)", section)
         key, number = match.groups() if match else (section, "")
+        # A flag and no number: with other digits it is refused below.
         if is_rand and key == "inc" and number in ("0", "1"):
             values["increasing"] = number == "1"
             continue
@@ -81,5 +84,6 @@ def parse_policy(text: str) -> Augmentation:
         # timm takes any deviation above 100 for a uniform magnitude.
         if name == "magnitude_std" and value > 100:
             value = math.inf
+        # Whole numbers as such, so that a policy prints as it was written.
         values[name] = int(value) if value.is_integer() or name in _WHOLE else value
     return TimmRandAugment(**values) if is_rand else AugMix(**values)
