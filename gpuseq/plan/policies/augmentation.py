@@ -29,6 +29,7 @@ __all__ = [
     "choose",
     "put",
     "put_all",
+    "reading",
     "spelled",
 ]
 
@@ -329,3 +330,11 @@ def checked_fill(owner: object, value: Any) -> tuple[int, int, int, int]:
     elif len(levels) == 3:
         levels.append(255)
     return levels[0], levels[1], levels[2], levels[3]
+
+
+def reading(owner: Any) -> dict[str, Any]:
+    """Return how the geometry of an augmentation reads pixels, checked: keyword arguments of `put`."""
+    return {
+        "bilinear": checked_interpolation(owner, owner.interpolation) == "bilinear",
+        "fill": checked_fill(owner, owner.fill),
+    }

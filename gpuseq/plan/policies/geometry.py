@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -20,13 +20,13 @@ from .augmentation import (
     Range,
     between,
     checked_call,
-    checked_fill,
     checked_interpolation,
     checked_probability,
     checked_range,
     checked_whole,
     choose,
     put,
+    reading,
 )
 
 __all__ = [
@@ -120,14 +120,13 @@ class RandomRotation(Augmentation):
     def __post_init__(self) -> None:
         """Check the values."""
         checked_range(self, "degrees", self.degrees, plus_minus=True)
-        checked_interpolation(self, self.interpolation)
-        checked_fill(self, self.fill)
+        reading(self)  # for its checks
 
     def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
         """Return the steps that these numbers ask for; see `Augmentation.draw`."""
         program = empty_program(len(uniform), 1)
         angle = between(uniform[:, 0], *checked_range(self, "degrees", self.degrees, plus_minus=True))
-        put(program[:, 0], "Rotate", angle, **_reading(self))
+        put(program[:, 0], "Rotate", angle, **reading(self))
         return program
 
 
@@ -181,8 +180,7 @@ class RandomAffine(Augmentation):
             checked_range(self, "scale", self.scale, least=math.ulp(0.0))
         # For its checks: a wrong pair is refused here, where the user's line is, and not at the first batch.
         _ = self._shears
-        checked_interpolation(self, self.interpolation)
-        checked_fill(self, self.fill)
+        reading(self)  # for its checks
 
     @property
     def _shears(self) -> tuple[Range, Range]:
@@ -215,7 +213,7 @@ class RandomAffine(Augmentation):
             between(uniform[:, 3], *(self.scale or (1.0, 1.0))),
             between(uniform[:, 4], *self._shears[0]),
             between(uniform[:, 5], *self._shears[1]),
-            **_reading(self),
+            **reading(self),
         )
         return program
 
@@ -253,8 +251,7 @@ class RandomPerspective(Augmentation):
         """Check the values."""
         checked_probability(self, self.distortion_scale, "distortion_scale")
         checked_probability(self, self.p)
-        checked_interpolation(self, self.interpolation)
-        checked_fill(self, self.fill)
+        reading(self)  # for its checks
 
     @property
     def num_uniform(self) -> int:
@@ -274,7 +271,7 @@ class RandomPerspective(Augmentation):
         signs = np.array([1, 1, -1, 1, -1, -1, 1, -1])
         # Numbers were taken for all samples, so that the coin of one moves no other's.
         where = uniform[:, 0] < self.p
-        put(program[:, 0], "Perspective", *(corners + signs * inward)[where].T, where=where, **_reading(self))
+        put(program[:, 0], "Perspective", *(corners + signs * inward)[where].T, where=where, **reading(self))
         return program
 
 
@@ -359,10 +356,3 @@ class RandomResizedCrop(Augmentation):
         ranges = (*self.scale, *self.ratio)
         put(program[:, 0], "CropByKey", key, *ranges, *self.target_size, bilinear=self.interpolation == "bilinear")
         return program
-
-
-def _reading(owner: Any) -> dict[str, Any]:
-    return {
-        "bilinear": checked_interpolation(owner, owner.interpolation) == "bilinear",
-        "fill": checked_fill(owner, owner.fill),
-    }

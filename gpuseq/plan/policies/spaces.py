@@ -17,11 +17,10 @@ from .augmentation import (
     Fill,
     Interpolation,
     checked_call,
-    checked_fill,
-    checked_interpolation,
     checked_whole,
     choose,
     put_all,
+    reading,
 )
 
 __all__ = ["AutoAugment", "RandAugment", "TrivialAugmentWide"]
@@ -171,15 +170,8 @@ def _drawn(
     if done is not None:
         codes, value = np.where(done, codes, IDENTITY), np.where(done, value, 0.0)
     program = empty_program(*chosen.shape)
-    put_all(program, codes, value, **_reading(owner))
+    put_all(program, codes, value, **reading(owner))
     return program
-
-
-def _reading(owner: Any) -> dict[str, Any]:
-    return {
-        "bilinear": checked_interpolation(owner, owner.interpolation) == "bilinear",
-        "fill": checked_fill(owner, owner.fill),
-    }
 
 
 @checked_call
@@ -222,7 +214,7 @@ class RandAugment(Augmentation):
         checked_whole(self, "num_ops", self.num_ops, 1)
         bins = checked_whole(self, "num_magnitude_bins", self.num_magnitude_bins, 2)
         checked_whole(self, "magnitude", self.magnitude, 0, bins - 1)
-        _reading(self)
+        reading(self)  # for its checks
 
     @property
     def num_steps(self) -> int:
@@ -276,7 +268,7 @@ class TrivialAugmentWide(Augmentation):
     def __post_init__(self) -> None:
         """Check the values."""
         checked_whole(self, "num_magnitude_bins", self.num_magnitude_bins, 2)
-        _reading(self)
+        reading(self)  # for its checks
 
     @property
     def num_uniform(self) -> int:
@@ -390,7 +382,7 @@ class AutoAugment(Augmentation):
                 f"AutoAugment: policy must be one of {', '.join(map(repr, _LEARNED))}; got {self.policy!r}"
                 f"{did_you_mean(self.policy, _LEARNED)}"
             )
-        _reading(self)
+        reading(self)  # for its checks
 
     @property
     def num_steps(self) -> int:

@@ -16,13 +16,12 @@ from .augmentation import (
     Fill,
     Interpolation,
     checked_call,
-    checked_fill,
-    checked_interpolation,
     checked_probability,
     checked_whole,
     choose,
     put,
     put_all,
+    reading,
 )
 from .dirichlet import NUM_UNIFORM, shares
 
@@ -129,8 +128,7 @@ def _write(
     # A choice of -1 finds the code behind the last step's.
     codes = np.array([*map(code_of, steps), IDENTITY], np.int16)[chosen]
     thresholds = np.where(codes == code_of("SolarizeAdd"), 128.0, 0.0)
-    bilinear = checked_interpolation(owner, owner.interpolation) == "bilinear"
-    put_all(program, codes, values, thresholds, bilinear=bilinear, fill=checked_fill(owner, owner.fill))
+    put_all(program, codes, values, thresholds, **reading(owner))
 
 
 def _magnitudes(uniform: np.ndarray, middle: float, std: float, most: float) -> np.ndarray:
@@ -202,8 +200,7 @@ class TimmRandAugment(Augmentation):
         _checked_magnitude(self, "magnitude_std", self.magnitude_std, math.inf)
         checked_whole(self, "num_layers", self.num_layers, 1, len(_RAND_STEPS) if self.weighted else None)
         checked_probability(self, self.p)
-        checked_interpolation(self, self.interpolation)
-        checked_fill(self, self.fill)
+        reading(self)  # for its checks
 
     @property
     def num_steps(self) -> int:
@@ -292,8 +289,7 @@ class AugMix(Augmentation):
             checked_whole(self, "chain_depth", self.chain_depth, 1, _MOST_DEPTH)
         if isinstance(self.alpha, bool) or not isinstance(self.alpha, int | float | np.number) or not self.alpha > 0:
             raise ValueError(f"AugMix: alpha must be a number above 0; got {self.alpha!r}")
-        checked_interpolation(self, self.interpolation)
-        checked_fill(self, self.fill)
+        reading(self)  # for its checks
 
     @property
     def _depth(self) -> int:
