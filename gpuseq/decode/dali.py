@@ -106,6 +106,8 @@ class DeviceImages:
             "device": "cpu" if device_id is None else "gpu",
             "output_type": types.RGB,
             "hw_decoder_load": hw_decoder_load,
+            # Tied to the first cores, as DALI's threads are by default, those of several ranks would share them.
+            "affine": False,
             **_AS_PILLOW,
         }
 
@@ -149,7 +151,9 @@ def _decode_range(
     dynamic: Any, decode: Decode, encoded: Sequence[bytes], results: list[Any], begin: int, end: int
 ) -> None:
     # bytearray: DALI copies read-only arrays once more. Never output_type=ANY_DATA: a grey JPEG corrupts the heap.
-    batch = dynamic.as_batch([np.frombuffer(bytearray(data), np.uint8) for data in encoded[begin:end]])
+    # Held until the images are there: `as_batch` makes a view, and asks its caller to keep alive what it shows.
+    held = [np.frombuffer(bytearray(data), np.uint8) for data in encoded[begin:end]]
+    batch = dynamic.as_batch(held)
     try:
         results[begin:end] = decode(batch)
     except RuntimeError:

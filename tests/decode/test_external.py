@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import subprocess
 import sys
 import threading
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -213,3 +215,36 @@ def test_a_defect_in_our_call_is_not_a_bad_sample(decoder: Any, monkeypatch: pyt
         monkeypatch.setattr(decode_nvimgcodec, "_to_host", defect)
     with pytest.raises(AttributeError, match="renamed"):
         decode.decode([matrix()["png_rgb"]], DecodeOptions(decoder=decoder))
+
+
+def test_what_dali_looks_at_lives_until_the_images_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``as_batch`` makes a view of arrays that its caller has to keep."""
+    batches: list[list[weakref.ref[np.ndarray]]] = []
+
+    class Dynamic:
+        @staticmethod
+        def as_batch(arrays: list[np.ndarray]) -> int:
+            batches.append([weakref.ref(each) for each in arrays])
+            return len(batches) - 1
+
+    def decode(batch: int) -> list[bytes]:
+        gc.collect()
+        held = [each() for each in batches[batch]]
+        assert all(each is not None and each.flags.writeable for each in held)
+        found = [each.tobytes() for each in held if each is not None]
+        if b"bad" in found:
+            raise RuntimeError("one of them is bad")
+        return found
+
+    monkeypatch.setattr(decode_dali.decode_nvimgcodec, "parses", lambda data: data != b"unparsed")
+    encoded = [b"first", b"unparsed", b"bad", b"last"]
+    assert decode_dali._decode_sound(Dynamic, decode, encoded) == [b"first", None, None, b"last"]
+    assert len(batches) == 5  # three, then one and two, then each of the two
+
+
+def test_dali_ties_no_thread_to_a_core() -> None:
+    """Those of several ranks would share the first ones."""
+    pytest.importorskip("nvidia.dali.experimental.dynamic")
+    images = decode_dali.DeviceImages(None, 0, 1, 0.0)
+    assert images._decode_options["affine"] is False
+    assert "affine" in (decode_dali.check()[0].decoders.image.__doc__ or "")
