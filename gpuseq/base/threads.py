@@ -70,6 +70,12 @@ def for_each(work: Callable[[int], None], count: int, num_threads: int) -> None:
     num_threads : int
         Threads in all, the caller included.
     """
+    helpers = min(num_threads, count) - 1
+    if helpers <= 0:
+        # Nobody else has to be told to stop.
+        for index in range(count):
+            work(index)
+        return
     indices = itertools.count()  # next() on it is atomic: each index is handed out once
     stop = threading.Event()
 
@@ -82,10 +88,6 @@ def for_each(work: Callable[[int], None], count: int, num_threads: int) -> None:
             stop.set()
             raise
 
-    helpers = min(num_threads, count) - 1
-    if helpers <= 0:
-        run()
-        return
     # By the threads asked for and not by the helpers of this call, so that a small last batch shares the pool of the
     # others instead of starting one of its own.
     pool = _pool(num_threads - 1)

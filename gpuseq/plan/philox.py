@@ -6,11 +6,15 @@ import numpy as np
 
 __all__ = ["philox_rows", "philox_uniform"]
 
-# One entry for each of the two halves of a Philox block, to be broadcast over (2, N, blocks).
-_PHILOX_MULTIPLIERS = np.array([0xD2E7470EE14C6C93, 0xCA5A826395121157], np.uint64)[:, None, None]
-_PHILOX_WEYL = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)
-_LOW_32 = np.uint64(0xFFFFFFFF)
-_32 = np.uint64(32)
+# One row for each of the two halves of a Philox block.
+_MULTIPLIERS = np.array([[0xD2E7470EE14C6C93], [0xCA5A826395121157]], np.uint64)
+_ROUNDS = 10
+# What the key has grown by in each round; like all of it, modulo 2**64.
+_KEY_STEPS = np.arange(_ROUNDS, dtype=np.uint64)[:, None] * np.array(
+    [0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B], np.uint64
+)
+# Arrays, because NumPy converts a number anew at every call.
+_LOW_32, _32, _11 = (np.array(number, np.uint64) for number in (0xFFFFFFFF, 32, 11))
 
 
 def philox_uniform(sample_ids: np.ndarray, num_doubles: int, *, seed: int, epoch: int) -> np.ndarray:
@@ -41,11 +45,10 @@ def philox_uniform(sample_ids: np.ndarray, num_doubles: int, *, seed: int, epoch
     # NumPy's bit generator increments its counter before it produces a block: the first block has counter 1.
     # The number of blocks is part of the counter, so another number of columns changes all pictures: what is drawn
     # beside the ranges has counters of its own (`philox_rows`).
-    counters = sample_ids.astype(np.uint64)[:, None] * np.uint64(num_blocks) + np.arange(
-        1, num_blocks + 1, dtype=np.uint64
-    )
-    even = np.stack([counters, np.zeros_like(counters)])  # words 0 and 2
-    return _philox(even, np.zeros_like(even), num_doubles, seed, epoch)
+    even, odd = np.zeros((2, 2, len(sample_ids), num_blocks), np.uint64)
+    blocks = np.arange(1, num_blocks + 1, dtype=np.uint64)
+    even[0] = sample_ids.astype(np.uint64)[:, None] * np.uint64(num_blocks) + blocks  # words 0 and 2
+    return _philox(even, odd, num_doubles, seed, epoch)
 
 
 def philox_rows(sample_ids: np.ndarray, num_doubles: int, *, seed: int, epoch: int, place: int) -> np.ndarray:
@@ -75,45 +78,53 @@ def philox_rows(sample_ids: np.ndarray, num_doubles: int, *, seed: int, epoch: i
     As `philox_uniform`.
     """
     num_blocks = -(-num_doubles // 4)
-    ids, blocks = np.broadcast_arrays(sample_ids.astype(np.uint64)[:, None], np.arange(num_blocks, dtype=np.uint64))
+    even, odd = np.zeros((2, 2, len(sample_ids), num_blocks), np.uint64)
     # Words 0 and 2; the third is never 0, which keeps these counters apart from those of `philox_uniform`.
-    even = np.stack([ids, np.full_like(ids, 1 + place)])
-    return _philox(even, np.stack([blocks, np.zeros_like(blocks)]), num_doubles, seed, epoch)
+    even[0], even[1] = sample_ids.astype(np.uint64)[:, None], 1 + place
+    odd[0] = np.arange(num_blocks, dtype=np.uint64)
+    return _philox(even, odd, num_doubles, seed, epoch)
 
 
 def _philox(even: np.ndarray, odd: np.ndarray, num_doubles: int, seed: int, epoch: int) -> np.ndarray:
     """Return doubles from counters ``(2, N, blocks)``: words 0 and 2, and words 1 and 3."""
-    _, num_samples, num_blocks = even.shape
-    # Ten rounds, as in NumPy. The two halves of a block are computed as one array: each round multiplies words 0 and 2,
-    # and crosses the products over to the other half.
-    key = [seed, epoch]
-    for _ in range(10):
-        high, low = _multiply_wide(_PHILOX_MULTIPLIERS, even)
-        even = high[::-1] ^ odd
-        even ^= np.array(key, np.uint64)[:, None, None]
+    num_samples, num_blocks = even.shape[1:]
+    size = num_samples * num_blocks
+    # A batch is so small that a call of NumPy takes longer than its work, and several times as long where it has to
+    # broadcast or to step backwards. So all arrays have one shape and hold both halves of the block, and one call
+    # multiplies both halves of the words.
+    words, odd, middle = even.reshape(2, size).copy(), odd.reshape(2, size), np.empty((2, size), np.uint64)
+    products, keys = np.empty((2, 2, size), np.uint64), np.empty((_ROUNDS, 2, size), np.uint64)
+    keys[...] = (np.array([seed, epoch], np.uint64) + _KEY_STEPS)[:, :, None]
+    factors, (by_low, by_high) = np.empty((2, size), np.uint64), np.empty((2, 2, 2, size), np.uint64)
+    factors[...], by_low[...], by_high[...] = _MULTIPLIERS, _MULTIPLIERS & _LOW_32, _MULTIPLIERS >> _32
+    # Halves of 32 bits, the low ones first, and what they give by the low and by the high halves of the factors.
+    halves, with_low, with_high = np.empty((3, 2, 2, size), np.uint64)
+    low_half, high_half = halves
+    (carried, crossed), (between, high) = with_low, with_high
+    # Ten rounds, as in NumPy. Each multiplies words 0 and 2, and crosses the products over to the other half.
+    for number, key in enumerate(keys):
+        np.bitwise_and(words, _LOW_32, low_half)
+        np.right_shift(words, _32, high_half)
+        # The high 64 bits of the 128-bit products, by halves: NumPy has no wider integer. Of the lower halves only what
+        # is carried into the upper one is wanted.
+        np.multiply(halves, by_low, with_low)
+        np.multiply(halves, by_high, with_high)
+        np.right_shift(carried, _32, middle)
+        np.add(middle, between, middle)
+        np.bitwise_and(middle, _LOW_32, low_half)
+        np.add(crossed, low_half, crossed)
+        np.right_shift(crossed, _32, crossed)
+        np.right_shift(middle, _32, middle)
+        np.add(high, middle, high)
+        np.add(high, crossed, high)
+        low = products[number % 2]  # by turns: the odd words of one round are read in the next
+        np.multiply(words, factors, low)
+        np.bitwise_xor(high[1], odd[0], words[0])
+        np.bitwise_xor(high[0], odd[1], words[1])
+        np.bitwise_xor(words, key, words)
         odd = low[::-1]
-        key = [(word + step) & 0xFFFFFFFFFFFFFFFF for word, step in zip(key, _PHILOX_WEYL, strict=True)]
+    block = np.empty((size, 4), np.uint64)
+    block[:, 0::2], block[:, 1::2] = words.T, odd.T
     # 53 bits of each word, as NumPy makes a double of it.
-    words: np.ndarray = np.stack([even[0], odd[0], even[1], odd[1]], axis=-1).reshape(num_samples, 4 * num_blocks)
-    uniform: np.ndarray = np.right_shift(words[:, :num_doubles], np.uint64(11)) * 2.0**-53
+    uniform: np.ndarray = np.right_shift(block.reshape(num_samples, 4 * num_blocks)[:, :num_doubles], _11) * 2.0**-53
     return uniform
-
-
-def _multiply_wide(factor: np.ndarray, words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the high and low 64 bits of the 128-bit products, by halves (NumPy has no wider integer)."""
-    factor_high, factor_low = factor >> _32, factor & _LOW_32
-    words_high, words_low = words >> _32, words & _LOW_32
-    # In place where it can be: `words_low` and `words_high` are new arrays of this call's own. Of the lower halves
-    # only what is carried into the upper one is wanted.
-    middle = factor_low * words_low
-    middle >>= _32
-    words_low *= factor_high
-    middle += words_low
-    high = factor_high * words_high
-    words_high *= factor_low
-    words_high += middle & _LOW_32
-    words_high >>= _32
-    middle >>= _32
-    high += middle
-    high += words_high
-    return high, factor * words

@@ -86,7 +86,9 @@ def _run(
     height, width, channels = images_nhwc.shape[1:]
     num_samples = len(batch)
     rows = np.arange(num_samples) if indices is None else np.ascontiguousarray(indices, np.int64)
-    samples = np.stack([*spans(steps.sample, num_samples), *spans(steps.erases_of, num_samples)], axis=1)
+    samples = np.empty((num_samples, 4), np.int64)
+    samples[:, 0], samples[:, 1] = spans(steps.sample, num_samples)
+    samples[:, 2], samples[:, 3] = spans(steps.erases_of, num_samples)
     codes = steps.numbers[:, 0]
     # Only for noise: making the table takes longer than a batch.
     quantiles = normal_quantiles() if len(steps.erases) and steps.erases[:, 8].any() else None
@@ -103,8 +105,8 @@ def _run(
     scratch_bytes = functions.gpuseq_program_scratch(number, address, finish_address)
     # To wake a thread takes longer than so little work.
     num_threads = 1 if num_samples * height * width <= SOLO_PIXELS else cpu_count()
-    # At least one call for each thread, and none so long that Ctrl-C has to wait for it.
-    per_call = max(1, min(CALL_PIXELS // (height * width), -(-num_samples // num_threads)))
+    # A few calls for each thread even out what programs take, and none is so long that Ctrl-C has to wait for it.
+    per_call = max(1, min(4 * CALL_PIXELS // (height * width), -(-num_samples // (4 * num_threads))))
 
     # A job holds addresses, which keep nothing alive: `_held` does.
     def call(part: int, _held: object = (images_nhwc, steps, rows, samples, job, finish, held, batch)) -> None:

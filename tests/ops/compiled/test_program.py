@@ -153,3 +153,17 @@ def test_rectangles_at_the_rims(monkeypatch: pytest.MonkeyPatch) -> None:
     for step, box in zip(program[:, 0], boxes, strict=True):
         step["op"], step["arg"] = code_of("Erase"), (*box, 1.0, 2.0, 3.0, 4.0)
     _same(images, program, AugmentOptions(rescale=1 / 255), indices=np.zeros(len(boxes), np.int64))
+
+
+@pytest.mark.parametrize("num_threads", ["1", "3"])
+def test_the_answer_does_not_depend_on_the_cut(num_threads: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPUSEQ_NUM_THREADS", num_threads)
+    monkeypatch.setattr(compiled_program, "SOLO_PIXELS", 0)
+    monkeypatch.setattr(compiled_augment, "STREAMED_BYTES", -1)
+    images = np.random.default_rng(4).integers(0, 256, (5, 11, 13, 3), np.uint8)
+    recipe = Recipe.parse("augmentations", [gpuseq.ColorJitter(0.4, 0.4, 0.4), gpuseq.RandomErasing(0.5)])
+    assert recipe is not None
+    for num_samples, call_pixels in itertools.product((1, 2, 7, 29), (1, 300, 1 << 20)):
+        monkeypatch.setattr(compiled_program, "CALL_PIXELS", call_pixels)
+        program = recipe.draw(np.arange(num_samples), (11, 13), seed=1, epoch=0)
+        _same(images, program, AugmentOptions(rescale=1 / 255), indices=np.arange(num_samples) % 5)
