@@ -48,6 +48,8 @@ GENERATOR_CASES: list[tuple[dict[str, Any], type[Exception], tuple[str, ...]]] =
     ({"zoom_range": [0.5, 1.0, 2.0]}, ValueError, ("zoom_range", "[0.5, 1.0, 2.0]", "two")),
     ({"zoom_range": "big"}, ValueError, ("zoom_range", "big")),
     ({"zoom_range": ("a", "b")}, ValueError, ("zoom_range", "'a'")),
+    ({"zoom_range": (0.5, float("nan"))}, ValueError, ("zoom_range", "finite", "nan")),
+    ({"zoom_range": float("inf")}, ValueError, ("zoom_range", "finite", "inf")),
     ({"brightness_range": 0.5}, ValueError, ("brightness_range", "0.5", "two")),
     ({"brightness_range": (0.5,)}, ValueError, ("brightness_range", "(0.5,)", "two")),
     ({"interpolation_order": 6}, ValueError, ("interpolation_order", "6", "0", "5")),

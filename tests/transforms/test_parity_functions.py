@@ -137,8 +137,10 @@ def test_transform_matrix_offset_center(theta: float) -> None:
         ("random_shear", (30,)),
         ("random_zoom", ((0.5, 1.5),)),
         ("random_zoom", ((1, 1),)),
+        ("random_zoom", ((1, 1.5),)),
+        ("random_zoom", ((0.5, 1),)),
     ],
-    ids=["rotation", "shift", "shear", "zoom", "no_zoom"],
+    ids=["rotation", "shift", "shear", "zoom", "no_zoom", "zoom_up", "zoom_down"],
 )
 @pytest.mark.parametrize("axes", ["channels_first", "channels_last"])
 @pytest.mark.parametrize("order", [0, 1, 3])
