@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
@@ -103,11 +104,29 @@ def test_threads_are_counted_by_the_limit(monkeypatch: pytest.MonkeyPatch, limit
         threads._usable_cores.cache_clear()
 
 
-def test_memory_is_what_system_and_container_leave(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cgroups, "memory_left", lambda: None)
-    whole = cgroups.available_memory()
-    assert whole > 1 << 20
-    monkeypatch.setattr(cgroups, "memory_left", lambda: 1 << 20)
-    assert cgroups.available_memory() == 1 << 20
-    monkeypatch.setattr(cgroups, "memory_left", lambda: 1 << 60)
-    assert abs(cgroups.available_memory() - whole) < whole // 4
+def test_a_group_that_counts_no_pages_of_files_gives_none_up(tmp_path: Path) -> None:
+    group = {"memory.max": "8000", "memory.current": "5000", "memory.stat": "anon 3000\nfile 100"}
+    write(tmp_path, {"proc/self/cgroup": "0::/"} | {f"sys/fs/cgroup/{name}": text for name, text in group.items()})
+    assert cgroups.memory_left(tmp_path) == 3000
+    (tmp_path / "sys/fs/cgroup/memory.stat").unlink()
+    assert cgroups.memory_left(tmp_path) == 3000
+
+
+@pytest.mark.parametrize(("left", "wanted"), [(None, 6 << 20), (1 << 20, 1 << 20), (1 << 60, 6 << 20)])
+def test_memory_is_what_system_and_container_leave(
+    monkeypatch: pytest.MonkeyPatch, left: int | None, wanted: int
+) -> None:
+    text = "MemTotal:       9216 kB\nMemFree:   4096 kB\nMemAvailable:   6144 kB\n"
+    monkeypatch.setattr(cgroups, "open", lambda path: io.StringIO(text), raising=False)
+    monkeypatch.setattr(cgroups, "memory_left", lambda: left)
+    assert cgroups.available_memory() == wanted
+
+
+@pytest.mark.parametrize(("left", "wanted"), [(None, 4 << 30), (1 << 20, 1 << 20)])
+def test_memory_where_the_system_says_nothing(monkeypatch: pytest.MonkeyPatch, left: int | None, wanted: int) -> None:
+    def missing(path: str) -> None:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(cgroups, "open", missing, raising=False)
+    monkeypatch.setattr(cgroups, "memory_left", lambda: left)
+    assert cgroups.available_memory() == wanted
