@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 from dataclasses import replace
 from typing import Any
 
@@ -49,6 +50,20 @@ def test_gamma_is_a_power_of_each_levels_share(gamma: float, gain: float) -> Non
     assert_same(done, (shares * 255.999).astype(np.uint8), atol=1)
     if gamma == gain == 1:
         assert_same(done, levels)
+
+
+@pytest.mark.parametrize("turns", [-0.5, -0.31, 0.0, 0.02, 0.25, 0.5])
+def test_hue_turns_as_that_of_colorsys(turns: float) -> None:
+    """In double there; a product in float32 may lie on the other side of a level."""
+    rng = np.random.default_rng(2)
+    pixels = rng.integers(0, 256, (20, 20, 3), np.uint8)
+    pixels[0] = rng.integers(0, 256, (20, 1), np.uint8)
+    wanted = np.empty_like(pixels)
+    for place in np.ndindex(20, 20):
+        hue, saturation, value = colorsys.rgb_to_hsv(*(pixels[place] / 255).tolist())
+        turned = colorsys.hsv_to_rgb((hue + turns) % 1.0, saturation, value)
+        wanted[place] = (np.array(turned) * 255.999).astype(np.uint8)
+    assert_same(run_steps(pixels, step("Hue", turns)), wanted, atol=1)
 
 
 def test_channel_shift_stays_within_the_images_own_range() -> None:
