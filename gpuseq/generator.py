@@ -38,6 +38,7 @@ from gpuseq.transforms import settings
 from gpuseq.transforms.batch import BatchTransform, checked_image
 
 if TYPE_CHECKING:
+    from gpuseq.ops.looks import Looks
     from gpuseq.plan.policies.recipe import Augmentations, Recipe
 
 __all__ = ["ImageDataGenerator"]
@@ -309,6 +310,7 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
         data_format: DataFormat | None = None,
         dtype: str | None = None,
         round_affine: bool = False,
+        looks: Looks | None = None,
     ) -> Array:
         """Transform and normalise a batch by given parameters; see `~gpuseq.transforms.batch.BatchTransform`."""
         return self._batch_transform(
@@ -320,6 +322,7 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
             data_format=data_format,
             dtype=dtype,
             round_affine=round_affine,
+            looks=looks,
         )
 
     def _check_conventions(self, image_size: tuple[int, int]) -> None:

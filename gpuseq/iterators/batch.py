@@ -197,6 +197,7 @@ def make_images(
                 data_format=made_format,
                 dtype=layout.image_dtype,
                 round_affine=layout.round_affine,
+                looks=fetched.looks,
             )
             if made_format != layout.data_format:
                 batch = array_module(batch).ascontiguousarray(reordered(batch, made_format, layout.data_format))

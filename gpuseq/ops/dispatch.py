@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,6 +24,9 @@ from .compiled import augment as ops_compiled
 from .compiled import library
 from .numpy import augment as ops_numpy
 from .options import AugmentOptions, RangesFirst, Statistics
+
+if TYPE_CHECKING:
+    from .looks import Looks
 
 __all__ = [
     "Resident",
@@ -185,6 +188,7 @@ def run_program(
     statistics: Statistics | None = None,
     out: Array | None = None,
     ranges: RangesFirst | None = None,
+    looks: Looks | None = None,
 ) -> Array:
     """Gather, do each sample's program on uint8, standardise, lay out, cast and erase.
 
@@ -207,6 +211,8 @@ def run_program(
     ranges : RangesFirst or None
         What is done to the images before the program. None: nothing. On a GPU it is done in the program's launch where
         it can be.
+    looks : Looks or None
+        Of `images`, all of them: what a GPU has to look at is taken from there, or put there. None: each batch looks.
 
     Returns
     -------
@@ -245,7 +251,9 @@ def run_program(
             if not isinstance(images, np.ndarray) and engine.takes_ranges(ranges.options, program):
                 further["ranges"] = ranges
             else:
-                images, indices = augment(images, ranges.params, ranges.options, indices=indices), None
+                images, indices, looks = augment(images, ranges.params, ranges.options, indices=indices), None, None
+        if looks is not None and not isinstance(images, np.ndarray):
+            further["looks"] = looks
         batch: Array = engine.run_program(
             images, program, options, indices=indices, statistics=statistics, out=out, **further
         )
@@ -449,7 +457,12 @@ def resident(array: Array) -> Resident:
 
 
 def describe(
-    device: str, options: AugmentOptions, source_dtype: np.dtype[Any], program: np.ndarray | None = None
+    device: str,
+    options: AugmentOptions,
+    source_dtype: np.dtype[Any],
+    program: np.ndarray | None = None,
+    *,
+    is_known: bool = False,
 ) -> str:
     """Say which engine does `augment`, or a program after it, and how, in a few words.
 
@@ -463,6 +476,8 @@ def describe(
         Of the images.
     program : numpy.ndarray or None
         Of a batch, shape ``(N, S)``, dtype `~gpuseq.plan.program.STEP_DTYPE`. None: there is none.
+    is_known : bool
+        Whether looks at the source images are kept.
     """
     if device == "cpu":
         return f"{library.describe()}, {cpu_count()} thread(s), in {options.compute_dtype.name}"
@@ -473,7 +488,7 @@ def describe(
     else:
         from .cuda import program as cuda_program
 
-        launches = cuda_program.launches(options, program)
+        launches = cuda_program.launches(options, program, is_known=is_known)
     return f"cuda, on {device}: {len(launches)} launch(es), {' then '.join(launches)}"
 
 

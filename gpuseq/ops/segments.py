@@ -9,7 +9,9 @@ sample is a *stage*: an intermediate image, a look at one, or both; a sample wit
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
@@ -39,6 +41,8 @@ MAX_STEPS = 16
 
 SOURCE = -1
 """In the place of a slot: the source image."""
+
+Known: TypeAlias = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclass
@@ -86,6 +90,7 @@ def cut(
     *,
     moved: np.ndarray | None = None,
     cval: float = 0.0,
+    known: Known | None = None,
 ) -> Segments:
     """Cut the programs of a batch.
 
@@ -101,6 +106,9 @@ def cut(
         Shape ``(N,)``, bool: which samples Keras' ranges change first. None: none.
     cval : float
         What the ranges fill borders with, where they do.
+    known : callable or None
+        Returns the tables of steps that look at source images, of which nothing else has been done yet: it takes their
+        codes, source rows and factors. None: such images are looked at by a level.
 
     Raises
     ------
@@ -113,6 +121,8 @@ def cut(
             "resize them, or take device='cpu'"
         )
     steps = steps_of(program, height, width, num_channels)
+    if known is not None:
+        _fill_in(steps, rows, moved, known)
     _compose_tables(steps)
     if moved is not None:
         _begin_with_ranges(steps, np.flatnonzero(moved), cval)
@@ -240,6 +250,21 @@ def _cut(steps: Steps, rows: np.ndarray) -> Segments:
         num_looks=num_looks,
         num_slots=num_slots,
     )
+
+
+def _fill_in(steps: Steps, rows: np.ndarray, moved: np.ndarray | None, known: Known) -> None:
+    """Make tables of the looks at source images: each sample's first step, where no ranges come before it."""
+    codes = steps.numbers[:, 0]
+    is_first = np.ones(len(codes), bool)
+    is_first[1:] = steps.sample[1:] != steps.sample[:-1]
+    if moved is not None:
+        is_first &= ~moved[steps.sample]
+    places = np.flatnonzero(is_first & (codes >= CONTRAST) & (codes <= EQUALIZE))
+    if len(places):
+        found = known(codes[places], rows[steps.sample[places]], steps.numbers[places, 1])
+        steps.numbers[places, 0] = TABLE
+        steps.numbers[places, 1] = len(steps.tables) + np.arange(len(places))
+        steps.tables = np.concatenate([steps.tables, found])
 
 
 def _begin_with_ranges(steps: Steps, samples: np.ndarray, cval: float) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from gpuseq.ops import dispatch as ops
 from gpuseq.plan.plan import BatchPlan
 
 from .source import Fetched
+
+if TYPE_CHECKING:
+    from gpuseq.ops.looks import Looks
 
 __all__ = ["ArraySource"]
 
@@ -55,6 +58,13 @@ class ArraySource:
                 f"moves to {device}" if self.is_resident else "stays on the host, and each batch is copied",
             )
         self.resident = ops.resident(ops.upload(images, device)) if self.is_resident else None
+        self.looks: Looks | None = None
+        # Of a copy of ours alone: what a user has put on the device may be written to between two batches.
+        if self.is_resident and device != "cpu" and not is_cupy(images):
+            # Who never asks a GPU needs no tables.
+            from gpuseq.ops.looks import Looks
+
+            self.looks = Looks.of(images.shape, images.dtype)
         # The moved array where it was moved: the host's copy may go with the caller's last reference.
         self.images = images if self.resident is None else self.resident.array
 
@@ -78,7 +88,7 @@ class ArraySource:
             Shape ``(N,)``, int64.
         """
         if self.is_resident:
-            return Fetched(self.images, indices, None, indices, self.resident)
+            return Fetched(self.images, indices, None, indices, self.resident, looks=self.looks)
         # Just these rows, gathered into page-locked memory on their way.
         return Fetched(ops.upload(self.images, self.device, indices), None, None, indices)
 

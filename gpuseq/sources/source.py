@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from gpuseq.base.types import Array
 from gpuseq.ops import dispatch as ops
 from gpuseq.plan.plan import BatchPlan
+
+if TYPE_CHECKING:
+    from gpuseq.ops.looks import Looks
 
 __all__ = ["Fetched", "Source"]
 
@@ -32,6 +35,8 @@ class Fetched:
         Shape ``(N,)``: whose image each sample is; differs from what was asked for where a file was substituted.
     resident : Resident or None
         What `images` are the array of, where they stay and are used again.
+    looks : Looks or None
+        What is known of all `images`, where they stay and nobody writes to them.
     lease : object
         For as long as it lives, the rows hold the images of these samples; see `gpuseq.sources.cache.Lease`.
     """
@@ -42,6 +47,7 @@ class Fetched:
     sample_indices: np.ndarray
     resident: ops.Resident | None = None
     lease: Any = None
+    looks: Looks | None = None
 
     def reading(self) -> AbstractContextManager[Array]:
         """Return a context that gives the images, within which work on them may be put on the current stream."""

@@ -23,6 +23,7 @@ from .settings import Settings
 from .statistics import rescaled
 
 if TYPE_CHECKING:
+    from gpuseq.ops.looks import Looks
     from gpuseq.plan.policies.recipe import Recipe
 
 __all__ = ["BatchTransform", "checked_image"]
@@ -121,6 +122,7 @@ class BatchTransform:
         data_format: DataFormat | None = None,
         dtype: str | None = None,
         round_affine: bool = False,
+        looks: Looks | None = None,
     ) -> Array:
         """Transform and normalise a batch by given parameters; everything random is in them.
 
@@ -141,6 +143,8 @@ class BatchTransform:
             Of the result. None: the generator's.
         round_affine : bool
             See `~gpuseq.ops.options.AugmentOptions`.
+        looks : Looks or None
+            See `~gpuseq.ops.dispatch.run_program`.
 
         Returns
         -------
@@ -169,7 +173,7 @@ class BatchTransform:
         if not self.has_augmentations:
             batch = self._finished(images, params, rows, options)
             return ops.run_geometry(batch, only_geometry(program), options.data_format)
-        return self._with_program(images, params, rows, program, options)
+        return self._with_program(images, params, rows, program, options, looks)
 
     def _finished(self, images: Array, params: np.ndarray, rows: np.ndarray | None, options: AugmentOptions) -> Array:
         """Do all but a program, in one pass over the batch where nothing of the user's own comes between."""
@@ -195,17 +199,24 @@ class BatchTransform:
         return self.normalisation.is_fused and self.one_image is None
 
     def _with_program(
-        self, images: Array, params: np.ndarray, rows: np.ndarray | None, program: np.ndarray, options: AugmentOptions
+        self,
+        images: Array,
+        params: np.ndarray,
+        rows: np.ndarray | None,
+        program: np.ndarray,
+        options: AugmentOptions,
+        looks: Looks | None,
     ) -> Array:
         """Do the ranges' geometry and colours as uint8, then the program, then what follows, and erase at the end."""
         # The steps are Pillow's and defined on levels, so the ranges' result is rounded to them in between.
         ranges = self._ranges_first(images, params, options.source_format)
         statistics = self._statistics(images, options)
+        before: dict[str, Any] = {"indices": rows, "ranges": ranges, "looks": looks}
         if statistics is not None and self.is_fused:
-            return ops.run_program(images, program, options, indices=rows, statistics=statistics, ranges=ranges)
+            return ops.run_program(images, program, options, statistics=statistics, **before)
         # With a function or a whitening matrix in between, the erasing waits: it is in units of the finished batch.
         levels_options = replace(options.unnormalised(), dtype="uint8")
-        levels = ops.run_program(images, without_erasing(program), levels_options, indices=rows, ranges=ranges)
+        levels = ops.run_program(images, without_erasing(program), levels_options, **before)
         following = replace(options, source_format=options.data_format, round_affine=False)
         batch = self._finished(levels, identity_params(len(program)), None, following)
         ops.erase(batch, program, options.data_format)
@@ -259,7 +270,13 @@ class BatchTransform:
         return ops.run_program(images, without_erasing(program), following, indices=rows, ranges=ranges)
 
     def describe(
-        self, source_dtype: np.dtype[Any], device: str, recipe: Recipe | None, program: np.ndarray | None
+        self,
+        source_dtype: np.dtype[Any],
+        device: str,
+        recipe: Recipe | None,
+        program: np.ndarray | None,
+        *,
+        is_known: bool = False,
     ) -> list[tuple[str, str]]:
         """Say what is done to a batch, by which engine, and what of it is slow, as steps of ``explain``.
 
@@ -273,6 +290,8 @@ class BatchTransform:
             The augmentations that `program` was drawn from.
         program : numpy.ndarray or None
             Of a batch.
+        is_known : bool
+            Whether looks at the source images are kept.
         """
         options, function = self.options, self.normalisation.function
         path = []
@@ -281,7 +300,7 @@ class BatchTransform:
             on_the_host = "; step after step on the host" if device == "cpu" else ""
             rounded = "; after the ranges are rounded to uint8" if rounds else ""
             path.append(("augmentations", f"{recipe!r} on uint8{on_the_host}{rounded}"))
-        path.append(("engine", ops.describe(device, options, source_dtype, program)))
+        path.append(("engine", ops.describe(device, options, source_dtype, program, is_known=is_known)))
         slow = []
         if self.one_image is not None:
             slow.append("a subclass with its own apply_transform or standardize: Keras' loop, image by image")

@@ -14,6 +14,7 @@ from .batch import BatchTransform
 from .settings import Settings
 
 if TYPE_CHECKING:
+    from gpuseq.ops.looks import Looks
     from gpuseq.plan.policies.recipe import Recipe
 
 __all__ = ["ImageGenerator"]
@@ -69,6 +70,7 @@ class ImageGenerator(Settings, Protocol):
         data_format: DataFormat | None = None,
         dtype: str | None = None,
         round_affine: bool = False,
+        looks: Looks | None = None,
     ) -> Array:
         """Call `_batch_transform`."""
 

@@ -7,17 +7,20 @@ needs an intermediate image, or a look at one.
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 
+from gpuseq.base.devices import place
 from gpuseq.base.errors import DeviceError
 from gpuseq.base.types import Array
 from gpuseq.ops.crops import cropped
+from gpuseq.ops.listing import CONTRAST, STEP_COLUMNS
+from gpuseq.ops.looks import LOOKS, Looks
 from gpuseq.ops.numpy.erase import normal_quantiles
 from gpuseq.ops.options import AugmentOptions, RangesFirst, Statistics
-from gpuseq.ops.segments import Segments, cut
+from gpuseq.ops.segments import LEVEL_COLUMNS, SOURCE, Segments, cut
 from gpuseq.ops.table import FILL_MODES, NUM_COLUMNS, OUT_KINDS, PREPROCESSING, fill_table, needs_range
 from gpuseq.plan.columns import is_at_rest
 from gpuseq.plan.program import has_kind, only_erasing, without_erasing
@@ -39,6 +42,9 @@ TABLE_BYTES = 768
 PART_BYTES = 256
 """Where a part of an upload begins, as CuPy's own arrays do."""
 
+MAX_LOOKED_AT = 4096
+"""Images whose tables lie on the device at once."""
+
 MAX_RESIZED_BYTES = 4
 """Of a pixel that the resize moves."""
 
@@ -52,8 +58,11 @@ def takes_ranges(options: AugmentOptions, program: np.ndarray) -> bool:
     return options.order <= 1 and not needs_range(options, np.dtype(np.uint8)) and not has_kind(program, "crop")
 
 
-def launches(options: AugmentOptions, program: np.ndarray) -> list[str]:
-    """Return the kernels that a batch of RGB images takes, in order, with the ranges that `options` ask for first."""
+def launches(options: AugmentOptions, program: np.ndarray, *, is_known: bool = False) -> list[str]:
+    """Return the kernels that a batch of RGB images takes, in order, with the ranges that `options` ask for first.
+
+    `is_known` says that the source images have been looked at.
+    """
     levels = replace(options.unnormalised(), dtype="uint8", round_affine=True)
     has_ranges = options.has_affine or options.has_flip or options.has_channel_shift or options.has_brightness
     found, in_place = [], takes_ranges(levels, program)
@@ -62,8 +71,9 @@ def launches(options: AugmentOptions, program: np.ndarray) -> list[str]:
     if has_kind(program, "crop"):
         found += ["resample_pass", "resample_pass"]
     moved = np.full(len(program), has_ranges and in_place)
+    known = (lambda codes, rows, factors: np.zeros((len(codes), 3, 256), np.uint8)) if is_known and in_place else None
     # Where a program is cut does not follow from the size of the images.
-    if len(cut(program, np.arange(len(program)), 64, 64, 3, moved=moved).jobs):
+    if len(cut(program, np.arange(len(program)), 64, 64, 3, moved=moved, known=known).jobs):
         found.append("prepare")
     found.append("program")
     if options.samplewise_center or options.samplewise_std:
@@ -80,11 +90,13 @@ def run_program(
     statistics: Statistics | None = None,
     out: Array | None = None,
     ranges: RangesFirst | None = None,
+    looks: Looks | None = None,
 ) -> Array:
     """CUDA twin of `gpuseq.ops.dispatch.run_program`; the contract is written there. Of ranges: `takes_ranges`."""
     if options.samplewise_center or options.samplewise_std:
         # The sample's own mean is that of the finished levels, so these are written first.
-        levels = run_program(images, without_erasing(program), _levels_of(options), indices=indices, ranges=ranges)
+        before = _levels_of(options)
+        levels = run_program(images, without_erasing(program), before, indices=indices, ranges=ranges, looks=looks)
         after = replace(options, source_format=options.data_format)
         batch = ops_cuda.standardize(levels, after, statistics, out=out)
         erase_rectangles(batch, program, options.data_format)
@@ -94,7 +106,7 @@ def run_program(
             # The resize reads pixels whose channels lie side by side: of planes it copies what a crop shows.
             images = (images if indices is None else images[indices]).transpose(0, 2, 3, 1)
             options, indices = replace(options, source_format="channels_last"), None
-        images, program, indices = cropped(images, program, indices, resize)
+        images, program, indices, looks = *cropped(images, program, indices, resize), None
     images = device.contiguous(images)
     last = options.source_format == "channels_last"
     height, width, channels = images.shape[1:] if last else (*images.shape[2:], images.shape[1])
@@ -109,7 +121,12 @@ def run_program(
     moved = None if ranges is None else _moved(ranges)
     if moved is None or not moved.any():
         ranges = moved = None
-    segments = cut(program, rows, height, width, channels, moved=moved, cval=ranges.options.cval if ranges else 0.0)
+    known = None
+    if looks is not None:
+        assert looks.num_images == len(images), "rows of other images than were looked at"
+        known = partial(looks.tables, look=partial(_look, images, _macros(options, channels, False, False)))
+    cval = ranges.options.cval if ranges else 0.0
+    segments = cut(program, rows, height, width, channels, moved=moved, cval=cval, known=known)
     mean = statistics.mean if statistics is not None and options.featurewise_center else None
     std = statistics.std if statistics is not None and options.featurewise_std else None
     macros = _macros(options, channels, mean is not None, std is not None, ranges.options if ranges else None)
@@ -193,6 +210,30 @@ def run_geometry(images: Array, program: np.ndarray, source_format: str, *, indi
     moved = run_program(images_nhwc.view(np.uint8), program, AugmentOptions(dtype="uint8"), indices=indices)
     moved = moved.view(images_nhwc.dtype)
     return moved if last else device.contiguous(moved.transpose(0, 3, 1, 2))
+
+
+def _look(images: Array, macros: kernels.Macros) -> np.ndarray:
+    """Look at all images for each of `LOOKS`, as `Looks.tables` wants it; the host waits for it, once."""
+    height, width = images.shape[1:3] if dict(macros)["SOURCE_CHANNELS_LAST"] == "1" else images.shape[2:]
+    colours = 1 if dict(macros)["CHANNELS"] == "1" else 3
+    found = np.empty((len(images), len(LOOKS), colours, 256), np.uint8)
+    for first in range(0, len(images), MAX_LOOKED_AT):
+        rows = np.arange(first, min(first + MAX_LOOKED_AT, len(images)))
+        jobs = np.stack([rows, len(LOOKS) * (rows - first), np.full(len(rows), len(LOOKS))], axis=1).astype(np.float64)
+        num_looks = len(rows) * len(LOOKS)
+        # A level of no steps for each look; a contrast's factor is 0, so that its table holds the mean.
+        levels = np.zeros((num_looks, LEVEL_COLUMNS))
+        levels[:, 0] = levels[:, 3] = SOURCE
+        levels[:, 4] = np.tile(np.array(LOOKS) - CONTRAST + 1, len(rows))
+        levels[:, 5] = np.arange(num_looks)
+        sent = _sent(
+            jobs, levels, np.zeros((1, STEP_COLUMNS)), np.zeros(1, np.int32), np.zeros(1), np.zeros(1, np.uint8)
+        )
+        made = device.empty((num_looks * TABLE_BYTES,), np.uint8)
+        arguments = (images, *sent, None, made, len(rows), num_looks, height, width)
+        kernels.load("prepare", macros).launch((len(rows),), PREPARE_BLOCK, arguments)
+        found[rows] = place(made, "cpu").reshape(len(rows), len(LOOKS), 3, 256)[:, :, :colours]
+    return found
 
 
 def _moved(ranges: RangesFirst) -> np.ndarray:
