@@ -205,9 +205,8 @@ def _path(iterator: Any, plan: BatchPlan) -> list[tuple[str, str]]:
         # Files are cropped where they are decoded, so that the engine sees what is left.
         is_cropped = isinstance(source, FileSource) and source.crops
         program = without_crops(plan.program) if is_cropped else plan.program
-        is_known = getattr(source, "looks", None) is not None
         path += generator._batch_transform.describe(
-            source.dtype, iterator.device, drawing.recipe, program, is_known=is_known
+            source.dtype, iterator.device, drawing.recipe, program, is_known=source.looks is not None
         )
     height, width = plan.image_size
     # Of the source, whose images may have another dtype than the batch.

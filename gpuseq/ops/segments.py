@@ -108,7 +108,7 @@ def cut(
         What the ranges fill borders with, where they do.
     known : callable or None
         Returns the tables of steps that look at source images, of which nothing else has been done yet: it takes their
-        codes, source rows and factors. None: such images are looked at by a level.
+        codes, source rows and factors. None: such images are looked at by a stage.
 
     Raises
     ------

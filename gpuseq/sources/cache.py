@@ -7,7 +7,7 @@ import weakref
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from gpuseq.base.threads import PerProcess
 from gpuseq.base.types import Array
 from gpuseq.files.reading import is_url, stat_token
 from gpuseq.ops import dispatch as ops
+
+if TYPE_CHECKING:
+    from gpuseq.ops.looks import Looks
 
 __all__ = ["ImageCache", "Kept", "Lease", "Token"]
 
@@ -112,6 +115,7 @@ class ImageCache(PerProcess):
         self._is_silent = False
         self._lease = Lease()
         self._retired: deque[tuple[weakref.ref[Lease], int]] = deque()
+        self._looks: Looks | None = None
 
     @property
     def block(self) -> Array:
@@ -122,6 +126,18 @@ class ImageCache(PerProcess):
     def num_bytes(self) -> int:
         """Bytes of the images kept so far."""
         return int((self.used - len(self._retired)) * (self.block.nbytes // max(1, self.capacity)))
+
+    def looks(self) -> Looks | None:
+        """Return what looks at the slots say, once all samples are kept on a device, and until a file changes.
+
+        Ask with a lease in hand: until it goes, what is looked at by way of this is not written to.
+        """
+        with self._lock:
+            if self._looks is None and self.device != "cpu" and self.used - len(self._retired) == len(self._paths):
+                from gpuseq.ops.looks import Looks
+
+                self._looks = Looks.of((self.capacity, *self._image_shape), self.block.dtype)
+            return self._looks
 
     def num_kept(self, indices: np.ndarray) -> int:
         """Return how many of a batch's samples have a slot.
@@ -237,6 +253,8 @@ class ImageCache(PerProcess):
         # Batches looked up until now hold this lease. Those from here on get another, and are no reason to wait.
         self._retired.append((weakref.ref(self._lease), slot))
         self._lease = Lease()
+        # Those batches keep the looks that they were told of; they will not be true of what comes into this slot.
+        self._looks = None
 
     def _free_slot(self) -> tuple[int, bool]:
         """Return a slot, -1 for none, and whether it has been used before."""
@@ -250,7 +268,7 @@ class ImageCache(PerProcess):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the images behind: they may be gigabytes, and can be decoded again."""
-        left_out = ("resident", "used", "_slots", "_tokens", "_is_silent", "_lease", "_retired")
+        left_out = ("resident", "used", "_slots", "_tokens", "_is_silent", "_lease", "_retired", "_looks")
         return {key: value for key, value in super().__getstate__().items() if key not in left_out}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -29,6 +29,7 @@ from .source import Fetched
 
 if TYPE_CHECKING:
     from gpuseq.decode.gpu import DeviceBatch, DeviceDecoder
+    from gpuseq.ops.looks import Looks
 
 __all__ = ["FileSource"]
 
@@ -164,19 +165,24 @@ class FileSource(PerProcess):
             interpolation = "bilinear" if crop["bilinear"] else "nearest"
         ops.resize([part], out.shape[:2], interpolation, out=out[None])
 
+    @property
+    def looks(self) -> Looks | None:
+        """What looks at the images say, where all of them are kept on a device."""
+        return None if self.cache is None else self.cache.looks()
+
     def _fetched(self, indices: np.ndarray, decoded: _Decoded) -> Fetched:
         assert not isinstance(decoded.images, list)
         # On the caller's stream: `take` copies out of the decoder's ring.
         images: Array = decoded.images if isinstance(decoded.images, np.ndarray) else decoded.images.take()
-        rows, resident, lease = decoded.rows, None, None
+        rows, resident, lease, looks = decoded.rows, None, None, None
         if self.cache is not None and rows is not None and decoded.kept is not None:
             images, rows = self.cache.merge(indices, decoded.kept, images, rows)
             if images is self.cache.resident.array:
-                resident, lease = self.cache.resident, decoded.kept.lease
+                resident, lease, looks = self.cache.resident, decoded.kept.lease, self.cache.looks()
         if self.device != "cpu" and not is_cupy(images):
             images, rows = ops.upload(images, self.device, rows), None  # of a cache on the host, just these rows
-            resident = None
-        fetched = Fetched(images, rows, None, indices, resident, lease)
+            resident = looks = None
+        fetched = Fetched(images, rows, None, indices, resident, lease, looks)
         return self._mend(fetched, decoded.errors) if any(decoded.errors) else fetched
 
     def expect(self, upcoming: Sequence[np.ndarray], current: np.ndarray | None = None) -> None:
@@ -353,7 +359,8 @@ class FileSource(PerProcess):
                         is_own = True
                         with fetched.reading():
                             images = images[rows]
-                        fetched, rows = replace(fetched, images=images, resident=None), np.arange(len(indices))
+                        fetched = replace(fetched, images=images, resident=None, looks=None)
+                        rows = np.arange(len(indices))
                     answered = self._answered(answer, error.path, images.dtype)
                     images[position] = ops.upload(answered[None], self.device)[0]
                     keep[position] = True

@@ -67,6 +67,8 @@ class Source(Protocol):
         Shape of one image, in the source's own axis order.
     dtype : numpy.dtype
         Of the images; of files, that of most.
+    looks : Looks or None
+        What looks at the images say, where they are kept.
     """
 
     @property
@@ -84,6 +86,10 @@ class Source(Protocol):
     @property
     def dtype(self) -> np.dtype[Any]:
         """Of the images."""
+
+    @property
+    def looks(self) -> Looks | None:
+        """What is known of all images, where they stay and nobody writes to them."""
 
     def fetch(self, indices: np.ndarray) -> Fetched:
         """Return the images of samples, numbers of shape ``(N,)``, int64."""

@@ -20,7 +20,7 @@ from gpuseq.ops.listing import CONTRAST, STEP_COLUMNS
 from gpuseq.ops.looks import LOOKS, Looks
 from gpuseq.ops.numpy.erase import normal_quantiles
 from gpuseq.ops.options import AugmentOptions, RangesFirst, Statistics
-from gpuseq.ops.segments import LEVEL_COLUMNS, SOURCE, Segments, cut
+from gpuseq.ops.segments import SOURCE, STAGE_COLUMNS, Segments, cut
 from gpuseq.ops.table import FILL_MODES, NUM_COLUMNS, OUT_KINDS, PREPROCESSING, fill_table, needs_range
 from gpuseq.plan.columns import is_at_rest
 from gpuseq.plan.program import has_kind, only_erasing, without_erasing
@@ -221,13 +221,13 @@ def _look(images: Array, macros: kernels.Macros) -> np.ndarray:
         rows = np.arange(first, min(first + MAX_LOOKED_AT, len(images)))
         jobs = np.stack([rows, len(LOOKS) * (rows - first), np.full(len(rows), len(LOOKS))], axis=1).astype(np.float64)
         num_looks = len(rows) * len(LOOKS)
-        # A level of no steps for each look; a contrast's factor is 0, so that its table holds the mean.
-        levels = np.zeros((num_looks, LEVEL_COLUMNS))
-        levels[:, 0] = levels[:, 3] = SOURCE
-        levels[:, 4] = np.tile(np.array(LOOKS) - CONTRAST + 1, len(rows))
-        levels[:, 5] = np.arange(num_looks)
+        # A stage of no steps for each look; a contrast's factor is 0, so that its table holds the mean.
+        stages = np.zeros((num_looks, STAGE_COLUMNS))
+        stages[:, 0] = stages[:, 3] = SOURCE
+        stages[:, 4] = np.tile(np.array(LOOKS) - CONTRAST + 1, len(rows))
+        stages[:, 5] = np.arange(num_looks)
         sent = _sent(
-            jobs, levels, np.zeros((1, STEP_COLUMNS)), np.zeros(1, np.int32), np.zeros(1), np.zeros(1, np.uint8)
+            jobs, stages, np.zeros((1, STEP_COLUMNS)), np.zeros(1, np.int32), np.zeros(1), np.zeros(1, np.uint8)
         )
         made = device.empty((num_looks * TABLE_BYTES,), np.uint8)
         arguments = (images, *sent, None, made, len(rows), num_looks, height, width)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pickle
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import gpuseq
 from gpuseq.ops import looks as kept
@@ -122,3 +124,38 @@ def test_an_array_of_the_users_is_looked_at_in_each_batch(cuda: Any, monkeypatch
     x[...] = cupy.asarray(255 - host // 2)
     wanted = numpy_program.run_program(255 - host // 2, np.stack([step("Equalize")] * 8), AugmentOptions())
     assert_same(next(flow).get(), wanted)
+
+
+def test_files_that_are_kept_are_looked_at_once_until_one_changes(
+    cuda: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the cache fills each batch looks; then at all slots at once, and again once a changed file has its slot."""
+    monkeypatch.setattr(kept, "MAX_SHARE", 1.0)
+    folder = tmp_path / "a"
+    folder.mkdir()
+    for number, pixels in enumerate(pictures(6, 24, 24, 3)):
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    flows = []
+    for device in ("cpu", "cuda"):
+        generator = gpuseq.ImageDataGenerator(augmentations=gpuseq.RandomEqualize(1.0), device=device)
+        cache = "device" if device == "cuda" else None
+        more = {"shuffle": False, "class_mode": None, "verbose": False, "prefetch": 0}
+        flows.append(generator.flow_from_directory(tmp_path, (24, 24), batch_size=3, cache=cache, **more))
+
+    def launched() -> dict[str, int]:
+        before = work.done()
+        got, wanted = next(flows[1]), next(flows[0])
+        assert_same(got.get(), wanted)
+        del got
+        return dict(Counter(name for (name, _) in (work.done() - before).elements() if name != work.DECODED))
+
+    two, one = {"prepare": 1, "program": 1}, {"program": 1}
+    # The second batch fills the cache, looks at all of it, and needs nothing else.
+    assert [launched() for _ in range(4)] == [two, two, one, one]
+    Image.fromarray(pictures(3, 24, 24, 3)[2] + np.arange(24, dtype=np.uint8)[:, None]).save(folder / "1.png")
+    # Of the changed file the slot is used again once no batch is left that reads it; until then a batch is of its own.
+    for _ in range(6):
+        launched()
+    assert [launched(), launched()] == [one, one]
+    for flow in flows:
+        flow.close()
