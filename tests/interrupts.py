@@ -45,6 +45,7 @@ def interrupted_everywhere(call: Callable[[], object], file: str) -> Iterator[in
     int
         How many instructions of the file came before the interrupt, with what the call has left behind.
     """
+    sys._getframe().f_trace_opcodes = True  # Python 3.12 counts instructions only if a frame wants it before `settrace`
     for number in itertools.count():
         left = number
 

@@ -142,9 +142,8 @@ def test_killed_and_resumed_equals_uninterrupted(folder: Path, whole: Path, tmp_
 
 def test_asked_to_stop_it_saves_and_leaves(folder: Path, tmp_path: Path) -> None:
     """SIGTERM to the launcher, as a scheduler sends it: all ranks leave after the same step; one process goes on."""
-    process = start(
-        folder, tmp_path, "--epochs", "100000", "--save-every", "1000000"
-    )  # not over before the signal comes
+    # Longer than any machine takes to send the signal.
+    process = start(folder, tmp_path, "--epochs", "100000", "--save-every", "1000000")
     log = tmp_path / "log.jsonl"
     deadline = time.monotonic() + 300
     while not (log.exists() and log.read_text().count("\n") >= 2):
