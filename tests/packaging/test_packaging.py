@@ -212,7 +212,10 @@ LOADED = {
     "decode": ("dali", "headers", "host", "images", "nvimgcodec", "options", "pillow", "routes", "simplejpeg"),
     "feed": ("lookahead",),
     "files": ("folders", "frames", "listing", "reading"),
-    "iterators": ("arrays", "batch", "checks", "files", "fit", "flow", "iterator", "passing", "sequence"),
+    "iterators": (
+        *("arrays", "batch", "checks", "files", "fit", "flow"),
+        *("folders", "frames", "iterator", "passing", "sequence"),
+    ),
     "ops": ("dispatch", "options", "resample", "table"),
     "ops.compiled": ("augment", "library", "resize"),
     "ops.cuda": ("resident",),
