@@ -196,7 +196,7 @@ template <class T> void preprocess(const Job &job, T *row, int64_t num_pixels, c
 // ---------------------------------------------------------------------------------------------------- sums of a sample
 // Every engine that is exact adds a sample up in one order: rows in pairs, the sums of pairs in pairs and so on, what is left
 // over carried along; then the columns of that one row in pairs; then the channels. PairwiseRows keeps one row of sums for
-// each power of two.
+// each power of two. Bands of as many rows as a power of two give rows of sums that go on in the same order.
 class PairwiseRows {
     double *const rows_;
     const int64_t size_;
@@ -218,9 +218,14 @@ public:
         ++depth_;
         for (int64_t seen = ++count_; !(seen & 1); seen >>= 1) merge();
     }
-    double total(int num_cols, int channels)
+    double *row()                                                // the sums of the columns, once all rows are pushed
     {
         while (depth_ > 1) merge();
+        return rows_;
+    }
+    double total(int num_cols, int channels)
+    {
+        row();
         for (int left = num_cols; left > 1; left = (left + 1) / 2) {
             for (int col = 0; col < left / 2; ++col)
                 for (int channel = 0; channel < channels; ++channel)

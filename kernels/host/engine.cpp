@@ -45,7 +45,7 @@ constexpr int NUM_SETS = sizeof SETS / sizeof *SETS;
 } // namespace
 
 // Raised whenever a field of a job or a function below changes.
-EXPORT int gpuseq_abi() { return 3; }
+EXPORT int gpuseq_abi() { return 4; }
 EXPORT int gpuseq_job_bytes() { return (int)sizeof(Job); }
 EXPORT int gpuseq_program_job_bytes() { return (int)sizeof(ProgramJob); }
 EXPORT int gpuseq_resize_job_bytes() { return (int)sizeof(ResizeJob); }
@@ -56,6 +56,7 @@ EXPORT int gpuseq_set_runs_here(int number) { return SETS[number].runs_here(); }
 
 // The caller has checked that the set runs here.
 EXPORT int64_t gpuseq_augment_scratch(int number, const Job *job) { return SETS[number].augment->scratch_bytes(job); }
+EXPORT int64_t gpuseq_augment_kept(int number, const Job *job) { return SETS[number].augment->kept_bytes(job); }
 EXPORT void gpuseq_augment(int number, const Job *job, int64_t first, int64_t last, unsigned char *scratch)
 {
     SETS[number].augment->augment(job, first, last, scratch);

@@ -1,7 +1,8 @@
 """The ops of the compiled engine: one job a batch, cut into units of work for the kept threads.
 
 A unit is a band of rows of a sample, or a whole sample where something of it is reduced first; a call of the library
-takes several. The library allocates nothing: each thread lends it its own scratch memory.
+takes several. Where there are fewer such samples than threads, and large ones, the threads share them in stages. The
+library allocates nothing: each thread lends it its own scratch memory.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ SOLO_PIXELS = 1 << 15
 
 CALL_PIXELS = 1 << 17
 """Pixels that one call of the library takes, about: Ctrl-C takes effect between two of them."""
+
+SHARED_PIXELS = 1 << 18
+"""Pixels of a sample from which on threads share it, where something of it is reduced: each stage waits for all."""
 
 STREAMED_BYTES = 8 << 20
 """A batch of more leaves past the caches: it would only push the sources out of them."""
@@ -99,12 +103,16 @@ def _run(
     if statistics is not None and options.featurewise_std and statistics.std is not None:
         divisor = _by_channel(statistics.std.astype(dtype) + dtype.type(1e-6), channels)
     has_range = has_table and needs_range(options, images.dtype)
-    # What a whole sample decides is not split between threads, which then have no partial results to fold in an order.
     is_reduced = has_range or options.samplewise_center or options.samplewise_std
     num_threads = 1 if num_samples * height * width <= SOLO_PIXELS else cpu_count()
-    rows_per_unit = height if is_reduced else _rows_per_unit(num_samples, height, width, num_threads)
+    # A sample that is reduced is one unit, or is shared in stages, each of which has to wait for the one before.
+    is_shared = is_reduced and num_samples < num_threads and height * width >= SHARED_PIXELS
+    if is_shared:
+        rows_per_unit = _shared_rows(num_samples, height, width, num_threads)
+    else:
+        rows_per_unit = height if is_reduced else _rows_per_unit(num_samples, height, width, num_threads)
     job = Job(
-        *(_address(images), _address(table), _address(target), _address(mean), _address(divisor)),
+        *(_address(images), _address(table), _address(target), _address(mean), _address(divisor), None),
         *(options.cval, options.rescale),
         *(num_samples, height, width, channels),
         *(_SOURCE_KINDS[images.dtype], dtype == np.float64, OUT_KINDS[options.dtype]),
@@ -113,15 +121,23 @@ def _run(
         *(has_table and options.has_affine, has_table and options.has_flip),
         *(has_table and options.has_channel_shift, has_table and options.has_brightness, has_range),
         *(PREPROCESSING[options.preprocessing], options.samplewise_center, options.samplewise_std),
-        *(target.nbytes > STREAMED_BYTES, rows_per_unit),
+        *(target.nbytes > STREAMED_BYTES, rows_per_unit, 0),
     )
-    num_units = num_samples * -(-height // rows_per_unit)
-    # At least one call for each thread, and no call so long that Ctrl-C has to wait for it.
-    units_per_call = max(1, min(CALL_PIXELS // (rows_per_unit * width), -(-num_units // num_threads)))
+    kept = None
+    if is_shared:
+        sample_bytes = instruction_set.functions.gpuseq_augment_kept(instruction_set.number, ctypes.addressof(job))
+        kept = scratch("shared", (num_samples, sample_bytes), np.uint8)
+        job.kept = _address(kept)
     # A job holds addresses, which keep nothing alive.
-    held = images, table, target, mean, divisor
-    call = _caller(instruction_set, job, held, num_units, units_per_call)
-    for_each(call, -(-num_units // units_per_call), num_threads)
+    held = images, table, target, mean, divisor, kept
+    num_bands = -(-height // rows_per_unit)
+    for stage, num_parts in _stages(options, num_bands) if is_shared else [(0, num_bands)]:
+        job.stage = stage
+        num_units = num_samples * num_parts
+        # At least one call for each thread, and no call so long that Ctrl-C has to wait for it.
+        units_per_call = max(1, min(CALL_PIXELS // (rows_per_unit * width), -(-num_units // num_threads)))
+        call = _caller(instruction_set, job, held, num_units, units_per_call)
+        for_each(call, -(-num_units // units_per_call), num_threads)
     if target is not out:
         out[...] = target
     return out
@@ -184,6 +200,28 @@ def _rows_per_unit(num_samples: int, height: int, width: int, num_threads: int) 
     # of a unit too often.
     num_bands = max(-(-4 * num_threads // num_samples), -(-height * width // CALL_PIXELS))
     return max(1, min(height, max(16, -(-height // num_bands))))
+
+
+def _shared_rows(num_samples: int, height: int, width: int, num_threads: int) -> int:
+    """Return a power of two, so that sums of bands go on in the order of a whole sample: some two bands a thread."""
+    wanted = min(num_samples * height // (2 * num_threads), CALL_PIXELS // width)
+    return 1 << max(4, wanted.bit_length() - 1)
+
+
+def _stages(options: AugmentOptions, num_bands: int) -> list[tuple[int, int]]:
+    """Return the stages of samples that threads share, as ``kernels/host/job.h`` numbers them, and their bands."""
+    centers, scales = options.samplewise_center, options.samplewise_std
+    values, colours, gather_values, center, gather_centred, squares, gather_squares, batch = range(8)
+    stages = [(values, num_bands), (colours, num_bands)]
+    if centers or scales:
+        stages.append((gather_values, 1))
+    if centers:
+        stages.append((center, num_bands))
+    if centers and scales:
+        stages.append((gather_centred, 1))
+    if scales:
+        stages += [(squares, num_bands), (gather_squares, 1)]
+    return [*stages, (batch, num_bands)]
 
 
 def _caller(

@@ -40,7 +40,7 @@ PATH = "GPUSEQ_CPU_LIBRARY"
 # Not an extension module: it knows no Python, so one wheel serves every version of it.
 LIBRARY = "gpuseq_cpu.so"
 
-ABI = 3
+ABI = 4
 """Has to be the library's ``gpuseq_abi()``: what a job holds, and which functions there are."""
 
 logger = logging.getLogger("gpuseq")
@@ -53,13 +53,14 @@ class Job(ctypes.Structure):
     """``Job`` of ``kernels/host/job.h``, where its fields are explained."""
 
     _fields_ = (
-        *((name, _POINTER) for name in ("images", "table", "out", "mean_c", "divisor_c")),
+        *((name, _POINTER) for name in ("images", "table", "out", "mean_c", "divisor_c", "kept")),
         *((name, ctypes.c_double) for name in ("cval", "rescale")),
         *((name, _INT) for name in ("num_samples", "height", "width", "channels", "source_kind", "is_double")),
         *((name, _INT) for name in ("out_kind", "source_channels_last", "out_channels_last")),
         *((name, _INT) for name in ("order", "fill_mode", "corrected", "round_affine")),
         *((name, _INT) for name in ("has_affine", "has_flip", "has_channel_shift", "has_brightness", "has_range")),
         *((name, _INT) for name in ("preprocess", "samplewise_center", "samplewise_std", "streams", "rows_per_unit")),
+        ("stage", _INT),
     )
 
 
@@ -140,7 +141,7 @@ def _load(path: str) -> ctypes.CDLL | str:
         return f"{path} is of another version of gpuseq (its interface is {abi}, not {ABI}). Install gpuseq again"
     # Undeclared, ctypes would take results and addresses for 32-bit integers and cut them.
     library.gpuseq_set_name.restype = ctypes.c_char_p
-    for name in ("gpuseq_augment_scratch", "gpuseq_program_scratch", "gpuseq_resize_scratch"):
+    for name in ("gpuseq_augment_scratch", "gpuseq_augment_kept", "gpuseq_program_scratch", "gpuseq_resize_scratch"):
         getattr(library, name).restype = _LONG
         jobs = 2 if name == "gpuseq_program_scratch" else 1
         getattr(library, name).argtypes = (ctypes.c_int, *(_POINTER,) * jobs)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 
 import numpy as np
 
@@ -61,6 +62,7 @@ def main(sanitizer: str, overrun: bool) -> None:
         ops_compiled.augment(run.images.copy(), run.params, CASES["copy"].options, indices=np.array([len(run.images)]))
         return
     ops_compiled.SOLO_PIXELS, ops_compiled.CALL_PIXELS = 0, 500  # every thread gets something to do
+    ops_compiled.SHARED_PIXELS = 0
     num_runs = 0
     for instruction_set in found:
         os.environ[library.ENGINE] = f"compiled:{instruction_set.name}"
@@ -83,7 +85,9 @@ def main(sanitizer: str, overrun: bool) -> None:
             params["zx"] = (0.1, 7.0)
             options = CASES["affine_1_" + fill_mode].options
             ops_compiled.augment(batch, params, options)
-            num_runs += 1
+            reduced = replace(options, has_channel_shift=True, samplewise_center=True, samplewise_std=True)
+            ops_compiled.augment(batch[:1], params[:1], reduced)  # which threads share
+            num_runs += 2
         for interpolation in ("nearest", "box", "lanczos"):
             for channels in (1, 2, 3, 4):
                 pictures = [np.full((h, w, channels), 200, np.uint8) for h, w in ((1, 1), (31, 23), (9, 40))]

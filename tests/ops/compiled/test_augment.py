@@ -173,6 +173,34 @@ def test_the_answer_does_not_depend_on_the_cut(name: str, num_threads: str, monk
         assert_same(compute(ops_compiled, case, run), compute(ops_numpy, case, run), message=run.label)
 
 
+@pytest.mark.parametrize("num_threads", [2, 3, 7])
+@pytest.mark.parametrize("centers", [False, True])
+@pytest.mark.parametrize("scales", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_samples_that_threads_share(
+    num_threads: int, centers: bool, scales: bool, dtype: Any, instruction_set: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large sample is reduced by all threads, band by band, and its sums are those of one thread to the bit."""
+    monkeypatch.setenv("GPUSEQ_NUM_THREADS", str(num_threads))
+    monkeypatch.setattr(ops_compiled, "SOLO_PIXELS", 0)
+    monkeypatch.setattr(ops_compiled, "SHARED_PIXELS", 0)
+    planned: list[int] = []
+    stages = ops_compiled._stages
+    monkeypatch.setattr(
+        ops_compiled, "_stages", lambda options, bands: (planned.append(bands), stages(options, bands))[1]
+    )
+    options = AugmentOptions(dtype=dtype, samplewise_center=centers, samplewise_std=scales, rescale=1 / 255)
+    for height, width, channels, call_pixels in ((1, 9, 3, 1), (33, 20, 3, 1 << 20), (150, 7, 1, 50), (64, 31, 4, 1)):
+        monkeypatch.setattr(ops_compiled, "CALL_PIXELS", call_pixels)
+        for num_samples in (1, num_threads - 1):
+            batch = images((num_samples, height, width, channels), "float32", seed=height)
+            params = draw_params(num_samples, height, width, seed=height, colour=True)
+            got, wanted = (engine.augment(batch, params, options) for engine in (ops_compiled, ops_numpy))
+            assert_same(got, wanted, message=f"{batch.shape}")
+    assert len(planned) == 8
+    assert max(planned) > 1
+
+
 def test_absurd_and_missing_coordinates_are_no_address(instruction_set: str) -> None:
     batch = images((6, 9, 11, 3), "uint8")
     params = identity(6)
