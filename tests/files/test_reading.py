@@ -39,6 +39,22 @@ def test_reads_local_files_whole(tmp_path: Path, size: int) -> None:
     assert readers.read_bytes(str(tmp_path / "file")) == data[:size]
 
 
+def test_a_large_file_is_read_where_its_beginning_is_not_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readers, "LARGE", 1000)
+    monkeypatch.setattr(readers, "PREFIX", 10)
+    data = bytes(range(256)) * 4
+    (tmp_path / "large").write_bytes(data)
+    (tmp_path / "small").write_bytes(data[:1000])
+    asked: list[tuple[bytes, int]] = []
+    assert readers.read_bytes(str(tmp_path / "large"), lambda *given: asked.append(given)) == data
+    assert asked == [(data[:10], 1024)]
+    assert readers.read_bytes(str(tmp_path / "small"), lambda *given: "is refused") == data[:1000]
+    with pytest.raises(ImageFileError, match=r"large.*is refused"):
+        readers.read_bytes(str(tmp_path / "large"), lambda *given: "is refused")
+
+
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="needs /proc")
 def test_reads_files_that_do_not_know_their_size() -> None:
     assert readers.read_bytes("/proc/self/status").startswith(b"Name:")
