@@ -16,7 +16,7 @@ import numpy as np
 
 from gpuseq.base.threads import PerProcess
 
-from .columns import COLUMNS, dicts_to_params, identity_params
+from .columns import dicts_to_params, identity_params
 from .philox import philox_uniform
 from .ranges import BLOCK, ShiftRange, TransformRanges
 
@@ -324,7 +324,7 @@ def _from_uniform(uniform: np.ndarray, ranges: TransformRanges, height: int, wid
     spread = ranges.spread
     params = identity_params(len(uniform))
     # Fields of one dtype without gaps are a matrix.
-    columns = params.view(np.float64).reshape(-1, len(COLUMNS))
+    columns = params.view(np.float64).reshape(-1, len(params.dtype))
     for start in range(0, len(uniform), BLOCK):
         block = uniform[start : start + BLOCK]
         block *= spread.widths[: len(block)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import struct
@@ -256,13 +257,14 @@ def test_a_file_that_is_far_larger_than_its_picture_is_not_read(
         path.write_bytes(begin)
         os.truncate(path, 2**32)
         bad[str(path)] = reason
-    really_read, sizes = os.read, []
+    sizes: list[int] = []
 
-    def read(descriptor: int, size: int) -> bytes:
-        sizes.append(size)
-        return really_read(descriptor, size)
+    class Counted(io.FileIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            sizes.append(2**63 if size is None or size < 0 else size)
+            return super().read(size)
 
-    monkeypatch.setattr(readers.os, "read", read)
+    monkeypatch.setattr(readers.io, "FileIO", Counted)
     assert_isolated(write_good(tmp_path), bad, options)
     assert max(sizes) <= readers.PREFIX
 
