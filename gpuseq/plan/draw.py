@@ -324,7 +324,7 @@ def _from_uniform(uniform: np.ndarray, ranges: TransformRanges, height: int, wid
     spread = ranges.spread
     params = identity_params(len(uniform))
     # Fields of one dtype without gaps are a matrix.
-    columns = params.view(np.float64).reshape(-1, len(params.dtype))
+    columns = params.view(np.float64).reshape(-1, params.dtype.itemsize // uniform.itemsize)
     for start in range(0, len(uniform), BLOCK):
         block = uniform[start : start + BLOCK]
         block *= spread.widths[: len(block)]
