@@ -59,7 +59,7 @@ def _lines(file: str) -> list[str]:
     return (kernels.kernel_folder() / file).read_text(encoding="utf-8").splitlines()
 
 
-_FUNCTION = re.compile(r'^(?:template <[^>]*> )?(?:DEVICE|extern "C").*?(\w+)\((?!MAX)')
+_FUNCTION = re.compile(r'^(?:template <[^>]*> )?(?:DEVICE|extern "C").*?(\w+)\((?!\w+_BLOCK\b)')
 
 
 def _place(code: Code, files: dict[int, str], index: int) -> Place:

@@ -1,16 +1,15 @@
 """The interpreter and the comparison see what is wrong: kernels with one instruction changed go red.
 
-Each barrier of every kernel is taken out in turn. Each instruction of the everyday variant and of the resize is changed
-in the ways of `mutations.MUTATIONS`: what stays green is named below with the reason why nothing could see it, and
-anything else that stays green is a failure. Of the programs' kernels and of other variants one instruction in so many
-is changed, and how many of the changes show is held.
+Each barrier of every kernel is taken out in turn. Each instruction of the everyday variant is changed in the ways of
+`mutations.MUTATIONS`, of other variants one in so many: what stays green is named below with the reason why nothing
+could see it, and anything else that stays green is a failure (`survivors`). `test_mutations_of_programs` and
+`test_mutations_of_resize` do the same.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -20,7 +19,6 @@ import gpuseq
 from gpuseq.ops.cuda import augment as ops_cuda
 from gpuseq.ops.cuda import compile as kernels
 from gpuseq.ops.cuda import program as cuda_program
-from gpuseq.ops.cuda import resize as ops_cuda_resize
 from gpuseq.ops.numpy import augment as ops_numpy
 from gpuseq.ops.numpy import program as numpy_program
 from gpuseq.ops.options import AugmentOptions
@@ -29,15 +27,14 @@ from tests.cases import draw_params, identity, images
 from tests.compare import assert_same
 from tests.ops.cuda.catalogue import CASES, MOVES, Case, Run, sums_on_the_edge
 from tests.ops.cuda.test_augment_on_host import compute, near_twin
-from tests.ops.cuda.test_resize_on_host import by_pillow
 from tests.ops.cuda.variants import cut
-from tests.ops.pillow_steps import step
 from tests.standin.host_runner import Launch
 from tests.standin.ptx import compiler, machine, runner
 from tests.standin.ptx.errors import LaunchError
 from tests.standin.ptx.machine import Program
-from tests.standin.ptx.mutations import MUTATIONS, Mutant, Place, compiled, mutants
+from tests.standin.ptx.mutations import MUTATIONS, Place, compiled, mutants
 from tests.standin.ptx.runner import PtxRun
+from tests.standin.ptx.survivors import Rule, check, survey
 
 pytestmark = [
     pytest.mark.exhaustive,
@@ -55,6 +52,7 @@ def a_hard_batch(case: Case) -> Run:
     alone += [{"flip_vertical": 1.0}, {"flip_horizontal": 1.0}, {"flip_horizontal": 1.0, "tx": 0.5}, {}]
     alone += [{"channel_shift_intensity": value} for value in (37.3, -300.0)]
     alone += [{"brightness": value} for value in (0.3, 1.75)] + [{"brightness": 1.5, "channel_shift_intensity": 9.7}]
+    alone += [{"flip_vertical": 1.0, **asked} for asked in ({"brightness": 0.7}, {"channel_shift_intensity": 21.5})]
     params = np.concatenate([identity(len(alone)), draw_params(9, 17, 21, seed=3, colour=True)])
     for row, asked in zip(params, alone, strict=False):
         for name, value in asked.items():
@@ -63,6 +61,20 @@ def a_hard_batch(case: Case) -> Run:
     statistics = next(case.runs(1)).statistics
     indices = np.arange(len(params))[::-1] + 1
     return Run(f"{case.name}/hard", batch, params, None if case.standardize_only else indices, statistics)
+
+
+def one_pixel_stands_out(case: Case) -> Run:
+    """Return samples whose range one pixel decides, here and there, and that are shifted to its end."""
+    places = ((0, 0), (0, 20), (16, 0), (16, 20), (8, 0), (0, 10), (5, 7), (4, 8), (5, 16), (11, 13), (10, 19), (12, 3))
+    batch = 100 + images((4 * len(places), 17, 21, case.channels), "uint8", seed=5).astype(case.dtype) % 10
+    params = identity(len(batch))
+    for sample, (row, col) in enumerate(places * 4):
+        is_high = sample // len(places) % 2 == 0
+        batch[sample, row, col, sample % case.channels] = 250 if is_high else 3
+        params[sample]["channel_shift_intensity"] = 200.0 if is_high else -200.0
+        if sample >= 2 * len(places):
+            params[sample]["theta"] = 180.0
+    return Run(f"{case.name}/range", batch, params, None, next(case.runs(1)).statistics)
 
 
 def kernels_of(case: Case) -> dict[str, kernels.Macros]:
@@ -81,12 +93,15 @@ class Trial:
     def __init__(self, case: Case, run: PtxRun) -> None:
         self.case, self.run = case, run
         self._inputs = [a_hard_batch(case)]
-        for width in (18, 23):  # the last tile of a row ends elsewhere
-            batch = images((2, 4, width, case.channels), case.dtype, seed=width)
-            params = draw_params(2, 4, width, seed=width, colour=True)
-            self._inputs.append(Run(f"{case.name}/{width}", batch, params, None, self._inputs[0].statistics))
+        for height, width in ((4, 18), (4, 23), (1, 5), (5, 1)):  # the last tile of a row ends elsewhere
+            batch = images((4, height, width, case.channels), case.dtype, seed=width)
+            params = np.concatenate([draw_params(2, height, width, seed=width, colour=True), identity(2)])
+            params[3]["flip_vertical"] = 1.0
+            self._inputs.append(Run(f"{case.name}/{height}x{width}", batch, params, None, self._inputs[0].statistics))
         if case.options.has_affine and case.dtype == "uint8" and case.channels == 3:
             self._inputs.append(Run(f"{case.name}/edge", *sums_on_the_edge(200, 3)[:2]))
+        if case.options.has_channel_shift:
+            self._inputs.append(one_pixel_stands_out(case))
         self._wanted = [compute(ops_numpy, case, one) for one in self._inputs]
 
     def sees(self, kernel: str, program: Program) -> bool:
@@ -176,27 +191,47 @@ def test_every_barrier_of_programs_is_missed(run: PtxRun) -> None:
 
 
 UNSEEN = (
-    ("for_each_band", "index", "a band too many has no rows"),
-    ("", "", "the first test of a loop that runs at least once"),
-    ("step_down_band", "const int (tile|col) =|for ", "a turn more has no pixels"),
-    ("step_down_band", "groups_down", "how the groups of a warp lie is for the caches"),
-    ("step_down_band", "local < band.num_rows", "a row or a column too many is worked out and not written"),
-    ("open_band", "for ", "a row too many is worked out and not read"),
-    ("open_band", "channel_shift|brightness", "of no use in a variant without colour"),
-    ("open_band", "has_affine|ZX", "the map of nothing asked for changes nothing"),
-    ("split_near|find_taps|is_within", "", "the inside takes a shorter way to the same taps"),
-    ("fold_tap", "", "a tap that is folded where the other fold, or a weight of zero, makes up for it"),
-    ("read_channels", "NEAR_TIE", "both sums round alike but exactly at the edge of what counts as near"),
+    Rule("for_each_band", "index", "", "a band too many has no rows"),
+    Rule("", "", "", "the first test of a loop that runs at least once"),
+    Rule("step_down_band", "const int (tile|col) =|for ", "", "a turn more has no pixels"),
+    Rule("step_down_band", "groups_down", "", "how the groups of a warp lie is for the caches"),
+    Rule("step_down_band", "local < band.num_rows", "", "a row or a column too many is worked out and not written"),
+    Rule("open_band", "for ", "", "a row too many is worked out and not read"),
+    Rule("open_band", "channel_shift|brightness", "", "of no use in a variant without colour"),
+    Rule("open_band|set_geometry", "has_affine|ZX", "", "the map of nothing asked for changes nothing"),
+    Rule("split_near|find_taps|is_within", "", "", "the inside takes a shorter way to the same taps"),
+    Rule("fold_tap", "", "", "a tap that is folded where the other fold, or a weight of zero, makes up for it"),
+    Rule("read_channels", "NEAR_TIE", "", "both sums round alike but exactly at the edge of what counts as near"),
 )
-"""(Function, what stands on the line, why no result shows a change there)."""
+"""What stays green of the everyday variant."""
 
 
-def reason(mutant: Mutant) -> str | None:
-    place = mutant.place
-    for function, text, why in UNSEEN:
-        if re.fullmatch(function, place.function) and (re.search(text, place.text) if text else True):
-            return why
-    return None
+EDGE, TO_ZERO = "edge on the other side", "to zero"
+UNSEEN_OF_OTHERS = {
+    "shift": (
+        Rule("lesser|greater", r"\?", EDGE, "of two equal values either is the lesser"),
+        Rule("set_colour", "shifted|is_outside|stretch", "", "of no use in a variant without brightness"),
+    ),
+    "layout_first_first_19": (
+        Rule(
+            "copy_tap", "", EDGE, "four channels, of a variant with one loop for any number", r"^setp\.lt\.u32 .*, 3$"
+        ),
+        Rule("map_coordinate", "value", EDGE, "on the edge itself both ways lead to the pixel at the border"),
+        Rule("map_coordinate", "value > size - 1", "and for or", "what is inside stays as it is on either way"),
+        Rule(
+            "above_tie|read_channels",
+            "above_tie|in_order",
+            "",
+            "both sums round alike but next to a tie, which one value in 10^7 is",
+        ),
+    ),
+    "both_half": (
+        Rule("lesser|greater", r"\?", EDGE, "of two equal values either is the lesser"),
+        Rule("nearest_float", "", TO_ZERO, "the last bit of a float is gone in a level, and in a half"),
+        Rule("read_channels", "in_order", "", "both sums round alike but next to a tie, which one value in 10^7 is"),
+    ),
+}
+"""What stays green of variants with colours, many channels or planes of the source."""
 
 
 def test_every_changed_instruction_is_seen(run: PtxRun) -> None:
@@ -205,127 +240,19 @@ def test_every_changed_instruction_is_seen(run: PtxRun) -> None:
     case = replace(case, options=replace(case.options, cval=-7.3))  # no float: the cast of it must show
     trial = Trial(case, run)
     (macros,) = kernels_of(case).values()
-    program = Program(compiled("augment", macros)[0])
-    assert not trial.sees("augment", program)
-    executed = run.counts["augment", len(program.code.rows)].copy()
-    seen: Counter[tuple[str, bool]] = Counter()
-    unexplained = []
-    for mutant in mutants("augment", macros, tuple(name for name in MUTATIONS if name != "no barrier")):
-        if executed[mutant.index]:
-            is_seen = trial.sees("augment", mutant.program)
-            seen[mutant.mutation, is_seen] += 1
-            if not is_seen and reason(mutant) is None:
-                unexplained.append(f"{mutant.mutation}: {mutant.instruction} ({mutant.place})")
-    assert not unexplained, "\n".join(unexplained)
-    num_seen = sum(number for (_, is_seen), number in seen.items() if is_seen)
-    assert num_seen >= 0.85 * sum(seen.values()), dict(seen)
-    assert sum(seen.values()) > 300
-    assert {name for name, is_seen in seen if is_seen} >= set(MUTATIONS) - {"no barrier", "to nearest for truncation"}
-    assert (executed > 0).mean() > 0.9
-
-
-# The other kernels: no list of reasons but for the resize; how many of the changes show is held.
-
-ALL = tuple(name for name in MUTATIONS if name != "no barrier")
-
-
-def survey(
-    run: PtxRun, kernel: str, macros: kernels.Macros, sees: Callable[[Program], bool], every: int = 1
-) -> tuple[int, list[str]]:
-    """Change what a kernel executes in each way, one instruction in `every`; return how often, and what stays green."""
-    program = Program(compiled(kernel, macros)[0])
-    run.counts.clear()
-    assert not sees(program), f"{kernel} as it is"
-    executed = run.counts[kernel, len(program.code.rows)].copy()
-    tried = [mutant for mutant in mutants(kernel, macros, ALL) if executed[mutant.index]][::every]
-    green = [f"{mutant.instruction} ({mutant.place})" for mutant in tried if not sees(mutant.program)]
-    return len(tried), green
-
-
-UNSEEN_OF_RESIZE = (
-    r"resize.cu.*(kind == HORIZONTAL \|\| kind == VERTICAL|source -= pass\[ORIGIN\])",  # a second pass that begins at 0
-    r"pixel\[channel\] < 0 \?",  # 0 for 0
-    r"row < rows",  # a pixel too many is beyond the last block's
-    r"int tap = 0|row \* pitch|Place\(file='', line=0",  # a loop's other half: taps of which no line has so many
-)
-
-
-@pytest.mark.parametrize("channels", [3, 4])
-def test_changed_instructions_of_the_resize_are_seen(
-    channels: int, run: PtxRun, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rng = np.random.default_rng(0)
-    batch = [rng.integers(0, 256, (*size, channels), np.uint8) for size in ((5, 7), (9, 4), (6, 8), (6, 5), (11, 8))]
-    boxes = np.array([(0, 0, image.shape[1], image.shape[0]) for image in batch], np.float32)
-    boxes[0], boxes[-1] = (1.5, 1.0, 6.25, 4.75), (2, 3, 8, 11)
-    if channels == 4:
-        for image in batch:
-            image[..., 3].flat[::3], image[..., 3].flat[1::5] = 0, 255
-    wanted = {name: by_pillow(batch, (6, 8), name, boxes) for name in ("nearest", "bicubic")}
-    monkeypatch.setattr(ops_cuda_resize, "BLOCK", 5)  # 15 threads take images 8 across in strides
-
-    def sees(program: Program) -> bool:
-        run.replaced = {"resample_pass": program}
-        try:
-            for grid in ((3, 2), (1, 7)):
-                run.how = Launch(grid)
-                for name, pixels in wanted.items():
-                    monkeypatch.setattr(ops_cuda_resize, "_kept", type(ops_cuda_resize._kept)())
-                    assert_same(ops_cuda_resize.resize(batch, (6, 8), name, boxes=boxes), pixels)
-        except (AssertionError, LaunchError):
-            return True
-        return False
-
-    number, green = survey(run, "resample_pass", (("CHANNELS", str(channels)),), sees)
-    assert number > 250
-    assert len(green) < 0.12 * number
-    if channels == 3:
-        unexplained = [one for one in green if not any(re.search(pattern, one) for pattern in UNSEEN_OF_RESIZE)]
-        assert not unexplained, "\n".join(unexplained)
-
-
-def test_changed_instructions_of_programs_are_seen(run: PtxRun) -> None:
-    recipe = Recipe.parse("augmentations", gpuseq.RandAugment(3, 12, interpolation="bilinear", fill=(7, 8, 9)))
-    assert recipe is not None
-    program = recipe.draw(np.arange(24), (11, 9), seed=5, epoch=0)
-    alone = np.zeros((6, program.shape[1]), program.dtype)
-    for row, one in enumerate(
-        (
-            *(
-                step("Hue", 0.3),
-                step("PermuteChannels", 2, 0, 1),
-                step("GaussianBlur", 3, 3, 1.0),
-                step("Rotate", 33.0),
-            ),
-            *(step("Perspective", 1, 0, 8, 1, 7, 10, 0, 9), step("Color", 1.7)),
-        )
-    ):
-        alone[row, :1] = one
-    program = np.concatenate([program, alone])
-    batch, rows = images((5, 11, 9, 3), seed=1), np.arange(len(program)) % 5
-    options = AugmentOptions(rescale=1 / 255, data_format="channels_first")
-    wanted = numpy_program.run_program(batch, program, options, indices=rows)
-    run.how = Launch((3,))
-    for kernel, every, share in (("program", 10, 0.7), ("prepare", 15, 0.6)):
-
-        def sees(mutant: Program, kernel: str = kernel) -> bool:
-            run.replaced = {kernel: mutant}
-            try:
-                assert_same(cuda_program.run_program(batch, program, options, indices=rows), wanted)
-            except (AssertionError, LaunchError):
-                return True
-            return False
-
-        number, green = survey(run, kernel, cuda_program._macros(options, 3, False, False), sees, every)
-        assert number > 40
-        assert number - len(green) >= share * number, "\n".join(green)
+    found = survey(run, "augment", macros, lambda program: trial.sees("augment", program))
+    check([found], UNSEEN, 0.85)
+    assert found.number > 300
+    assert set(found.seen) >= set(MUTATIONS) - {"no barrier", "to nearest for truncation"}
+    assert found.covered > 0.9
 
 
 @pytest.mark.parametrize("name", ["shift", "layout_first_first_19", "both_half"])
 def test_changed_instructions_of_other_variants_are_seen(name: str, run: PtxRun) -> None:
     case = CASES[name]
     trial = Trial(case, run)
+    surveys = []
     for kernel, macros in kernels_of(case).items():
-        number, green = survey(run, kernel, macros, lambda program, kernel=kernel: trial.sees(kernel, program), 9)  # type: ignore[misc]
-        assert number > 25
-        assert number - len(green) >= 0.75 * number, "\n".join([kernel, *green])
+        surveys.append(survey(run, kernel, macros, lambda program, kernel=kernel: trial.sees(kernel, program), 9))  # type: ignore[misc]
+    assert min(each.number for each in surveys) > 25
+    check(surveys, (*UNSEEN, *UNSEEN_OF_OTHERS[name]), 0.75)
