@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import PIL
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from gpuseq.base.errors import MissingDependencyError, require
 from gpuseq.ops.compiled.library import InstructionSet
@@ -132,7 +133,7 @@ def _first_difference() -> str | None:
     so small files of each kind tell. They take some milliseconds, once a process.
     """
     for kind, encoded in _probes():
-        image = Image.open(io.BytesIO(encoded))
+        image = JpegImageFile(io.BytesIO(encoded))  # `Image.open` would hold it to a limit of the user's, and warn
         wanted = np.asarray(image).reshape(image.height, image.width, -1)
         found = _decode(encoded, image.mode, np.empty(wanted.shape, np.uint8))
         if found is None or not np.array_equal(found, wanted):

@@ -180,6 +180,12 @@ def test_one_that_decodes_otherwise_is_not_used(monkeypatch: pytest.MonkeyPatch,
         decode.check_decoder("simplejpeg")
 
 
+def test_the_comparison_minds_no_limit_of_pillows(monkeypatch: pytest.MonkeyPatch, unproven: None) -> None:
+    """A limit on the user's files is not one on these, whichever of the two is set first."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert decode_simplejpeg.problem() is None
+
+
 def test_without_the_package_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "simplejpeg", None)
     with pytest.raises(MissingDependencyError, match=r"gpuseq\[jpeg\]"):
