@@ -20,7 +20,7 @@ from gpuseq.plan.policies.geometry import RandomResizedCrop
 from gpuseq.plan.policies.recipe import Augmentations, Recipe
 from gpuseq.plan.program import only_geometry
 
-__all__ = ["Compose"]
+__all__ = ["Compose", "apply_one"]
 
 _UNKEYED = 1 << 63
 """Added to the number of a call, where there is no epoch: the two count apart."""
@@ -303,14 +303,10 @@ def _worker_seed() -> int:
     return 0 if info is None else int(info.seed)
 
 
-def _apply_one(augmentation: Augmentation, images: Any, **options: Any) -> Any:
+def apply_one(augmentation: Augmentation, images: Any, **options: Any) -> Any:
     """Call a single augmentation on a batch: a `Compose` of it alone, whose numbers are drawn anew at every call."""
     given = {name: options.pop(name) for name in ("epoch", "sample_ids") if name in options}
     return Compose([augmentation], **options)(images, **given)
-
-
-# Put there from here, because `plan` may not import what stands above it.
-Augmentation.call = _apply_one
 
 
 Compose.__module__ = "gpuseq"  # where users find it: see there

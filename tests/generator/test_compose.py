@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
+import subprocess
+import sys
 import warnings
 from typing import Any
 
@@ -142,6 +145,21 @@ def test_single_augmentations_are_callable(images: np.ndarray) -> None:
     assert_same(gpuseq.RandomInvert(1.0)(images), 255 - images)
     flipped = gpuseq.RandomHorizontalFlip(1.0)(images, epoch=0, sample_ids=range(12), seed=3)
     assert_same(flipped, np.ascontiguousarray(images[:, :, ::-1]))
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        "import gpuseq; augment = gpuseq.RandomInvert(1.0)",
+        f"import pickle; augment = pickle.loads({pickle.dumps(gpuseq.RandomInvert(1.0))!r})",
+    ],
+    ids=["attribute", "pickle"],
+)
+def test_a_single_augmentation_is_callable_first_thing(first: str) -> None:
+    """In a process where nothing has loaded `Compose` yet."""
+    code = f"import numpy; {first}; print(augment(numpy.zeros((1, 2, 2, 3), 'uint8')).min())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
+    assert done.stdout == "255\n"
 
 
 def test_repr_is_the_call() -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields
+from importlib import import_module
 from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
 import numpy as np
@@ -46,9 +47,6 @@ class Augmentation:
     Pass one, or a list, as ``augmentations=`` of `~gpuseq.ImageDataGenerator`, or to `~gpuseq.Compose`.
     """
 
-    call: ClassVar[Callable[..., Any] | None] = None
-    """Applies one to a batch: `~gpuseq.Compose` puts it here, which this value must not import."""
-
     @property
     def num_steps(self) -> int:
         """Steps of a program that it takes up at most."""
@@ -84,10 +82,8 @@ class Augmentation:
 
     def __call__(self, images: SameArray, **kwargs: Any) -> SameArray:
         """Apply it to a batch: as `~gpuseq.Compose` of this one alone, whose arguments `kwargs` are."""
-        # By the class: as an attribute of `self` it would be a method, and get `self` twice.
-        call = Augmentation.call
-        assert call is not None
-        made: SameArray = call(self, images, **kwargs)
+        # By name, with the first call: `compose` stands above `plan`, and whoever unpickled this value never loaded it.
+        made: SameArray = import_module("gpuseq.compose").apply_one(self, images, **kwargs)
         return made
 
     def __repr__(self) -> str:
