@@ -101,7 +101,7 @@ def keras_generator() -> tuple[Any, str]:
     """
     if importlib.util.find_spec("keras") is None:
         raise ImportError('Keras is not installed (pip install "gpuseq[keras,torch]")')
-    if "keras" not in sys.modules and "KERAS_BACKEND" not in os.environ:
+    if "keras" not in sys.modules and not os.environ.get("KERAS_BACKEND"):
         # The iterators are NumPy under every backend: take the first that is there rather than fail.
         for backend in ("torch", "jax", "tensorflow"):
             if importlib.util.find_spec(backend) is not None:

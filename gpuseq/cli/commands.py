@@ -109,7 +109,7 @@ def preview(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--format {arguments.format} and --out {out} contradict each other")
     # Before the pictures are opened: a wrong suffix costs nothing then.
     check_sheet(out)
-    folder = open_folder(arguments.path)
+    folder = open_folder(arguments.path, or_file=True)
     chosen = augmentation(arguments)
     passed_over = PassedOver(arguments.on_error)
     shown = passed_over.pick(folder.files, arguments.images)
@@ -154,7 +154,7 @@ def check(arguments: argparse.Namespace) -> int:
         if not paths:
             raise FileNotFoundError(f"no picture in {root!r} or below")
     else:
-        paths = [str(file) for file in open_folder(arguments.directory).files]
+        paths = [str(file) for file in open_folder(arguments.directory, or_file=True).files]
     outcomes = check_files(paths, progress=sys.stderr.isatty())
     bad = {path: reason for path, reason in outcomes if reason is not None}
     alone = arguments.null or arguments.quiet

@@ -334,7 +334,8 @@ def _nvrtc() -> Finding:
         nvrtc.compileProgram(program, [])
         nvrtc.destroyProgram(program)
     except Exception as error:  # a missing or mismatched library is a finding, whatever it raises
-        return Finding("NVRTC", False, None, f"{type(error).__name__}: {str(error).splitlines()[0]}", brings, install)
+        # The first line of it: of a kernel that does not compile, the rest is its text.
+        return Finding("NVRTC", False, None, f"{type(error).__name__}: {error}".splitlines()[0], brings, install)
     return Finding("NVRTC", True, f"{major}.{minor}", "compiled a kernel just now", brings, install)
 
 
@@ -370,7 +371,7 @@ def _keras() -> Finding:
     found = _version("keras")
     if found is None:
         return Finding("Keras", False, None, "", brings, install)
-    backend = os.environ.get("KERAS_BACKEND")
+    backend = os.environ.get("KERAS_BACKEND") or None  # empty, it is not set: so Keras reads it
     source = "KERAS_BACKEND"
     if backend is None:
         # Where Keras looks, in its order: the variable, the file, then tensorflow.
@@ -378,9 +379,9 @@ def _keras() -> Finding:
         source = str(config)
         try:
             backend = json.loads(config.read_text(encoding="utf-8")).get("backend")
-        except (OSError, ValueError):
+        except (OSError, ValueError, AttributeError):  # not there, no JSON, or JSON without names
             backend = None
-    if backend is None:
+    if not isinstance(backend, str):
         backend, source = "tensorflow", "Keras' default"
     detail = f"backend {backend} ({source})"
     if importlib.util.find_spec(backend) is None:

@@ -70,13 +70,15 @@ class Folder:
         return {"directory": str(self.path)}
 
 
-def open_folder(path: str | os.PathLike[str]) -> Folder:
-    """List the pictures below a folder, or take one file.
+def open_folder(path: str | os.PathLike[str], *, or_file: bool = False) -> Folder:
+    """List the pictures below a folder; or take one file, for a command that goes by the list alone.
 
     Parameters
     ----------
     path : str or os.PathLike
-        A folder or a picture.
+        A folder, or a picture.
+    or_file : bool
+        Whether a picture is taken: not where `Folder.as_arguments` is used, which would name all of its folder.
 
     Returns
     -------
@@ -88,7 +90,7 @@ def open_folder(path: str | os.PathLike[str]) -> Folder:
     FileNotFoundError
         If `path` does not exist, or no picture is in it.
     ValueError
-        If `path` is a file whose suffix is not on Keras' white list, or a URL.
+        If `path` is a file, but for a picture with `or_file`; or a URL.
     """
     if is_url(os.fspath(path)):
         raise ValueError(f"{path!r} is a URL; this takes a folder on a local disk, and `gpuseq check` takes both")
@@ -98,6 +100,11 @@ def open_folder(path: str | os.PathLike[str]) -> Folder:
     if root.is_file():
         if root.suffix.lower() not in SUFFIXES:
             raise ValueError(f"{os.fspath(path)!r} is not a picture that gpuseq reads; accepted suffixes: {accepted}")
+        if not or_file:
+            raise ValueError(
+                f"{os.fspath(path)!r} is one picture; this takes a folder of them, and `gpuseq preview` and "
+                "`gpuseq check` take both"
+            )
         return Folder(root.parent, (root,), is_flat=True)
     if not root.is_dir():
         raise FileNotFoundError(f"{os.fspath(path)!r} does not exist")

@@ -10,8 +10,10 @@ import signal
 import subprocess
 import sys
 import time
+import types
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -159,6 +161,17 @@ def test_a_missing_folder_is_named_and_ends_with_1(name: str, capsys: pytest.Cap
     assert os.listdir() == []
 
 
+@pytest.mark.parametrize("command", ["demo", "fit", "bench"])
+def test_one_picture_is_not_taken_for_its_folder(
+    command: str, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its neighbours, which were not named, would come with it."""
+    picture = str(photos / "cats" / "one.png")
+    assert main([command, picture, *(["--out", "stats.json"] if command == "fit" else [])]) == 2
+    assert "one.png' is one picture; this takes a folder" in capsys.readouterr().err
+    assert os.listdir() == []
+
+
 def test_a_gpu_that_is_not_there_ends_with_1_and_names_the_doctor(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,6 +286,102 @@ def test_the_doctor_warns_of_a_keras_backend_that_is_not_installed(monkeypatch: 
     (keras,) = (finding for finding in doctor.examine().findings if finding.name == "Keras")
     assert "backend nosuchbackend (KERAS_BACKEND)" in keras.detail
     assert "would fail" in keras.detail
+
+
+@pytest.mark.parametrize(
+    ("text", "backend"),
+    [
+        ('{"backend": "jax"}', "jax"),
+        ('{"floatx": "float32"}', "tensorflow"),
+        ('{"backend": null}', "tensorflow"),
+        ("[]", "tensorflow"),
+        ("{", "tensorflow"),
+        (None, "tensorflow"),
+    ],
+    ids=str,
+)
+def test_the_doctor_reads_where_keras_does(
+    text: str | None, backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The variable, which counts as unset where it is empty; then the file, whatever is in it; then Keras' default."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setattr(doctor.metadata, "version", lambda name: "3.15.0")
+    config = tmp_path / "keras.json"
+    if text is not None:
+        config.write_text(text)
+    for value in (None, ""):
+        if value is None:
+            monkeypatch.delenv("KERAS_BACKEND", raising=False)
+        else:
+            monkeypatch.setenv("KERAS_BACKEND", value)
+        source = str(config) if backend != "tensorflow" else "Keras' default"
+        assert doctor._keras().detail.partition(";")[0] == f"backend {backend} ({source})"
+
+
+def driver(cuda_version: int = 13010, failure: int = 0, names: tuple[str, ...] = ("one", "two")) -> SimpleNamespace:
+    """Return ``libcuda`` with devices of these names; `failure` is what ``cuInit`` returns."""
+
+    def put(place: Any, value: int) -> None:
+        place._obj.value = value  # what `byref` was given
+
+    def name_of(name: Any, size: int, handle: Any) -> None:
+        name.value = names[handle.value - 100].encode()[: size - 1]
+
+    return SimpleNamespace(
+        cuDriverGetVersion=lambda version: put(version, cuda_version),
+        cuInit=lambda flags: failure,
+        cuDeviceGetCount=lambda count: put(count, len(names)),
+        cuDeviceGet=lambda handle, ordinal: put(handle, 100 + ordinal),
+        cuDeviceGetName=name_of,
+        cuDeviceTotalMem_v2=lambda memory, handle: put(memory, (handle.value - 90) * 2**30),
+        cuDeviceGetAttribute=lambda value, attribute, handle: put(value, {75: 9, 76: handle.value - 100}[attribute]),
+    )
+
+
+TOO_OLD = "; older than CUDA 13: install cupy-cuda12x in place of cupy-cuda13x, or update the driver"
+ONE = "cuda:0 one (10 GiB, compute 9.0)"
+
+
+@pytest.mark.parametrize(
+    ("options", "packages", "found", "detail"),
+    [
+        ({}, (), True, f"{ONE}, cuda:1 two (11 GiB, compute 9.1)"),
+        ({"names": ()}, (), False, "no device is visible"),
+        ({"failure": 100}, (), False, "cuInit failed with error 100: no device answers"),
+        ({"cuda_version": 13000, "names": ("one",)}, ("cupy-cuda13x",), True, ONE),
+        ({"cuda_version": 12080, "names": ("one",)}, ("cupy-cuda13x",), False, ONE + TOO_OLD),
+        ({"cuda_version": 12080, "names": ("one",)}, ("cupy-cuda12x",), True, ONE),
+    ],
+    ids=["two", "none", "broken", "as new as CuPy", "too old", "old for an old CuPy"],
+)
+def test_the_doctor_asks_the_driver_for_each_device(
+    options: dict[str, Any], packages: tuple[str, ...], found: bool, detail: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def version(name: str) -> str:
+        if name not in packages:
+            raise doctor.metadata.PackageNotFoundError(name)
+        return "14.0"
+
+    monkeypatch.setattr(doctor.ctypes, "CDLL", lambda name: driver(**options))
+    monkeypatch.setattr(doctor.metadata, "version", version)
+    finding = doctor._driver()
+    assert (finding.found, finding.detail) == (found, detail)
+    assert finding.version == {13010: "13.1", 13000: "13.0", 12080: "12.8"}[options.get("cuda_version", 13010)]
+
+
+@pytest.mark.parametrize("text", ["", "no builtins\nin two lines"], ids=repr)
+def test_a_compiler_that_does_not_work_is_a_finding(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise RuntimeError(text)
+
+    cupy, cuda, compiler = (types.ModuleType(name) for name in ("cupy", "cupy.cuda", "cupy.cuda.nvrtc"))
+    cuda.nvrtc, compiler.getVersion = compiler, fail  # type: ignore[attr-defined]
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: object())
+    for module in (cupy, cuda, compiler):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    finding = doctor._nvrtc()
+    assert (finding.name, finding.found) == ("NVRTC", False)
+    assert finding.detail == f"RuntimeError: {text}".splitlines()[0]
 
 
 def test_a_required_gpu_decides_the_exit_code(

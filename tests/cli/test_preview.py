@@ -344,8 +344,10 @@ def test_folders_are_listed_sorted_and_known_as_flat(tmp_path: Path) -> None:
     assert not mixed.is_flat
     assert [file.name for file in mixed.streamed] == ["a.png"]
     assert len(mixed.files) == 2
-    single = open_folder(tmp_path / "flat" / "a.png")
+    single = open_folder(tmp_path / "flat" / "a.png", or_file=True)
     assert single.files == (tmp_path / "flat" / "a.png",)
+    with pytest.raises(ValueError, match=r"a\.png' is one picture"):
+        open_folder(tmp_path / "flat" / "a.png")
 
 
 def test_what_is_no_folder_of_pictures_is_named(tmp_path: Path) -> None:
@@ -355,7 +357,7 @@ def test_what_is_no_folder_of_pictures_is_named(tmp_path: Path) -> None:
         open_folder(tmp_path)
     (tmp_path / "notes.txt").write_text("no picture")
     with pytest.raises(ValueError, match=r"notes\.txt"):
-        open_folder(tmp_path / "notes.txt")
+        open_folder(tmp_path / "notes.txt", or_file=True)
 
 
 def test_a_choice_is_spread_over_the_folders(tmp_path: Path) -> None:
