@@ -439,7 +439,8 @@ def class_weights(labels: Array, weights: Mapping[int, float]) -> Array:
     if labels.ndim == 2:
         labels = labels[:, 0] if labels.shape[1] == 1 else labels.argmax(axis=1)
     classes = xp.rint(labels).astype(np.int64)
-    # One place more than the largest class: what lies above it is clipped there, to weight 1.
-    table = np.ones(max(weights) + 2, np.float32)
-    table[list(weights)] = list(weights.values())
-    return xp.asarray(table)[xp.clip(classes, 0, len(table) - 1)]
+    # One place more than the largest class at the end, and one before class 0: what lies above and below, such as the
+    # label -1 of samples without a class, is clipped there, to weight 1.
+    table = np.ones(max(weights) + 3, np.float32)
+    table[[label + 1 for label in weights]] = list(weights.values())
+    return xp.asarray(table)[xp.clip(classes, -1, len(table) - 2) + 1]

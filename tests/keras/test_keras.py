@@ -349,9 +349,12 @@ def test_batches_are_tuples() -> None:
         np.array([0.0, 2.0, 1.0, 5.0], np.float32),
         np.array([[0], [2], [1], [5]]),
         np.eye(6, dtype=np.float32)[[0, 2, 1, 5]],
+        np.array([0, 2, -1, 3]),
+        np.array([-0.4, 1.6, -7, 2.6], np.float32),
     ],
 )
 def test_class_weights_equal_keras(labels: np.ndarray) -> None:
+    """Of named classes, of those between them, and of labels above and below, such as -1 for "no class"."""
     from keras.src.trainers.data_adapters.data_adapter_utils import class_weight_to_sample_weights
 
     weights = {0: 2.0, 2: 0.5}
