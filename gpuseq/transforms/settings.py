@@ -177,7 +177,8 @@ def checked_split(value: Any) -> Any:
 
 def check_rescale(rescale: float | None, dtype: str) -> None:
     """Warn where a factor made for floats would leave nothing of batches of integers."""
-    if dtype == "uint8" and rescale and 0 < rescale <= 1 / 128:
+    # Negative ones too: they are legal, as in Keras, and uint8 saturates at 0.
+    if dtype == "uint8" and rescale and abs(rescale) <= 1 / 128:
         warn(f"rescale={rescale:.6g} leaves nothing but 0, 1 and 2 in batches of uint8: choose one of the two")
 
 

@@ -751,6 +751,18 @@ def test_a_zoom_that_turns_images_inside_out_warns(value: Any) -> None:
         generator(zoom_range=value)
 
 
+@pytest.mark.parametrize("rescale", [1 / 255, 1 / 128, -1 / 255, -1 / 128])
+def test_a_factor_for_floats_warns_where_batches_are_integers(rescale: float) -> None:
+    with pytest.warns(UserWarning, match=f"rescale={rescale:.6g} leaves nothing but 0, 1 and 2 in batches of uint8"):
+        generator(rescale=rescale, dtype="uint8")
+
+
+def test_factors_that_leave_something_do_not_warn() -> None:
+    """Warnings are errors here. A negative factor is legal, as in Keras."""
+    assert generator(rescale=2 / 255, dtype="uint8").rescale == 2 / 255
+    assert generator(rescale=-1 / 255).rescale == -1 / 255
+
+
 def test_brightness_as_an_offset_warns() -> None:
     with pytest.warns(UserWarning, match=r"brightness_range.*factors"):
         generator(brightness_range=(-0.2, 0.2))

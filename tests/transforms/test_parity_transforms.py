@@ -144,6 +144,7 @@ def test_random_transform(seed: int | None, data_format: str) -> None:
     [
         {},
         {"rescale": 1 / 255},
+        {"rescale": -1 / 255},
         {"samplewise_center": True},
         {"samplewise_center": True, "samplewise_std_normalization": True},
         {"preprocessing_function": darken, "rescale": 2},
