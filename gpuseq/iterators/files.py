@@ -184,14 +184,10 @@ class BatchFromFilesMixin(Iterator[Labels, Weights]):
         self._may_pass_over = source.on_error != "raise"
         self._masks = None
         self._reported: set[str] = set()
-        if mask_paths is not None:
-            self._masks = masks_of_files(mask_paths, source.options, source, self.device, ignore_value)
         if self.image_data_generator is not None and (recipe := self.image_data_generator._recipe) is not None:
             source.crops = recipe.begins_with_crop
-            if source.crops and mask_paths is not None:
-                raise ValueError(
-                    f"{recipe!r} on files does not crop their masks yet: hand both in as arrays, flow(x, masks=)"
-                )
+        if mask_paths is not None:
+            self._masks = masks_of_files(mask_paths, source.options, source, self.device, ignore_value)
         # Here and not first: the planner needs the number of files, and a refusal above has no thread to stop.
         super().__init__(self.samples, **planning)
         check_generator(self.image_data_generator, planning["rng"], self.target_size, source)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -21,9 +21,9 @@ from gpuseq.decode.host import check_decoder, common_dtype, decode_files, decode
 from gpuseq.decode.options import DecodeOptions
 from gpuseq.ops import dispatch as ops
 from gpuseq.plan.plan import BatchPlan
-from gpuseq.plan.program import has_kind
 
 from .cache import ImageCache, Kept
+from .crops import NUM_PART_COLUMNS, Part, crop_image, crop_mask
 from .options import OnError
 from .source import Fetched
 
@@ -65,7 +65,7 @@ class FileSource(PerProcess):
     decodes_on_device : bool
         Whether they are.
     crops : bool
-        Whether files are decoded whole, for `fetch_cropped`. Set before anything is fetched.
+        Whether files are decoded whole, for `fetch_cropped` and `fetch_parts`. Set before anything is fetched.
     """
 
     dtype = np.dtype(np.uint8)
@@ -135,35 +135,59 @@ class FileSource(PerProcess):
         ValueError
             If a rectangle lies outside of its image.
         """
-        decoded = self._result(plan.indices)
+        paths, interpolation = self.paths, self.options.interpolation
+        images = np.empty((len(plan), *self.image_shape), np.uint8)
+        # A row of zeros for what failed: an image that `on_error` answers with has no part, and its mask is whole.
+        parts = np.zeros((len(plan), NUM_PART_COLUMNS), np.int64)
+
+        def crop(position: int, whole: np.ndarray) -> None:
+            step = None if plan.program is None else plan.program[position : position + 1, :1]
+            parts[position] = crop_image(whole, step, paths[plan.indices[position]], interpolation, images[position])
+
+        errors = self._each_whole(plan.indices, crop)
+        return replace(self._fetched(plan.indices, _Decoded(images, None, errors)), parts=parts)
+
+    def fetch_parts(self, indices: np.ndarray, parts: np.ndarray) -> Fetched:
+        """Return the masks of a batch whose images were cropped.
+
+        Parameters
+        ----------
+        indices : numpy.ndarray
+            Shape ``(N,)``, int64.
+        parts : numpy.ndarray
+            Shape ``(N, 6)``: what was taken of each image, as `Fetched.parts` has it.
+
+        Raises
+        ------
+        ImageFileError, EmptyBatchError
+            As from `fetch`.
+        """
+        size = self.image_shape[:2]
+        found: list[np.ndarray | None] = [None] * len(indices)
+
+        def crop(position: int, whole: np.ndarray) -> None:
+            found[position] = crop_mask(whole, Part(*parts[position].tolist()), size)
+
+        errors = self._each_whole(indices, crop)
+        there = [mask for mask in found if mask is not None]
+        masks = np.zeros((len(indices), *self.image_shape), common_dtype(there))
+        for row, mask in zip(masks, found, strict=True):
+            if mask is not None:
+                row[...] = mask
+        return self._fetched(indices, _Decoded(masks, None, errors))
+
+    def _each_whole(self, indices: np.ndarray, work: Callable[[int, np.ndarray], None]) -> list[ImageFileError | None]:
+        """Call ``work(position, image)`` for each file of a batch that could be decoded, on several threads."""
+        decoded = self._result(indices)
         whole = decoded.images
         assert isinstance(whole, list)
-        images = np.empty((len(plan), *self.image_shape), np.uint8)
 
         def work_on(position: int) -> None:
             if decoded.errors[position] is None:
-                step = None if plan.program is None else plan.program[position : position + 1, :1]
-                self._crop(whole[position], step, self.paths[plan.indices[position]], images[position])
+                work(position, whole[position])
 
-        for_each(work_on, len(plan), self.options.num_threads or cpu_count())
-        return self._fetched(plan.indices, _Decoded(images, None, decoded.errors))
-
-    def _crop(self, whole: np.ndarray, step: np.ndarray | None, path: str, out: np.ndarray) -> None:
-        """Resize the part of a file's image that the first step of its program says; `out` is written to."""
-        from gpuseq.plan.boxes import with_boxes
-
-        part, interpolation = whole, self.options.interpolation
-        if step is not None and has_kind(step, "crop"):
-            (crop,) = with_boxes(step, whole.shape[:2])[:, 0]
-            top, left, height, width = crop["arg"][:4].astype(int).tolist()
-            part = whole[max(top, 0) : top + height, max(left, 0) : left + width]
-            if part.shape[:2] != (height, width):
-                raise ValueError(
-                    f"{path} has {whole.shape[0]} x {whole.shape[1]} pixels, and the plan crops {height} x {width} "
-                    f"from ({top}, {left})"
-                )
-            interpolation = "bilinear" if crop["bilinear"] else "nearest"
-        ops.resize([part], out.shape[:2], interpolation, out=out[None])
+        for_each(work_on, len(indices), self.options.num_threads or cpu_count())
+        return decoded.errors
 
     @property
     def looks(self) -> Looks | None:
@@ -265,6 +289,9 @@ class FileSource(PerProcess):
         ahead = f"{self.prefetch} batch(es) ahead" if self.prefetch else "when asked for"
         threads = options.num_threads or cpu_count()
         rows, cols = self.image_shape[:2]
+        resized = f"resized to {rows} x {cols}, {options.interpolation}"
+        if self.crops:
+            resized = f"cropped as the plan says, and resized to {rows} x {cols}"
         kept = 'none: every epoch decodes anew (cache="host" keeps the images)'
         if self.cache is not None:
             kept = (
@@ -273,7 +300,7 @@ class FileSource(PerProcess):
             )
         return [
             ("source", f"decoded: {len(self.paths)} files, {ahead}, on {threads} thread(s)"),
-            ("decoder", f"{decoder}{asked}{others}; resized to {rows} x {cols}, {options.interpolation}"),
+            ("decoder", f"{decoder}{asked}{others}; {resized}"),
             ("cache", kept),
         ]
 

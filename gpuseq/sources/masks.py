@@ -63,7 +63,9 @@ class PairedMasks:
 
     def describe(self) -> list[tuple[str, str]]:
         """Say how masks come beside their images, as a step of ``explain``."""
-        return [("masks", "the same plan: the same maps and flips, nearest neighbour, no colours")]
+        crops = any(isinstance(source, FileSource) and source.crops for source in self.sources)
+        shared = "crops, maps and flips" if crops else "maps and flips"
+        return [("masks", f"the same plan: the same {shared}, nearest neighbour, no colours")]
 
     def fetch(self, fetched: Fetched, plan: BatchPlan) -> tuple[Fetched, BatchPlan, list[Fetched]]:
         """Return the masks of a batch, and the batch without the samples whose mask could not be read.
@@ -90,13 +92,22 @@ class PairedMasks:
         masks: list[Fetched] = []
         for source in self.sources:
             # By the images' own sample numbers: where an image was substituted, the mask is that of its substitute.
-            found = source.fetch(fetched.sample_indices)
+            found = self._fetch(source, fetched)
             if found.positions is not None:
                 fetched, plan = _keep(fetched, found.positions), plan.take(found.positions)
                 # A sample has to have all of its masks: those of earlier sources are cut down, too.
                 masks = [_keep(earlier, found.positions) for earlier in masks]
             masks.append(found)
         return fetched, plan, masks
+
+    @staticmethod
+    def _fetch(source: Source, fetched: Fetched) -> Fetched:
+        if fetched.parts is None:
+            return source.fetch(fetched.sample_indices)
+        assert isinstance(source, FileSource)  # files alone are cropped where they are decoded
+        return source.fetch_parts(
+            fetched.sample_indices, fetched.parts if fetched.rows is None else fetched.parts[fetched.rows]
+        )
 
     def expect(self, upcoming: Sequence[np.ndarray], current: np.ndarray | None = None) -> None:
         """Announce the next batches, as `FileSource.expect` has it."""
@@ -183,7 +194,7 @@ def masks_of_files(
     options : DecodeOptions
         The images'.
     images : FileSource
-        The images' source, whose policy on bad files is the masks'.
+        The images' source, whose policy on bad files is the masks'; whose crops are, too.
     device : str
         Where batches are made.
     ignore_value : int or None
@@ -202,6 +213,7 @@ def masks_of_files(
         memory_limit=None if cache is None else cache.spare_bytes,
         device=device,
     )
+    source.crops = images.crops
     return PairedMasks([source], [None], "channels_last", device, False, ignore_value)
 
 

@@ -37,6 +37,9 @@ class Fetched:
         What `images` are the array of, where they stay and are used again.
     looks : Looks or None
         What is known of all `images`, where they stay and nobody writes to them.
+    parts : numpy.ndarray or None
+        Shape ``(M, 6)``, int64: of which `~gpuseq.sources.crops.Part` of its file each of `images` was made; zeros for
+        one that was made of none. None where files were not cropped.
     lease : object
         For as long as it lives, the rows hold the images of these samples; see `gpuseq.sources.cache.Lease`.
     """
@@ -48,6 +51,7 @@ class Fetched:
     resident: ops.Resident | None = None
     lease: Any = None
     looks: Looks | None = None
+    parts: np.ndarray | None = None
 
     def reading(self) -> AbstractContextManager[Array]:
         """Return a context that gives the images, within which work on them may be put on the current stream."""

@@ -361,6 +361,19 @@ def test_what_does_not_go_with_a_crop_of_files_is_refused(folder: Path, options:
         generator.flow_from_directory(folder, **(CROPPED | options))
 
 
+@pytest.mark.each_cpu_engine
+def test_grey_files_of_sixteen_bits_are_refused_by_a_crop(tmp_path: Path) -> None:
+    """As without a crop: the engines resize bytes, and a level of 1000 is none."""
+    (tmp_path / "a").mkdir()
+    Image.fromarray(np.full((20, 30), 1000, np.uint16)).save(tmp_path / "a" / "0.png")
+    for augmentation in (gpuseq.RandomResizedCrop((16, 12)), gpuseq.RandomHorizontalFlip(1.0)):
+        iterator = _generator(augmentations=augmentation).flow_from_directory(
+            tmp_path, color_mode="grayscale", **CROPPED
+        )
+        with pytest.raises(TypeError, match=r"work on uint8 images, levels 0 to 255.*uint16"):
+            next(iterator)
+
+
 @pytest.mark.parametrize("channels", [1, 4])
 def test_grey_and_alpha(images: np.ndarray, channels: int) -> None:
     x = images[..., :1] if channels == 1 else np.concatenate([images, images[..., :1]], axis=3)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import gpuseq
 from gpuseq.ops.dispatch import run_program
 from gpuseq.ops.maps import coefficients
 from gpuseq.ops.numpy.program import run_steps
 from gpuseq.ops.options import AugmentOptions
+from gpuseq.plan.boxes import with_boxes
 from gpuseq.plan.policies.recipe import Recipe
 from gpuseq.plan.policies.timm import TimmRandAugment
 from gpuseq.plan.program import STEPS, as_text, code_of
@@ -267,3 +270,35 @@ def test_timm_weights() -> None:
     share = (program["op"][:, 0] == code_of("Rotate")).mean()
     assert share == pytest.approx(auto_augment._RAND_WEIGHTED_0["Rotate"] / total, abs=0.012)
     assert {STEPS[code].name for code in np.unique(program["op"])} >= {"Rotate", "ShearX", "TranslateX", "Invert"}
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
+def test_files_and_their_masks_are_cropped_as_torchvision_crops_both(tmp_path: Path, interpolation: Any) -> None:
+    """One box for both, the mask with nearest pixels: ``resized_crop`` of torchvision v2 on PIL images."""
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms.v2 import functional
+
+    rng = np.random.default_rng(2)
+    for number, size in enumerate([(20, 30), (41, 25), (64, 48), (7, 90), (33, 32)]):
+        for name, shape in (("images", (*size, 3)), ("masks", size)):
+            (tmp_path / name).mkdir(exist_ok=True)
+            Image.fromarray(rng.integers(0, 256, shape, np.uint8)).save(tmp_path / name / f"{number}.png")
+    crop = gpuseq.RandomResizedCrop((16, 12), interpolation=interpolation)
+    iterator = gpuseq.ImageDataGenerator(augmentations=crop, dtype="uint8", device="cpu").flow_from_directory(
+        tmp_path / "images",
+        (16, 12),
+        mask_directory=tmp_path / "masks",
+        batch_size=5,
+        seed=1,
+        verbose=False,
+    )
+    for epoch in range(8):
+        iterator.set_epoch(epoch)
+        plan = iterator.plan_batch()
+        assert plan.program is not None
+        for index, steps, *pair in zip(plan.indices, plan.program, *iterator.replay(plan), strict=True):
+            for name, mode, got in zip(("images", "masks"), (interpolation, "nearest"), pair, strict=True):
+                with Image.open(tmp_path / name / f"{index}.png") as file:
+                    box = with_boxes(steps[None], (file.height, file.width))["arg"][0, 0, :4].astype(int).tolist()
+                    wanted = functional.resized_crop(file, *box, [16, 12], interpolation=InterpolationMode(mode))
+                assert_same(got, np.asarray(wanted).reshape(got.shape), message=f"{name} {index}, {box}")

@@ -1,0 +1,121 @@
+"""The part of a file that its plan crops: cut out of an image, and out of the image's mask."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from gpuseq.decode.pillow import to_array
+from gpuseq.ops import dispatch as ops
+from gpuseq.plan.program import has_kind
+
+__all__ = ["NUM_PART_COLUMNS", "Part", "crop_image", "crop_mask"]
+
+
+class Part(NamedTuple):
+    """A rectangle of an image's pixels, and the size of the image that it lies in."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    image_height: int
+    image_width: int
+
+
+NUM_PART_COLUMNS = len(Part._fields)
+
+
+def crop_image(image: np.ndarray, step: np.ndarray | None, path: str, interpolation: str, out: np.ndarray) -> Part:
+    """Resize the part of a file's image that the first step of its program crops, or all of it.
+
+    Parameters
+    ----------
+    image : numpy.ndarray
+        Shape ``(h, w, C)``: the whole file.
+    step : numpy.ndarray or None
+        Shape ``(1, 1)``, dtype `~gpuseq.plan.program.STEP_DTYPE`.
+    path : str
+        The file, for messages.
+    interpolation : str
+        Of an image without a crop; a crop has its own.
+    out : numpy.ndarray
+        Written to: shape ``(H, W, C)``, uint8.
+
+    Returns
+    -------
+    Part
+        What was taken.
+
+    Raises
+    ------
+    ValueError
+        If the rectangle lies outside of the image.
+    TypeError
+        If the image is not of uint8, as grey files of 16 bits are.
+    """
+    from gpuseq.plan.boxes import with_boxes  # not where no program is: it brings Philox
+
+    if image.dtype != np.uint8:
+        raise TypeError(f"augmentations work on uint8 images, levels 0 to 255; {path} holds {image.dtype}")
+    height, width = image.shape[:2]
+    part = _whole(image)
+    if step is not None and has_kind(step, "crop"):
+        (crop,) = with_boxes(step, (height, width))[:, 0]
+        top, left, rows, cols = crop["arg"][:4].astype(int).tolist()
+        part = Part(top, left, rows, cols, height, width)
+        interpolation = "bilinear" if crop["bilinear"] else "nearest"
+    pixels = _pixels(image, part)
+    if pixels.shape[:2] != (part.height, part.width):
+        raise ValueError(
+            f"{path} has {height} x {width} pixels, and the plan crops {part.height} x {part.width} "
+            f"from ({part.top}, {part.left})"
+        )
+    ops.resize([pixels], out.shape[:2], interpolation, out=out[None])
+    return part
+
+
+def crop_mask(mask: np.ndarray, part: Part, size: tuple[int, int]) -> np.ndarray:
+    """Return the part of a mask that was taken of its image, resized to the nearest pixels.
+
+    Parameters
+    ----------
+    mask : numpy.ndarray
+        Shape ``(h, w, 1)``, uint8, uint16 or int32: the whole file. Where it has another size than the image it is of
+        the same scene, as without a crop: the rectangle is scaled along.
+    part : Part
+        Of the image; zeros where it was not made of its file: then all of the mask is taken.
+    size : (int, int)
+        Rows and columns of the result.
+
+    References
+    ----------
+    ``torchvision.transforms.v2.functional.resized_crop`` of a PIL image with ``InterpolationMode.NEAREST``; where sizes
+    differ, ``PIL.Image.Image.resize`` with ``box=``.
+    """
+    height, width = mask.shape[:2]
+    part = part if any(part) else _whole(mask)
+    box = None
+    if (height, width) == (part.image_height, part.image_width):
+        # Cut out first: positions that are counted from the rim of the whole mask round otherwise.
+        mask = _pixels(mask, part)
+    else:
+        # The product before the quotient: a part that ends with the image ends with the mask, to the bit.
+        x0, x1 = (x * width / part.image_width for x in (part.left, part.left + part.width))
+        y0, y1 = (y * height / part.image_height for y in (part.top, part.top + part.height))
+        box = x0, y0, x1, y1
+    # Pillow itself: it adds positions up for 8 and 32 bits, and multiplies for 16.
+    resized = Image.fromarray(mask[..., 0]).resize(size[::-1], Image.Resampling.NEAREST, box)
+    return to_array(resized)
+
+
+def _whole(image: np.ndarray) -> Part:
+    height, width = image.shape[:2]
+    return Part(0, 0, height, width, height, width)
+
+
+def _pixels(image: np.ndarray, part: Part) -> np.ndarray:
+    # A negative start would count from the end: what is cut off here makes the shape a wrong one.
+    return image[max(part.top, 0) : part.top + part.height, max(part.left, 0) : part.left + part.width]
