@@ -92,6 +92,57 @@ def test_repr_is_the_call(value: Augmentation) -> None:
     assert hash(again) == hash(value)
 
 
+@pytest.mark.parametrize(
+    ("listed", "value"),
+    [
+        (gpuseq.ColorJitter(np.array([0.5, 1.5]), np.float32(0.5)), gpuseq.ColorJitter((0.5, 1.5), 0.5)),
+        (gpuseq.ColorJitter(np.float32(0), hue=[-0.1, 0.1]), gpuseq.ColorJitter(0, hue=(-0.1, 0.1))),
+        (gpuseq.RandAugment(fill=np.array([1, 2, 3])), gpuseq.RandAugment(fill=(1, 2, 3))),
+        (gpuseq.GaussianBlur(np.array([3, 5]), [0.1, 1.0]), gpuseq.GaussianBlur((3, 5), (0.1, 1.0))),
+        (gpuseq.RandomResizedCrop(np.array([8, 9])), gpuseq.RandomResizedCrop((8, 9))),
+        (gpuseq.RandomErasing(value=[1, 2, 3]), gpuseq.RandomErasing(value=(1, 2, 3))),
+        (gpuseq.RandomAffine(5, shear=np.array([1, 2, 3, 4])), gpuseq.RandomAffine(5, shear=(1, 2, 3, 4))),
+        (gpuseq.RandomChoice([gpuseq.RandomInvert()], p=np.ones(1)), gpuseq.RandomChoice([gpuseq.RandomInvert()], [1])),
+    ],
+    ids=str,
+)
+def test_lists_and_arrays_are_held_as_tuples(listed: Augmentation, value: Augmentation) -> None:
+    """They have no hash, and no ``==`` that is one answer: the value prints, compares and draws as with tuples."""
+    assert listed == value
+    assert hash(listed) == hash(value)
+    assert repr(listed) == repr(value)
+    assert (_drawn(listed, 50) == _drawn(value, 50)).all()
+
+
+@pytest.mark.parametrize(
+    "kind", [gpuseq.RandAugment, gpuseq.TrivialAugmentWide, gpuseq.AutoAugment, gpuseq.AugMix, TimmRandAugment]
+)
+@pytest.mark.parametrize(("interpolation", "fill"), [("nearest", None), ("bilinear", (1, 2, 3)), ("nearest", 9)])
+def test_geometry_reads_as_its_policy_says(kind: Any, interpolation: str, fill: Any) -> None:
+    """Each moving step, and no other, holds how pixels are read and what comes in from outside."""
+    program = _drawn(kind(interpolation=interpolation, fill=fill), 1000)
+    moves = np.isin(program["op"], [number for number, step in enumerate(STEPS) if step.kind == "geometry"])
+    assert moves.any()
+    assert not moves.all()
+    assert (program["bilinear"] == (moves & (interpolation == "bilinear"))).all()
+    levels = {None: (0, 0, 0, 0), 9: (9, 9, 9, 9)}.get(fill, (1, 2, 3, 255))
+    assert (program["fill"][moves] == levels).all()
+    assert (program["fill"][~moves] == 0).all()
+
+
+def test_a_crop_by_key_is_one_step_that_says_what_it_follows_from() -> None:
+    """For files, whose sizes are not known when a plan is drawn: ranges and size in the step, a key for each sample."""
+    crop = gpuseq.RandomResizedCrop((5, 7), scale=(0.3, 0.6), ratio=(0.5, 1.5), interpolation="nearest")
+    recipe = Recipe((crop, gpuseq.RandomInvert(1.0)))
+    program = recipe.draw(np.arange(100), (5, 7), seed=3, epoch=0, crops_by_key=True)
+    assert program.shape == (100, 2)
+    assert (program["op"] == [code_of("CropByKey"), code_of("Invert")]).all()
+    key, *others = program["arg"][:, 0].T[:7]
+    assert len(np.unique(key)) == 100
+    assert [np.unique(column).tolist() for column in others] == [[0.3], [0.6], [0.5], [1.5], [5], [7]]
+    assert (program["bilinear"] == 0).all()
+
+
 @pytest.mark.parametrize("value", VALUES, ids=str)
 def test_drawing_takes_what_it_says(value: Augmentation) -> None:
     """A program has the promised shape, changes most samples over an epoch, and goes through JSON and back."""
@@ -253,6 +304,30 @@ def test_mixing_weights() -> None:
     assert min(depths.values()) > 6200
 
 
+def test_what_is_drawn_for_a_sample_is_independent() -> None:
+    """Each parameter has a number of its own: shares of mixtures and signs of turns; all six of an affine map."""
+    mixed = _drawn(gpuseq.AugMix(10, 1, 1), 20_000)
+    turned = mixed[mixed[:, 1]["op"] == code_of("Rotate")]
+    assert len(turned) > 1400
+    shares, angles = turned[:, 0]["arg"][:, 0], turned[:, 1]["arg"][:, 0]
+    assert abs(np.corrcoef(shares, np.sign(angles))[0, 1]) < 0.07
+    assert abs(np.corrcoef(shares, np.abs(angles))[0, 1]) < 0.07
+    moved = _drawn(gpuseq.RandomAffine(10, (0.3, 0.3), (0.5, 1.5), (-10, 10, -20, 20)), 8000)[:, 0]["arg"][:, :6]
+    assert (np.abs(np.corrcoef(moved.T) - np.eye(6)) < 0.04).all()
+    assert (np.abs(moved).max(axis=0) > (9.9, 23, 29, 1.49, 9.9, 19.9)).all()
+
+
+def test_what_is_left_out_of_an_affine_map_changes_nothing() -> None:
+    """No shift, no scale and no shear, unless they are given; one number shears along the rows alone."""
+    turned = _drawn(gpuseq.RandomAffine(10), 200)[:, 0]["arg"][:, :6]
+    assert len(np.unique(turned[:, 0])) == 200
+    assert (turned[:, 1:] == (0, 0, 1, 0, 0)).all()
+    sheared = _drawn(gpuseq.RandomAffine(0, shear=5), 200)[:, 0]["arg"][:, :6]
+    assert (sheared[:, [0, 1, 2, 3, 5]] == (0, 0, 0, 1, 0)).all()
+    assert 4.9 < np.abs(sheared[:, 4]).max() <= 5
+    assert sheared[:, 4].min() < 0 < sheared[:, 4].max()
+
+
 @pytest.mark.parametrize("alpha", [0.05, 0.4, 3.0])
 def test_mixing_weights_of_any_alpha(alpha: float) -> None:
     """Beta's and Dirichlet's distributions, as SciPy has them: a chain's share is Beta's of alpha and the others'."""
@@ -351,13 +426,34 @@ WRONG: list[tuple[str, type[Exception], str]] = [
     ("ColorJitter(-0.1)", ValueError, "brightness as one number must not be negative"),
     ("ColorJitter(hue=0.6)", ValueError, "hue must be a pair"),
     ("RandomPosterize(9)", ValueError, "bits must be a whole number from 0 to 8; got 9"),
-    ("RandomSolarize(257)", ValueError, "threshold must be a pair|threshold"),
+    ("RandomSolarize(257)", ValueError, "RandomSolarize: threshold must be a number of 0 to 256; got 257"),
+    ("RandomSolarize((0, 128))", ValueError, r"threshold must be a number of 0 to 256; got \(0, 128\)"),
+    ("RandomAdjustSharpness(-0.1)", ValueError, "sharpness_factor must be a number from 0 on; got -0.1"),
+    ("RandomAdjustSharpness((0.5, 2.0))", ValueError, "sharpness_factor must be a number from 0 on"),
+    ("RandomAdjustSharpness(float('inf'))", ValueError, "sharpness_factor must be a number from 0 on; got inf"),
+    ("RandomGamma(gain=(1, 2))", ValueError, "gain must be a number from 0 on"),
+    ("RandomGamma((1, 0.5))", ValueError, "gamma must be a pair"),
+    ("RandomPhotometricDistort(brightness=1.1)", ValueError, "brightness must be a pair .*; got 1.1"),
+    ("RandomPhotometricDistort(hue=0.1)", ValueError, "hue must be a pair .* with -0.5 <= low <= high <= 0.5; got 0.1"),
+    ("RandomPhotometricDistort(p=2)", ValueError, "p must be a number within 0 and 1; got 2"),
+    ("RandomApply([RandomInvert()], 1.5)", ValueError, "RandomApply: p must be a number within 0 and 1; got 1.5"),
+    ("RandomRotation((20, 10))", ValueError, r"degrees must be a pair \(low, high\) with low <= high; got"),
+    ("RandomRotation(-10)", ValueError, "degrees as one number must not be negative; got -10"),
+    ("RandomPerspective(1.5)", ValueError, "distortion_scale must be a number within 0 and 1; got 1.5"),
+    ("RandomResizedCrop(8, scale=0.5)", ValueError, "scale must be a pair .*; got 0.5"),
+    ("RandomResizedCrop(8, ratio=1.0)", ValueError, "ratio must be a pair .*; got 1.0"),
+    ("RandomErasing(scale=0.1)", ValueError, "scale must be a pair .*; got 0.1"),
+    ("RandomErasing(ratio=1.0)", ValueError, "ratio must be a pair .*; got 1.0"),
+    ("AugMix(alpha=float('inf'))", ValueError, "alpha must be a number from 0 on; got inf"),
+    ("AugMix(severity=11)", ValueError, "severity must be a number of 0 to 10; got 11"),
+    ("AugMix(magnitude_std=-1)", ValueError, "magnitude_std must be a number from 0 on; got -1"),
     ("RandomInvert(1.5)", ValueError, "p must be a number within 0 and 1; got 1.5"),
     ("RandomInvert(p=True)", ValueError, "p must be a number within 0 and 1"),
     ("GaussianBlur(4)", ValueError, "kernel_size must be odd; got 4"),
     ("GaussianBlur(3, 0)", ValueError, "sigma"),
     ("RandomAffine(10, translate=0.1)", ValueError, "translate must be a pair"),
-    ("RandomAffine(10, scale=(0, 1))", ValueError, "scale must be a pair"),
+    ("RandomAffine(10, scale=(0, 1))", ValueError, r"scale must be a pair \(low, high\) with 0 < low <= high; got"),
+    ("RandomAffine(10, scale=0.9)", ValueError, "scale must be a pair .*; got 0.9"),
     ("RandomResizedCrop(0)", ValueError, "size must be a whole number from 1 on; got 0"),
     ("RandomErasing(scale=(0.5, 0.1))", ValueError, "scale must be a pair"),
     ("RandomErasing(value='rand')", ValueError, "value must be numbers or 'random'; got 'rand'"),
@@ -378,6 +474,45 @@ def test_wrong_values_are_named(call: str, kind: type[Exception], message: str) 
         eval(call, vars(gpuseq))
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        "RandomAdjustSharpness(0)",
+        "RandomSolarize(0)",
+        "RandomSolarize(256)",
+        "RandomPosterize(0)",
+        "RandomPosterize(8)",
+        "RandomInvert(1)",
+        "RandomGamma((0, 0), 0)",
+        "RandomGamma(0.8)",
+        "GaussianBlur(1, math.ulp(0))",
+        "ColorJitter(0, (0, 0), 5, 0.5)",
+        "ColorJitter(hue=(-0.5, 0.5))",
+        "RandomPhotometricDistort((0, 0), (0, 0), (0, 0), (-0.5, 0.5), 1)",
+        "RandomPerspective(1)",
+        "RandomPerspective(0)",
+        "RandomRotation(0)",
+        "RandomAffine(0, (0, 1), (math.ulp(0), 1), (0, 0, 0, 0))",
+        "RandomResizedCrop(1, (0, 1), (1, 1))",
+        "RandomErasing(1, (0, 1), (1, 1))",
+        "RandAugment(1, 0, 2)",
+        "RandAugment(1, 30, 31, fill=255)",
+        "TrivialAugmentWide(2, fill=0)",
+        "AugMix(0, 1, 1)",
+        "AugMix(10, 5, 3, magnitude_std=0)",
+        "TimmRandAugment(0)",
+        "TimmRandAugment(10, 15, weighted=True)",
+        "TimmRandAugment(12, 16, magnitude_max=12)",
+    ],
+)
+def test_limits_are_values(call: str) -> None:
+    """What lies at the end of what is allowed is taken, and gives a whole program."""
+    value = eval(call, {**vars(gpuseq), "TimmRandAugment": TimmRandAugment, "math": math})
+    program = _drawn(value, 200)
+    assert program.shape == (200, value.num_steps)
+    assert np.isfinite(program["arg"]).all()
+
+
 class Foreign:
     """Another library's transform."""
 
@@ -393,6 +528,10 @@ class Foreign:
         ("rand-q9", ValueError, "'q9' is no section.*known keys are m, n, p, mstd"),
         ("rand-m", ValueError, "'m' is no section"),
         ("rand-m30", ValueError, "magnitude must be a number of 0 to 10; got 30"),
+        ("rand-mmaxinf", ValueError, "magnitude_max must be a number from 0 on; got inf"),
+        ("rand-n2.5", ValueError, "num_layers must be a whole number from 1 on; got 2.5"),
+        ("rand-ninf", ValueError, "num_layers must be a whole number from 1 on; got inf"),
+        ("augmix-d1.5", ValueError, "chain_depth must be a whole number from 1 to 3; got 1.5"),
         ("augmix-b1", ValueError, "'b1' is no section"),
         ([gpuseq.RandomErasing(), gpuseq.RandAugment()], ValueError, "RandomErasing must come last"),
         ([gpuseq.RandAugment(), gpuseq.RandomResizedCrop(9)], ValueError, "RandomResizedCrop must come first"),

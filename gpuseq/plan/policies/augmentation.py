@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields
@@ -24,6 +25,7 @@ __all__ = [
     "checked_call",
     "checked_fill",
     "checked_interpolation",
+    "checked_number",
     "checked_probability",
     "checked_range",
     "checked_whole",
@@ -122,10 +124,23 @@ class OneStep(Augmentation):
 
 
 def checked_call(kind: Kind) -> Kind:
-    """Let a wrong argument of a value's constructor be refused with the nearest right name."""
+    """Let a value's constructor refuse a wrong argument with the nearest right name, and hold plain Python values."""
     # Around the constructor that `dataclass` has made, whose own TypeError names no nearest word.
-    kind.__init__ = checked_arguments()(kind.__init__)  # type: ignore[misc]
+    construct = checked_arguments()(kind.__init__)  # type: ignore[misc]
+
+    @functools.wraps(construct)
+    def init(self: Any, *args: Any, **kwargs: Any) -> None:
+        construct(self, *map(_plain, args), **{name: _plain(value) for name, value in kwargs.items()})
+
+    kind.__init__ = init  # type: ignore[misc]
     return kind
+
+
+def _plain(value: Any) -> Any:
+    # Tuples in the place of lists and arrays: a list has no hash, and arrays cannot be compared by `==`.
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    return tuple(value) if isinstance(value, list) else value
 
 
 def put(
@@ -239,6 +254,15 @@ def checked_whole(owner: object, name: str, value: Any, least: int, most: int | 
     return int(value)
 
 
+def checked_number(owner: object, name: str, value: Any, least: float, most: float = math.inf) -> float:
+    """Return a finite number within its limits, or refuse what is none by name."""
+    limits = f"from {least:g} on" if math.isinf(most) else f"of {least:g} to {most:g}"
+    is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    if not is_number or not least <= value <= most or math.isinf(value):
+        raise ValueError(f"{type(owner).__name__}: {name} must be a number {limits}; got {value!r}")
+    return float(value)
+
+
 def checked_range(
     owner: object,
     name: str,
@@ -248,6 +272,7 @@ def checked_range(
     most: float = math.inf,
     around: float | None = None,
     plus_minus: bool = False,
+    fixed: bool = False,
 ) -> Range:
     """Return a range as two floats.
 
@@ -258,13 +283,15 @@ def checked_range(
     name : str
         The argument.
     value : number or (number, number)
-        The range, or one number where `around` or `plus_minus` gives it a meaning.
+        The range, or one number where `around`, `plus_minus` or `fixed` gives it a meaning.
     least, most : float
         Its limits.
     around : float or None
         One number x means ``[around - x, around + x]``, cut off at `least`.
     plus_minus : bool
         One number x means ``[-x, x]``.
+    fixed : bool
+        One number x means ``[x, x]``.
 
     Raises
     ------
@@ -282,13 +309,12 @@ def checked_range(
         middle = 0.0 if around is None else around
         # Cut off at the lower end only, as torchvision does: a factor may be as large as one likes.
         numbers = (max(middle - width, least) if around is not None else middle - width, middle + width)
-    # One number that has no meaning of its own here is a range of one value.
-    if len(numbers) == 1:
+    if len(numbers) == 1 and fixed:
         numbers *= 2
     if len(numbers) != 2 or not least <= numbers[0] <= numbers[1] <= most or not np.isfinite(numbers).all():
-        raise ValueError(
-            f"{kind}: {name} must be a pair (low, high) with {least:g} <= low <= high <= {most:g}; got {value!r}"
-        )
+        above = {math.ulp(0.0): "0 < ", -math.inf: ""}.get(least, f"{least:g} <= ")
+        below = "" if math.isinf(most) else f" <= {most:g}"
+        raise ValueError(f"{kind}: {name} must be a pair (low, high) with {above}low <= high{below}; got {value!r}")
     return float(numbers[0]), float(numbers[1])
 
 

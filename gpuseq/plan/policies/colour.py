@@ -16,6 +16,7 @@ from .augmentation import (
     Range,
     between,
     checked_call,
+    checked_number,
     checked_probability,
     checked_range,
     checked_whole,
@@ -282,7 +283,7 @@ class RandomSolarize(OneStep):
 
     def __post_init__(self) -> None:
         """Check the values."""
-        checked_range(self, "threshold", self.threshold, least=0, most=256)
+        checked_number(self, "threshold", self.threshold, 0, 256)
         super().__post_init__()
 
     @property
@@ -373,8 +374,8 @@ class RandomGamma(Augmentation):
 
     Attributes
     ----------
-    gamma : (float, float)
-        Range of the exponent.
+    gamma : float or (float, float)
+        Range of the exponent, or the one that is always taken.
     gain : float
         Multiplier after it.
     p : float
@@ -390,14 +391,14 @@ class RandomGamma(Augmentation):
     ``torchvision.transforms.v2.functional.adjust_gamma`` of tensors; the drawn range is albumentations'.
     """
 
-    gamma: Range = (0.8, 1.2)
+    gamma: float | Range = (0.8, 1.2)
     gain: float = 1.0
     p: float = 0.5
 
     def __post_init__(self) -> None:
         """Check the values."""
-        checked_range(self, "gamma", self.gamma, least=0)
-        checked_range(self, "gain", self.gain, least=0)
+        checked_range(self, "gamma", self.gamma, least=0, fixed=True)
+        checked_number(self, "gain", self.gain, 0)
         checked_probability(self, self.p)
 
     @property
@@ -412,5 +413,5 @@ class RandomGamma(Augmentation):
 
     def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
         """Return the steps that these numbers ask for; see `Augmentation.draw`."""
-        exponent = between(uniform[:, 1], *checked_range(self, "gamma", self.gamma, least=0))
+        exponent = between(uniform[:, 1], *checked_range(self, "gamma", self.gamma, least=0, fixed=True))
         return spelled(uniform[:, 0], self.p, "Gamma", exponent, self.gain)

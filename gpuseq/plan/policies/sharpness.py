@@ -9,7 +9,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from .augmentation import Augmentation, OneStep, Range, between, checked_call, checked_range, checked_whole, spelled
+from .augmentation import (
+    Augmentation,
+    OneStep,
+    Range,
+    between,
+    checked_call,
+    checked_number,
+    checked_range,
+    checked_whole,
+    spelled,
+)
 
 __all__ = ["GaussianBlur", "RandomAdjustSharpness"]
 
@@ -43,7 +53,7 @@ class RandomAdjustSharpness(OneStep):
 
     def __post_init__(self) -> None:
         """Check the values."""
-        checked_range(self, "sharpness_factor", self.sharpness_factor, least=0)
+        checked_number(self, "sharpness_factor", self.sharpness_factor, 0)
         super().__post_init__()
 
     @property
@@ -84,7 +94,7 @@ class GaussianBlur(Augmentation):
         for side in self._sides:
             if checked_whole(self, "kernel_size", side, 1) % 2 == 0:
                 raise ValueError(f"GaussianBlur: kernel_size must be odd; got {self.kernel_size!r}")
-        checked_range(self, "sigma", self.sigma, least=math.ulp(0.0))
+        checked_range(self, "sigma", self.sigma, least=math.ulp(0.0), fixed=True)
 
     @property
     def _sides(self) -> tuple[Any, Any]:
@@ -109,6 +119,6 @@ class GaussianBlur(Augmentation):
                 f"GaussianBlur: kernel_size={self.kernel_size!r} does not fit images of {image_size[0]} rows and "
                 f"{image_size[1]} columns"
             )
-        sigma = between(uniform[:, 0], *checked_range(self, "sigma", self.sigma, least=0.0))
+        sigma = between(uniform[:, 0], *checked_range(self, "sigma", self.sigma, least=0.0, fixed=True))
         # No coin is taken: zeros lie below a probability of 1.
         return spelled(np.zeros(len(uniform)), 1.0, "GaussianBlur", width, height, sigma)

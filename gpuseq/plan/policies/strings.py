@@ -17,7 +17,6 @@ __all__ = ["parse_policy"]
 _KEYS = {"m": "magnitude", "n": "num_layers", "p": "p", "mstd": "magnitude_std", "mmax": "magnitude_max"}
 _MIX_KEYS = {"m": "severity", "w": "mixture_width", "d": "chain_depth", "a": "alpha", "mstd": "magnitude_std"}
 _TIMM_POLICIES = ("original", "originalr", "v0", "v0r", "3a")
-_WHOLE = ("num_layers", "mixture_width", "chain_depth")
 
 
 def parse_policy(text: str) -> Augmentation:
@@ -67,7 +66,7 @@ def parse_policy(text: str) -> Augmentation:
             values["weighted"] = True
             continue
         # timm splits a section where its digits begin.
-        match = re.fullmatch(r"([a-z]+)(-?\d+(?:\.\d+)?|inf)", section)
+        match = re.fullmatch(r"([a-z]+)(\d+(?:\.\d+)?|inf)", section)
         key, number = match.groups() if match else (section, "")
         # A flag and no number: with other digits it is refused below.
         if is_rand and key == "inc" and number in ("0", "1"):
@@ -85,5 +84,5 @@ def parse_policy(text: str) -> Augmentation:
         if name == "magnitude_std" and value > 100:
             value = math.inf
         # Whole numbers as such, so that a policy prints as it was written.
-        values[name] = int(value) if value.is_integer() or name in _WHOLE else value
+        values[name] = int(value) if value.is_integer() else value
     return TimmRandAugment(**values) if is_rand else AugMix(**values)

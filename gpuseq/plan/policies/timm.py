@@ -16,6 +16,7 @@ from .augmentation import (
     Fill,
     Interpolation,
     checked_call,
+    checked_number,
     checked_probability,
     checked_whole,
     choose,
@@ -196,8 +197,8 @@ class TimmRandAugment(Augmentation):
     def __post_init__(self) -> None:
         """Check the values."""
         most = _checked_most(self)
-        _checked_magnitude(self, "magnitude", self.magnitude, most)
-        _checked_magnitude(self, "magnitude_std", self.magnitude_std, math.inf)
+        checked_number(self, "magnitude", self.magnitude, 0, most)
+        _check_deviation(self)
         checked_whole(self, "num_layers", self.num_layers, 1, len(_RAND_STEPS) if self.weighted else None)
         checked_probability(self, self.p)
         reading(self)  # for its checks
@@ -282,12 +283,12 @@ class AugMix(Augmentation):
 
     def __post_init__(self) -> None:
         """Check the values."""
-        _checked_magnitude(self, "severity", self.severity, _UNIT)
-        _checked_magnitude(self, "magnitude_std", self.magnitude_std, math.inf)
+        checked_number(self, "severity", self.severity, 0, _UNIT)
+        _check_deviation(self)
         checked_whole(self, "mixture_width", self.mixture_width, 1, _MOST_CHAINS)
         if self.chain_depth != -1:
             checked_whole(self, "chain_depth", self.chain_depth, 1, _MOST_DEPTH)
-        if isinstance(self.alpha, bool) or not isinstance(self.alpha, int | float | np.number) or not self.alpha > 0:
+        if not checked_number(self, "alpha", self.alpha, 0) > 0:
             raise ValueError(f"AugMix: alpha must be a number above 0; got {self.alpha!r}")
         reading(self)  # for its checks
 
@@ -345,13 +346,13 @@ class AugMix(Augmentation):
         return program
 
 
-def _checked_magnitude(owner: object, name: str, value: Any, most: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 <= value <= most:
-        raise ValueError(f"{type(owner).__name__}: {name} must be a number of 0 to {most:g}; got {value!r}")
+def _check_deviation(owner: TimmRandAugment | AugMix) -> None:
+    # inf is a word for a uniform magnitude, see `_magnitudes`.
+    if owner.magnitude_std != math.inf:
+        checked_number(owner, "magnitude_std", owner.magnitude_std, 0)
 
 
 def _checked_most(owner: TimmRandAugment) -> float:
     if owner.magnitude_max is None:
         return _UNIT
-    _checked_magnitude(owner, "magnitude_max", owner.magnitude_max, math.inf)
-    return float(owner.magnitude_max)
+    return checked_number(owner, "magnitude_max", owner.magnitude_max, 0)
