@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gpuseq.plan.program import COLOURED, STEPS, code_of, of_kind
+from gpuseq.plan.program import COLOURED, STEPS, code_of, names_in, of_kind
 
 from .crops import size_after
 
@@ -35,17 +35,19 @@ def check_program(program: np.ndarray, dtype: np.dtype, num_channels: int, image
     ValueError
         If a step of colour meets other than 1, 3 or 4 channels, or a number of a step lies outside its limits.
     """
-    # Erasing alone works on the finished batch, of any dtype.
-    working = ~of_kind(program, "none", "erase")
-    if dtype != np.uint8 and working.any():
-        name = STEPS[int(program["op"][working][0])].name
-        raise TypeError(
-            f"{name} is defined on uint8 images, levels 0 to 255, as Pillow has them; got {dtype}. Hand in uint8"
-        )
-    coloured = of_kind(program, *COLOURED)
-    if num_channels not in (1, 3, 4) and coloured.any():
-        name = STEPS[int(program["op"][coloured][0])].name
-        raise ValueError(f"{name} takes images of 1, 3 or 4 channels (grey, RGB, RGBA); got {num_channels}")
+    if dtype != np.uint8:
+        # Erasing alone works on the finished batch, of any dtype.
+        working = ~of_kind(program, "none", "erase")
+        if working.any():
+            name = STEPS[int(program["op"][working][0])].name
+            raise TypeError(
+                f"{name} is defined on uint8 images, levels 0 to 255, as Pillow has them; got {dtype}. Hand in uint8"
+            )
+    if num_channels not in (1, 3, 4):
+        coloured = of_kind(program, *COLOURED)
+        if coloured.any():
+            name = STEPS[int(program["op"][coloured][0])].name
+            raise ValueError(f"{name} takes images of 1, 3 or 4 channels (grey, RGB, RGBA); got {num_channels}")
     for name, args, fits, wanted in _limits(program, image_size):
         # Written so that NaN does not fit.
         if not fits.all():
@@ -55,13 +57,12 @@ def check_program(program: np.ndarray, dtype: np.dtype, num_channels: int, image
 
 def _limits(program: np.ndarray, image_size: tuple[int, int]) -> Iterator[tuple[str, np.ndarray, Any, str]]:
     """Yield the steps whose numbers an engine would follow anywhere: name, arguments, which fit, and what does."""
-    present = set(np.unique(program["op"]).tolist())
+    present = names_in(program)
     rows, cols = size_after(program, image_size)
     frame = f"the rectangle has to lie within the {rows} x {cols} pixels of the image"
 
     def found(name: str) -> np.ndarray | None:
-        code = code_of(name)
-        return program["arg"][program["op"] == code] if code in present else None
+        return program["arg"][program["op"] == code_of(name)] if name in present else None
 
     if (args := found("Posterize")) is not None:
         yield "Posterize", args, (args[:, 0] >= 0) & (args[:, 0] <= 8), "bits go from 0 to 8"
@@ -95,5 +96,5 @@ def _limits(program: np.ndarray, image_size: tuple[int, int]) -> Iterator[tuple[
 
 
 def _inside(args: np.ndarray, rows: int, cols: int) -> Any:
-    top, left, height, width = args[:, :4].T
-    return (top >= 0) & (left >= 0) & (height >= 0) & (width >= 0) & (top + height <= rows) & (left + width <= cols)
+    corner, sides = args[:, 0:2], args[:, 2:4]
+    return ((corner >= 0) & (sides >= 0) & (corner + sides <= (rows, cols))).all(axis=1)

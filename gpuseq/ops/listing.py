@@ -157,13 +157,12 @@ def _joined(parts: list[np.ndarray], none: np.ndarray) -> np.ndarray:
 
 def _erases(program: np.ndarray, erasing: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return whose they are, and their numbers."""
-    if not erasing.any():
-        return np.empty(0, np.int64), np.empty((0, ERASE_COLUMNS))
     sample, steps = _taken(program, erasing)
     numbers = np.zeros((len(steps), ERASE_COLUMNS))
     numbers[:, :8] = steps["arg"]
     is_noise = steps["op"] == _NOISE
-    numbers[is_noise, 5:] = 0.0, 0.0, 0.0, 1.0
+    if is_noise.any():
+        numbers[is_noise, 5:] = 0.0, 0.0, 0.0, 1.0
     return sample, numbers
 
 
@@ -230,6 +229,8 @@ class _Lists:
         self.numbers[:, 0] = _CODE_OF[ops]
         self.numbers[:, 1:9] = steps["arg"]
         self.numbers[:, 9] = np.ascontiguousarray(steps["fill"]).view("<u4")[:, 0]
+        if not len(steps):
+            return
         moves = []
         for op, places in _by_op(ops):
             name, kind = STEPS[op].name, STEPS[op].kind

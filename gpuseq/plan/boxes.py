@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -11,25 +11,31 @@ import numpy as np
 from gpuseq.plan.philox import philox_rows
 from gpuseq.plan.program import STEP_DTYPE, code_of, of_kind
 
-__all__ = ["NUM_KEYS", "Fits", "crop_boxes", "draw_box", "with_boxes", "without_crops"]
+__all__ = ["NUM_KEYS", "NUM_UNIFORM", "crop_boxes", "draw_box", "with_boxes", "without_crops"]
 
 Range: TypeAlias = tuple[float, float]
-Fits: TypeAlias = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""Of heights and widths: which rectangles are accepted."""
 
 NUM_KEYS = 1 << 53
 """Different keys of numbers that are drawn later: what a float64 holds exactly."""
 
-NUM_UNIFORM = 22
-"""Numbers of a rectangle: ten tries of an area and a ratio, and the corner."""
+NUM_TRIES = 10
+
+NUM_UNIFORM = 2 * NUM_TRIES + 2
+"""Numbers of a rectangle: an area and a ratio for each try, and the corner."""
 
 _CROP, _BY_KEY = code_of("ResizedCrop"), code_of("CropByKey")
 
 
 def draw_box(
-    uniform: np.ndarray, image_size: tuple[int, int], scale: Range, ratio: Range, fits: Fits, *, tall: bool = False
+    uniform: np.ndarray,
+    image_size: tuple[int, int],
+    largest: tuple[int, int],
+    scale: Range,
+    ratio: Range,
+    *,
+    tall: bool = False,
 ) -> np.ndarray:
-    """Return for each sample the first of ten drawn rectangles that fits, as top, left, height, width; else zeros.
+    """Return for each sample the first of ten drawn rectangles that fits, or zeros.
 
     Parameters
     ----------
@@ -37,31 +43,41 @@ def draw_box(
         Shape ``(N, 22)``: an area and a ratio per try, then top and left.
     image_size : (int, int)
         Rows and columns of the images.
+    largest : (int, int)
+        The most rows and columns that a rectangle may have.
     scale : (float, float)
         Range of the area as a share of the image's.
     ratio : (float, float)
         Range of the ratio, drawn by its logarithm.
-    fits : callable
-        Of heights and widths, both ``(N, 10)``: which are accepted.
     tall : bool
         Whether the ratio is of height over width rather than of width over height.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape ``(4, N)``, float64, whole numbers: top, left, height, width.
     """
-    num_tries = 10
-    # All ten tries of all samples at once. Peers stop at the first that fits, which would take another count of numbers
-    # for each sample.
-    area = image_size[0] * image_size[1] * _between(uniform[:, 0 : 2 * num_tries : 2], *scale)
-    aspect = np.exp(_between(uniform[:, 1 : 2 * num_tries : 2], math.log(ratio[0]), math.log(ratio[1])))
-    long, short = np.round(np.sqrt(area * aspect)), np.round(np.sqrt(area / aspect))
-    heights, widths = (long, short) if tall else (short, long)
-    accepted = fits(heights, widths)
-    # argmax gives the first True, and 0 where there is none: those rows become zeros at the end.
-    first = np.arange(len(uniform)), np.argmax(accepted, axis=1)
-    height, width = heights[first].astype(np.int64), widths[first].astype(np.int64)
+    # All ten tries of all samples at once, and both sides in one array: a batch is so small that calls are what costs.
+    # Peers stop at the first try that fits, which would take another count of numbers for each sample.
+    num_samples, tries = len(uniform), uniform[:, : 2 * NUM_TRIES]
+    area = image_size[0] * image_size[1] * _between(tries[:, 0::2], *scale)
+    aspect = np.exp(_between(tries[:, 1::2], math.log(ratio[0]), math.log(ratio[1])))
+    sides = np.empty((2, num_samples, NUM_TRIES))
+    long, short = sides if tall else sides[::-1]
+    np.multiply(area, aspect, long)
+    np.divide(area, aspect, short)
+    np.sqrt(sides, sides)
+    np.rint(sides, sides)
+    accepted = ((sides > 0) & (sides <= np.array(largest)[:, None, None])).all(axis=0)
+    # argmax gives the first True, and 0 where there is none: those become zeros at the end.
+    chosen = np.argmax(accepted, axis=1) + np.arange(0, num_samples * NUM_TRIES, NUM_TRIES)
+    box = np.empty((4, num_samples))
+    box[2:] = sides.reshape(2, -1).take(chosen, axis=1)
     # + 1: the last place is one of them, as with torchvision's `randint`.
-    top = (uniform[:, -2] * (image_size[0] - height + 1)).astype(np.int64)
-    left = (uniform[:, -1] * (image_size[1] - width + 1)).astype(np.int64)
-    box = np.stack([top, left, height, width], axis=1)
-    box[~accepted.any(axis=1)] = 0
+    np.trunc(uniform[:, 2 * NUM_TRIES :].T * (np.array(image_size)[:, None] - box[2:] + 1), box[:2])
+    fits = accepted.reshape(-1).take(chosen)
+    if not fits.all():
+        box[:, ~fits] = 0.0
     return box
 
 
@@ -95,10 +111,7 @@ def crop_boxes(uniform: np.ndarray, image_size: tuple[int, int], scale: Range, r
     elif width / height > high:
         largest_width = round(height * high)
 
-    def fits(heights: np.ndarray, widths: np.ndarray) -> np.ndarray:
-        return (heights > 0) & (heights <= height) & (widths > 0) & (widths <= width)
-
-    box = draw_box(uniform, image_size, scale, ratio, fits)
+    box = draw_box(uniform, image_size, image_size, scale, ratio).T.astype(np.int64)
     middle = (height - largest_height) // 2, (width - largest_width) // 2, largest_height, largest_width
     box[box[:, 2] == 0] = middle
     return box

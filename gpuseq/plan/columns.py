@@ -20,6 +20,7 @@ __all__ = [
     "PARAMS_DTYPE",
     "Column",
     "Columns",
+    "are_neutral",
     "as_lines",
     "captions",
     "cells",
@@ -160,6 +161,18 @@ def identity_params(num_samples: int) -> np.ndarray:
         Shape ``(num_samples,)``, dtype `PARAMS_DTYPE`.
     """
     return COLUMNS.neutral_row.repeat(num_samples)
+
+
+def are_neutral(params: np.ndarray) -> bool:
+    """Tell whether no row changes anything by any column, in one look; False may also mean a 0.0 that is a -0.0.
+
+    Parameters
+    ----------
+    params : numpy.ndarray
+        Shape ``(N,)``, dtype `PARAMS_DTYPE`.
+    """
+    # Bytes, so that the NaN of a neutral value is equal to itself.
+    return params.tobytes() == COLUMNS.neutral_row.tobytes() * len(params)
 
 
 def is_at_rest(params: np.ndarray, group: str) -> np.ndarray:

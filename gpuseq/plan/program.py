@@ -29,6 +29,7 @@ __all__ = [
     "dicts_to_program",
     "empty_program",
     "has_kind",
+    "names_in",
     "of_kind",
     "only_erasing",
     "only_geometry",
@@ -189,6 +190,13 @@ def of_kind(program: np.ndarray, *kinds: Kind) -> np.ndarray:
 @functools.cache
 def _codes_of(kinds: tuple[Kind, ...]) -> np.ndarray:
     return np.array([step.kind in kinds for step in STEPS])
+
+
+def names_in(program: np.ndarray) -> list[str]:
+    """Return the names of the steps that occur in a program, each once, in the order of `STEPS`."""
+    # Counted and not sorted: there are few codes.
+    counts = np.bincount(program["op"].reshape(-1), minlength=len(STEPS))
+    return [STEPS[code].name for code in np.flatnonzero(counts).tolist()]
 
 
 def has_kind(program: np.ndarray | None, *kinds: Kind) -> bool:

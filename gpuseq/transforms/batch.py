@@ -13,7 +13,7 @@ from gpuseq.base.devices import array_module, is_cupy, on_device
 from gpuseq.base.types import Array, DataFormat
 from gpuseq.ops import dispatch as ops
 from gpuseq.ops.options import AugmentOptions, RangesFirst, Statistics
-from gpuseq.plan.columns import COLUMNS, dicts_to_params, identity_params, is_at_rest, params_to_dicts
+from gpuseq.plan.columns import COLUMNS, are_neutral, dicts_to_params, identity_params, is_at_rest, params_to_dicts
 from gpuseq.plan.program import IDENTITY, only_geometry, without_erasing
 from gpuseq.plan.ranges import TransformRanges
 
@@ -232,6 +232,8 @@ class BatchTransform:
         """
         if images.dtype != np.uint8:
             raise TypeError(f"augmentations work on uint8 images, levels 0 to 255; got {images.dtype}")
+        if are_neutral(params):
+            return None
         # The options keep flips on for what a plan may bring; here a batch without any spares the whole pass.
         has_flip = not is_at_rest(params, "flip").all()
         options = _on_levels(self._following(params), source_format, has_flip)
@@ -319,6 +321,9 @@ class BatchTransform:
         Geometry follows the plan. Colour changes only where this generator asks for it, so that the plan of an image
         does its mask no harm.
         """
+        # One look for the plans of augmentations, beside which nothing is drawn.
+        if are_neutral(params):
+            return self.options
         further = [step for step in self._steps_left_out if not is_at_rest(params, step).all()]
         return self.options.asking(further) if further else self.options
 

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from gpuseq.plan.boxes import crop_boxes
+from gpuseq.plan.policies.erasing import RandomErasing
+from gpuseq.plan.program import IDENTITY, code_of
 from tests.compare import assert_same
 
 NUM_TRIES = 10
@@ -52,3 +54,43 @@ def test_a_crop_is_the_first_try_that_fits(
     tries, wanted = zip(*(one_by_one(row, size, scale, ratio) for row in numbers), strict=True)
     assert_same(crop_boxes(numbers, size, scale, ratio), np.array(wanted))
     assert min(tries) > 0 or len(set(tries)) > 2, "some tries fail"
+
+
+def erased_one_by_one(
+    numbers: np.ndarray, size: tuple[int, int], scale: tuple[float, float], ratio: tuple[float, float]
+) -> tuple[int, tuple[int, int, int, int]]:
+    """Return which try fits, and the box, zeros for none: ``RandomErasing.make_params`` of torchvision."""
+    height, width = size
+    for number in range(NUM_TRIES):
+        area = height * width * (scale[0] + (scale[1] - scale[0]) * numbers[2 * number])
+        low, high = math.log(ratio[0]), math.log(ratio[1])
+        aspect = math.exp(low + (high - low) * numbers[2 * number + 1])
+        rows, cols = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < rows < height and 0 < cols < width:
+            return number, (int(numbers[-2] * (height - rows + 1)), int(numbers[-1] * (width - cols + 1)), rows, cols)
+    return NUM_TRIES, (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("size", "scale", "ratio"),
+    [
+        ((31, 23), (0.02, 0.33), (0.3, 3.3)),
+        ((9, 11), (0.5, 1.0), (0.1, 9.0)),
+        ((40, 3), (0.001, 0.6), (0.1, 10.0)),
+        ((5, 5), (1.0, 1.0), (1.0, 1.0)),
+        ((1, 1), (0.5, 1.0), (1.0, 1.0)),
+    ],
+)
+def test_a_rectangle_is_erased_that_is_the_first_try_smaller_than_the_image(
+    size: tuple[int, int], scale: tuple[float, float], ratio: tuple[float, float]
+) -> None:
+    # The coin and the key of the noise come first.
+    numbers = np.random.default_rng(8).random((300, 2 + 2 * NUM_TRIES + 2))
+    tries, wanted = zip(*(erased_one_by_one(row[2:], size, scale, ratio) for row in numbers), strict=True)
+    steps = RandomErasing(0.75, scale, ratio, value=(-1.5, 0.25, 3)).draw(numbers, size)[:, 0]
+    erases = (numbers[:, 0] < 0.75) & (np.array(tries) < NUM_TRIES)
+    assert_same(steps["op"], np.where(erases, code_of("Erase"), IDENTITY).astype(np.int16))
+    assert_same(steps["arg"][erases, :4], np.array(wanted, np.float64)[erases])
+    assert (steps["arg"][erases, 4:] == (-1.5, 0.25, 3, 0)).all()
+    assert not steps["arg"][~erases].any(), "a step that does nothing holds no numbers"
+    assert max(tries) > 0, "some tries fail"

@@ -16,6 +16,7 @@ from gpuseq.plan.columns import (
     COLUMNS,
     Column,
     Columns,
+    are_neutral,
     captions,
     cells,
     dicts_to_params,
@@ -62,6 +63,15 @@ def test_the_columns_are_keras_keys_and_their_neutral_values_keras_draws_without
 def test_each_step_is_an_option_of_the_engines() -> None:
     options = {item.name for item in fields(AugmentOptions)}
     assert {f"has_{column.step}" for column in COLUMNS} == {name for name in options if name.startswith("has_")}
+
+
+def test_rows_are_neutral_until_one_column_of_one_row_is_drawn() -> None:
+    assert are_neutral(identity_params(0))
+    assert are_neutral(identity_params(3))
+    for column in COLUMNS:
+        params = identity_params(3)
+        params[column.name][1] = 0.25
+        assert not are_neutral(params), column
 
 
 def test_a_row_is_at_rest_in_a_group_when_no_column_of_it_is_drawn() -> None:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from gpuseq.plan.boxes import NUM_KEYS, draw_box
-from gpuseq.plan.program import empty_program
+from gpuseq.plan.boxes import NUM_KEYS, NUM_UNIFORM, draw_box
+from gpuseq.plan.program import STEP_DTYPE, code_of, empty_program
 
-from .augmentation import Augmentation, Range, checked_call, checked_probability, checked_range, put
+from .augmentation import Augmentation, Range, checked_call, checked_probability, checked_range
 
 __all__ = ["RandomErasing"]
+
+_ERASE, _NOISE = code_of("Erase"), code_of("EraseNoise")
 
 
 @checked_call
@@ -57,7 +60,7 @@ class RandomErasing(Augmentation):
         checked_range(self, "ratio", self.ratio, least=math.ulp(0.0))
         _ = self._levels
 
-    @property
+    @cached_property
     def _levels(self) -> tuple[float, ...] | None:
         """Four values, or None for noise."""
         if isinstance(self.value, str):
@@ -75,26 +78,28 @@ class RandomErasing(Augmentation):
 
     @property
     def num_uniform(self) -> int:
-        """Ten tries of an area and a ratio, the corner, a coin and the key of the noise."""
-        return 24
+        """A coin, the key of the noise, and those of a rectangle."""
+        return 2 + NUM_UNIFORM
 
     def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
         """Return the steps that these numbers ask for; see `Augmentation.draw`."""
-        program = empty_program(len(uniform), 1)
         height, width = image_size
-
-        def fits(heights: np.ndarray, widths: np.ndarray) -> np.ndarray:
-            # Strictly smaller than the image, as torchvision and timm have it: no image is erased whole.
-            return (heights > 0) & (heights < height) & (widths > 0) & (widths < width)
-
-        # The ratio is of height over width, where the crop's is of width over height: both as torchvision has it.
-        box = draw_box(uniform[:, 2:], image_size, self.scale, self.ratio, fits, tall=True)
-        where = (uniform[:, 0] < self.p) & (box[:, 2] > 0)
-        levels = self._levels
+        # Strictly smaller than the image, as torchvision and timm have it: no image is erased whole. The ratio is of
+        # height over width, where the crop's is of width over height: both as torchvision has it.
+        largest = height - 1, width - 1
+        box = draw_box(uniform[:, 2:], image_size, largest, self.scale, self.ratio, tall=True)
+        program = empty_program(len(uniform), 1)
+        steps, levels = program[:, 0], self._levels
+        args = steps["arg"]
+        args[:, :4] = box.T
         if levels is None:
+            steps["op"] = _NOISE
             # A step holds doubles, and pixels' noise is a function of this number: it has to survive JSON exactly.
-            key = np.floor(uniform[:, 1] * NUM_KEYS)
-            put(program[:, 0], "EraseNoise", *box[where].T, key[where], where=where)
+            args[:, 4] = np.floor(uniform[:, 1] * NUM_KEYS)
         else:
-            put(program[:, 0], "Erase", *box[where].T, *levels, where=where)
+            steps["op"] = _ERASE
+            args[:, 4:] = levels
+        idle = (uniform[:, 0] >= self.p) | (box[2] == 0)
+        if idle.any():
+            steps[idle] = np.zeros((), STEP_DTYPE)
         return program

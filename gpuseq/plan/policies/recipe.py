@@ -146,6 +146,8 @@ class Recipe:
             # A crop comes first and alone changes the size, so all others see that of the finished images.
             size = self.image_size(image_size)
         program = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+        if program.shape[1] == 1:
+            return program
         # Stable, so that the steps keep their order.
         order = np.argsort(program["op"] == IDENTITY, axis=1, kind="stable")
         # By places in the whole: `take` copies steps, an index of rows and columns takes ten times as long.
