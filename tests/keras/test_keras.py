@@ -342,6 +342,23 @@ def test_batches_are_tuples() -> None:
     assert np.asarray(weight).tolist() == [1, 1, 1, 0]
 
 
+@pytest.mark.parametrize("further", [False, True])
+def test_other_backends_get_arrays_in_tuples(further: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``tf.data``, the way of all but torch and jax, takes arrays of the host; a list would be an array to be."""
+    monkeypatch.setattr(fitdata, "backend", lambda: "numpy")
+    x = [numbered(6), np.arange(6.0)] if further else numbered(6)
+    flow = own_generator().flow(x, np.arange(6), batch_size=3, seed=1)
+    plain = own_generator().flow(x, np.arange(6), batch_size=3, seed=1)[0]
+    inputs, labels = in_fit(flow)
+    assert np.array_equal(labels, plain[1])
+    assert type(labels) is np.ndarray
+    parts, expected = (inputs, plain[0]) if further else ((inputs,), (plain[0],))
+    assert type(parts) is tuple
+    for part, array in zip(parts, expected, strict=True):
+        assert type(part) is np.ndarray
+        assert np.array_equal(part, array)
+
+
 @pytest.mark.parametrize(
     "labels",
     [
@@ -626,6 +643,7 @@ def test_what_is_read_ahead_after_training_is_read_again() -> None:
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
 def test_a_saved_model_that_is_not_there_is_named(tmp_path: Path) -> None:
+    """It is looked for where models are written, or beside the state where the callback writes none."""
     flow = own_generator().flow(numbered(6), np.zeros((6, 1)), batch_size=3, seed=1)
     with pytest.raises(ValueError, match=r"model must be the name of a \.keras file"):
         gk.SaveState(flow, tmp_path / "state.json", model=tmp_path / "model.h5")
@@ -637,6 +655,12 @@ def test_a_saved_model_that_is_not_there_is_named(tmp_path: Path) -> None:
     saved = saves.restore()
     assert saved == (2, 0, str(tmp_path / "model-2-0.keras"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model-2-0.keras", "state.json"]
-    Path(saved.model).unlink()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    Path(saved.model).rename(elsewhere / "model-2-0.keras")
     with pytest.raises(FileNotFoundError, match=r"names the model 'model-2-0\.keras', and it is not in"):
         saves.restore()
+    moved = gk.SaveState(flow, tmp_path / "state.json", model=elsewhere / "model.keras")
+    assert moved.restore() == (2, 0, str(elsewhere / "model-2-0.keras"))
+    (tmp_path / "state.json").rename(elsewhere / "state.json")
+    assert gk.SaveState(flow, elsewhere / "state.json").restore() == (2, 0, str(elsewhere / "model-2-0.keras"))
