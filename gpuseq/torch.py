@@ -213,14 +213,20 @@ def augment(images: Any, generator: ImageDataGenerator, *, seed: int, epoch: int
     ------
     ValueError
         If `images` has not four axes, `sample_ids` another length, `seed` or `epoch` is negative, or the generator
-        overrides ``get_random_transform``, which "keyed" cannot ask.
+        overrides ``get_random_transform``, which "keyed" cannot ask, or has augmentations.
     TypeError
-        If `images` is no tensor, or `seed` or `epoch` no integer.
+        If `images` is no tensor, or `seed`, `epoch` or one of `sample_ids` no integer.
     """
     if not isinstance(images, torch.Tensor):
         raise TypeError(f"images must be a torch.Tensor; got {type(images).__name__}. For arrays see generator.flow")
     if images.ndim != 4:
         raise ValueError(f"images must have four axes; got shape {tuple(images.shape)}")
+    # They take images of uint8 after the ranges, which have made floats of them: left out, they would not be missed.
+    if generator.augmentations is not None:
+        raise ValueError(
+            f"augment() does the generator's ranges, and not augmentations={generator.augmentations!r}: call "
+            "gpuseq.Compose(...) of them on the tensors, and give augment() a generator without"
+        )
     # Batches of PyTorch are channels first nearly always; three columns and hundreds of channels are not meant.
     if generator._told_format is None and images.shape[3] not in (1, 3, 4) and images.shape[1] in (1, 3, 4):
         raise ValueError(
@@ -242,10 +248,12 @@ def augment(images: Any, generator: ImageDataGenerator, *, seed: int, epoch: int
                 f'rng="keyed" draws the numbers of {type(generator).__name__} by key, and cannot ask the '
                 'get_random_transform that it overrides: use rng="keras"'
             )
-        ids = np.arange(len(images)) if sample_ids is None else np.asarray(sample_ids, np.int64)
+        ids = np.arange(len(images)) if sample_ids is None else np.asarray(sample_ids)
+        if ids.size and ids.dtype.kind not in "iu":
+            raise TypeError(f"sample_ids must be integers; got {ids.dtype}")
         if ids.shape != (len(images),):
             raise ValueError(f"sample_ids must have shape ({len(images)},); got {ids.shape}")
-        params = draw_keyed(generator._transform_ranges, ids, height, width, seed=seed, epoch=epoch)
+        params = draw_keyed(generator._transform_ranges, ids.astype(np.int64), height, width, seed=seed, epoch=epoch)
     else:
         stream: Any = np.random.RandomState(seed)
         params = generator._drawing(tuple(images.shape[1:])).params(stream, len(images))

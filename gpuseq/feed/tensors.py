@@ -112,6 +112,11 @@ def torch_memory(device: str) -> Iterator[MutableMapping[int, Any]]:
         yield blocks
 
 
+def _native(array: np.ndarray) -> np.ndarray:
+    """Return an array in this machine's byte order: no framework has tensors of the other one, files have."""
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
 def torch_tensor(array: Array, blocks: MutableMapping[int, Any]) -> Any:
     """Return an array as a tensor over the same memory.
 
@@ -125,7 +130,8 @@ def torch_tensor(array: Array, blocks: MutableMapping[int, Any]) -> Any:
     Returns
     -------
     torch.Tensor
-        On the host or the device. Read-only NumPy arrays are copied: torch has no such thing.
+        On the host or the device. NumPy arrays that are read-only or of another byte order are copied: torch has no
+        such thing.
 
     Raises
     ------
@@ -137,6 +143,7 @@ def torch_tensor(array: Array, blocks: MutableMapping[int, Any]) -> Any:
     if isinstance(array, np.ndarray):
         if array.dtype.kind not in "biufc":
             raise TypeError(f"torch has no tensors of dtype {array.dtype}: turn the labels into numbers first")
+        array = _native(array)
         return torch.from_numpy(array if array.flags.writeable and array.flags.c_contiguous else array.copy(order="C"))
     # The tensor that allocated the memory is cut to size, so that torch's allocator knows its holders; an alias by
     # DLPack would hide that from `record_stream`.
@@ -188,7 +195,7 @@ def jax_array(array: Array) -> Any:
     import jax
 
     if not is_cupy(array):
-        return jax.device_put(array)
+        return jax.device_put(_native(array))
     if jax.default_backend() != "gpu":
         raise DeviceError(
             f"batches are made on cuda:{array.device.id}, but JAX runs on {jax.default_backend()!r}. Install "
@@ -247,6 +254,7 @@ def tensorflow_tensor(array: Array) -> Any:
     import tensorflow as tf
 
     if not is_cupy(array):
+        array = _native(array)
         if (
             # What NumPy, DLPack and TensorFlow agree on. NumPy exports no read-only array.
             array.dtype.kind in "iuf"

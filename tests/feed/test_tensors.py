@@ -45,6 +45,17 @@ def test_what_torch_cannot_alias_is_copied(kind: str) -> None:
     assert array.any()
 
 
+@pytest.mark.parametrize("dtype", [">i4", ">f4", "<u2", ">u2"])
+def test_bytes_in_the_other_order_are_turned(dtype: str) -> None:
+    """As IDX and FITS files hold their labels. No framework has such tensors."""
+    array = np.arange(12).reshape(3, 4).astype(dtype)
+    tensor = torch_tensor(array, {})
+    assert tensor.dtype == getattr(torch, np.dtype(dtype).newbyteorder("=").name)
+    assert np.array_equal(tensor.numpy(), array)
+    pytest.importorskip("jax")
+    assert np.array_equal(streams.jax_array(array), array)
+
+
 def test_a_framework_without_cuda_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("cupy")
     pytest.importorskip("jax")

@@ -508,6 +508,10 @@ def test_augment_says_what_is_wrong() -> None:
         for name in ("seed", "epoch"):
             with pytest.raises(kind, match=f"{name} must be"):
                 augment(torch.zeros(1, 2, 2, 3), generator(), **{"seed": 1, name: bad})
+    with pytest.raises(TypeError, match="sample_ids must be integers; got float64"):
+        augment(torch.zeros(2, 2, 2, 3), generator(rng="keyed"), seed=1, sample_ids=[0.5, 1])
+    with pytest.raises(ValueError, match=r"not augmentations='trivial': call gpuseq\.Compose"):
+        augment(torch.zeros(2, 2, 2, 3), generator(augmentations="trivial"), seed=1)
     with pytest.warns(UserWarning, match="conventions"):
         augment(torch.zeros(1, 4, 6, 3), generator(rotation_range=10), seed=1)
 
