@@ -1,5 +1,7 @@
 """Runs the kernels on the CPU: g++ compiles each variant under `cuda_on_host.h`, ctypes launches it on NumPy arrays.
 
+As in CuPy the text with its macros is what is compiled, once, whichever of its kernels is asked for first.
+
 `HostKernel` stands in for `gpuseq.ops.cuda.compile.Kernel` and takes its arguments through the same `cast_arguments`,
 so the launchers of `gpuseq.ops.cuda.augment` run unchanged; `install` puts it and NumPy-backed memory in their place.
 """
@@ -58,7 +60,7 @@ _locks: dict[Path, threading.Lock] = {}
 
 
 def build(name: str, macros: kernels.Macros, flags: tuple[str, ...] = ()) -> Path:
-    """Compile one variant to a shared library, or find the one that an earlier run made.
+    """Compile one variant to a shared library of all kernels of its file, or find the one that an earlier run made.
 
     Parameters
     ----------
@@ -75,18 +77,18 @@ def build(name: str, macros: kernels.Macros, flags: tuple[str, ...] = ()) -> Pat
         With the compiler's messages.
     """
     file = kernels.SIGNATURES[name][0]
-    source = "\n".join(
-        [
-            f'#include "{_precompiled_shim(flags)}"',
-            kernels.pasted_source(file, macros),
-            'extern "C" int launch(unsigned x, unsigned y, unsigned block, unsigned shared, int reverse, void **args)',
-            f"{{ return cuda_on_host::launch(&{name}, x, y, block, shared, reverse, args); }}",
-            "",
-        ]
-    )
+    lines = [f'#include "{_precompiled_shim(flags)}"', kernels.pasted_source(file, macros)]
+    arguments = "unsigned x, unsigned y, unsigned block, unsigned shared, int reverse, void **args"
+    lines += [
+        f'extern "C" int launch_{kernel}({arguments})\n'
+        f"{{ return cuda_on_host::launch(&{kernel}, x, y, block, shared, reverse, args); }}"
+        for kernel, (its_file, _) in kernels.SIGNATURES.items()
+        if its_file == file
+    ]
+    source = "\n".join([*lines, ""])
     recipe = "\0".join([source, *COMPILER, *flags])
-    arguments = ("-shared", *flags, "-x", "c++", "-")
-    return _made(f"{name}-{_digest(recipe)}.so", arguments, f"{name} with {dict(macros)}", source)
+    options = ("-shared", *flags, "-x", "c++", "-")
+    return _made(f"{Path(file).stem}-{_digest(recipe)}.so", options, f"{file} with {dict(macros)}", source)
 
 
 @cache
@@ -155,7 +157,7 @@ class HostKernel:
         self.name = name
         self.macros = macros
         self.how = how
-        self._launch = ctypes.CDLL(str(build(name, macros, flags))).launch
+        self._launch = getattr(ctypes.CDLL(str(build(name, macros, flags))), f"launch_{name}")
 
     def launch(self, grid: tuple[int, ...], block: int, arguments: Sequence[Any], shared_bytes: int = 0) -> None:
         """Run the kernel to its end."""
