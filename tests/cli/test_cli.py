@@ -610,6 +610,73 @@ def test_the_bench_races_keras_on_the_users_folder(capsys: pytest.CaptureFixture
     assert answer["arguments"] == {"rotation_range": 10.0, "rescale": 1 / 255}
 
 
+def test_a_bench_without_keras_and_without_a_gpu_says_so(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> Any:
+        raise ImportError("Keras is not here")
+
+    monkeypatch.setattr(bench, "keras_generator", missing)
+    monkeypatch.setattr(bench, "gpu_problem", lambda: "no driver")
+    present, absent = bench.contenders(open_folder(photos), {})
+    assert [contender.name.split("(")[0] for contender in present] == ["gpuseq CPU "]
+    assert absent == [
+        bench.BenchResult("Keras", problem="Keras is not here"),
+        bench.BenchResult("gpuseq GPU", problem="no driver"),
+    ]
+    monkeypatch.setattr(bench, "gpu_problem", lambda: None)
+    present, absent = bench.contenders(open_folder(photos), {})
+    assert [(contender.name.split("(")[0], contender.device) for contender in present] == [
+        ("gpuseq CPU ", "cpu"),
+        ("gpuseq GPU", "cuda:0"),
+    ]
+    assert [result.name for result in absent] == ["Keras"]
+
+
+@pytest.mark.parametrize(
+    ("installed", "asked", "taken"),
+    [
+        (("keras", "torch", "jax"), None, "torch"),
+        (("keras", "jax"), "", "jax"),
+        (("keras", "tensorflow", "jax"), None, "jax"),
+        (("keras", "torch", "jax"), "jax", "jax"),
+        (("torch",), None, "Keras is not installed"),
+        (("keras",), None, "none of its backends torch, jax, tensorflow"),
+    ],
+    ids=str,
+)
+def test_the_bench_finds_a_backend_for_keras(
+    installed: tuple[str, ...], asked: str | None, taken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first that is there, unless one is asked for: its iterators are NumPy under each."""
+    monkeypatch.setenv("KERAS_BACKEND", asked or "")  # which is taken back after the test in any case
+    if asked is None:
+        monkeypatch.delenv("KERAS_BACKEND")
+    monkeypatch.delitem(sys.modules, "keras", raising=False)
+    monkeypatch.setattr(bench.importlib.util, "find_spec", lambda name: name if name in installed else None)
+    made = SimpleNamespace(ImageDataGenerator="theirs", __version__="3.0")
+    monkeypatch.setattr(bench.importlib, "import_module", lambda name: made)
+    if " " in taken:
+        with pytest.raises(ImportError, match=taken):
+            bench.keras_generator()
+    else:
+        assert bench.keras_generator() == ("theirs", "3.0")
+        assert os.environ["KERAS_BACKEND"] == taken
+
+
+def test_a_race_says_how_slices_spread_and_what_stopped() -> None:
+    """Quartiles as NumPy has them; one slice has none, and no slice no number."""
+    rates = [10.0, 20.0, 40.0, 80.0, 160.0]
+    whole = bench.BenchResult("whole", rates)
+    assert whole.quartiles == tuple(np.percentile(rates, [25, 75]))
+    one, stopped = bench.BenchResult("one", [80.0]), bench.BenchResult("stopped", [20.0, 20.0], "OSError: gone")
+    assert (one.quartiles, one.median) == (None, 80.0)
+    assert bench.BenchResult("none").median is None
+    lines = bench.format_results([whole, one, stopped, bench.BenchResult("none")]).splitlines()
+    assert lines[1].split() == ["whole", "40", "20", "to", "80", "1.0"]
+    assert lines[2].split() == ["one", "80", "one", "slice", "2.0"]
+    assert lines[3].split() == ["stopped", "20", "20", "to", "20", "0.5", "stopped:", "OSError:", "gone"]
+    assert lines[4].split() == ["none", "-", "not", "measured"]
+
+
 def test_both_contenders_make_the_same_batches(photos: Path) -> None:
     augmentation = {"rotation_range": 20, "horizontal_flip": True, "rescale": 1 / 255}
     present, _ = bench.contenders(open_folder(photos), augmentation, target_size=(24, 24), batch_size=2)

@@ -59,6 +59,27 @@ def test_pictures_stand_in_rows_at_the_tile_size() -> None:
     assert magenta_box[0] == green_box[0] + 16
 
 
+def gaps(is_empty: np.ndarray) -> list[int]:
+    """Return the lengths of the runs of True, those at the ends included."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], is_empty, [False]])))
+    return (edges[1::2] - edges[::2]).tolist()
+
+
+def test_cards_stand_in_a_grid() -> None:
+    """The same margin on three sides, the same gap below as beside, and each text within its card."""
+    sheet = draw_sheet([*ROWS, ROWS[0]], heading="title", notes=["a note"])
+    pixels = np.asarray(sheet)
+    paper = (pixels == pixels[-1, -1]).all(axis=2)
+    first_card = colored_area(sheet, RED)[1][1] - 4  # within the first card, above its picture
+    above = np.flatnonzero(paper[:first_card].all(axis=1))[-1]
+    body = paper[above:]
+    left, *between, right = gaps(body.all(axis=0))
+    assert left == right == gaps(body.all(axis=1))[-1]
+    assert len(between) == 2
+    assert between[0] > between[1]
+    assert gaps(body.all(axis=1))[1:-1] == [between[1]] * 2
+
+
 def test_long_notes_are_broken_and_make_the_sheet_higher_not_wider() -> None:
     short = draw_sheet(ROWS, heading="title", notes=["short"])
     long = draw_sheet(ROWS, heading="title", notes=["word " * 200])
