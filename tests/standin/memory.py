@@ -247,7 +247,9 @@ def known_memory(address: int) -> Memory | None:
     """Return the piece of a device's memory that an address lies in, or None where there is none."""
     if found := _by_address.get(address):
         return found
-    return next((item for item in list(_by_address.values()) if item.ptr <= address < item.ptr + item.size), None)
+    # `values()` walks a dictionary that another thread may put memory into meanwhile; `valuerefs()` copies it at once.
+    pieces = (reference() for reference in _by_address.valuerefs())
+    return next((item for item in pieces if item and item.ptr <= address < item.ptr + item.size), None)
 
 
 def array_at(address: int) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import gc
 import sys
+import threading
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +22,7 @@ from gpuseq.ops.cuda.resident import DeviceResident
 from gpuseq.ops.options import AugmentOptions
 from tests.cases import draw_params, images
 from tests.standin import cupy as standin
-from tests.standin import door
+from tests.standin import door, memory
 from tests.standin.cupy import RaceError
 
 
@@ -294,3 +295,30 @@ def test_a_block_that_outlives_the_stand_in_lets_go_of_it(is_another_there: bool
         gc.collect()
         assert gone() is None
     assert [str(one.exc_value) for one in unraisable] == []
+
+
+def test_memory_is_found_while_another_thread_takes_some() -> None:
+    """Decoders' threads allocate while the caller's thread looks up what it was handed."""
+    base = 1 << 60  # nothing is read there
+    held = [memory.Memory(base + 64 * index, 32, 0, None) for index in range(2000)]
+    ended = threading.Event()
+
+    def allocate() -> None:
+        num_made = 0
+        while not ended.is_set():
+            num_made += 1
+            held.append(memory.Memory(base - 64 * num_made, 32, 0, None))
+            if num_made % 50 == 0:
+                del held[2000:]
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    other = threading.Thread(target=allocate)
+    other.start()
+    try:
+        found = {memory.known_memory(base + 64 * 1999 + 31) for _ in range(300)}
+    finally:
+        ended.set()
+        other.join()
+        sys.setswitchinterval(interval)
+    assert found == {held[1999]}
