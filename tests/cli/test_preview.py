@@ -80,6 +80,23 @@ def test_cards_stand_in_a_grid() -> None:
     assert gaps(body.all(axis=1))[1:-1] == [between[1]] * 2
 
 
+def test_each_line_of_a_caption_has_a_place_of_its_own() -> None:
+    lines = tuple(("mm", "mm") for _ in range(4))
+    sheet = np.asarray(draw_sheet([Row(Tile(flat(RED), "mm", lines), ())], heading="title"))
+    _, (left, _, right, bottom) = colored_area(Image.fromarray(sheet), RED)
+    below = sheet[bottom:, left:right]
+    is_card = (below == 255).all(axis=(1, 2))
+    card = below[: np.flatnonzero(is_card)[-1] + 1]  # without its outline, and the paper under it
+    is_ink = (card != 255).any(axis=(1, 2))
+    starts = np.flatnonzero(np.diff(is_ink.astype(int)) == 1)
+    assert len(starts) == 5, "the title and four lines, none of which touches another"
+    assert len(set(np.diff(starts[1:]))) == 1
+    for start in starts[1:]:
+        inked = np.flatnonzero((card[start + 2] != 255).any(axis=1))
+        assert inked[0] < 10
+        assert inked[-1] > 80, "the values stand in a column beside the names"
+
+
 def test_long_notes_are_broken_and_make_the_sheet_higher_not_wider() -> None:
     short = draw_sheet(ROWS, heading="title", notes=["short"])
     long = draw_sheet(ROWS, heading="title", notes=["word " * 200])
