@@ -12,6 +12,8 @@ import sys
 os.environ.setdefault("KERAS_BACKEND", "torch")
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from gpuseq.ops.compiled import library
 from tests import compiled_library
 from tests.photos import write_photo, write_tree
 from tests.standin import host_runner, process, rehearsal, work
+from tests.standin.ptx import machine
 
 if importlib.util.find_spec("hypothesis"):  # the machine with the GPU may lack it, and the tests for one do without
     from hypothesis import HealthCheck, settings
@@ -43,6 +46,21 @@ REQUIRE_FRAMEWORKS = "GPUSEQ_REQUIRE_FRAMEWORKS"
 ORDER = "GPUSEQ_TEST_SEED"
 """Set, the tests run in an order drawn from it; "random" draws a seed, too. Any failure that it shows is repeatable."""
 
+LONG = (
+    "benchmarks/test_gpu_round.py",
+    "standin/test_rehearsal.py",
+    "ops/compiled/test_sanitizers.py",
+    "docker/test_train.py",
+    "keras/test_backends.py",
+    "feed/test_loader_histories.py",
+    "sources/test_endurance.py",
+    "notebooks/test_notebooks.py",
+    "docker/test_images.py",
+    "ops/cuda/test_sanitizers.py",
+    "ops/cuda/test_program_on_host.py",
+)
+"""Files with tests of ten seconds or more. They go first: one that begins last decides when the run ends."""
+
 _skipped_for_want_of_a_gpu: list[str] = []
 
 _COUNTERS = {
@@ -57,14 +75,31 @@ def pytest_configure(config: pytest.Config) -> None:
         host_runner.forget_the_unused()
         if os.environ.get(ORDER) == "random":
             os.environ[ORDER] = str(random.SystemRandom().randrange(10**6))  # the workers of pytest-xdist inherit it
+        if getattr(config.option, "dist", "no") == "load":
+            # What a worker is given lies together, so the fixtures of most files are made in one process; and none is
+            # idle while another has tests left. Not among the options: those have to do without pytest-xdist.
+            config.option.dist = "worksteal"
     compiled_library.compile_once()
-    if not os.environ.get(library.PATH):
-        built = compiled_library.build()
-        if built is not None:
-            os.environ[library.PATH] = str(built)  # the workers of pytest-xdist inherit it
+    with ThreadPoolExecutor(1) as beside:
+        if not hasattr(config, "workerinput") and _collects(config, machine.SOURCES.parent):
+            beside.submit(_build_the_machine)  # which every worker would wait for
+        if not os.environ.get(library.PATH):
+            built = compiled_library.build()
+            if built is not None:
+                os.environ[library.PATH] = str(built)  # the workers of pytest-xdist inherit it
     if rehearsal.ENABLED:
         process.install()
         config.pluginmanager.register(rehearsal.Rehearsal())
+
+
+def _collects(config: pytest.Config, folder: Path) -> bool:
+    asked = [(config.invocation_params.dir / argument.partition("::")[0]).resolve() for argument in config.args]
+    return any(folder.is_relative_to(path) for path in asked)
+
+
+def _build_the_machine() -> None:
+    with suppress(FileNotFoundError, RuntimeError):  # without a compiler, or refused: the tests that need it say so
+        machine.build()
 
 
 def pytest_report_header() -> str | None:
@@ -75,18 +110,21 @@ def pytest_report_header() -> str | None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Shuffle the files, and the tests within each; a file stays together, because its fixtures are dear to make."""
-    seed = os.environ.get(ORDER)
-    if not seed:
-        return
-    draw = random.Random(seed)
+    """Shuffle the files, and the tests within each; a file stays together, because its fixtures are dear to make.
+
+    Those of `LONG` come before all others, in its order, with a seed or without.
+    """
     files: dict[Path, list[pytest.Item]] = {}
     for item in items:
         files.setdefault(item.path, []).append(item)
     groups = list(files.values())
-    draw.shuffle(groups)
-    for group in groups:
-        draw.shuffle(group)
+    if seed := os.environ.get(ORDER):
+        draw = random.Random(seed)
+        draw.shuffle(groups)
+        for group in groups:
+            draw.shuffle(group)
+    places = {ROOT / "tests" / name: place for place, name in enumerate(LONG)}
+    groups.sort(key=lambda group: places.get(group[0].path, len(LONG)))
     items[:] = [item for group in groups for item in group]
 
 

@@ -20,7 +20,7 @@ from tests.standin.host_runner import CACHE_FOLDER
 from .encode import ROW, Code, Entry
 from .errors import LaunchError
 
-__all__ = ["Array", "Grid", "Program", "Result", "catalogue"]
+__all__ = ["Array", "Grid", "Program", "Result", "build", "catalogue"]
 
 SOURCES = Path(__file__).with_name("core")
 COMPILER = (
@@ -59,7 +59,7 @@ class _Report(ctypes.Structure):
     )
 
 
-def _build() -> Path:
+def build() -> Path:
     """Compile the machine, or find what an earlier run compiled."""
     sources = sorted(SOURCES.iterdir())
     recipe = hashlib.sha256("\0".join([*COMPILER, *(path.read_text() for path in sources)]).encode()).hexdigest()[:20]
@@ -81,7 +81,7 @@ def _build() -> Path:
 
 @cache
 def _library() -> ctypes.CDLL:
-    library = ctypes.CDLL(str(_build()))
+    library = ctypes.CDLL(str(build()))
     pointer = ctypes.c_void_p
     library.ptx_entry.restype = ctypes.c_char_p
     library.ptx_entry.argtypes = (ctypes.c_int, ctypes.POINTER(ctypes.c_int), ctypes.POINTER(ctypes.c_char_p))
