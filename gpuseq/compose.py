@@ -14,6 +14,7 @@ from gpuseq.base.types import Array, BatchDType, DataFormat, Device, SameArray
 from gpuseq.ops import dispatch as ops
 from gpuseq.ops.options import AugmentOptions
 from gpuseq.plan.columns import identity_params
+from gpuseq.plan.draw import freeze
 from gpuseq.plan.plan import BatchPlan
 from gpuseq.plan.policies.augmentation import Augmentation
 from gpuseq.plan.policies.geometry import RandomResizedCrop
@@ -154,7 +155,7 @@ class Compose:
         """
         check_count("epoch", epoch, least=0)
         check_count("n", n, least=0, or_none=False)
-        ids = np.arange(n) if sample_ids is None else np.asarray(sample_ids, np.int64)
+        ids = np.arange(n) if sample_ids is None else np.array(sample_ids, np.int64)
         if ids.shape != (n,) or (ids < 0).any():
             raise ValueError(f"sample_ids must be {n} non-negative integers; got {sample_ids!r}")
         seed, number = self.seed, epoch
@@ -165,9 +166,11 @@ class Compose:
             seed = (seed ^ _worker_seed()) % 2**64
         rows, cols = image_size
         program = self.recipe.draw(ids, (int(rows), int(cols)), seed=seed, epoch=number)
+        params = identity_params(n)
+        freeze(ids, params, program)
         return BatchPlan(
             indices=ids,
-            params=identity_params(n),
+            params=params,
             epoch=-1 if epoch is None else epoch,
             image_size=(int(rows), int(cols)),
             program=program,

@@ -284,7 +284,7 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
     flow_from_directory = flows.flow_from_directory
     flow_from_dataframe = flows.flow_from_dataframe
 
-    def _drawing(self, image_shape: tuple[int, ...], file_number_limit: int = 0) -> Drawing:
+    def _drawing(self, image_shape: tuple[int, ...], file_number_limit: int = 0, crops_by_key: bool = False) -> Drawing:
         """Return what is drawn for images of one shape, in the generator's axis order, as the attributes stand now.
 
         Its `params` draws from a stream. A subclass' own `get_random_transform` draws from ``numpy.random``: it finds
@@ -297,7 +297,7 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
             # there.
             own = partial(draw_with, self.get_random_transform, image_shape=image_shape)
         image_size = image_shape[self.row_axis - 1], image_shape[self.col_axis - 1]
-        return Drawing(derived.ranges, derived.recipe, image_size, file_number_limit, own)
+        return Drawing(derived.ranges, derived.recipe, image_size, file_number_limit, own, crops_by_key)
 
     def process(
         self,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import math
 import os
 import sys
 import threading
@@ -21,7 +20,6 @@ from .streams import Made, hand_over, made_here, to_host
 
 __all__ = [
     "ALIGNMENT",
-    "aligned_empty",
     "array_module",
     "gpu_problem",
     "has_gpu",
@@ -240,25 +238,6 @@ def place(array: Any, device: str, made: Made | None = None) -> Any:
     if made is None and array.device.id == ordinal_of(device):
         return array
     return hand_over(array, ordinal_of(device), made_here(array.device) if made is None else made)
-
-
-def aligned_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """Return an array of any content on the host that begins at a multiple of `ALIGNMENT`.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Of the array, C-contiguous.
-    dtype : dtype
-        Of the array.
-    """
-    dtype = np.dtype(dtype)
-    num_bytes = math.prod(shape) * dtype.itemsize
-    # NumPy aligns to 16 bytes only. Enough is taken to shift the start; the view keeps the whole block alive.
-    block = np.empty(num_bytes + ALIGNMENT, np.uint8)
-    start = -block.ctypes.data % ALIGNMENT
-    array: np.ndarray = block[start : start + num_bytes].view(dtype).reshape(shape)
-    return array
 
 
 def synchronize(device: str) -> None:

@@ -15,7 +15,8 @@ from gpuseq.base.errors import ImageFileError
 from gpuseq.base.threads import cpu_count, for_each
 from gpuseq.base.types import COLOR_CHANNELS, DecoderChoice, literals
 from gpuseq.files.reading import read_bytes
-from gpuseq.ops.compiled.library import InstructionSet, chosen
+from gpuseq.ops.compiled.library import InstructionSet
+from gpuseq.ops.dispatch import host_engine
 
 from . import dali as decode_dali
 from . import nvimgcodec as decode_nvimgcodec
@@ -363,7 +364,7 @@ def _decode_each(
     With `block`, an image may be resized into its row of it. Without `store` nothing is kept, and nothing is resized.
     """
     decoder = check_decoder(options.decoder)
-    instruction_set = chosen()  # once for all: the environment says which
+    instruction_set = host_engine()  # once for all files
     if decoder in _CODECS:
         return _decode_with_codec(_Codec(decoder, options), count, fetch, names, instruction_set, store, block)
 

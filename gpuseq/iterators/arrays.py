@@ -23,7 +23,7 @@ from gpuseq.sources.masks import masks_of_arrays
 from gpuseq.sources.options import check_ignore_value
 from gpuseq.transforms.protocol import ImageGenerator
 
-from .batch import Layout, gathered, make_batch
+from .batch import Layout, make_batch
 from .checks import FURTHER_ARGUMENTS, check_generator, check_save_to_dir, checked_split
 from .iterator import Iterator
 
@@ -182,7 +182,7 @@ class NumpyArrayIterator(Iterator[Labels, Weights]):
         return make_batch(self, plan, Layout(own, self._batch_format or own, own, dtype, dtype, dtype == "uint8"))
 
     def _labels_of(self, images: Array, sample_indices: np.ndarray) -> Any:
-        return None if self.y is None else gathered(self.y, sample_indices, self.device)
+        return None if self.y is None else self.y[sample_indices]
 
     @property
     def _further_inputs(self) -> Sequence[np.ndarray]:
@@ -193,7 +193,6 @@ class NumpyArrayIterator(Iterator[Labels, Weights]):
         rows = 1 if self.data_format == "channels_last" else 2
         return self.x.shape[rows], self.x.shape[rows + 1]
 
-    @property
     def _drawing(self) -> Drawing:
         limit = FILE_NUMBERS if self.save_to_dir else 0
         return self.image_data_generator._drawing(self.x.shape[1:], limit)

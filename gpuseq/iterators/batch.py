@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Sized
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -14,6 +15,7 @@ from gpuseq.base.devices import array_module, is_cupy, on_device, place
 from gpuseq.base.types import Array, DataFormat
 from gpuseq.decode.images import array_to_img
 from gpuseq.ops.options import AugmentOptions
+from gpuseq.plan.draw import Drawing
 from gpuseq.plan.plan import BatchPlan
 from gpuseq.sources.files import FileSource
 from gpuseq.sources.masks import PairedMasks
@@ -22,7 +24,21 @@ from gpuseq.transforms.batch import reordered
 from gpuseq.transforms.masks import warp_masks
 from gpuseq.transforms.protocol import ImageGenerator
 
-__all__ = ["Layout", "MadeImages", "assemble", "gathered", "make_batch", "make_images", "save_images"]
+__all__ = [
+    "Layout",
+    "MadeImages",
+    "assemble",
+    "drawing_of_files",
+    "gathered",
+    "labels_of_files",
+    "make_batch",
+    "make_batch_of_files",
+    "make_images",
+    "save_images",
+]
+
+_FILE_NUMBERS = 10_000_000
+"""The numbers in the names of saved files are below it, as in Keras."""
 
 
 class ImageIterator(Protocol):
@@ -48,7 +64,34 @@ class ImageIterator(Protocol):
         """Weight of each sample."""
 
     def _labels_of(self, images: Array, sample_indices: np.ndarray) -> Any:
-        """Return the labels of a batch, where it is made; None without any."""
+        """Return the labels of a batch, on the host or where the images are; None without any."""
+
+
+class FileIterator(ImageIterator, Protocol):
+    """What one over files says besides."""
+
+    class_mode: str | None
+    classes: Any
+    class_indices: dict[str, int]
+    data_format: DataFormat
+    dtype: str
+    image_shape: tuple[int, int, int]
+    target_size: tuple[int, int]
+    _batch_format: DataFormat | None
+    _index_dtype: str | None
+    _may_pass_over: bool
+    _source: FileSource
+
+    @property
+    def _planner(self) -> Sized:
+        """As many batches as in an epoch."""
+
+    @property
+    def labels(self) -> Any:
+        """One entry per sample, with the class modes "raw" and "multi_output"."""
+
+    def _report_bad_files(self) -> None:
+        """Say which files failed since the last time."""
 
 
 @dataclass(frozen=True)
@@ -116,13 +159,14 @@ def make_batch(iterator: ImageIterator, plan: BatchPlan, layout: Layout) -> Any:
     """
     # Read once: users may set it at any time, and all parts of a batch go to one device.
     device = iterator.device
-    with on_device(device):  # whichever is current in this thread
+    # Of a GPU whichever is current in this thread; on the host nothing has to be made current, and nothing moved.
+    with nullcontext() if device == "cpu" else on_device(device):
         made = make_images(plan, iterator._source, iterator._masks, iterator.image_data_generator, layout)
         if iterator.save_to_dir is not None:
             save_images(made, iterator.save_to_dir, iterator.save_prefix, iterator.save_format, layout.data_format)
         # Labels follow the images: a substituted file brings the label of its substitute.
         samples, shard_weights = made.sample_indices, made.plan.weights
-        y = iterator._labels_of(made.images, samples) if made.masks is None else made.masks
+        y = _placed(iterator._labels_of(made.images, samples), device) if made.masks is None else made.masks
         # Without labels or masks beside them Keras leaves the weights out.
         weights = None if y is None else iterator.sample_weight
         return assemble(
@@ -130,8 +174,36 @@ def make_batch(iterator: ImageIterator, plan: BatchPlan, layout: Layout) -> Any:
             y,
             None if weights is None else gathered(weights, samples, device),
             further_inputs=[gathered(item, samples, device) for item in iterator._further_inputs],
-            shard_weights=None if shard_weights is None else place(shard_weights, device),
+            shard_weights=_placed(shard_weights, device),
         )
+
+
+def make_batch_of_files(iterator: FileIterator, plan: BatchPlan) -> Any:
+    """Make the batch of a plan from files; the last one of an epoch reports those that failed.
+
+    Parameters
+    ----------
+    iterator : FileIterator
+        Whose batch.
+    plan : BatchPlan
+        What to make.
+
+    Raises
+    ------
+    ImageFileError
+        If a file fails and ``on_error`` says so.
+    """
+    # Keras makes float32 images of files whatever the batch's dtype, and casts at the end.
+    dtype, own = iterator.dtype, iterator.data_format
+    image_dtype = "float32" if dtype == "float64" else dtype
+    # Anew for each batch, because users set `dtype` and `data_format` at any time.
+    layout = Layout("channels_last", iterator._batch_format or own, own, image_dtype, dtype)
+    try:
+        return make_batch(iterator, plan, layout)
+    finally:
+        # Also where the batch raised: its bad files belong to the report.
+        if iterator._may_pass_over and plan.batch_index == len(iterator._planner) - 1:
+            iterator._report_bad_files()
 
 
 def make_images(
@@ -177,7 +249,8 @@ def make_images(
         fetched, plan, found = masks.fetch(fetched, plan)
         made_masks = _make_masks(masks, found, plan, replace(shared, data_format=layout.data_format))
     # What reads the images is put on the stream within this context; see `gpuseq.ops.cuda.resident`.
-    with fetched.reading() as images:
+    images = fetched.images
+    with fetched.reading():
         if generator is None:
             batch = images if fetched.rows is None else images[fetched.rows]
             if layout.source_format != layout.data_format:
@@ -234,10 +307,16 @@ def save_images(made: MadeImages, folder: str, prefix: str, extension: str, data
 def _make_masks(masks: PairedMasks, found: list[Fetched], plan: BatchPlan, options: AugmentOptions) -> Any:
     made = []
     for fetched, dtype in zip(found, masks.dtypes, strict=True):
-        with fetched.reading() as images:
+        with fetched.reading():
             made.append(
                 warp_masks(
-                    images, fetched.rows, plan, options, dtype=dtype, device=masks.device, label=masks.ignore_value or 0
+                    fetched.images,
+                    fetched.rows,
+                    plan,
+                    options,
+                    dtype=dtype,
+                    device=masks.device,
+                    label=masks.ignore_value or 0,
                 )
             )
     return made if masks.as_list else made[0]
@@ -270,8 +349,14 @@ def gathered(values: Any, sample_indices: np.ndarray, device: str) -> Any:
         ``"cpu"`` or ``"cuda:N"``. Python objects stay on the host.
     """
     # Gathered on the host: only the batch's entries travel.
-    found = values[sample_indices]
-    return found if found.dtype == object else place(found, device)
+    return _placed(values[sample_indices], device)
+
+
+def _placed(values: Any, device: str) -> Any:
+    """Return what goes beside the images, an array, a list of them or None, where the batch is made."""
+    if device == "cpu" or values is None:
+        return values
+    return [place(item, device) for item in values] if isinstance(values, list) else place(values, device)
 
 
 def assemble(
@@ -305,3 +390,73 @@ def assemble(
     if weight is not None:
         return x, y, weight
     return x if y is None else (x, y)
+
+
+def drawing_of_files(iterator: FileIterator) -> Drawing:
+    """Return what is drawn for the samples of a batch of files, as it stands now.
+
+    Parameters
+    ----------
+    iterator : FileIterator
+        Whose batch.
+    """
+    limit = _FILE_NUMBERS if iterator.save_to_dir else 0
+    if iterator.image_data_generator is None:
+        return Drawing(image_size=iterator.target_size, file_number_limit=limit)
+    drawing: Drawing = iterator.image_data_generator._drawing(iterator.image_shape, limit, iterator._source.crops)
+    return drawing
+
+
+def labels_of_files(iterator: FileIterator, images: Array, sample_indices: np.ndarray) -> Any:
+    """Return the labels of a batch of files, as the iterator's class mode has them; None without any.
+
+    Parameters
+    ----------
+    iterator : FileIterator
+        Whose batch.
+    images : array
+        Of the batch.
+    sample_indices : numpy.ndarray
+        Shape ``(N,)``, int64: whose image each is.
+    """
+    mode = iterator.class_mode
+    if mode is None:
+        return None
+    if mode == "input":
+        # A copy, so that a training loop that writes into x does not change y.
+        return images.copy()
+    # These and those of "raw" keep the data frame's dtype, as in Keras.
+    if mode == "multi_output":
+        return [output[sample_indices] for output in iterator.labels]
+    if mode == "raw":
+        return iterator.labels[sample_indices]
+    # Labels have the batch's dtype, as in Keras; there is no bfloat16 of NumPy to make them in.
+    dtype = "float32" if iterator.dtype == "bfloat16" else iterator.dtype
+    # What the batches are handed to may want class indices as integers; see `Iterator._hand_out`.
+    if mode == "sparse" and iterator._index_dtype is not None:
+        dtype = iterator._index_dtype
+    return _class_labels(iterator.classes, iterator.class_indices, mode, sample_indices, dtype)
+
+
+def _class_labels(
+    classes: Any, class_indices: Mapping[str, int], class_mode: str, sample_indices: np.ndarray, dtype: str
+) -> np.ndarray:
+    """Return class indices, shape ``(N,)``, or with "categorical" one-hot rows, of some samples, on the host.
+
+    `classes` holds the index of each sample of the data set; a list, as Keras keeps those of a data frame, may hold
+    several for one sample.
+    """
+    if isinstance(classes, np.ndarray):
+        found: Any = classes[sample_indices]
+    else:
+        found = [classes[index] for index in sample_indices.tolist()]
+    if class_mode != "categorical":
+        return np.asarray(found, dtype)
+    one_hot = np.zeros((len(sample_indices), len(class_indices)), dtype)
+    # Several classes per sample, as a data frame's lists have them: one row with several ones.
+    if isinstance(found, list) and any(isinstance(item, (list, tuple)) for item in found):
+        for row, columns in enumerate(found):
+            one_hot[row, columns] = 1
+    else:
+        one_hot[np.arange(len(found)), found] = 1
+    return one_hot

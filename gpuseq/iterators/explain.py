@@ -195,7 +195,7 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _path(iterator: Any, plan: BatchPlan) -> list[tuple[str, str]]:
     """Return the steps in order: each part of the iterator says its own, and what comes out is counted here."""
-    generator, source, drawing = iterator.image_data_generator, iterator._source, iterator._drawing
+    generator, source, drawing = iterator.image_data_generator, iterator._source, iterator._drawing()
     path: list[tuple[str, str]] = [*iterator._planner.describe(drawing), *source.describe(plan)]
     if iterator._masks is not None:
         path += iterator._masks.describe()

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 
 from gpuseq.base.arguments import check_choice, checked_data_format
-from gpuseq.base.devices import place
 from gpuseq.base.types import (
     COLOR_CHANNELS,
-    Array,
     ColorMode,
     DataFormat,
     Interpolation,
@@ -27,24 +24,19 @@ from gpuseq.base.types import (
 from gpuseq.decode.host import check_decoder
 from gpuseq.decode.images import checked_size
 from gpuseq.decode.options import DecodeOptions
-from gpuseq.plan.draw import Drawing
-from gpuseq.plan.plan import BatchPlan
 from gpuseq.plan.sharding import checked_options
 from gpuseq.sources.files import FileSource
 from gpuseq.sources.masks import masks_of_files
 from gpuseq.sources.options import READ_ARGUMENTS, ReadOptions
 from gpuseq.transforms.protocol import ImageGenerator
 
-from .batch import Layout, gathered, make_batch
+from .batch import drawing_of_files, labels_of_files, make_batch_of_files
 from .checks import check_generator, check_save_to_dir, checked_split
 from .iterator import Iterator
 
 __all__ = ["BatchFromFilesMixin"]
 
 logger = logging.getLogger("gpuseq")
-
-FILE_NUMBERS = 10_000_000
-"""The numbers in the names of saved files are below it, as in Keras."""
 
 
 class BatchFromFilesMixin(Iterator[Labels, Weights]):
@@ -68,6 +60,11 @@ class BatchFromFilesMixin(Iterator[Labels, Weights]):
     directory: str
     # Keras takes further inputs with arrays alone.
     _further_inputs = ()
+
+    # What is done at each batch: see there.
+    _drawing = drawing_of_files
+    _make = make_batch_of_files
+    _labels_of = labels_of_files
 
     def set_processing_attrs(
         self,
@@ -222,46 +219,6 @@ class BatchFromFilesMixin(Iterator[Labels, Weights]):
             listed = "".join(f"\n  {path!r}: {reason}" for path, reason in new.items())
             logger.warning("%d bad image file(s) were passed over:%s", len(new), listed)
 
-    def _make(self, plan: BatchPlan) -> Any:
-        # Keras makes float32 images of files whatever the batch's dtype, and casts at the end.
-        image_dtype = "float32" if self.dtype == "float64" else self.dtype
-        own = self.data_format
-        try:
-            # Anew for each batch, because users set `dtype` and `data_format` at any time.
-            layout = Layout("channels_last", self._batch_format or own, own, image_dtype, self.dtype)
-            return make_batch(self, plan, layout)
-        finally:
-            # Also where the batch raised: its bad files belong to the report.
-            if self._may_pass_over and plan.batch_index == len(self._planner) - 1:
-                self._report_bad_files()
-
-    def _labels_of(self, images: Array, sample_indices: np.ndarray) -> Any:
-        if self.class_mode is None:
-            return None
-        if self.class_mode == "input":
-            # A copy, so that a training loop that writes into x does not change y.
-            return images.copy()
-        # These and those of "raw" keep the data frame's dtype, as in Keras.
-        if self.class_mode == "multi_output":
-            return [gathered(output, sample_indices, self.device) for output in self.labels]
-        if self.class_mode == "raw":
-            return gathered(self.labels, sample_indices, self.device)
-        # Labels have the batch's dtype, as in Keras; there is no bfloat16 of NumPy to make them in.
-        dtype = "float32" if self.dtype == "bfloat16" else self.dtype
-        # What the batches are handed to may want class indices as integers; see `Iterator._hand_out`.
-        if self.class_mode == "sparse" and self._index_dtype is not None:
-            dtype = self._index_dtype
-        found = _class_labels(self.classes, self.class_indices, self.class_mode, sample_indices, dtype)
-        return place(found, self.device)
-
-    @property
-    def _drawing(self) -> Drawing:
-        limit = FILE_NUMBERS if self.save_to_dir else 0
-        if self.image_data_generator is None:
-            return Drawing(image_size=self.target_size, file_number_limit=limit)
-        drawing = self.image_data_generator._drawing(self.image_shape, limit)
-        return replace(drawing, crops_by_key=self._source.crops)
-
     classes: Any
     class_indices: dict[str, int]
     _filepaths: list[str]
@@ -271,27 +228,3 @@ class BatchFromFilesMixin(Iterator[Labels, Weights]):
         # Printed and not only logged: Keras prints this line.
         if verbose:
             print(message)
-
-
-def _class_labels(
-    classes: Any, class_indices: Mapping[str, int], class_mode: str, sample_indices: np.ndarray, dtype: str
-) -> np.ndarray:
-    """Return class indices, shape ``(N,)``, or with "categorical" one-hot rows, of some samples, on the host.
-
-    `classes` holds the index of each sample of the data set; a list, as Keras keeps those of a data frame, may hold
-    several for one sample.
-    """
-    if isinstance(classes, np.ndarray):
-        found: Any = classes[sample_indices]
-    else:
-        found = [classes[index] for index in sample_indices.tolist()]
-    if class_mode != "categorical":
-        return np.asarray(found, dtype)
-    one_hot = np.zeros((len(sample_indices), len(class_indices)), dtype)
-    # Several classes per sample, as a data frame's lists have them: one row with several ones.
-    if isinstance(found, list) and any(isinstance(item, (list, tuple)) for item in found):
-        for row, columns in enumerate(found):
-            one_hot[row, columns] = 1
-    else:
-        one_hot[np.arange(len(found)), found] = 1
-    return one_hot

@@ -247,7 +247,7 @@ class Iterator(Sequence, Generic[Labels, Weights]):  # numpydoc ignore=PR02
         IndexError
             If `index` is outside the epoch.
         """
-        planner, drawing = self._planner, self._drawing
+        planner, drawing = self._planner, self._drawing()
         if index is not None:
             index = planner.checked_index(index)
         # One lock over both: between them another thread could go to another epoch.
@@ -323,11 +323,10 @@ class Iterator(Sequence, Generic[Labels, Weights]):  # numpydoc ignore=PR02
             plan: BatchPlan = replayed[1]
             return plan
         with self._planner.lock:
-            return self._planner.draw(np.asarray(index_array), None, self._drawing)
+            return self._planner.draw(np.asarray(index_array), None, self._drawing())
 
-    @property
     def _drawing(self) -> Drawing:
-        """What is drawn for each sample, as it stands now."""
+        """Return what is drawn for each sample, as it stands now."""
         return _NOTHING_DRAWN
 
     def _expect(self, plan: BatchPlan, number: int, *, onward: bool) -> None:
@@ -409,7 +408,7 @@ class Iterator(Sequence, Generic[Labels, Weights]):  # numpydoc ignore=PR02
     def _refuse_to_repeat(self, index: int) -> None:
         """Raise a GpuseqError where a data loader takes an epoch that was not chosen, or takes one again."""
         # Without shuffling and without ranges an epoch is the same whatever its number.
-        is_random = self._planner.shuffle or self._drawing.draws
+        is_random = self._planner.shuffle or self._drawing().draws
         if not (self._counts_by_epoch and is_random):
             return
         if self._fetched is None or index in self._fetched:
@@ -445,7 +444,7 @@ class Iterator(Sequence, Generic[Labels, Weights]):  # numpydoc ignore=PR02
             If `epoch` is not a non-negative integer.
         """
         # A chosen epoch may be taken once by a DataLoader, see `_refuse_to_repeat`: from here on nothing of it was.
-        self._planner.set_epoch(epoch, self._drawing)
+        self._planner.set_epoch(epoch, self._drawing())
         self._fetched = set()
 
     def on_epoch_end(self) -> None:
@@ -494,7 +493,7 @@ class Iterator(Sequence, Generic[Labels, Weights]):  # numpydoc ignore=PR02
         TypeError
             If it is no dictionary.
         """
-        self._planner.load_state_dict(state, self._drawing)
+        self._planner.load_state_dict(state, self._drawing())
         self._fetched = set()
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ the compiled engine or by NumPy as the environment's ``GPUSEQ_CPU_ENGINE`` says.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -35,6 +36,7 @@ __all__ = [
     "empty",
     "erase",
     "free_memory",
+    "host_engine",
     "resident",
     "resize",
     "run_geometry",
@@ -57,11 +59,25 @@ def _rows(indices: np.ndarray, num_rows: int) -> np.ndarray:
     return np.where(indices < 0, indices + num_rows, indices)
 
 
+def host_engine() -> library.InstructionSet | None:
+    """Return the instruction set of the compiled engine, where that works on host arrays; None where NumPy does.
+
+    Raises
+    ------
+    ValueError
+        If the environment's ``GPUSEQ_CPU_ENGINE`` is none of the accepted values.
+    MissingDependencyError
+        If it insists on what is not there.
+    """
+    # The variables are read at every call, so they may be set at any time; what follows from their values is kept.
+    return library.asked_for(os.environ.get(library.ENGINE), os.environ.get(library.PATH))
+
+
 @contextmanager
 def _engine_for(array: Array) -> Iterator[ModuleType]:
     """Give the engine of an array, with the array's device as the current one meanwhile."""
     if isinstance(array, np.ndarray):
-        yield ops_numpy if library.chosen() is None else ops_compiled
+        yield ops_numpy if host_engine() is None else ops_compiled
         return
     # Imported where the first device array arrives: `import gpuseq` brings no CUDA.
     from .cuda import augment as ops_cuda
@@ -74,7 +90,7 @@ def _engine_for(array: Array) -> Iterator[ModuleType]:
 def _program_engine_for(array: Array) -> Iterator[ModuleType]:
     """As `_engine_for`, of programs, which are a module of their own in each engine, imported with the first."""
     if isinstance(array, np.ndarray):
-        if library.chosen() is None:
+        if host_engine() is None:
             from .numpy import program as numpy_program
 
             yield numpy_program

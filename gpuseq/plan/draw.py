@@ -23,7 +23,17 @@ from .ranges import BLOCK, ShiftRange, TransformRanges
 if TYPE_CHECKING:
     from .policies.recipe import Recipe
 
-__all__ = ["Draw", "Drawing", "KerasStream", "Stream", "draw_keyed", "draw_params", "draw_with", "replay_cost"]
+__all__ = [
+    "Draw",
+    "Drawing",
+    "KerasStream",
+    "Stream",
+    "draw_keyed",
+    "draw_params",
+    "draw_with",
+    "freeze",
+    "replay_cost",
+]
 
 REPLAYED = 2**12
 """How many entries and numbers a position makes a stream take again at most, permutations aside."""
@@ -322,7 +332,7 @@ def draw_keyed(
 def _from_uniform(uniform: np.ndarray, ranges: TransformRanges, height: int, width: int) -> np.ndarray:
     """Turn ``(N, k)`` doubles in [0, 1) into parameters; they are overwritten."""
     spread = ranges.spread
-    params = identity_params(len(uniform))
+    params = spread.at_rest.repeat(len(uniform))
     # Fields of one dtype without gaps are a matrix.
     columns = params.view(np.float64).reshape(-1, params.dtype.itemsize // uniform.itemsize)
     for start in range(0, len(uniform), BLOCK):
@@ -367,6 +377,19 @@ def _draw_one(stream: Stream, ranges: TransformRanges, rest: TransformRanges, he
     params = _from_uniform(stream.random_sample(rest.spread.num_doubles).reshape(1, -1), rest, height, width)
     params["theta"], params["tx"], params["ty"] = theta, tx, ty
     return params
+
+
+def freeze(*arrays: np.ndarray | None) -> None:
+    """Make what was drawn read-only: threads that decode ahead, and users, hold plans while batches are made of them.
+
+    Parameters
+    ----------
+    *arrays : numpy.ndarray or None
+        Parts of a plan.
+    """
+    for array in arrays:
+        if array is not None:
+            array.setflags(write=False)
 
 
 def draw_with(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .columns import as_lines, dicts_to_params, params_to_dicts
+from .draw import freeze
 from .program import as_text, describe, dicts_to_program, program_to_dicts
 
 __all__ = ["BatchPlan"]
@@ -23,7 +24,7 @@ class BatchPlan:
     Attributes
     ----------
     indices : numpy.ndarray
-        Shape ``(N,)``, int64, on the host: rows of the data set. Read-only, as every array here.
+        Shape ``(N,)``, int64, on the host: rows of the data set. Read-only, as every array of a plan that was drawn.
     params : numpy.ndarray
         Shape ``(N,)``, dtype `~gpuseq.plan.columns.PARAMS_DTYPE`, on the host.
     file_numbers : numpy.ndarray or None
@@ -52,13 +53,6 @@ class BatchPlan:
     batch_index: int = field(default=0, compare=False)
     image_size: tuple[int, int] = (0, 0)
     program: np.ndarray | None = None
-
-    def __post_init__(self) -> None:
-        # A plan is handed to threads that decode ahead and to users who keep it; a write would change a batch
-        # afterwards.
-        for value in vars(self).values():
-            if isinstance(value, np.ndarray):
-                value.setflags(write=False)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -137,7 +131,7 @@ class BatchPlan:
             parts = json.loads(text)
             program, weights, numbers = parts["program"], parts["weights"], parts["file_numbers"]
             # Dtypes are set and not guessed: an empty list would be float64.
-            return cls(
+            plan = cls(
                 indices=np.array(parts["indices"], np.int64),
                 params=dicts_to_params(parts["params"]),
                 file_numbers=None if numbers is None else np.array(numbers, np.int64),
@@ -147,6 +141,8 @@ class BatchPlan:
                 image_size=tuple(parts["image_size"]),
                 program=None if program is None else dicts_to_program(program, parts["num_steps"]),
             )
+            freeze(*plan._arrays().values())
+            return plan
         except (KeyError, TypeError) as error:
             raise ValueError(f"this is no plan that to_json() wrote: {type(error).__name__}: {error}") from None
 
@@ -163,8 +159,12 @@ class BatchPlan:
             Positions in the batch, shape ``(K,)``, int64.
         """
         # Whatever holds an array has a row for each sample: a field that is added is cut with the others.
-        kept = {name: value[keep] for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+        kept = {name: value[keep] for name, value in self._arrays().items()}
+        freeze(*kept.values())
         return replace(self, **kept)
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        return {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
 
 
 def _same(first: Any, second: Any) -> bool:

@@ -21,7 +21,7 @@ from gpuseq.base.errors import BatchIndexError, GpuseqError
 from gpuseq.base.threads import PerProcess
 
 from .columns import identity_params
-from .draw import Drawing, KerasStream, draw_keyed
+from .draw import Drawing, KerasStream, draw_keyed, freeze
 from .order import epoch_permutation, position_of, shard_indices, shard_size
 from .plan import BatchPlan
 from .sharding import PlanOptions
@@ -200,8 +200,10 @@ class Planner(PerProcess):
             weights = np.ones(len(indices), np.float32)
             if number is not None:
                 weights = self.weights[self.batch_size * number : self.batch_size * number + len(indices)]
+        indices = indices.copy()
+        freeze(indices, params, program, file_numbers, weights)
         return BatchPlan(
-            indices=indices.copy(),
+            indices=indices,
             params=params,
             file_numbers=file_numbers,
             weights=weights,

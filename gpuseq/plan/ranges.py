@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .columns import COLUMNS
+from .columns import COLUMNS, identity_params
 
 __all__ = ["BLOCK", "ShiftRange", "Spread", "TransformRanges"]
 
@@ -86,6 +86,8 @@ class Spread(NamedTuple):
         A column drawn as a fraction of a side of the image, and which: 0 its height, 1 its width.
     flips : tuple of (int, int)
         A number that flips where it is below a half, and the column.
+    at_rest : numpy.ndarray
+        Shape ``(1,)``: the parameters of a sample of which nothing is drawn.
     """
 
     num_doubles: int
@@ -95,6 +97,7 @@ class Spread(NamedTuple):
     chosen: tuple[tuple[int, int, ShiftRange], ...]
     fractional: tuple[tuple[int, int], ...]
     flips: tuple[tuple[int, int], ...]
+    at_rest: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -183,7 +186,8 @@ class TransformRanges:
         if self.brightness:
             between("brightness", *self.brightness)
         lows, widths = (np.tile(row, (BLOCK, 1)) for row in np.array(factors, np.float64).T)
-        return Spread(len(factors), lows, widths, _runs(uniform), tuple(chosen), tuple(fractional), tuple(flips))
+        parts = _runs(uniform), tuple(chosen), tuple(fractional), tuple(flips)
+        return Spread(len(factors), lows, widths, *parts, identity_params(1))
 
 
 def _runs(pairs: list[tuple[int, int]]) -> tuple[tuple[slice, slice], ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -88,7 +89,9 @@ class ArraySource:
             Shape ``(N,)``, int64.
         """
         if self.is_resident:
-            return Fetched(self.images, indices, None, indices, self.resident, looks=self.looks)
+            # Nothing on the host has to be put in order.
+            reading = nullcontext if self.resident is None or self.device == "cpu" else self.resident.reading
+            return Fetched(self.images, indices, None, indices, reading, looks=self.looks)
         # Just these rows, gathered into page-locked memory on their way.
         return Fetched(ops.upload(self.images, self.device, indices), None, None, indices)
 

@@ -7,6 +7,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -198,15 +199,16 @@ class FileSource(PerProcess):
         assert not isinstance(decoded.images, list)
         # On the caller's stream: `take` copies out of the decoder's ring.
         images: Array = decoded.images if isinstance(decoded.images, np.ndarray) else decoded.images.take()
-        rows, resident, lease, looks = decoded.rows, None, None, None
+        rows, lease, looks = decoded.rows, None, None
+        reading: Callable[[], AbstractContextManager[Any]] = nullcontext
         if self.cache is not None and rows is not None and decoded.kept is not None:
             images, rows = self.cache.merge(indices, decoded.kept, images, rows)
             if images is self.cache.resident.array:
-                resident, lease, looks = self.cache.resident, decoded.kept.lease, self.cache.looks()
+                reading, lease, looks = self.cache.resident.reading, decoded.kept.lease, self.cache.looks()
         if self.device != "cpu" and not is_cupy(images):
             images, rows = ops.upload(images, self.device, rows), None  # of a cache on the host, just these rows
-            resident = looks = None
-        fetched = Fetched(images, rows, None, indices, resident, lease, looks)
+            reading, looks = nullcontext, None
+        fetched = Fetched(images, rows, None, indices, reading, lease, looks)
         return self._mend(fetched, decoded.errors) if any(decoded.errors) else fetched
 
     def expect(self, upcoming: Sequence[np.ndarray], current: np.ndarray | None = None) -> None:
@@ -386,7 +388,7 @@ class FileSource(PerProcess):
                         is_own = True
                         with fetched.reading():
                             images = images[rows]
-                        fetched = replace(fetched, images=images, resident=None, looks=None)
+                        fetched = replace(fetched, images=images, reading=nullcontext, looks=None)
                         rows = np.arange(len(indices))
                     answered = self._answered(answer, error.path, images.dtype)
                     images[position] = ops.upload(answered[None], self.device)[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from gpuseq.base.types import Array
-from gpuseq.ops import dispatch as ops
 from gpuseq.plan.plan import BatchPlan
 
 if TYPE_CHECKING:
@@ -33,8 +32,9 @@ class Fetched:
         The positions of the asked-for samples that are there; None where all are.
     sample_indices : numpy.ndarray
         Shape ``(N,)``: whose image each sample is; differs from what was asked for where a file was substituted.
-    resident : Resident or None
-        What `images` are the array of, where they stay and are used again.
+    reading : callable
+        Returns a context within which work on `images` may be put on the current stream: that of a
+        `~gpuseq.ops.cuda.resident.Resident` where the images stay on a device and are used again.
     looks : Looks or None
         What is known of all `images`, where they stay and nobody writes to them.
     parts : numpy.ndarray or None
@@ -48,14 +48,10 @@ class Fetched:
     rows: np.ndarray | None
     positions: np.ndarray | None
     sample_indices: np.ndarray
-    resident: ops.Resident | None = None
+    reading: Callable[[], AbstractContextManager[Any]] = nullcontext
     lease: Any = None
     looks: Looks | None = None
     parts: np.ndarray | None = None
-
-    def reading(self) -> AbstractContextManager[Array]:
-        """Return a context that gives the images, within which work on them may be put on the current stream."""
-        return nullcontext(self.images) if self.resident is None else self.resident.reading()
 
 
 class Source(Protocol):

@@ -56,7 +56,7 @@ class ImageGenerator(Settings, Protocol):
     def _draws_its_own(self) -> bool:
         """Whether `_drawing` asks a method of a subclass, so that nothing can be drawn by key."""
 
-    def _drawing(self, image_shape: tuple[int, ...], file_number_limit: int = 0) -> Drawing:
+    def _drawing(self, image_shape: tuple[int, ...], file_number_limit: int = 0, crops_by_key: bool = False) -> Drawing:
         """Return what is drawn for images of one shape, as the attributes stand now."""
 
     def process(

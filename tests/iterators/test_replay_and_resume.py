@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,25 @@ def test_a_plan_is_a_value() -> None:
         plan.params["theta"][0] = 3
     assert len(str(plan).splitlines()) == len(plan) + 1
     assert plan.take(np.array([2, 0])).to_dicts() == [plan.to_dicts()[2], plan.to_dicts()[0]]
+
+
+def test_whatever_draws_a_plan_makes_it_read_only(tmp_path: Path) -> None:
+    sharded: dict[str, Any] = {"shard": (0, 2), "remainder": "exact", "batch_size": 4, "seed": 3}
+    policy = gpuseq.RandAugment()
+    generator = gpuseq.ImageDataGenerator(rotation_range=20, augmentations=policy, device="cpu")
+    plan = generator.flow(samples(9), save_to_dir=str(tmp_path), **sharded).plan_batch()
+    ids = np.arange(4)
+    drawn = {
+        "planned": plan,
+        "part": plan.take(np.array([1, 0])),
+        "read": gpuseq.BatchPlan.from_json(plan.to_json()),
+        "composed": gpuseq.Compose(policy, seed=1).plan(4, (6, 5), epoch=0, sample_ids=ids),
+    }
+    for name, made in drawn.items():
+        parts = {part: value for part, value in vars(made).items() if isinstance(value, np.ndarray)}
+        assert len(parts) == (3 if name == "composed" else 5)
+        assert [part for part, value in parts.items() if value.flags.writeable] == [], name
+    assert ids.flags.writeable, "the caller's own"
 
 
 def test_what_is_no_plan_of_this_data_is_refused() -> None:
@@ -195,7 +215,7 @@ def test_a_state_stays_small_and_quick_however_much_was_drawn_for_samples_by_han
     original, resumed = (flow(GEOMETRY, samples(), seed=seed) for seed in (7, 0))
     next(original)
     for number in range(6000):
-        original._planner.stream.params(original._drawing.params, 4)
+        original._planner.stream.params(original._drawing().params, 4)
         if number % 500 == 0:
             original.on_epoch_end()
             state = json.loads(json.dumps(original.state_dict()))

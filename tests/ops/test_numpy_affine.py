@@ -13,7 +13,7 @@ from gpuseq.ops.numpy import affine as ops_numpy_affine
 from gpuseq.ops.numpy import augment as ops_numpy
 from gpuseq.ops.numpy.affine import KEEP_BYTES, scratch
 from gpuseq.ops.options import AugmentOptions
-from gpuseq.plan.columns import PARAMS_DTYPE
+from gpuseq.plan.columns import COLUMNS, PARAMS_DTYPE, identity_params, is_at_rest
 from tests import naive
 from tests.cases import DTYPES, FILL_MODES, LINEAR_ORDERS, SHAPES, draw_params, identity, images, transposed
 from tests.compare import assert_same, read_only
@@ -141,6 +141,13 @@ def test_flips_are_exact(shape: tuple[int, int, int, int], has_affine: bool, fli
 
 
 # The laws.
+
+
+def test_what_is_warped_is_what_the_table_says_of_the_affine_columns() -> None:
+    params = identity_params(len(COLUMNS) + 1)
+    for row, column in enumerate(COLUMNS):
+        params[column.name][row] = 360.0
+    assert_same(ops_numpy_affine.is_warped(params), ~is_at_rest(params, "affine"))
 
 
 @pytest.mark.parametrize("order", LINEAR_ORDERS)

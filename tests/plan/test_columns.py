@@ -203,11 +203,10 @@ def boxed(first: int) -> Boxed:
 
 def test_a_further_part_is_taken_compared_and_read_only() -> None:
     plan = boxed(1)
-    assert plan.boxes is not None
-    assert not plan.boxes.flags.writeable
     part = plan.take(np.array([2, 0]))
     assert isinstance(part, Boxed)
     assert part.boxes is not None
+    assert not part.boxes.flags.writeable
     assert part.boxes["corner"][:, 0].tolist() == [3, 1]
     assert (part.indices.tolist(), part.epoch) == ([2, 0], 4)
     assert plan == boxed(1)

@@ -40,8 +40,8 @@ def source(request: pytest.FixtureRequest, tmp_path: Path) -> Source:
 def test_it_keeps_its_promises(source: Source) -> None:
     source.expect([PLAN.indices], PLAN.indices)
     fetched = source.fetch(PLAN.indices)
-    with fetched.reading() as images:
-        pixels = images if fetched.rows is None else images[fetched.rows]
+    with fetched.reading():
+        pixels = fetched.images if fetched.rows is None else fetched.images[fetched.rows]
     assert pixels.shape == (3, *source.image_shape)
     assert pixels.dtype == source.dtype
     assert source.device == "cpu"

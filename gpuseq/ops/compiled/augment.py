@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from gpuseq.base.devices import aligned_empty
 from gpuseq.base.threads import cpu_count, for_each
 from gpuseq.ops.numpy.affine import scratch, warp_spline
-from gpuseq.ops.numpy.augment import whiten
+from gpuseq.ops.numpy.augment import empty_batch, whiten
 from gpuseq.ops.options import AugmentOptions, Statistics
 from gpuseq.ops.table import FILL_MODES, NUM_COLUMNS, OUT_KINDS, PREPROCESSING, fill_table, needs_range
 
@@ -85,9 +84,7 @@ def _run(
         )
     num_samples = len(images) if params is None else len(params)
     if out is None:
-        last = options.data_format == "channels_last"
-        shape = (num_samples, height, width, channels) if last else (num_samples, channels, height, width)
-        out = aligned_empty(shape, options.dtype)
+        out = empty_batch(num_samples, height, width, channels, options)
     if out.size == 0:
         return out
     # The library counts positions and knows no strides of the batch.

@@ -26,6 +26,7 @@ __all__ = [
     "Job",
     "ProgramJob",
     "ResizeJob",
+    "asked_for",
     "chosen",
     "describe",
     "instruction_sets",
@@ -187,11 +188,26 @@ def chosen() -> InstructionSet | None:
         If it insists on what is not there.
     """
     # The variables are read at every call, so they may be set after the import; the answer for them is kept.
-    return _chosen(os.environ.get(ENGINE) or "auto", _path())
+    return asked_for(os.environ.get(ENGINE), os.environ.get(PATH))
 
 
 @lru_cache(maxsize=32)
-def _chosen(asked: str, path: str) -> InstructionSet | None:
+def asked_for(asked: str | None, path: str | None) -> InstructionSet | None:
+    """Return what `chosen` does under given values of the variables; the same object each time.
+
+    Parameters
+    ----------
+    asked : str or None
+        Of ``GPUSEQ_CPU_ENGINE``. None and the empty string: "auto".
+    path : str or None
+        Of ``GPUSEQ_CPU_LIBRARY``, which has to be set to it.
+
+    Raises
+    ------
+    ValueError, MissingDependencyError
+        As `chosen`.
+    """
+    asked = asked or "auto"
     engine, _, wanted = asked.partition(":")
     accepted = ("auto", "numpy", "compiled", "compiled:avx512", "compiled:avx2", "compiled:baseline")
     if asked not in accepted:

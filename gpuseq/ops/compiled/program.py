@@ -6,13 +6,13 @@ import ctypes
 
 import numpy as np
 
-from gpuseq.base.devices import aligned_empty
 from gpuseq.base.errors import DeviceError
 from gpuseq.base.threads import cpu_count, for_each
 from gpuseq.ops.crops import cropped
 from gpuseq.ops.listing import BLUR, MAX_SIDE, MIX, Steps, steps_of
 from gpuseq.ops.numpy import program as numpy_program
 from gpuseq.ops.numpy.affine import scratch
+from gpuseq.ops.numpy.augment import empty_batch
 from gpuseq.ops.numpy.erase import normal_quantiles
 from gpuseq.ops.numpy.program import erase_rectangles, run_geometry
 from gpuseq.ops.options import AugmentOptions, Statistics
@@ -50,10 +50,8 @@ def run_program(
         raise ValueError(
             f"preprocessing {options.preprocessing!r} is defined for 3 channels; the images have {channels}"
         )
-    num_samples, last = len(program), options.data_format == "channels_last"
     if out is None:
-        shape = (num_samples, height, width, channels) if last else (num_samples, channels, height, width)
-        out = aligned_empty(shape, options.dtype)
+        out = empty_batch(len(program), height, width, channels, options)
     if out.size == 0:
         return out
     # The library writes whole images one behind the other, and knows no strides of a batch.

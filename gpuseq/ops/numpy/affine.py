@@ -13,10 +13,12 @@ import numpy as np
 
 from gpuseq.base.threads import cpu_count, for_each
 from gpuseq.ops.options import AugmentOptions
-from gpuseq.plan.columns import is_at_rest
+from gpuseq.plan.columns import COLUMNS
 
-__all__ = ["inverse_maps", "scratch", "warp", "warp_spline"]
+__all__ = ["inverse_maps", "is_warped", "scratch", "warp", "warp_spline"]
 
+_AT_REST = {column.name: column.neutral for column in COLUMNS.groups["affine"]}
+"""Column that the map is made of -> the number that leaves it alone."""
 
 KEEP_BYTES = 8 << 20
 """Larger buffers are given back after use: one large image must not cost each thread its memory for good."""
@@ -89,6 +91,25 @@ def inverse_maps(params: np.ndarray, height: int, width: int, conventions: str =
     return np.ascontiguousarray(centered[:, [1, 0]][:, :, [1, 0, 2]])
 
 
+def is_warped(params: np.ndarray) -> np.ndarray:
+    """Tell which samples are resampled, by the drawn numbers and not by the map: a turn by 360 degrees is, as in Keras.
+
+    Parameters
+    ----------
+    params : numpy.ndarray
+        Shape ``(N,)``, dtype `~gpuseq.plan.columns.PARAMS_DTYPE`.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape ``(N,)``, bool.
+    """
+    warped = np.zeros(len(params), bool)
+    for name, neutral in _AT_REST.items():
+        warped |= params[name] != neutral
+    return warped
+
+
 def warp_spline(images: np.ndarray, params: np.ndarray, options: AugmentOptions) -> np.ndarray:
     """Warp by splines of order 2 to 5, one SciPy call per plane, and nothing else: the first pass of two.
 
@@ -124,7 +145,7 @@ def warp_spline(images: np.ndarray, params: np.ndarray, options: AugmentOptions)
     out_nchw = np.moveaxis(out, channel_axis, 1)
     num_channels, height, width = planes_nchw.shape[1:]
     maps = inverse_maps(params, height, width, options.conventions)
-    moving = np.flatnonzero(~is_at_rest(params, "affine"))
+    moving = np.flatnonzero(is_warped(params))
 
     def warp_one(task: int) -> None:
         sample, channel = moving[task // num_channels], task % num_channels

@@ -12,18 +12,18 @@ import math
 
 import numpy as np
 
-from gpuseq.base.devices import aligned_empty
+from gpuseq.base.devices import ALIGNMENT
 from gpuseq.base.threads import cpu_count, for_each
 from gpuseq.ops.options import AugmentOptions, Statistics
-from gpuseq.plan.columns import is_at_rest
 
-from .affine import inverse_maps, scratch, warp, warp_spline
+from .affine import inverse_maps, is_warped, scratch, warp, warp_spline
 from .resize import resize
 
 __all__ = [
     "GROUP_PIXELS",
     "SOLO_GROUP_PIXELS",
     "augment",
+    "empty_batch",
     "resize",
     "standardize",
     "standardize_into",
@@ -59,14 +59,11 @@ def augment(
     num_samples = len(params)
     # Gathered group by group within the threads, so that no copy of the whole batch is made.
     rows = np.arange(num_samples) if indices is None else indices
-    last = options.data_format == "channels_last"
     if out is None:
-        shape = (num_samples, height, width, num_channels) if last else (num_samples, num_channels, height, width)
-        out = aligned_empty(shape, options.dtype)
-    out_nchw = out.transpose(0, 3, 1, 2) if last else out
+        out = empty_batch(num_samples, height, width, num_channels, options)
+    out_nchw = out.transpose(0, 3, 1, 2) if options.data_format == "channels_last" else out
     maps = inverse_maps(params, height, width, options.conventions) if options.has_affine else None
-    # Keras tests the drawn numbers and not the matrix: a rotation by 360 degrees is resampled.
-    identity = None if maps is None else is_at_rest(params, "affine")
+    identity = None if maps is None else ~is_warped(params)
     num_threads = cpu_count()
     group_pixels = GROUP_PIXELS if num_threads > 1 else SOLO_GROUP_PIXELS
     group = max(1, group_pixels // max(1, height * width))
@@ -93,17 +90,43 @@ def augment(
     return out
 
 
+def empty_batch(num_samples: int, height: int, width: int, num_channels: int, options: AugmentOptions) -> np.ndarray:
+    """Return a batch of any content on the host, whose memory frameworks take without a copy.
+
+    Parameters
+    ----------
+    num_samples, height, width, num_channels : int
+        N, H, W and C.
+    options : AugmentOptions
+        Its axis order and dtype.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape ``(N, H, W, C)`` or ``(N, C, H, W)``, C-contiguous; begins at a multiple of
+        `~gpuseq.base.devices.ALIGNMENT`.
+    """
+    last = options.data_format == "channels_last"
+    shape = (num_samples, height, width, num_channels) if last else (num_samples, num_channels, height, width)
+    dtype = np.dtype(options.dtype)
+    num_bytes = math.prod(shape) * dtype.itemsize
+    # NumPy aligns to 16 bytes only. Enough is taken to shift the start; the view keeps the whole block alive.
+    block = np.empty(num_bytes + ALIGNMENT, np.uint8)
+    start = -block.ctypes.data % ALIGNMENT
+    batch: np.ndarray = block[start : start + num_bytes].view(dtype).reshape(shape)
+    return batch
+
+
 def standardize(
     batch: np.ndarray, options: AugmentOptions, statistics: Statistics | None = None, *, out: np.ndarray | None = None
 ) -> np.ndarray:
     """NumPy twin of `gpuseq.ops.dispatch.standardize`; the contract is written there."""
     axes = (0, 3, 1, 2) if options.source_format == "channels_last" else (0, 1, 2, 3)
-    last = options.data_format == "channels_last"
     source_nchw = batch.transpose(axes)
     if out is None:
-        n, c, h, w = source_nchw.shape
-        out = aligned_empty((n, h, w, c) if last else (n, c, h, w), options.dtype)
-    out_nchw = out.transpose(0, 3, 1, 2) if last else out
+        num_samples, num_channels, height, width = source_nchw.shape
+        out = empty_batch(num_samples, height, width, num_channels, options)
+    out_nchw = out.transpose(0, 3, 1, 2) if options.data_format == "channels_last" else out
     # A copy in any case: it is worked on in place.
     work_nchw = source_nchw.astype(options.compute_dtype)
     standardize_into(work_nchw, options, statistics, out_nchw)

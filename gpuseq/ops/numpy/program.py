@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from gpuseq.base.devices import aligned_empty
 from gpuseq.base.threads import cpu_count, for_each
 from gpuseq.ops.crops import size_after
 from gpuseq.ops.levels import autocontrast_table, blend, contrast_table, equalize_table, luminance, table
 from gpuseq.ops.options import AugmentOptions, Statistics
 from gpuseq.plan.program import STEPS, has_kind
 
-from .augment import standardize_into
+from .augment import empty_batch, standardize_into
 from .erase import erase
 from .moves import move
 from .pixels import gaussian_blur, permute, recolour, rotate_hue, sharpen
@@ -37,11 +36,9 @@ def run_program(
     images_nhwc = images if options.source_format == "channels_last" else images.transpose(0, 2, 3, 1)
     height, width = size_after(program, images_nhwc.shape[1:3])
     num_samples, num_channels = len(program), images_nhwc.shape[3]
-    last = options.data_format == "channels_last"
     if out is None:
-        shape = (num_samples, height, width, num_channels) if last else (num_samples, num_channels, height, width)
-        out = aligned_empty(shape, options.dtype)
-    out_nchw = out.transpose(0, 3, 1, 2) if last else out
+        out = empty_batch(num_samples, height, width, num_channels, options)
+    out_nchw = out.transpose(0, 3, 1, 2) if options.data_format == "channels_last" else out
 
     def work_on(sample: int) -> None:
         image = run_steps(images_nhwc[sample if indices is None else indices[sample]], program[sample])

@@ -24,7 +24,7 @@ from tests.cases import draw_params, images
 
 @pytest.fixture(autouse=True)
 def _fresh() -> None:
-    library._chosen.cache_clear()
+    library.asked_for.cache_clear()
 
 
 def _asked_engines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
