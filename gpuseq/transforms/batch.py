@@ -321,8 +321,9 @@ class BatchTransform:
         Geometry follows the plan. Colour changes only where this generator asks for it, so that the plan of an image
         does its mask no harm.
         """
-        # One look for the plans of augmentations, beside which nothing is drawn.
-        if are_neutral(params):
+        # What leaves no step out has nothing to look for; one look does for the plans of augmentations, beside which
+        # nothing is drawn.
+        if not self._steps_left_out or are_neutral(params):
             return self.options
         further = [step for step in self._steps_left_out if not is_at_rest(params, step).all()]
         return self.options.asking(further) if further else self.options
