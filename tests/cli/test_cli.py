@@ -78,6 +78,25 @@ def test_every_command_is_listed_and_teaches_with_examples(capsys: pytest.Captur
         assert all(action.help for action in subparser(name)._actions)
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_names_the_defaults_that_are_taken(name: str) -> None:
+    """Numbers and file names; words such as "nearest" and "one per core" are of the library, whose default they are."""
+    checked = []
+    for action in subparser(name)._actions:
+        said = re.search(r"\(default: (?:\./)?(\d[\d ]*|[\w-]+\.png)\)", action.help)
+        if said:
+            default = action.default if isinstance(action.default, (tuple, list)) else [action.default]
+            assert said[1] == " ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in default)
+            checked.append(action.dest)
+    expected = {
+        "demo": ["out", "batch_size", "seed", "size"],
+        "preview": ["images", "variants", "seed", "size"],
+        "fit": ["size"],
+        "bench": ["seconds", "rounds", "batch_size", "size"],
+    }
+    assert checked == expected.get(name, [])
+
+
 def documented_commands() -> list[str]:
     texts = [subparser(name).epilog for name in COMMANDS] + [build_parser().epilog or ""]
     texts += re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
@@ -362,9 +381,11 @@ def test_the_doctor_asks_the_driver_for_each_device(
             raise doctor.metadata.PackageNotFoundError(name)
         return "14.0"
 
-    monkeypatch.setattr(doctor.ctypes, "CDLL", lambda name: driver(**options))
+    asked: list[str] = []
+    monkeypatch.setattr(doctor.ctypes, "CDLL", lambda name: asked.append(name) or driver(**options))
     monkeypatch.setattr(doctor.metadata, "version", version)
     finding = doctor._driver()
+    assert asked == ["nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"]
     assert (finding.found, finding.detail) == (found, detail)
     assert finding.version == {13010: "13.1", 13000: "13.0", 12080: "12.8"}[options.get("cuda_version", 13010)]
 

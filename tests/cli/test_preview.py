@@ -104,6 +104,15 @@ def test_long_notes_are_broken_and_make_the_sheet_higher_not_wider() -> None:
     assert long.height > short.height
 
 
+def test_each_note_has_a_line_of_its_own() -> None:
+    sheet = np.asarray(draw_sheet(ROWS, heading="mm", notes=["mm", "mm", "mm"]))
+    is_ink = (sheet != sheet[-1, -1]).any(axis=(1, 2))
+    heading, *notes = np.flatnonzero(np.diff(is_ink.astype(int)) == 1)[:4]
+    assert len({*np.diff(notes)}) == 1
+    cards = np.flatnonzero(is_ink[notes[-1] + 16 :])[0] + notes[-1] + 16
+    assert heading < notes[0] < notes[-1] < cards < colored_area(Image.fromarray(sheet), RED)[1][1]
+
+
 def test_gray_pictures_are_drawn() -> None:
     sheet = draw_sheet([Row(Tile(np.full((8, 8, 1), 77, np.uint8), "gray"), ())], heading="title", tile_size=40)
     assert colored_area(sheet, (77, 77, 77))[0] == 1600
@@ -391,7 +400,7 @@ def test_folders_are_listed_sorted_and_known_as_flat(tmp_path: Path) -> None:
 def test_what_is_no_folder_of_pictures_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="missing"):
         open_folder(tmp_path / "missing")
-    with pytest.raises(FileNotFoundError, match="no picture"):
+    with pytest.raises(FileNotFoundError, match="no picture .*accepted suffixes: bmp jpeg jpg png ppm tif tiff$"):
         open_folder(tmp_path)
     (tmp_path / "notes.txt").write_text("no picture")
     with pytest.raises(ValueError, match=r"notes\.txt"):

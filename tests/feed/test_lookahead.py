@@ -78,8 +78,10 @@ def test_by_index_each_batch_once() -> None:
     assert [int(batches[index]["x"][0][0]) for index in range(9)] == list(range(9))
     assert sorted(sequence.made) == list(range(9))
     assert int(batches[-1]["x"][0][0]) == 8
-    with pytest.raises(IndexError, match="batch 9 of 9"):
-        batches[9]
+    assert int(batches[-9]["x"][0][0]) == 0
+    for index in (9, -10):
+        with pytest.raises(IndexError, match=f"batch {index} of 9"):
+            batches[index]
     batches.on_epoch_end()
     assert sequence.ends == 1
     wait_for_end("gpuseq-batch")
