@@ -7,8 +7,10 @@ the decoders' CPU side. No GPU has run it yet.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from operator import itemgetter
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -27,11 +29,48 @@ from .options import DecodeOptions
 from .pillow import center_crop_box, check_size, orientation_of, pixel_limit
 from .routes import route
 
-__all__ = ["DeviceBatch", "DeviceDecoder"]
+__all__ = ["DeviceBatch", "DeviceDecoder", "WholeFiles"]
 
 
-class DeviceBatch:
-    """What one call decoded, in a block that is filled again once it has been taken.
+T = TypeVar("T")
+
+
+class _InBlock:
+    """What one call decoded, in a block that is filled again once it has been read.
+
+    Attributes
+    ----------
+    errors : list
+        Item i is None where there is an image of file i, else the error that names the file.
+    decoders : list of str
+        Who decoded file i: "device", "host", or "" for an error.
+    """
+
+    def __init__(
+        self,
+        errors: list[ImageFileError | None],
+        decoders: list[str],
+        block: Buffer,
+        ring: Ring,
+        backend: GpuBackend,
+    ) -> None:
+        self.errors = errors
+        self.decoders = decoders
+        self._block: Buffer | None = block
+        self._ring = ring
+        self._backend = backend
+
+    def _read(self, work: Callable[[], Array]) -> Array:
+        """Return what `work` makes of the block on the caller's current stream, and give the block back, once."""
+        assert self._block is not None, "the batch was taken before"
+        made, self._block.last_use = self._backend.read_out(work)
+        self._ring.give(self._block)
+        self._block = None
+        return made
+
+
+class DeviceBatch(_InBlock):
+    """Files that one call decoded and resized.
 
     Attributes
     ----------
@@ -43,23 +82,10 @@ class DeviceBatch:
         Who decoded file i: "device", "host", or "" for an error.
     """
 
-    def __init__(
-        self,
-        rows: np.ndarray,
-        errors: list[ImageFileError | None],
-        decoders: list[str],
-        images: Array,
-        block: Buffer,
-        ring: Ring,
-        backend: GpuBackend,
-    ) -> None:
+    def __init__(self, rows: np.ndarray, images: Array, **further: Any) -> None:
+        super().__init__(**further)
         self.rows = rows
-        self.errors = errors
-        self.decoders = decoders
         self._images = images
-        self._block: Buffer | None = block
-        self._ring = ring
-        self._backend = backend
 
     def take(self) -> Array:
         """Copy the images out, on the caller's current stream, and give the block back. To be called once.
@@ -73,11 +99,34 @@ class DeviceBatch:
             Shape ``(N, H, W, C)``, uint8 (wider where grey files are), new, on the decoder's device. Rows of files that
             failed are of no meaning.
         """
-        assert self._block is not None, "the batch was taken before"
-        images, self._block.last_use = self._backend.copy_out(self._images)
-        self._ring.give(self._block)
-        self._block = None
-        return images
+        return self._read(self._images.copy)
+
+
+class WholeFiles(_InBlock):
+    """Files that one call decoded, each of its own size.
+
+    Attributes
+    ----------
+    images : list of array
+        Item i is file i, ``(h, w, C)``: uint8, on the device; of a grey file of 16 or 32 bits uint16 or int32, on the
+        host; None where it failed. Not to be read but by `read`.
+    errors, decoders : list
+        As of a `DeviceBatch`.
+    """
+
+    def __init__(self, images: list[Array | None], **further: Any) -> None:
+        super().__init__(**further)
+        self.images = images
+
+    def read(self, work: Callable[[], Array]) -> Array:
+        """Let `work` make an array of the images, and give the block back. To be called once.
+
+        Parameters
+        ----------
+        work : callable
+            Puts what reads the images on the caller's current stream, and returns what it makes of them.
+        """
+        return self._read(work)
 
 
 class DeviceDecoder:
@@ -130,16 +179,43 @@ class DeviceDecoder:
         paths : sequence of str
             Local paths or fsspec URLs.
         """
-        encoded: list[bytes | None] = [None] * len(paths)
-
-        # Read on threads before anything is decoded: the decoder takes the batch in one call.
-        def read(index: int) -> None:
-            encoded[index] = decode.read_image(paths[index])
-
-        unread = decode.guarded_each(read, len(paths), self.num_threads)
+        encoded, unread = self._read_files(paths)
         batch = self.decode(encoded, paths)
         batch.errors = [known or error for known, error in zip(unread, batch.errors, strict=True)]
         return batch
+
+    def decode_whole_files(self, paths: Sequence[str]) -> WholeFiles:
+        """Read and decode files, and leave them as large as they are, for whoever cuts something out of them.
+
+        Parameters
+        ----------
+        paths : sequence of str
+            Local paths or fsspec URLs.
+
+        Returns
+        -------
+        WholeFiles
+            Complete: the host has waited for it.
+
+        Raises
+        ------
+        MissingDependencyError, DeviceError
+            As `decode`.
+        """
+        encoded, unread = self._read_files(paths)
+        images, order, further = self._decoded(encoded, paths, replace(self.options, target_size=None), self._pack)
+        by_file = [image for _, image in sorted(zip(order, images, strict=True), key=itemgetter(0))]
+        further["errors"] = [known or error for known, error in zip(unread, further["errors"], strict=True)]
+        return WholeFiles(by_file, **further)
+
+    def _read_files(self, paths: Sequence[str]) -> tuple[list[bytes | None], list[ImageFileError | None]]:
+        """Read files on threads, before anything is decoded: the decoder takes the batch in one call."""
+        encoded: list[bytes | None] = [None] * len(paths)
+
+        def read(index: int) -> None:
+            encoded[index] = decode.read_image(paths[index])
+
+        return encoded, decode.guarded_each(read, len(paths), self.num_threads)
 
     def decode(self, encoded: Sequence[bytes | None], names: Sequence[str]) -> DeviceBatch:
         """Decode encoded images, each wherever it can be.
@@ -163,28 +239,40 @@ class DeviceDecoder:
         DeviceError
             If the device has no room for the batch.
         """
+        images, order, further = self._decoded(encoded, names, self.options, self._fill)
+        rows = np.empty(len(encoded), np.int64)
+        rows[order] = np.arange(len(encoded))
+        return DeviceBatch(rows, images, **further)
+
+    def _decoded(
+        self,
+        encoded: Sequence[bytes | None],
+        names: Sequence[str],
+        options: DecodeOptions,
+        write: Callable[[list[Array], Sequence[np.ndarray | ImageFileError]], tuple[T, Buffer]],
+    ) -> tuple[T, list[int], dict[str, Any]]:
+        """Return what `write` makes in a block, whose files it holds in order, and the rest that is said of them."""
         # One batch at a time: the decoder's own images are overwritten by its next call.
         with self._lock:
             chosen = self._choose(encoded, names)
             found = self._backend.decode([encoded[position] or b"" for position in chosen])
             taken = {position: image for position, image in zip(chosen, found, strict=True) if image is not None}
             rest = [position for position in range(len(encoded)) if position not in taken]
-            by_host = decode.decode([encoded[index] for index in rest], self.options, [names[index] for index in rest])
+            by_host = decode.decode([encoded[index] for index in rest], options, [names[index] for index in rest])
             with self._backend.here():
                 on_device = [self._finish(image, encoded[index] or b"", names[index]) for index, image in taken.items()]
-                images, block = self._fill(on_device, by_host)
+                images, block = write(on_device, by_host)
                 # The host waits here, on the thread that decodes ahead: the next call may write to the same buffers
                 # before work that was queued earlier has ended.
                 self._backend.synchronize()
-        rows = np.empty(len(encoded), np.int64)
-        # The block holds what the device decoded first, then what the host did.
-        rows[[*taken, *rest]] = np.arange(len(encoded))
         errors: list[ImageFileError | None] = [None] * len(encoded)
         decoders = ["device"] * len(encoded)
         for position, outcome in zip(rest, by_host, strict=True):
             errors[position] = outcome if isinstance(outcome, ImageFileError) else None
             decoders[position] = "" if errors[position] else "host"
-        return DeviceBatch(rows, errors, decoders, images, block, self._ring, self._backend)
+        further = {"errors": errors, "decoders": decoders, "block": block, "ring": self._ring, "backend": self._backend}
+        # The block holds what the device decoded first, then what the host did.
+        return images, [*taken, *rest], further
 
     def _choose(self, encoded: Sequence[bytes | None], names: Sequence[str]) -> list[int]:
         """Return which images the GPU gets, the largest first: so each of its buffers keeps to about one size."""
@@ -251,6 +339,30 @@ class DeviceDecoder:
                     row[...] = outcome
             images[len(on_device) :] = ops.upload(rows, self.device)
         return images, block
+
+    def _pack(
+        self, on_device: list[Array], by_host: Sequence[np.ndarray | ImageFileError]
+    ) -> tuple[list[Array | None], Buffer]:
+        """Write one block: each image as it is, one behind the other, what the device decoded first."""
+        uploaded = [image for image in by_host if not isinstance(image, ImageFileError) and image.dtype == np.uint8]
+        block = self._ring.take(sum(image.size for image in [*on_device, *uploaded]))
+        views, start = [], 0
+        for image in [*on_device, *uploaded]:
+            views.append(block.memory[start : start + image.size].reshape(image.shape))
+            start += image.size
+        for view, image in zip(views, on_device, strict=False):
+            view[...] = image
+        if uploaded:
+            first = start - sum(image.size for image in uploaded)
+            # One upload for all of them.
+            joined = np.concatenate([image.reshape(-1) for image in uploaded])
+            block.memory[first:start] = ops.upload(joined, self.device)
+        packed = iter(views[len(on_device) :])
+        rest: list[Array | None] = [
+            None if isinstance(image, ImageFileError) else next(packed) if image.dtype == np.uint8 else image
+            for image in by_host
+        ]
+        return [*views[: len(on_device)], *rest], block
 
 
 def turn(pixels: Array, orientation: int) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
@@ -75,11 +75,11 @@ class GpuBackend:
         """Let the host wait for the stream."""
         self._stream.synchronize()
 
-    def copy_out(self, images: Array) -> tuple[Array, Any]:
-        """Return a copy made on the caller's current stream, and the event after which it is made."""
+    def read_out(self, work: Callable[[], Array]) -> tuple[Array, Any]:
+        """Return what `work` makes on the caller's current stream, and the event after which it is made."""
         with self._cupy.cuda.Device(self._ordinal):
-            copy = images.copy()
-            return copy, recorded(self._cupy.cuda.get_current_stream())
+            made = work()
+            return made, recorded(self._cupy.cuda.get_current_stream())
 
 
 Images: TypeAlias = decode_dali.DeviceImages | decode_nvimgcodec.DeviceImages

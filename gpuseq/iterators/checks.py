@@ -114,11 +114,6 @@ def _check_crop(recipe: Recipe, source: FileSource, image_size: tuple[int, int])
         raise ValueError(
             f"{named} crops files anew in each epoch, and cache= keeps them resized: leave out one of both"
         )
-    if source.decodes_on_device:
-        raise ValueError(
-            f"{named} crops files on the host, and decoder={source.options.decoder!r} resizes them on the GPU: pass "
-            'decoder="auto" or "pillow"'
-        )
     if source.options.keep_aspect_ratio:
         raise ValueError(f"{named} has a ratio of its own: leave out keep_aspect_ratio=True")
 

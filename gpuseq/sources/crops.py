@@ -2,16 +2,54 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
 
+from gpuseq.base.errors import ImageFileError
+from gpuseq.base.types import Array
 from gpuseq.decode.pillow import to_array
 from gpuseq.ops import dispatch as ops
 from gpuseq.plan.program import has_kind
 
-__all__ = ["NUM_PART_COLUMNS", "Part", "crop_image", "crop_mask"]
+__all__ = ["NUM_PART_COLUMNS", "Cut", "Part", "Whole", "WholeOnHost", "crop_mask", "cut_image", "resize_cuts"]
+
+
+class Whole(Protocol):
+    """Files that were decoded, each of its own size.
+
+    Attributes
+    ----------
+    images : list
+        Item i is file i, ``(h, w, C)``; of no meaning where it failed.
+    """
+
+    @property
+    def images(self) -> Sequence[Any]:
+        """All files."""
+
+    def read(self, work: Callable[[], Array]) -> Array:
+        """Return what `work` makes of the images. To be called once."""
+
+
+@dataclass(frozen=True)
+class WholeOnHost:
+    """What is a `Whole` on a host: nobody else writes to it.
+
+    Attributes
+    ----------
+    images : list
+        Item i is file i, or what is wrong with it.
+    """
+
+    images: Sequence[np.ndarray | ImageFileError]
+
+    def read(self, work: Callable[[], Array]) -> Array:
+        """Return what `work` makes of the images."""
+        return work()
 
 
 class Part(NamedTuple):
@@ -28,12 +66,20 @@ class Part(NamedTuple):
 NUM_PART_COLUMNS = len(Part._fields)
 
 
-def crop_image(image: np.ndarray, step: np.ndarray | None, path: str, interpolation: str, out: np.ndarray) -> Part:
-    """Resize the part of a file's image that the first step of its program crops, or all of it.
+class Cut(NamedTuple):
+    """What is resized of an image, and by which filter."""
+
+    pixels: Array
+    part: Part
+    interpolation: str
+
+
+def cut_image(image: Array, step: np.ndarray | None, path: str, interpolation: str) -> Cut:
+    """Return the part of a file's image that the first step of its program crops, or all of it.
 
     Parameters
     ----------
-    image : numpy.ndarray
+    image : array
         Shape ``(h, w, C)``: the whole file.
     step : numpy.ndarray or None
         Shape ``(1, 1)``, dtype `~gpuseq.plan.program.STEP_DTYPE`.
@@ -41,13 +87,11 @@ def crop_image(image: np.ndarray, step: np.ndarray | None, path: str, interpolat
         The file, for messages.
     interpolation : str
         Of an image without a crop; a crop has its own.
-    out : numpy.ndarray
-        Written to: shape ``(H, W, C)``, uint8.
 
     Returns
     -------
-    Part
-        What was taken.
+    Cut
+        Its pixels are a view of the image's.
 
     Raises
     ------
@@ -73,8 +117,30 @@ def crop_image(image: np.ndarray, step: np.ndarray | None, path: str, interpolat
             f"{path} has {height} x {width} pixels, and the plan crops {part.height} x {part.width} "
             f"from ({part.top}, {part.left})"
         )
-    ops.resize([pixels], out.shape[:2], interpolation, out=out[None])
-    return part
+    return Cut(pixels, part, interpolation)
+
+
+def resize_cuts(cuts: Sequence[Cut | None], out: Array) -> Array:
+    """Resize the cuts of a batch where they lie, on a device a few launches for all of them.
+
+    Parameters
+    ----------
+    cuts : sequence of Cut or None
+        Of each sample; None where its file failed.
+    out : array
+        Written to and returned: shape ``(N, H, W, C)``, uint8, where the cuts are. The row of a file that failed is
+        left as it is.
+    """
+    positions: dict[str, list[int]] = {}
+    for position, cut in enumerate(cuts):
+        if cut is not None:
+            positions.setdefault(cut.interpolation, []).append(position)
+    for interpolation, chosen in positions.items():
+        pixels = [cut.pixels for cut in cuts if cut is not None and cut.interpolation == interpolation]
+        if len(chosen) == len(cuts):
+            return ops.resize(pixels, out.shape[1:3], interpolation, out=out)
+        out[np.array(chosen)] = ops.resize(pixels, out.shape[1:3], interpolation)
+    return out
 
 
 def crop_mask(mask: np.ndarray, part: Part, size: tuple[int, int]) -> np.ndarray:
@@ -111,11 +177,11 @@ def crop_mask(mask: np.ndarray, part: Part, size: tuple[int, int]) -> np.ndarray
     return to_array(resized)
 
 
-def _whole(image: np.ndarray) -> Part:
+def _whole(image: Array) -> Part:
     height, width = image.shape[:2]
     return Part(0, 0, height, width, height, width)
 
 
-def _pixels(image: np.ndarray, part: Part) -> np.ndarray:
+def _pixels(image: Array, part: Part) -> Array:
     # A negative start would count from the end: what is cut off here makes the shape a wrong one.
     return image[max(part.top, 0) : part.top + part.height, max(part.left, 0) : part.left + part.width]

@@ -24,7 +24,7 @@ from gpuseq.ops import dispatch as ops
 from gpuseq.plan.plan import BatchPlan
 
 from .cache import ImageCache, Kept
-from .crops import NUM_PART_COLUMNS, Part, crop_image, crop_mask
+from .crops import NUM_PART_COLUMNS, Cut, Part, Whole, WholeOnHost, crop_mask, cut_image, resize_cuts
 from .options import OnError
 from .source import Fetched
 
@@ -119,7 +119,17 @@ class FileSource(PerProcess):
         EmptyBatchError
             If no file of the batch can, under another policy.
         """
-        return self._fetched(indices, self._result(indices))
+        decoded = self._result(indices)
+        assert decoded.images is not None, "files that are cropped are fetched by `fetch_cropped`"
+        # On the caller's stream: `take` copies out of the decoder's ring.
+        images: Array = decoded.images if isinstance(decoded.images, np.ndarray) else decoded.images.take()
+        rows, lease, looks = decoded.rows, None, None
+        reading: Callable[[], AbstractContextManager[Any]] = nullcontext
+        if self.cache is not None and rows is not None and decoded.kept is not None:
+            images, rows = self.cache.merge(indices, decoded.kept, images, rows)
+            if images is self.cache.resident.array:
+                reading, lease, looks = self.cache.resident.reading, decoded.kept.lease, self.cache.looks()
+        return self._handed_over(Fetched(images, rows, None, indices, reading, lease, looks), decoded.errors)
 
     def fetch_cropped(self, plan: BatchPlan) -> Fetched:
         """Return the images of a batch, each cropped as its program begins, and resized.
@@ -136,17 +146,24 @@ class FileSource(PerProcess):
         ValueError
             If a rectangle lies outside of its image.
         """
-        paths, interpolation = self.paths, self.options.interpolation
-        images = np.empty((len(plan), *self.image_shape), np.uint8)
+        decoded = self._result(plan.indices)
+        whole = decoded.whole
+        assert whole is not None, "crops is set before anything is fetched"
+        cuts: list[Cut | None] = [None] * len(plan)
         # A row of zeros for what failed: an image that `on_error` answers with has no part, and its mask is whole.
         parts = np.zeros((len(plan), NUM_PART_COLUMNS), np.int64)
+        for position, (index, error) in enumerate(zip(plan.indices.tolist(), decoded.errors, strict=True)):
+            if error is None:
+                step = None if plan.program is None else plan.program[position : position + 1, :1]
+                cut = cut_image(whole.images[position], step, self.paths[index], self.options.interpolation)
+                cuts[position], parts[position] = cut, cut.part
 
-        def crop(position: int, whole: np.ndarray) -> None:
-            step = None if plan.program is None else plan.program[position : position + 1, :1]
-            parts[position] = crop_image(whole, step, paths[plan.indices[position]], interpolation, images[position])
+        def resize() -> Array:
+            # Where the files lie: what a GPU decoded is cropped and resized there, on this thread's stream.
+            device = self.device if self.decodes_on_device else "cpu"
+            return resize_cuts(cuts, ops.empty((len(plan), *self.image_shape), "uint8", device))
 
-        errors = self._each_whole(plan.indices, crop)
-        return replace(self._fetched(plan.indices, _Decoded(images, None, errors)), parts=parts)
+        return self._handed_over(Fetched(whole.read(resize), None, None, plan.indices, parts=parts), decoded.errors)
 
     def fetch_parts(self, indices: np.ndarray, parts: np.ndarray) -> Fetched:
         """Return the masks of a batch whose images were cropped.
@@ -163,53 +180,36 @@ class FileSource(PerProcess):
         ImageFileError, EmptyBatchError
             As from `fetch`.
         """
-        size = self.image_shape[:2]
+        decoded = self._result(indices)
+        whole = decoded.whole
+        assert whole is not None, "crops is set before anything is fetched"
         found: list[np.ndarray | None] = [None] * len(indices)
 
-        def crop(position: int, whole: np.ndarray) -> None:
-            found[position] = crop_mask(whole, Part(*parts[position].tolist()), size)
+        def crop(position: int) -> None:
+            if decoded.errors[position] is None:
+                found[position] = crop_mask(
+                    whole.images[position], Part(*parts[position].tolist()), self.image_shape[:2]
+                )
 
-        errors = self._each_whole(indices, crop)
-        there = [mask for mask in found if mask is not None]
-        masks = np.zeros((len(indices), *self.image_shape), common_dtype(there))
+        for_each(crop, len(indices), self.options.num_threads or cpu_count())
+        masks = np.zeros((len(indices), *self.image_shape), common_dtype([item for item in found if item is not None]))
         for row, mask in zip(masks, found, strict=True):
             if mask is not None:
                 row[...] = mask
-        return self._fetched(indices, _Decoded(masks, None, errors))
-
-    def _each_whole(self, indices: np.ndarray, work: Callable[[int, np.ndarray], None]) -> list[ImageFileError | None]:
-        """Call ``work(position, image)`` for each file of a batch that could be decoded, on several threads."""
-        decoded = self._result(indices)
-        whole = decoded.images
-        assert isinstance(whole, list)
-
-        def work_on(position: int) -> None:
-            if decoded.errors[position] is None:
-                work(position, whole[position])
-
-        for_each(work_on, len(indices), self.options.num_threads or cpu_count())
-        return decoded.errors
+        return self._handed_over(Fetched(masks, None, None, indices), decoded.errors)
 
     @property
     def looks(self) -> Looks | None:
         """What looks at the images say, where all of them are kept on a device."""
         return None if self.cache is None else self.cache.looks()
 
-    def _fetched(self, indices: np.ndarray, decoded: _Decoded) -> Fetched:
-        assert not isinstance(decoded.images, list)
-        # On the caller's stream: `take` copies out of the decoder's ring.
-        images: Array = decoded.images if isinstance(decoded.images, np.ndarray) else decoded.images.take()
-        rows, lease, looks = decoded.rows, None, None
-        reading: Callable[[], AbstractContextManager[Any]] = nullcontext
-        if self.cache is not None and rows is not None and decoded.kept is not None:
-            images, rows = self.cache.merge(indices, decoded.kept, images, rows)
-            if images is self.cache.resident.array:
-                reading, lease, looks = self.cache.resident.reading, decoded.kept.lease, self.cache.looks()
-        if self.device != "cpu" and not is_cupy(images):
-            images, rows = ops.upload(images, self.device, rows), None  # of a cache on the host, just these rows
-            reading, looks = nullcontext, None
-        fetched = Fetched(images, rows, None, indices, reading, lease, looks)
-        return self._mend(fetched, decoded.errors) if any(decoded.errors) else fetched
+    def _handed_over(self, fetched: Fetched, errors: list[ImageFileError | None]) -> Fetched:
+        """Bring what was fetched to where it is asked for, and apply the policy to files that failed."""
+        if self.device != "cpu" and not is_cupy(fetched.images):
+            # Of a cache on the host, just these rows.
+            images = ops.upload(fetched.images, self.device, fetched.rows)
+            fetched = replace(fetched, images=images, rows=None, reading=nullcontext, looks=None)
+        return self._mend(fetched, errors) if any(errors) else fetched
 
     def expect(self, upcoming: Sequence[np.ndarray], current: np.ndarray | None = None) -> None:
         """Announce the next batches, nearest first: they are decoded ahead, and what is no longer expected is dropped.
@@ -348,12 +348,15 @@ class FileSource(PerProcess):
                     from gpuseq.decode.gpu import DeviceDecoder
 
                     self._device_decoder = DeviceDecoder(self.options, self.device)
+            if self.crops:
+                files = self._device_decoder.decode_whole_files(paths)
+                return _Decoded(None, None, files.errors, whole=files)
             batch = self._device_decoder.decode_files(paths)
             return _Decoded(batch, batch.rows, batch.errors)
         if self.crops:
             whole = decode_files(paths, replace(self.options, target_size=None))
             errors = [item if isinstance(item, ImageFileError) else None for item in whole]
-            return _Decoded(whole, None, errors)
+            return _Decoded(None, None, errors, whole=WholeOnHost(whole))
         shape = (len(paths), *self.image_shape)
         if self.options.color_mode != "grayscale":
             images = np.empty(shape, np.uint8)
@@ -437,8 +440,8 @@ class _Decoded:
 
     Attributes
     ----------
-    images : array, DeviceBatch or list
-        What was decoded, in any order. A list holds images of their own sizes, or errors, which are still cropped.
+    images : array, DeviceBatch or None
+        What was decoded and resized, in any order. None where files are cropped.
     rows : numpy.ndarray or None
         Shape ``(N,)``: the row of `images` for each sample; None where sample i is row i. With a cache, -1 for what
         failed and what was there; without one, the row of what failed is of no meaning.
@@ -446,9 +449,12 @@ class _Decoded:
         N items: what is wrong with a sample's file, or None.
     kept : Kept or None
         What the cache had of the batch before.
+    whole : Whole or None
+        What was decoded of files that are cropped, in the order of the batch.
     """
 
-    images: np.ndarray | DeviceBatch | list[Any]
+    images: np.ndarray | DeviceBatch | None
     rows: np.ndarray | None
     errors: list[ImageFileError | None]
     kept: Kept | None = None
+    whole: Whole | None = None

@@ -116,15 +116,21 @@ def test_no_write_before_the_reader_is_done(which: Any) -> None:
     assert wrong == 0
 
 
-@pytest.mark.parametrize("cache", [None, "device", "host"])
-def test_a_folder_decoded_on_the_gpu(tmp_path: Path, cache: str | None, which: Any) -> None:
+@pytest.mark.parametrize(("cache", "crops"), [(None, False), ("device", False), ("host", False), (None, True)])
+def test_a_folder_decoded_on_the_gpu(tmp_path: Path, cache: str | None, crops: bool, which: Any) -> None:
     """From the generator down: close to the batches of the host's decoder, and the second epoch like the first."""
     (tmp_path / "one").mkdir()
     for number, data in enumerate(jpegs(40, (scaled(200, 50), scaled(150, 40)))):
         (tmp_path / "one" / f"{number:02}.jpg").write_bytes(data)
-    arguments = {"target_size": (scaled(64, 16), 24), "batch_size": 16, "shuffle": False, "interpolation": "bilinear"}
+    arguments: dict[str, Any] = {
+        "target_size": (scaled(64, 16), 24),
+        "batch_size": 16,
+        "shuffle": False,
+        "interpolation": "bilinear",
+    }
+    chosen = gpuseq.RandomResizedCrop(arguments["target_size"]) if crops else None
     flows = [
-        gpuseq.ImageDataGenerator(device=device, horizontal_flip=True).flow_from_directory(
+        gpuseq.ImageDataGenerator(device=device, horizontal_flip=True, augmentations=chosen).flow_from_directory(
             tmp_path, **arguments, seed=1, verbose=False, **more
         )
         for device, more in (("cpu", {}), ("cuda", {"decoder": which, "cache": cache}))

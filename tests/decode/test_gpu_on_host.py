@@ -147,7 +147,7 @@ def test_the_host_waits_for_its_stream_and_for_the_last_reader(monkeypatch: pyte
         def synchronize(self) -> None:
             log.append("wait")
 
-    monkeypatch.setattr(backend, "copy_out", lambda images: (log.append("copy") or images.copy(), Event()))
+    monkeypatch.setattr(backend, "read_out", lambda work: (log.append("copy") or work(), Event()))
     monkeypatch.setattr(backend, "synchronize", lambda: log.append("synchronize"))
     for _ in range(3):
         ring.decode([matrix()["jpeg_420"]], ["a"]).take()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import gpuseq
 from tests.iterators.test_on_standin import GEOMETRY, generator
 from tests.parity import quiet
 from tests.photos import write_tree
@@ -29,13 +30,13 @@ def cuda() -> Iterator[Any]:
         yield patch
 
 
-def open_flow(tree: Path, cache: str | None, decoder: str, **more: Any) -> Any:
+def open_flow(tree: Path, cache: str | None, decoder: str, augmentations: Any = None, **more: Any) -> Any:
     if decoder != "pillow":
         pytest.importorskip("nvidia.nvimgcodec")
         pytest.importorskip("nvidia.dali")
     arguments: dict[str, Any] = {"target_size": (8, 8), "batch_size": 4, "seed": 1, "verbose": False, **more}
     with quiet():
-        made = generator("cuda", **GEOMETRY, rescale=1 / 255)
+        made = generator("cuda", **GEOMETRY, rescale=1 / 255, augmentations=augmentations)
         return made.flow_from_directory(write_tree(tree), **arguments, cache=cache, decoder=decoder)
 
 
@@ -63,6 +64,11 @@ def test_an_array(cuda: Any) -> None:
 @pytest.mark.parametrize(("cache", "decoder"), FOLDERS)
 def test_a_folder(cuda: Any, tmp_path: Path, cache: str | None, decoder: str) -> None:
     assert walk(open_flow(tmp_path / "tree", cache, decoder)) > 20
+
+
+@pytest.mark.parametrize("decoder", ["pillow", "nvimgcodec", "dali"])
+def test_a_folder_whose_files_are_cropped(cuda: Any, tmp_path: Path, decoder: str) -> None:
+    assert walk(open_flow(tmp_path / "tree", None, decoder, augmentations=gpuseq.RandomResizedCrop((8, 8)))) > 20
 
 
 @pytest.mark.parametrize(("decoder", "wait"), [("pillow", "wait_event"), ("nvimgcodec", "synchronize")])
