@@ -94,6 +94,15 @@ def _on_cpu(rows: list[Row]) -> list[Outcome]:
         _at_most(
             rows, "host", "batch of 256", "plan and launch", 100, "us", "host time per batch of 256: plan, draw, launch"
         ),
+        _at_most(
+            rows,
+            "host",
+            "batch of 256",
+            "list and cut RandAugment(2, 9)",
+            256,
+            "us",
+            "host time per batch of 256: steps of RandAugment listed and cut",
+        ),
         _fed(rows, 0.25),
         _at_most(rows, "imports", "fresh process", "import gpuseq", 0.2, "s", "import gpuseq"),
     ]

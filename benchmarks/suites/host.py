@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
@@ -19,8 +19,11 @@ from gpuseq.ops import dispatch as ops
 from gpuseq.ops.cuda import augment as ops_cuda
 from gpuseq.ops.cuda import compile as kernels
 from gpuseq.ops.cuda import memory as device
+from gpuseq.ops.segments import cut
 from gpuseq.ops.table import NUM_COLUMNS, fill_table
 from gpuseq.plan.draw import draw_params
+from gpuseq.plan.policies.augmentation import Augmentation
+from gpuseq.plan.policies.recipe import Recipe
 
 __all__ = ["run", "without_a_device"]
 
@@ -66,6 +69,8 @@ def run(settings: Settings) -> list[Row]:
             "plan, table and labels": before_launch,
             "plan and launch": lambda: launch(iterator.plan_batch()),
             "everything, by next()": lambda: next(iterator),
+            "list and cut RandAugment(2, 9)": _cutting(gpuseq.RandAugment(2, 9)),
+            "list and cut AugMix()": _cutting(gpuseq.AugMix()),
         }
         for name, work in parts.items():
             seconds = time_each(work, count, warm_up=30, after=lambda: synchronize(generator.device))
@@ -77,6 +82,15 @@ def run(settings: Settings) -> list[Row]:
         made["values"] = made["values"][:: max(1, len(made["values"]) // 25)]  # enough to see the spread
         settings.say(f"  host | {made['contender']}: {made['median']:.1f} {made['unit']}")
     return rows
+
+
+def _cutting(policy: Augmentation) -> Callable[[], Any]:
+    """Return what makes the tables of a drawn batch for the kernels: its steps, cut into segments."""
+    rows, size = np.arange(BATCH), (224, 224)
+    recipe = Recipe.parse("host", policy)
+    assert recipe is not None
+    program = recipe.draw(rows, size, seed=1, epoch=0)
+    return lambda: cut(program, rows, *size, 3)
 
 
 def _handed_over(batch: Any, count: int) -> Iterator[tuple[str, str, list[float]]]:

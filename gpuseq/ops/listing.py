@@ -6,20 +6,20 @@ of ``kernels/program.cuh`` and ``kernels/host/moves.h``.
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from gpuseq.base.errors import DeviceError
-from gpuseq.plan.program import STEPS, Step, code_of, of_kind
+from gpuseq.plan.program import STEPS, Step, code_of
 
 from .levels import tables_of
-from .maps import fits_fixed_point, is_projective, maps_of, summed_positions
+from .maps import fits_fixed_point, is_projective, summed_positions, write_maps
 from .weights import gaussian_weights
 
-__all__ = ["MAX_SIDE", "Steps", "steps_of"]
+__all__ = ["MAX_SIDE", "Steps", "numbered", "steps_of"]
 
 # Doubles throughout: places in lists stand among coefficients, and whole numbers below 2**53 are exact.
 STEP_COLUMNS = 10
@@ -61,6 +61,10 @@ def _code(step: Step) -> int:
 
 _CODE_OF = np.array([_code(step) for step in STEPS], np.float64)
 _NAMES = [step.name for step in STEPS]
+_IS_ERASE = np.array([step.kind == "erase" for step in STEPS])
+_IS_LISTED = np.array([step.kind not in ("none", "crop", "erase") for step in STEPS])
+# Grey has no colours to change.
+_IS_LISTED_OF_GREY = _IS_LISTED & np.array([step.kind != "pixel" for step in STEPS])
 _IS_FLIP = np.array([step.name in ("HorizontalFlip", "VerticalFlip") for step in STEPS])
 _IS_PROJECTIVE = np.array([is_projective(step.name) for step in STEPS])
 _MIX, _ROTATE, _NOISE = (code_of(name) for name in ("AugMix", "Rotate", "EraseNoise"))
@@ -117,10 +121,8 @@ def steps_of(program: np.ndarray, height: int, width: int, num_channels: int) ->
     DeviceError
         If the maps of a batch need more positions than the engines count.
     """
-    erasing = of_kind(program, "erase")
-    # Grey has no colours to change.
-    idle = of_kind(program, "none", "crop", *(("pixel",) if num_channels == 1 else ()))
-    sample, steps = _taken(program, ~(erasing | idle))
+    ops = program["op"].reshape(-1)
+    sample, steps = _taken(program, (_IS_LISTED_OF_GREY if num_channels == 1 else _IS_LISTED).take(ops))
     sample, steps, ends = _chained(sample, steps)
     lists = _Lists(height, width, steps)
     numbers = lists.numbers
@@ -131,7 +133,7 @@ def steps_of(program: np.ndarray, height: int, width: int, num_channels: int) ->
     kept = numbers[:, 0] > 0
     if not kept.all():
         numbers, sample = numbers[kept], sample[kept]
-    erases_of, erases = _erases(program, erasing)
+    erases_of, erases = _erases(program, _IS_ERASE.take(ops))
     return Steps(
         num_samples=len(program),
         sample=sample,
@@ -147,7 +149,7 @@ def steps_of(program: np.ndarray, height: int, width: int, num_channels: int) ->
 def _taken(program: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return some of a program's steps, and whose they are."""
     # `take` copies whole steps; an index of rows and columns takes ten times as long.
-    places = np.flatnonzero(wanted)
+    places = wanted.nonzero()[0]
     return places // max(1, program.shape[1]), program.reshape(-1).take(places)
 
 
@@ -158,6 +160,8 @@ def _joined(parts: list[np.ndarray], none: np.ndarray) -> np.ndarray:
 def _erases(program: np.ndarray, erasing: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return whose they are, and their numbers."""
     sample, steps = _taken(program, erasing)
+    if not len(steps):
+        return sample, np.empty((0, ERASE_COLUMNS))
     numbers = np.zeros((len(steps), ERASE_COLUMNS))
     numbers[:, :8] = steps["arg"]
     is_noise = steps["op"] == _NOISE
@@ -189,15 +193,15 @@ def _chained(
     before = np.maximum.accumulate(np.where(chain == 0, place, 0))
     width = steps["arg"][:, 1][before]
     own = is_mix[before] & (sample[before] == sample) & (chain <= width) & ~is_mix
-    kept = np.flatnonzero((chain == 0) | own)
+    kept = ((chain == 0) | own).nonzero()[0]
     if len(kept) < len(steps):
         sample, steps, chain, before = (values.take(kept) for values in (sample, steps, chain, before))
     keys = [8 * before + chain]
-    mixes = np.flatnonzero(steps["op"] == _MIX)
+    mixes = (steps["op"] == _MIX).nonzero()[0]
     args = steps["arg"].take(mixes, axis=0)
     closing = []
     for number in (1, 2, 3, 4, 5, _LAST):
-        at = np.arange(len(mixes)) if number == _LAST else np.flatnonzero(args[:, 1] >= number)
+        at = np.arange(len(mixes)) if number == _LAST else (args[:, 1] >= number).nonzero()[0]
         rows = np.zeros((len(at), 1 + STEP_COLUMNS))
         rows[:, 0], rows[:, 1] = sample[mixes[at]], MIX_END if number == _LAST else CHAIN_END
         rows[:, 2] = args[at, 0 if number == _LAST else 1 + number]
@@ -207,13 +211,31 @@ def _chained(
     return sample, steps, (np.argsort(np.concatenate(keys), kind="stable"), np.concatenate(closing))
 
 
-def _by_op(ops: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield each op that occurs, ascending, and where."""
-    order = np.argsort(ops, kind="stable")
+def numbered(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the different columns of ``(K, N)`` keys, ascending, and for each column its number among them."""
+    # What `numpy.unique` does, in half of its calls: equal ones come to lie side by side.
+    order = np.lexsort(keys[::-1])
+    keys = keys.take(order, axis=1)
+    differs = np.ones(keys.shape[1], bool)
+    (keys[:, 1:] != keys[:, :-1]).any(axis=0, out=differs[1:])
+    which = np.empty(len(order), np.intp)
+    which[order] = differs.cumsum() - 1
+    return keys[:, differs], which
+
+
+def _runs(ops: np.ndarray) -> list[tuple[str, int, int]]:
+    """Return the names in ascending ops, each with its first place and the one after its last."""
     counts = np.bincount(ops, minlength=len(STEPS)).tolist()
-    for op, (count, end) in enumerate(zip(counts, itertools.accumulate(counts), strict=True)):
-        if count:
-            yield op, order[end - count : end]
+    ends = itertools.accumulate(counts)
+    return [(name, end - count, end) for name, count, end in zip(_NAMES, counts, ends, strict=True) if count]
+
+
+@functools.lru_cache(maxsize=64)
+def _tables(name: str, args: bytes) -> np.ndarray:
+    """Return the tables of steps of one name: policies of bins ask for the same ones batch after batch."""
+    tables = tables_of(name, np.frombuffer(args).reshape(-1, 2))
+    tables.flags.writeable = False
+    return tables
 
 
 class _Lists:
@@ -226,33 +248,32 @@ class _Lists:
         self.weights: list[np.ndarray] = []
         ops = steps["op"]
         self.numbers = np.empty((len(steps), STEP_COLUMNS))
-        self.numbers[:, 0] = _CODE_OF[ops]
+        self.numbers[:, 0] = codes = _CODE_OF.take(ops)
         self.numbers[:, 1:9] = steps["arg"]
         self.numbers[:, 9] = np.ascontiguousarray(steps["fill"]).view("<u4")[:, 0]
-        if not len(steps):
-            return
-        moves = []
-        for op, places in _by_op(ops):
-            name, kind = STEPS[op].name, STEPS[op].kind
-            if kind == "table":
-                self._look_up(name, places)
-            elif kind == "geometry":
-                moves.append((op, places))
-            elif name == "GaussianBlur":
-                self._weigh(places)
-            elif name == "Sharpness" and min(height, width) < 3:
-                self.numbers[places, 0] = 0  # Pillow keeps the outermost ring of pixels, and there is no other
-        if moves:
-            self._move(moves, steps["bilinear"] != 0)
+        # All steps of a kind at once, and one after another only what there is of them to be made.
+        places = (codes == TABLE).nonzero()[0]
+        if len(places):
+            self._look_up(ops, places)
+        places = (codes == FIXED).nonzero()[0]
+        if len(places):
+            self._move(ops, places, steps["bilinear"] != 0)
+        if min(height, width) < 3:
+            self.numbers[codes == SHARPNESS, 0] = 0  # Pillow keeps the outermost ring of pixels: there is no other
+        self._weigh((codes == BLUR).nonzero()[0])
 
-    def _look_up(self, name: str, places: np.ndarray) -> None:
-        # One table for all steps of the same arguments: policies of bins have few. Pairs sort as complex numbers.
-        pairs = np.ascontiguousarray(self.numbers[places, 1:3]).view(np.complex128)[:, 0]
-        distinct, which = np.unique(pairs, return_inverse=True)
-        self.numbers[places, 1] = sum(map(len, self.tables)) + which
-        tables = tables_of(name, distinct.view(np.float64).reshape(-1, 2))
+    def _look_up(self, ops: np.ndarray, places: np.ndarray) -> None:
+        # One table for all steps of the same arguments: policies of bins have few.
+        keys = np.empty((3, len(places)))
+        keys[0] = ops[places]
+        keys[1:] = self.numbers[places, 1:3].T
+        keys, self.numbers[places, 1] = numbered(keys)
+        args = np.ascontiguousarray(keys[1:].T)
+        tables = np.empty((len(args), 3, 256), np.uint8)
         # One for each of three channels, as tables of a look at the image are: a step reads both kinds in the same way.
-        self.tables.append(np.repeat(tables[:, None], 3, axis=1))
+        for name, first, end in _runs(keys[0].astype(np.intp)):
+            tables[first:end] = _tables(name, args[first:end].tobytes())[:, None]
+        self.tables.append(tables)
 
     def _weigh(self, places: np.ndarray) -> None:
         for place in places.tolist():
@@ -261,40 +282,42 @@ class _Lists:
                 self.numbers[place, column] = sum(map(len, self.weights))
                 self.weights.append(gaussian_weights(int(side), sigma))
 
-    def _move(self, moves: list[tuple[int, np.ndarray]], is_bilinear: np.ndarray) -> None:
+    def _move(self, all_ops: np.ndarray, places: np.ndarray, is_bilinear: np.ndarray) -> None:
         """Write the maps: their coefficients, or what Pillow makes of them for nearest pixels."""
-        ops = np.repeat([op for op, _ in moves], [len(own) for _, own in moves])
-        places = np.concatenate([own for _, own in moves])
-        made = [maps_of(_NAMES[op], self.numbers[own, 1:9], self.height, self.width) for op, own in moves]
-        matrices = np.zeros((len(places), 8))
-        for maps, end in zip(made, itertools.accumulate(map(len, made)), strict=True):
-            matrices[end - len(maps) : end, : maps.shape[1]] = maps
-        # Pillow transposes at quarter turns, whatever the interpolation; nearest gives the same pixels. A turn by 90
-        # degrees of an image that is not square does not fit and is no transpose. Flips move whole pixels too.
-        angle = self.numbers[places, 1]
-        quarter = (angle % 90.0 == 0) & ((angle % 180.0 == 0) | (self.height == self.width))
-        bilinear = is_bilinear[places] & ~(((ops == _ROTATE) & quarter) | _IS_FLIP[ops])
-        projective = _IS_PROJECTIVE[ops]
-        self.numbers[places, 1:9] = matrices
-        self.numbers[places, 0] = np.where(bilinear, BILINEAR, np.where(projective, PROJECTIVE, FIXED))
-        nearest = ~(bilinear | projective)
+        ops = all_ops.take(places)
+        order = np.argsort(ops, kind="stable")
+        ops, places = ops.take(order), places.take(order)
+        args = self.numbers.take(places, axis=0)
+        maps = np.zeros((8, len(places)))
+        write_maps(maps, _runs(ops), args[:, 1:9], self.height, self.width)
+        codes, bilinear = np.where(_IS_PROJECTIVE.take(ops), PROJECTIVE, FIXED), is_bilinear.take(places)
+        if bilinear.any():
+            # Pillow transposes at quarter turns, whatever the interpolation; nearest gives the same pixels. A turn by
+            # 90 degrees of an image that is not square does not fit and is no transpose. Flips move whole pixels too.
+            angle = args[:, 1]
+            quarter = (angle % 90.0 == 0) & ((angle % 180.0 == 0) | (self.height == self.width))
+            codes[bilinear & ~(((ops == _ROTATE) & quarter) | _IS_FLIP.take(ops))] = BILINEAR
+        self.numbers[places, 1:9] = maps.T
+        self.numbers[places, 0] = codes
+        turned = codes == FIXED
+        fits = fits_fixed_point(maps[:6], self.height, self.width)
         # Without a turn or a shear Pillow takes another loop, of doubles: see `_lines`.
-        straight = nearest & (matrices[:, 1] == 0) & (matrices[:, 3] == 0)
-        fits = fits_fixed_point(matrices[:, :6].T, self.height, self.width)
+        a, b, c, d, e, f, *_ = maps
+        straight = turned & (b == 0) & (d == 0)
         # Whole pixels need no line where they fit: their sums are exact, and so are fixed-point numbers.
-        a, c, e, f = (matrices[:, column] for column in (0, 2, 4, 5))
-        straight &= ~(fits & (a == 1) & (e == 1) & (c % 1 == 0) & (f % 1 == 0))
+        straight &= ~(fits & (a == 1) & (e == 1) & (c == np.floor(c)) & (f == np.floor(f)))
         if straight.any():
             own = places[straight]
             self.numbers[own, 0], self.numbers[own, 3:5] = LINES, 0.0
             self.numbers[own, 1] = self._lines(c[straight], a[straight], self.width)
             self.numbers[own, 2] = self._lines(f[straight], e[straight], self.height)
-        turned = nearest & ~straight
-        fixed = np.flatnonzero(turned & fits)
-        if len(fixed):
-            self._count(places[fixed], matrices[fixed, :6])
-        for own in np.flatnonzero(turned & ~fits).tolist():
-            self._list(int(places[own]), matrices[own, :6].tolist(), _NAMES[ops[own]])
+            turned &= ~straight
+        if not fits.all():
+            for own in (turned & ~fits).nonzero()[0].tolist():
+                self._list(int(places[own]), maps[:6, own].tolist(), _NAMES[ops[own]])
+            turned &= fits
+        fixed = turned.nonzero()[0]
+        self._count(places.take(fixed), maps[:6].take(fixed, axis=1))
 
     def _list(self, place: int, matrix: list[float], name: str) -> None:
         """Write a map as the positions of all pixels: lines of which each row has one, and each column."""
@@ -307,13 +330,12 @@ class _Lists:
         rows, cols = (np.nan_to_num(each, nan=-1.0) for each in summed_positions(matrix, self.height, self.width))
         self.numbers[place, :5] = LINES, self._added(cols), self._added(rows.T), self.width, self.height
 
-    def _count(self, places: np.ndarray, matrices: np.ndarray) -> None:
-        """Write maps as 16.16 numbers."""
+    def _count(self, places: np.ndarray, maps: np.ndarray) -> None:
+        """Write maps, ``(6, T)``, as 16.16 numbers."""
         # The centre of pixel (0, 0), then everything rounded to 16 bits after the point, as Pillow's fixed-point loop.
-        a, b, c, d, e, f = matrices.T
-        matrices[:, 2] = c + a * 0.5 + b * 0.5
-        matrices[:, 5] = f + d * 0.5 + e * 0.5
-        self.numbers[places, 1:7] = np.floor(matrices * 65536.0 + 0.5)
+        by_axis = maps.reshape(2, 3, -1)
+        by_axis[:, 2] = by_axis[:, 2] + by_axis[:, 0] * 0.5 + by_axis[:, 1] * 0.5
+        self.numbers[places, 1:7] = np.floor(maps * 65536.0 + 0.5).T
 
     def _lines(self, offset: np.ndarray, step: np.ndarray, side: int) -> np.ndarray:
         """Return where the source positions along an axis begin: sums of doubles, one after another, as Pillow's."""

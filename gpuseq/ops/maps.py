@@ -15,14 +15,14 @@ import numpy as np
 
 from gpuseq.plan.program import STEPS
 
-__all__ = ["FIXED_LIMIT", "coefficients", "fits_fixed_point", "is_projective", "maps_of", "summed_positions"]
+__all__ = ["FIXED_LIMIT", "coefficients", "fits_fixed_point", "is_projective", "summed_positions", "write_maps"]
 
 FIXED_LIMIT = 32768.0
 """Source positions below this in size fit Pillow's numbers of 16 bits before and 16 after the point."""
 
 
 def coefficients(name: str, args: Sequence[float], height: int, width: int) -> tuple[float, ...]:
-    """Return the map of a geometric step: six coefficients, or eight of a projective one. As `maps_of` of one.
+    """Return the map of a geometric step: six coefficients, or eight of a projective one. As `write_maps` of one.
 
     Parameters
     ----------
@@ -33,25 +33,26 @@ def coefficients(name: str, args: Sequence[float], height: int, width: int) -> t
     height, width : int
         Rows and columns of the image.
     """
-    return tuple(maps_of(name, np.array([args], np.float64), height, width)[0].tolist())
+    maps = np.zeros((8, 1))
+    write_maps(maps, [(name, 0, 1)], np.array([args], np.float64), height, width)
+    return tuple(maps[: 8 if is_projective(name) else 6, 0].tolist())
 
 
-def maps_of(name: str, args: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Return the maps of geometric steps of one name.
+def write_maps(
+    maps: np.ndarray, runs: Sequence[tuple[str, int, int]], args: np.ndarray, height: int, width: int
+) -> None:
+    """Write the maps of geometric steps.
 
     Parameters
     ----------
-    name : str
-        Of the steps.
+    maps : numpy.ndarray
+        Shape ``(8, T)``, float64, zeros. Written to: six coefficients, or eight of a projective map.
+    runs : sequence of (str, int, int)
+        Steps of one name: the name, the first, and the one after the last.
     args : numpy.ndarray
         Shape ``(T, K)``, float64: the arguments of each; what lies behind them is not read.
     height, width : int
         Rows and columns of the image.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape ``(T, 6)``, or ``(T, 8)`` of projective ones, float64.
 
     References
     ----------
@@ -60,13 +61,13 @@ def maps_of(name: str, args: np.ndarray, height: int, width: int) -> np.ndarray:
     """
     # Numbers beyond all images may overflow: such a map reads nothing of the image, which is no fault of the program.
     with np.errstate(over="ignore", invalid="ignore"):
-        made = _MAPS[name](args, height, width)
-    if isinstance(made, np.ndarray):
-        return made
-    maps = np.empty((len(args), len(made)))
-    for column, values in enumerate(made):
-        maps[:, column] = values
-    return maps
+        for name, first, end in runs:
+            made = _MAPS[name](args[first:end], height, width)
+            if isinstance(made, np.ndarray):
+                maps[:, first:end] = made.T
+                continue
+            for column, values in enumerate(made):
+                maps[column, first:end] = values
 
 
 def is_projective(name: str) -> bool:
@@ -84,13 +85,16 @@ def fits_fixed_point(matrix: Sequence[Any] | np.ndarray, height: int, width: int
     height, width : int
         Rows and columns of the image.
     """
-    a, b, c, d, e, f = matrix
-    # All corners at once: (4,) or (4, T).
-    x, y = (np.array(sides, np.float64) for sides in ((0, 0, width, width), (0, height, 0, height)))
+    # Six rows, of the columns' three coefficients and of the rows'.
+    maps = np.asarray(matrix, np.float64).reshape(2, 3, -1)
     with np.errstate(over="ignore", invalid="ignore"):
-        cols = np.multiply.outer(x, a) + np.multiply.outer(y, b) + c
-        rows = np.multiply.outer(x, d) + np.multiply.outer(y, e) + f
-    return ((abs(cols) < FIXED_LIMIT) & (abs(rows) < FIXED_LIMIT)).all(axis=0)
+        by_col, by_row, start = maps[:, 0] * width, maps[:, 1] * height, maps[:, 2]
+        # No corner is further away than the sizes of the three terms together: rounding keeps the order of sums.
+        fits = (abs(by_col) + abs(by_row) + abs(start) < FIXED_LIMIT).all(axis=0)
+        if not fits.all():
+            corners = np.stack([start, by_row + start, by_col + start, by_col + by_row + start])
+            fits = (abs(corners) < FIXED_LIMIT).all(axis=(0, 1))
+    return fits.reshape(np.shape(matrix[0]))
 
 
 def summed_positions(matrix: Sequence[float], height: int, width: int) -> tuple[np.ndarray, np.ndarray]:

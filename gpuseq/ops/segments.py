@@ -28,6 +28,7 @@ from .listing import (
     MIX_END,
     TABLE,
     Steps,
+    numbered,
     steps_of,
 )
 
@@ -125,7 +126,7 @@ def cut(
         _fill_in(steps, rows, moved, known)
     _compose_tables(steps)
     if moved is not None:
-        _begin_with_ranges(steps, np.flatnonzero(moved), cval)
+        _begin_with_ranges(steps, moved.nonzero()[0], cval)
     return _cut(steps, rows)
 
 
@@ -135,52 +136,61 @@ class _Cuts:
     def __init__(self, steps: Steps) -> None:
         self.numbers, self.sample = steps.numbers, steps.sample
         self.sample_first, self.sample_count = spans(self.sample, steps.num_samples)
-        self.codes = codes = self.numbers[:, 0]
+        self.codes = codes = np.ascontiguousarray(self.numbers[:, 0])
         self.is_look = (codes >= CONTRAST) & (codes <= EQUALIZE)
-        self.is_mix, self.is_end = codes == MIX, codes == CHAIN_END
         # Only steps that read several pixels need an image that is finished: others may stand anywhere in a segment.
-        is_front = ((codes >= BILINEAR) & (codes < CONTRAST)) | (codes == MIX_END)
+        is_front = (codes >= BILINEAR) & (codes < CONTRAST)
         place = np.arange(len(codes))
         # Where nothing is in the segment yet: at a sample's first step, and after what opens or ends a chain.
-        self.empty = np.ones(len(codes), bool)
-        self.empty[1:] = (self.sample[1:] != self.sample[:-1]) | self.is_mix[:-1] | self.is_end[:-1]
-        self.cuts = self.is_look | (is_front & ~self.empty) | self.is_mix | self.is_end
-        # The first step after a cut: what opens or ends a chain is in no segment itself.
-        begins = np.where(self.is_mix | self.is_end, place + 1, place)
-        opened = np.maximum.accumulate(np.where(self.cuts | self.empty, begins, 0))
-        self.cuts |= (place > opened) & ((place - opened) % MAX_STEPS == 0)
-        self.writes = (self.cuts & ~self.empty) | self.is_end
+        self.empty = _are_first(self.sample)
+        begins = place
+        self.mixes = (codes == MIX).nonzero()[0]
+        if len(self.mixes):
+            self.is_mix, self.is_end = codes == MIX, codes == CHAIN_END
+            is_front |= codes == MIX_END
+            apart = self.is_mix | self.is_end
+            self.empty[1:] |= apart[:-1]
+            # The first step after a cut: what opens or ends a chain is in no segment itself.
+            begins = place + apart
+            self.cuts = self.is_look | (is_front & ~self.empty) | apart
+        else:
+            self.cuts = self.is_look | (is_front & ~self.empty)
         self.opened = np.maximum.accumulate(np.where(self.cuts | self.empty, begins, 0))
-        self.slot, self.num_slots = self._slots(steps.num_samples)
-        # What the steps after a cut start from: the image that was written, or what the chains of a mix start from.
-        self.written = np.where(self.writes, self.slot, SOURCE)
-        mix = np.maximum.accumulate(np.where(self.is_mix, place, 0))
-        self.written[self.is_end] = self.written[mix[self.is_end]]
-        self.last_written = np.maximum.accumulate(np.where(self.writes | self.is_mix, place, -1))
-
-    def _slots(self, num_samples: int) -> tuple[np.ndarray, int]:
-        """Return the slot that each writing step writes, and how many there are.
-
-        Two take turns in a sample: one is read while the other is written. What a mix starts from and the images of its
-        chains stay until it is done, so they have slots of their own, in this order.
-        """
-        turning = self.writes & ~self.is_mix & ~self.is_end
-        turn = np.cumsum(turning) - 1
-        first, count = spans(self.sample[turning], num_samples)
+        if self.sample_count.max() > MAX_STEPS:
+            self.cuts |= (place > self.opened) & ((place - self.opened) % MAX_STEPS == 0)
+            self.opened = np.maximum.accumulate(np.where(self.cuts | self.empty, begins, 0))
+        self.writes = self.cuts & ~self.empty
+        # Two slots take turns in a sample: one is read while the other is written.
+        turning = (self.writes & ~apart if len(self.mixes) else self.writes).nonzero()[0]
+        owners = self.sample.take(turning)
+        first, count = spans(owners, steps.num_samples)
         # Of a sample with one such step the second slot is left out.
         own = np.minimum(count, 2)
-        base = np.cumsum(own) - own
-        slot = base[self.sample] + (turn - first[self.sample]) % 2
-        num_slots = int(own.sum())
-        mixes = np.flatnonzero(self.is_mix)
-        if len(mixes):
-            sizes = 1 + self.numbers[mixes, 2].astype(np.int64)
-            slot[mixes] = starts = num_slots + np.cumsum(sizes) - sizes
-            ended = np.cumsum(self.is_end)  # of all mixes, up to here
-            ends, which = np.flatnonzero(self.is_end), np.cumsum(self.is_mix) - 1
-            slot[ends] = starts[which[ends]] + ended[ends] - ended[mixes][which[ends]]
-            num_slots += int(sizes.sum())
-        return slot, num_slots
+        base = own.cumsum() - own
+        self.num_slots = int(own.sum())
+        self.slot = np.full(len(codes), SOURCE)
+        self.slot[turning] = base.take(owners) + (np.arange(len(turning)) - first.take(owners)) % 2
+        # What the steps after a cut start from: the image that was written, or what the chains of a mix start from.
+        self.written = self.slot
+        marks = self.writes
+        if len(self.mixes):
+            self._mix()
+            marks = self.writes | self.is_mix
+        self.last_written = np.maximum.accumulate(np.where(marks, place, -1))
+
+    def _mix(self) -> None:
+        """Give mixes their slots: what a mix starts from and the images of its chains stay until it is done."""
+        ends = self.is_end.nonzero()[0]
+        self.writes |= self.is_end
+        sizes = 1 + self.numbers[self.mixes, 2].astype(np.int64)
+        self.slot[self.mixes] = starts = self.num_slots + sizes.cumsum() - sizes
+        which = np.searchsorted(self.mixes, ends) - 1
+        # The first of a mix's own ends has its first chain.
+        self.slot[ends] = starts[which] + 1 + np.arange(len(ends)) - np.searchsorted(ends, self.mixes)[which]
+        self.num_slots += int(sizes.sum())
+        # A mix that comes first writes nothing: its chains start from the source.
+        self.written = np.where(self.writes, self.slot, SOURCE)
+        self.written[ends] = self.written[self.mixes[which]]
 
     def segments_before(self, ends: np.ndarray, owners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return what the segments of these samples that end before these steps start from, and their first steps."""
@@ -193,29 +203,36 @@ class _Cuts:
 
     def stages(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows of the stages, and whose they are."""
-        ends = np.flatnonzero(self.cuts & (self.writes | self.is_look))
-        is_look, owners = self.is_look[ends], self.sample[ends]
+        ends = (self.cuts & (self.writes | self.is_look)).nonzero()[0]
+        owners = self.sample.take(ends)
         rows = np.zeros((len(ends), STAGE_COLUMNS))
         rows[:, 0], rows[:, 1] = self.segments_before(ends, owners)
         rows[:, 2] = ends - rows[:, 1]
         rows[:, 3] = np.where(self.writes[ends], self.slot[ends], SOURCE)
-        rows[is_look, 4] = self.codes[ends[is_look]] - CONTRAST + 1
-        rows[is_look, 5] = np.arange(int(is_look.sum()))
-        rows[is_look, 6] = self.numbers[ends[is_look], 1]
+        at = self.is_look[ends].nonzero()[0]
+        looks = ends.take(at)
+        rows[at, 4] = self.codes[looks] - CONTRAST + 1
+        rows[at, 5] = np.arange(len(at))
+        rows[at, 6] = self.numbers[looks, 1]
         return rows, owners
 
     def finished_steps(self, num_weights: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the steps as the kernels know them, and the weights of chains, which come after `num_weights`."""
         numbers = self.numbers.copy()
-        numbers[self.is_look, 0] = TABLE
+        looks = self.is_look.nonzero()[0]
+        self.num_looks = len(looks)
+        numbers[looks, 0] = TABLE
         # Negative: a table that `prepare` makes, the first one -1.
-        numbers[self.is_look, 1] = -1.0 - np.arange(int(self.is_look.sum()))
-        ends, mixes = np.flatnonzero(self.codes == MIX_END), np.flatnonzero(self.is_mix)
+        numbers[looks, 1] = -1.0 - np.arange(len(looks))
+        mixes = self.mixes
+        if not len(mixes):
+            return numbers, np.empty(0)
+        ends = (self.codes == MIX_END).nonzero()[0]
         chains = numbers[mixes, 2]
         numbers[ends, 0] = MIX
         # Behind the first of a mix's slots, which holds what it starts from, come the images of its chains.
         numbers[ends, 2], numbers[ends, 3] = chains, self.slot[mixes] + 1
-        numbers[ends, 4] = num_weights + np.cumsum(chains) - chains
+        numbers[ends, 4] = num_weights + chains.cumsum() - chains
         return numbers, numbers[self.is_end, 1]
 
 
@@ -233,11 +250,12 @@ def _cut(steps: Steps, rows: np.ndarray) -> Segments:
         samples[:, 3] = ends - samples[:, 2]
         stages, owners = cuts.stages()
         first, count = spans(owners, num_samples)
-        at_work = np.flatnonzero(count)
-        jobs = np.stack([samples[at_work, 0], first[at_work], count[at_work]], axis=1)
+        at_work = count.nonzero()[0]
+        jobs = np.empty((len(at_work), 3))
+        jobs[:, 0], jobs[:, 1], jobs[:, 2] = rows[at_work], first[at_work], count[at_work]
         numbers, chain_weights = cuts.finished_steps(len(weights))
         weights = np.concatenate([weights, chain_weights])
-        num_looks, num_slots = int(cuts.is_look.sum()), cuts.num_slots
+        num_looks, num_slots = cuts.num_looks, cuts.num_slots
     return Segments(
         samples=samples,
         jobs=jobs,
@@ -255,11 +273,10 @@ def _cut(steps: Steps, rows: np.ndarray) -> Segments:
 def _fill_in(steps: Steps, rows: np.ndarray, moved: np.ndarray | None, known: Known) -> None:
     """Make tables of the looks at source images: each sample's first step, where no ranges come before it."""
     codes = steps.numbers[:, 0]
-    is_first = np.ones(len(codes), bool)
-    is_first[1:] = steps.sample[1:] != steps.sample[:-1]
+    wanted = _are_first(steps.sample)
     if moved is not None:
-        is_first &= ~moved[steps.sample]
-    places = np.flatnonzero(is_first & (codes >= CONTRAST) & (codes <= EQUALIZE))
+        wanted &= ~moved[steps.sample]
+    places = (wanted & (codes >= CONTRAST) & (codes <= EQUALIZE)).nonzero()[0]
     if len(places):
         found = known(codes[places], rows[steps.sample[places]], steps.numbers[places, 1])
         steps.numbers[places, 0] = TABLE
@@ -276,10 +293,16 @@ def _begin_with_ranges(steps: Steps, samples: np.ndarray, cval: float) -> None:
     steps.sample = np.insert(steps.sample, first[samples], samples)
 
 
+def _are_first(sample: np.ndarray) -> np.ndarray:
+    is_first = np.ones(len(sample), bool)
+    np.not_equal(sample[1:], sample[:-1], out=is_first[1:])
+    return is_first
+
+
 def spans(owners: np.ndarray, num_samples: int) -> tuple[np.ndarray, np.ndarray]:
     """Return for each sample where its rows begin and how many there are; `owners` is ascending."""
     count = np.bincount(owners, minlength=num_samples)
-    return np.cumsum(count) - count, count
+    return count.cumsum() - count, count
 
 
 def _compose_tables(steps: Steps) -> None:
@@ -287,25 +310,30 @@ def _compose_tables(steps: Steps) -> None:
     num_given = len(steps.tables)
     while True:
         is_table = steps.numbers[:, 0] == TABLE
-        pairs = is_table[1:] & is_table[:-1] & (steps.sample[1:] == steps.sample[:-1])
+        pairs = is_table[1:] & is_table[:-1]
+        pairs &= steps.sample[1:] == steps.sample[:-1]
         # Of three in a row the first two at first.
         pairs[1:] &= ~pairs[:-1]
-        first = np.flatnonzero(pairs)
+        first = pairs.nonzero()[0]
         if not len(first):
             break
         num_tables = len(steps.tables)
-        before, after = (steps.numbers[place, 1].astype(np.intp) for place in (first, first + 1))
-        distinct, which = np.unique(before * num_tables + after, return_inverse=True)
+        distinct, which = numbered(np.stack([steps.numbers[first, 1], steps.numbers[first + 1, 1]]))
         steps.numbers[first, 1] = num_tables + which
-        before, after = (steps.tables[place] for place in np.divmod(distinct, num_tables))
-        steps.tables = np.concatenate([steps.tables, np.take_along_axis(after, before.astype(np.intp), axis=2)])
+        before, after = distinct.astype(np.intp)
+        # Where each row of 256 levels begins among all tables, one behind another.
+        begins = 256 * (3 * after[:, None] + np.arange(3))
+        composed = steps.tables.reshape(-1).take(begins[:, :, None] + steps.tables[before])
+        steps.tables = np.concatenate([steps.tables, composed])
         kept = np.ones(len(steps.numbers), bool)
         kept[first + 1] = False
-        steps.numbers, steps.sample = steps.numbers[kept], steps.sample[kept]
+        left = kept.nonzero()[0]
+        steps.numbers, steps.sample = steps.numbers.take(left, axis=0), steps.sample.take(left)
     if len(steps.tables) == num_given:
         return
     # Tables that were composed are no longer pointed at, and are not worth uploading.
-    which = steps.numbers[is_table, 1].astype(np.intp)
+    places = is_table.nonzero()[0]
+    which = steps.numbers[places, 1].astype(np.intp)
     used = np.zeros(len(steps.tables), bool)
     used[which] = True
-    steps.tables, steps.numbers[is_table, 1] = steps.tables[used], (np.cumsum(used) - 1)[which]
+    steps.tables, steps.numbers[places, 1] = steps.tables[used], (used.cumsum() - 1).take(which)

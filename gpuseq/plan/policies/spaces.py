@@ -115,37 +115,23 @@ def _strengths(space: _Space, last: int, image_size: tuple[int, int]) -> np.ndar
     return np.stack(made)
 
 
-# torchvision's 14 steps. The paper's Invert is not among them.
-_RAND_SPACE = _Space(
-    (
-        _Entry("Identity"),
-        _Entry("ShearX", _up_to(0.3), signed=True),
-        _Entry("ShearY", _up_to(0.3), signed=True),
-        _Entry("TranslateX", _pixels(1, _WIDEST), signed=True),
-        _Entry("TranslateY", _pixels(0, _WIDEST), signed=True),
-        _Entry("Rotate", _up_to(30.0), signed=True),
-        *_enhancing(0.9),
-        _Entry("Posterize", _posterize(4)),
-        _Entry("Solarize", _solarize),
-        *_MEASURED,
+def _space_of(*, shear: float, share: float | None, degrees: float, factor: float, bits: int) -> _Space:
+    """Return torchvision's 14 steps up to these limits. The paper's Invert is not among them."""
+    moving = (
+        _Entry("ShearX", _up_to(shear), signed=True),
+        _Entry("ShearY", _up_to(shear), signed=True),
+        _Entry("TranslateX", _pixels(1, share), signed=True),
+        _Entry("TranslateY", _pixels(0, share), signed=True),
+        _Entry("Rotate", _up_to(degrees), signed=True),
     )
-)
+    reducing = _Entry("Posterize", _posterize(bits)), _Entry("Solarize", _solarize)
+    return _Space((_Entry("Identity"), *moving, *_enhancing(factor), *reducing, *_MEASURED))
+
+
+_RAND_SPACE = _space_of(shear=0.3, share=_WIDEST, degrees=30.0, factor=0.9, bits=4)
 
 # TrivialAugment's wide ranges: three to four times as far, and shifts in pixels instead of shares of a side.
-_WIDE_SPACE = _Space(
-    (
-        _Entry("Identity"),
-        _Entry("ShearX", _up_to(0.99), signed=True),
-        _Entry("ShearY", _up_to(0.99), signed=True),
-        _Entry("TranslateX", _pixels(1, None), signed=True),
-        _Entry("TranslateY", _pixels(0, None), signed=True),
-        _Entry("Rotate", _up_to(135.0), signed=True),
-        *_enhancing(0.99),
-        _Entry("Posterize", _posterize(6)),
-        _Entry("Solarize", _solarize),
-        *_MEASURED,
-    )
-)
+_WIDE_SPACE = _space_of(shear=0.99, share=None, degrees=135.0, factor=0.99, bits=6)
 
 # The same limits as RandAugment's, over ten bins; Invert is AutoAugment's alone.
 _LEARNED_SPACE = _Space((*_RAND_SPACE.entries, _Entry("Invert")))
