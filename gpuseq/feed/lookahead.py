@@ -128,10 +128,15 @@ class DeviceSequence(PerProcess, Sequence):
         ------
         IndexError
             If `index` is outside.
+        TypeError
+            If it is no integer.
         """
         length = len(self)
+        if not hasattr(index, "__index__"):
+            raise TypeError(f"a batch is asked for by its number, an integer; got {index!r}")
         if not -length <= index < length:
-            raise IndexError(f"batch {index} of {length}: valid are 0 to {length - 1}")
+            valid = f"valid are 0 to {length - 1}" if length else "there are no batches"
+            raise IndexError(f"batch {index} of {length}: {valid}")
         with self._lock:
             # Made at the first request, since a sequence that is only iterated over has no use for these threads.
             if self._ahead is None:

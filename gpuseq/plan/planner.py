@@ -243,9 +243,8 @@ class Planner(PerProcess):
             raise TypeError(f"a batch is asked for by its number, an integer; got {index!r}")
         # Both classes of error: Python's iteration by index ends at an IndexError, Keras raises a ValueError.
         if not -length <= index < length:
-            raise BatchIndexError(
-                f"Asked to retrieve element {index}, but the Sequence has length {length}: valid are 0 to {length - 1}"
-            )
+            valid = f"valid are 0 to {length - 1}" if length else "there are no batches"
+            raise BatchIndexError(f"Asked to retrieve element {index}, but the Sequence has length {length}: {valid}")
         return int(index) % length
 
     # Which samples.

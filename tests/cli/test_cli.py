@@ -283,6 +283,28 @@ def test_the_doctor_names_what_is_here_and_ends_with_0(capsys: pytest.CaptureFix
         assert re.search(rf"{mark} {re.escape(finding['name'])} ", text), finding["name"]
 
 
+def test_the_doctor_looks_for_each_package_by_the_name_it_is_installed_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.metadata, "version", lambda name: f"that of {name}")
+    versions = {finding.name: finding.version for finding in doctor.examine().findings}
+    for name, distribution in {
+        "NumPy": "numpy",
+        "Pillow": "pillow",
+        "simplejpeg": "simplejpeg",
+        "CuPy": "cupy-cuda13x",
+        "DALI": "nvidia-dali-cuda130",
+        "nvImageCodec": "nvidia-nvimgcodec-cu13",
+        "SciPy": "scipy",
+        "pandas": "pandas",
+        "fsspec": "fsspec",
+        "Keras": "keras",
+        "PyTorch": "torch",
+        "JAX": "jax",
+        "TensorFlow": "tensorflow",
+    }.items():
+        assert versions.pop(name) == f"that of {distribution}"
+    assert set(versions) == {"Python", "CPU threads", "compiled CPU engine", "CUDA driver", "NVRTC"}
+
+
 def test_the_doctor_says_what_a_missing_piece_would_bring(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -80,8 +80,13 @@ def test_by_index_each_batch_once() -> None:
     assert int(batches[-1]["x"][0][0]) == 8
     assert int(batches[-9]["x"][0][0]) == 0
     for index in (9, -10):
-        with pytest.raises(IndexError, match=f"batch {index} of 9"):
+        with pytest.raises(IndexError, match=f"batch {index} of 9: valid are 0 to 8"):
             batches[index]
+    with pytest.raises(IndexError, match="batch 0 of 0: there are no batches"):
+        to_device([], device="cpu")[0]
+    for wrong in (1.5, "1", slice(2)):
+        with pytest.raises(TypeError, match=r"by its number, an integer; got"):
+            batches[wrong]
     batches.on_epoch_end()
     assert sequence.ends == 1
     wait_for_end("gpuseq-batch")

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 
 from gpuseq import GpuseqError, MissingDependencyError
+from gpuseq.base.devices import ALIGNMENT
+from gpuseq.feed.tensors import tensorflow_tensor
 from tests.feed.samples import generator, numbered
 
 HAS_TENSORFLOW = importlib.util.find_spec("tensorflow") is not None
@@ -201,6 +203,35 @@ def flow(**options: Any) -> Any:
 def test_the_loader_hands_over_tensors(stand_in: Any) -> None:
     batches = list(stand_in.loader(flow()))
     assert sorted(int(label) for _, (kind, y) in batches for label in y if kind == "tensor") == list(range(7))
+
+
+def aligned(shape: tuple[int, int], dtype: str) -> np.ndarray:
+    """Return an array of ones that begins where TensorFlow wants it."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    block = np.empty(size + ALIGNMENT, np.uint8)
+    start = -block.ctypes.data % ALIGNMENT
+    array = block[start : start + size].view(dtype).reshape(shape)
+    array[...] = 1
+    return array
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "int64", "float16", "float32", "float64"])
+def test_numbers_of_every_width_are_aliased(dtype: str, stand_in: Any) -> None:
+    array = aligned((3, 4), dtype)
+    array[1] = 7
+    _, made = tensorflow_tensor(array)
+    assert made is not array, "by DLPack"
+    assert np.shares_memory(made, array)
+    assert np.array_equal(made, array)
+
+
+@pytest.mark.parametrize("kind", ["bool", "complex", "read only", "transposed", "beside a line", "empty"])
+def test_what_cannot_be_aliased_is_converted(kind: str, stand_in: Any) -> None:
+    """TensorFlow ends the process at an address that it does not like, and NumPy exports no read-only array."""
+    array = aligned((4, 8), {"bool": "bool", "complex": "complex64"}.get(kind, "float32"))
+    array.flags.writeable = kind != "read only"
+    array = {"transposed": array.T, "beside a line": array[1:], "empty": array[:0]}.get(kind, array)
+    assert tensorflow_tensor(array)[1] is array
 
 
 def test_as_dataset(stand_in: Any) -> None:
