@@ -59,8 +59,10 @@ def test_shards_are_equal_in_size_disjoint_and_cover(
 ) -> None:
     permutation = np.array(data.draw(st.permutations(range(size))), np.int64)
     parts, weights = zip(*(shard_indices(permutation, rank, world, remainder) for rank in range(world)), strict=True)
+    assert all((part_weights is None) == (remainder != "exact") for part_weights in weights)
     if size == 0:
         assert all(len(part) == 0 for part in parts)
+        assert all(len(part_weights) == 0 for part_weights in weights if part_weights is not None)
         return
     assert {len(part) for part in parts} == {shard_size(size, world, remainder)}
     together = np.concatenate(parts)
@@ -69,7 +71,6 @@ def test_shards_are_equal_in_size_disjoint_and_cover(
     elif remainder == "pad":
         assert set(together.tolist()) == set(range(size))
         assert len(together) - size < world
-        assert all(part_weights is None for part_weights in weights)
     else:
         counted = np.concatenate(weights)
         assert counted.dtype == np.float32
