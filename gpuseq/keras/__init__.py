@@ -37,7 +37,7 @@ from gpuseq.transforms.functions import (
 
 from .backend import PY_DATASET, join_tf_keras
 from .callbacks import Saved, SaveState, SetEpoch
-from .dataset import FitDataset
+from .dataset import for_fit
 from .iterators import DataFrameIterator, DirectoryIterator, Iterator, NumpyArrayIterator
 from .source import FitSource, IteratorSource, SequenceSource
 
@@ -91,7 +91,8 @@ class Sequence(sequence.Sequence, PY_DATASET):  # type: ignore[misc]
         return super().__new__(cls)
 
 
-class KerasDataset(FitDataset, PY_DATASET):  # type: ignore[misc]
+@for_fit
+class KerasDataset(PY_DATASET):  # type: ignore[misc]
     """What `to_keras` returns.
 
     Parameters

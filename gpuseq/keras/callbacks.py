@@ -15,7 +15,7 @@ from gpuseq.iterators.iterator import Iterator
 from gpuseq.plan.state import at_batch
 
 from .backend import keras
-from .dataset import FitDataset
+from .dataset import is_for_fit
 
 __all__ = ["SaveState", "Saved", "SetEpoch"]
 
@@ -126,7 +126,7 @@ class SaveState(_Callback):
             raise ValueError(f'save_freq must be "epoch" or a positive number of batches; got {save_freq!r}')
         _refuse_plain(dataset, "SaveState")
         # Only what `fit` takes tells which batch was handed out when.
-        if not isinstance(dataset, FitDataset):
+        if not is_for_fit(dataset):
             raise TypeError(
                 f"SaveState takes an iterator of gpuseq.keras or iterator.to_keras(); got {type(dataset).__name__}"
             )
@@ -264,7 +264,7 @@ class SaveState(_Callback):
 
 
 def _refuse_plain(dataset: Any, callback: str) -> None:
-    if isinstance(dataset, Iterator) and not isinstance(dataset, FitDataset):
+    if isinstance(dataset, Iterator) and not is_for_fit(dataset):
         raise TypeError(
             f"{callback} takes what fit takes, and fit does not take {type(dataset).__module__}."
             f"{type(dataset).__name__}. Write dataset = iterator.to_keras(), and hand dataset to both"

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Callable, Mapping
 from collections.abc import Iterator as IteratorABC
 from functools import partial
-from typing import Any
+from types import FunctionType
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -25,7 +26,9 @@ from .backend import backend, join_tf_keras, keras
 from .fit_progress import FitProgress
 from .source import FitSource, IteratorSource
 
-__all__ = ["Fit", "FitDataset", "class_weights"]
+__all__ = ["Fit", "FitDataset", "class_weights", "for_fit", "is_for_fit"]
+
+Dataset = TypeVar("Dataset")
 
 logger = logging.getLogger("gpuseq")
 
@@ -238,12 +241,11 @@ class Fit:
 
 
 class FitDataset:
-    """The methods of a ``PyDataset`` and of Keras' callbacks, over a `Fit`; a base of what ``fit`` takes."""
+    """The methods of a ``PyDataset`` and of Keras' callbacks, over a `Fit`, which `for_fit` gives to a class.
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        """Make an object whose class `fit` of each Keras that is loaded knows."""
-        join_tf_keras(cls)
-        return super().__new__(cls)
+    No base: an iterator for Keras is the plain iterator and a ``PyDataset``, and these stand before the methods of
+    either.
+    """
 
     def _fit_source(self) -> FitSource:
         """Return where the batches come from: an iterator is its own source."""
@@ -401,6 +403,41 @@ class FitDataset:
             # batches.
             value = {int(key): float(weight) for key, weight in value.items()}
         self._fit.class_weight = value
+
+
+_METHODS = {name: member for name, member in vars(FitDataset).items() if isinstance(member, (FunctionType, property))}
+
+
+def for_fit(kind: type[Dataset]) -> type[Dataset]:
+    """Give a class the methods of `FitDataset`, but for those that its body defines: a decorator.
+
+    Parameters
+    ----------
+    kind : type
+        A ``PyDataset``, and an `Iterator` of this package unless its body defines ``_fit_source``.
+    """
+
+    def new(cls: type, *args: Any, **kwargs: Any) -> Any:
+        # `fit` of each Keras that is loaded has to know the class, and which are loaded is known when an object is
+        # made.
+        join_tf_keras(cls)
+        return super(kind, cls).__new__(cls)  # type: ignore[misc]  # of a decorated class
+
+    for name, member in {"__new__": staticmethod(new), **_METHODS}.items():
+        if name not in vars(kind):
+            setattr(kind, name, member)
+    return kind
+
+
+def is_for_fit(dataset: object) -> bool:
+    """Tell whether the class of an object, or a base of it, was given the methods of `FitDataset`.
+
+    Parameters
+    ----------
+    dataset : object
+        Whatever was handed to a callback.
+    """
+    return getattr(type(dataset), "_fit", None) is FitDataset._fit
 
 
 def _refuse_words(array: Array) -> None:

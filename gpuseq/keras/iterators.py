@@ -8,24 +8,28 @@ from __future__ import annotations
 from gpuseq.iterators import arrays, folders, frames, iterator
 
 from .backend import PY_DATASET
-from .dataset import FitDataset
+from .dataset import for_fit
 
 __all__ = ["DataFrameIterator", "DirectoryIterator", "Iterator", "NumpyArrayIterator"]
 
 
-class Iterator(FitDataset, iterator.Iterator, PY_DATASET):  # type: ignore[misc]
+@for_fit
+class Iterator(iterator.Iterator, PY_DATASET):  # type: ignore[misc]
     """`gpuseq.Iterator` as a ``PyDataset``, for subclasses that make their own batches."""
 
     device = "cpu"
 
 
-class NumpyArrayIterator(FitDataset, arrays.NumpyArrayIterator, PY_DATASET):  # type: ignore[misc]
+@for_fit
+class NumpyArrayIterator(arrays.NumpyArrayIterator, PY_DATASET):  # type: ignore[misc]
     """`gpuseq.NumpyArrayIterator` as a ``PyDataset``."""
 
 
-class DirectoryIterator(FitDataset, folders.DirectoryIterator, PY_DATASET):  # type: ignore[misc]
+@for_fit
+class DirectoryIterator(folders.DirectoryIterator, PY_DATASET):  # type: ignore[misc]
     """`gpuseq.DirectoryIterator` as a ``PyDataset``."""
 
 
-class DataFrameIterator(FitDataset, frames.DataFrameIterator, PY_DATASET):  # type: ignore[misc]
+@for_fit
+class DataFrameIterator(frames.DataFrameIterator, PY_DATASET):  # type: ignore[misc]
     """`gpuseq.DataFrameIterator` as a ``PyDataset``."""
