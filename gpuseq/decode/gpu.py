@@ -108,8 +108,8 @@ class WholeFiles(_InBlock):
     Attributes
     ----------
     images : list of array
-        Item i is file i, ``(h, w, C)``: uint8, on the device; of a grey file of 16 or 32 bits uint16 or int32, on the
-        host; None where it failed. Not to be read but by `read`.
+        Item i is file i, ``(h, w, C)``, on the device where that decoded it, else on the host, as `host.decode_files`
+        has it; None where it failed. Not to be read but by `read`.
     errors, decoders : list
         As of a `DeviceBatch`.
     """
@@ -343,26 +343,17 @@ class DeviceDecoder:
     def _pack(
         self, on_device: list[Array], by_host: Sequence[np.ndarray | ImageFileError]
     ) -> tuple[list[Array | None], Buffer]:
-        """Write one block: each image as it is, one behind the other, what the device decoded first."""
-        uploaded = [image for image in by_host if not isinstance(image, ImageFileError) and image.dtype == np.uint8]
-        block = self._ring.take(sum(image.size for image in [*on_device, *uploaded]))
-        views, start = [], 0
-        for image in [*on_device, *uploaded]:
-            views.append(block.memory[start : start + image.size].reshape(image.shape))
-            start += image.size
-        for view, image in zip(views, on_device, strict=False):
+        """Write one block: what the device decoded, as it is, one image behind the other."""
+        block = self._ring.take(sum(image.size for image in on_device))
+        images: list[Array | None] = []
+        start = 0
+        for image in on_device:
+            view = block.memory[start : start + image.size].reshape(image.shape)
             view[...] = image
-        if uploaded:
-            first = start - sum(image.size for image in uploaded)
-            # One upload for all of them.
-            joined = np.concatenate([image.reshape(-1) for image in uploaded])
-            block.memory[first:start] = ops.upload(joined, self.device)
-        packed = iter(views[len(on_device) :])
-        rest: list[Array | None] = [
-            None if isinstance(image, ImageFileError) else next(packed) if image.dtype == np.uint8 else image
-            for image in by_host
-        ]
-        return [*views[: len(on_device)], *rest], block
+            images.append(view)
+            start += image.size
+        # What the host decoded stays there: of a large file little is left once it is cropped.
+        return [*images, *(None if isinstance(image, ImageFileError) else image for image in by_host)], block
 
 
 def turn(pixels: Array, orientation: int) -> Array:

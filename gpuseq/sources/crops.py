@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from PIL import Image
 
+from gpuseq.base.devices import is_cupy
 from gpuseq.base.errors import ImageFileError
 from gpuseq.base.types import Array
 from gpuseq.decode.pillow import to_array
@@ -37,7 +38,7 @@ class Whole(Protocol):
 
 @dataclass(frozen=True)
 class WholeOnHost:
-    """What is a `Whole` on a host: nobody else writes to it.
+    """Files that the host decoded: nobody else writes to them.
 
     Attributes
     ----------
@@ -120,26 +121,34 @@ def cut_image(image: Array, step: np.ndarray | None, path: str, interpolation: s
     return Cut(pixels, part, interpolation)
 
 
-def resize_cuts(cuts: Sequence[Cut | None], out: Array) -> Array:
-    """Resize the cuts of a batch where they lie, on a device a few launches for all of them.
+def resize_cuts(cuts: Sequence[Cut | None], shape: tuple[int, ...], device: str) -> Array:
+    """Resize the cuts of a batch, each where it lies, in few launches on a GPU; only what comes out is uploaded.
 
     Parameters
     ----------
     cuts : sequence of Cut or None
         Of each sample; None where its file failed.
-    out : array
-        Written to and returned: shape ``(N, H, W, C)``, uint8, where the cuts are. The row of a file that failed is
-        left as it is.
+    shape : tuple of int
+        ``(H, W, C)`` of the result.
+    device : str
+        ``"cpu"`` or ``"cuda:N"``: where the result is.
+
+    Returns
+    -------
+    array
+        Shape ``(N, H, W, C)``, uint8. The row of a file that failed is of no meaning.
     """
-    positions: dict[str, list[int]] = {}
+    size = shape[0], shape[1]
+    out = ops.empty((len(cuts), *shape), "uint8", device)
+    alike: dict[tuple[bool, str], dict[int, Array]] = {}
     for position, cut in enumerate(cuts):
         if cut is not None:
-            positions.setdefault(cut.interpolation, []).append(position)
-    for interpolation, chosen in positions.items():
-        pixels = [cut.pixels for cut in cuts if cut is not None and cut.interpolation == interpolation]
-        if len(chosen) == len(cuts):
-            return ops.resize(pixels, out.shape[1:3], interpolation, out=out)
-        out[np.array(chosen)] = ops.resize(pixels, out.shape[1:3], interpolation)
+            alike.setdefault((is_cupy(cut.pixels), cut.interpolation), {})[position] = cut.pixels
+    for (is_there, interpolation), pixels in alike.items():
+        if len(pixels) == len(cuts) and is_there == is_cupy(out):
+            return ops.resize(list(pixels.values()), size, interpolation, out=out)
+        resized = ops.resize(list(pixels.values()), size, interpolation)
+        out[np.array(list(pixels))] = resized if is_there else ops.upload(resized, device)
     return out
 
 

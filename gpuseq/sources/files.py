@@ -159,9 +159,8 @@ class FileSource(PerProcess):
                 cuts[position], parts[position] = cut, cut.part
 
         def resize() -> Array:
-            # Where the files lie: what a GPU decoded is cropped and resized there, on this thread's stream.
-            device = self.device if self.decodes_on_device else "cpu"
-            return resize_cuts(cuts, ops.empty((len(plan), *self.image_shape), "uint8", device))
+            # On this thread's stream.
+            return resize_cuts(cuts, self.image_shape, self.device if self.decodes_on_device else "cpu")
 
         return self._handed_over(Fetched(whole.read(resize), None, None, plan.indices, parts=parts), decoded.errors)
 
