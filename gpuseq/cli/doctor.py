@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gpuseq.base.devices import gpu_problem, kernel_cache_problem, resolve_device
-from gpuseq.base.errors import DeviceError, MissingDependencyError
+from gpuseq.base.errors import MissingDependencyError
 from gpuseq.base.threads import cpu_count
 from gpuseq.decode.simplejpeg import problem as simplejpeg_problem
 from gpuseq.ops.compiled.library import describe, instruction_sets
@@ -77,7 +77,7 @@ class Report:
         Version of this package.
     engine : str
         ``"cuda"`` or ``"cpu"``: what ``device="auto"`` would take now; "none" where GPUSEQ_DEVICE asks for what cannot
-        be had.
+        be had, or CuPy is broken.
     reason : str
         Why.
     has_gpu : bool
@@ -111,16 +111,21 @@ def examine() -> Report:
     from gpuseq.base.version import __version__
 
     # What could be used, and what would be: GPUSEQ_DEVICE decides the second alone.
-    problem = gpu_problem()
+    without = "cpu"
+    try:
+        problem = gpu_problem()
+    except Exception as error:  # a broken installation is a finding, whatever it raises
+        # It ends "auto", too, which asks the same.
+        problem, without = f"CuPy does not import: {error}", "none"
     asked = os.environ.get("GPUSEQ_DEVICE")
-    engine = "cpu" if problem or asked == "cpu" else "cuda"
+    engine = "cpu" if asked == "cpu" else without if problem else "cuda"
     reason = problem or "CuPy sees a CUDA device"
     if asked == "cpu":
         reason = "GPUSEQ_DEVICE=cpu"
     elif asked:
         try:
             engine = resolve_device(None).partition(":")[0]
-        except (ValueError, DeviceError) as error:
+        except Exception as error:  # as above; and what is asked for may be no device, or not here
             engine, reason = "none", f"GPUSEQ_DEVICE={asked}: {error}"
     findings = (
         Finding(

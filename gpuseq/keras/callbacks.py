@@ -122,7 +122,9 @@ class SaveState(_Callback):
         model: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__()
-        if save_freq != "epoch" and not (isinstance(save_freq, int) and save_freq > 0):
+        # True is an int in Python, and would write a file for each batch.
+        is_count = hasattr(save_freq, "__index__") and not isinstance(save_freq, bool) and int(save_freq) > 0
+        if save_freq != "epoch" and not is_count:
             raise ValueError(f'save_freq must be "epoch" or a positive number of batches; got {save_freq!r}')
         _refuse_plain(dataset, "SaveState")
         # Only what `fit` takes tells which batch was handed out when.

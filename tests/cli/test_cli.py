@@ -427,6 +427,43 @@ def test_a_compiler_that_does_not_work_is_a_finding(text: str, monkeypatch: pyte
     assert finding.detail == f"RuntimeError: {text}".splitlines()[0]
 
 
+@pytest.mark.parametrize(
+    ("asked", "engine", "reason"),
+    [
+        (None, "none", "CuPy does not import: libcudart is missing"),
+        ("cpu", "cpu", "GPUSEQ_DEVICE=cpu"),
+        ("cuda", "none", "GPUSEQ_DEVICE=cuda: libcudart is missing"),
+        ("gpu", "none", "GPUSEQ_DEVICE=gpu: .*'gpu'"),
+    ],
+)
+def test_a_broken_cupy_is_a_finding(
+    asked: str | None, engine: str, reason: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The report is there all the same, and says what ``device="auto"`` comes to."""
+
+    def broken() -> str | None:
+        raise ImportError("libcudart is missing")
+
+    monkeypatch.setattr(doctor, "gpu_problem", broken)
+    monkeypatch.setattr(compat, "gpu_problem", broken)
+    monkeypatch.setattr(doctor.metadata, "version", lambda name: "14.0")
+    if asked is not None:
+        monkeypatch.setenv("GPUSEQ_DEVICE", asked)
+    report = doctor.examine()
+    assert (report.engine, report.has_gpu) == (engine, False)
+    assert re.match(reason, report.reason)
+    (cupy,) = (finding for finding in report.findings if finding.name == "CuPy")
+    assert not cupy.found
+    assert "does not import: libcudart is missing" in cupy.detail
+    if asked is None:
+        with pytest.raises(ImportError, match="libcudart"):
+            compat.resolve_device("auto")
+    assert main(["doctor", "--require-gpu"]) == 1
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert first.endswith("would fail" if engine == "none" else "would take the CPU engine")
+    assert re.match(reason, second.strip())
+
+
 def test_a_required_gpu_decides_the_exit_code(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -433,8 +433,9 @@ def test_wrong_things_are_named() -> None:
         in_fit(gk.to_keras([(1, 2, 3, 4)]))
     with pytest.raises(TypeError, match="SetEpoch takes what fit takes"):
         gk.SetEpoch([1])
-    with pytest.raises(ValueError, match="save_freq"):
-        gk.SaveState(None, "state.json", save_freq=0)
+    for wrong in (0, -1, True, 1.5, "batch"):
+        with pytest.raises(ValueError, match=f"save_freq must be .*; got {wrong!r}"):
+            gk.SaveState(None, "state.json", save_freq=wrong)
     with pytest.raises(GpuseqError, match="a Sequence has no state"):
         gk.to_keras([np.zeros(1)]).state_dict()
 
