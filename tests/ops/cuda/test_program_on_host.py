@@ -51,7 +51,8 @@ POLICIES: list[Any] = [
 
 @pytest.fixture
 def host(monkeypatch: pytest.MonkeyPatch) -> HostRun:
-    return host_runner.install(monkeypatch)
+    # More than a hundred variants that run a few times each: most of what they take is the compiler's time.
+    return host_runner.install(monkeypatch, flags=("-O0",))
 
 
 def _same(images: np.ndarray, program: np.ndarray, options: AugmentOptions = UINT8, **further: Any) -> np.ndarray:
