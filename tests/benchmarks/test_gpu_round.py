@@ -215,7 +215,8 @@ def test_the_round_is_rehearsed_where_only_the_devices_packages_are(tmp_path: Pa
     for name in ("cupy", "torch", "jax", "scipy", "pandas"):
         pytest.importorskip(name)
     python, out = only_the_devices_packages(tmp_path / "environment"), tmp_path / "out"
-    environ = {name: os.environ[name] for name in ("PATH", "HOME", "GPUSEQ_BENCH_DIR") if name in os.environ}
+    kept = ("PATH", "HOME", "GPUSEQ_BENCH_DIR", "GPUSEQ_KERNEL_CACHE")
+    environ = {name: os.environ[name] for name in kept if name in os.environ}
     names = "('pytest', 'hypothesis', 'keras', 'nvidia', 'gpuseq_is_not_installed')"
     check = f"import importlib.util as u; print([name for name in {names} if u.find_spec(name)])"
     found = subprocess.run([python, "-c", check], cwd=ROOT, env=environ, capture_output=True, text=True, check=True)

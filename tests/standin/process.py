@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable
+from importlib.machinery import ModuleSpec, PathFinder
 from typing import Any
 
 __all__ = ["ENABLED", "VARIABLE", "install", "interprets"]
@@ -28,6 +31,27 @@ class _ForGood:
         mapping[name] = value
 
 
+class _WhenImported:
+    """A finder of modules that calls a function as soon as torch was imported: that takes two seconds, and few do."""
+
+    def __init__(self, then: Callable[[], None]) -> None:
+        self.then = then
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        """Find torch where it lies; for all other modules the next finder is asked."""
+        spec = PathFinder.find_spec(name, path, target) if name == "torch" else None
+        if spec is None or spec.loader is None:
+            return None
+        execute = spec.loader.exec_module
+
+        def execute_and_go_on(module: Any) -> None:
+            execute(module)
+            self.then()
+
+        spec.loader.exec_module = execute_and_go_on  # type: ignore[method-assign]
+        return spec
+
+
 def install(*, with_torch: bool = True) -> None:
     """Put the stand-ins in place for the rest of this process."""
     from gpuseq.base import devices as compat
@@ -44,5 +68,9 @@ def install(*, with_torch: bool = True) -> None:
         interpreter = PtxRun()
     standin.install(patch, interpreter)
     door.replace(patch, gpu_problem=problem)  # the real one, which asks the stand-in
-    if with_torch:
+    if not with_torch:
+        return
+    if "torch" in sys.modules:
         standin_torch.install(patch)
+    else:
+        sys.meta_path.insert(0, _WhenImported(lambda: standin_torch.install(patch)))
