@@ -123,6 +123,18 @@ def test_a_plan_in_flight_keeps_its_decoded_files(folder: Path) -> None:
     batches.close()
 
 
+def test_a_batch_that_is_planned_twice_is_made_twice(folder: Path) -> None:
+    """Both plans are of the same files, and in flight at once."""
+    batches, plain = flow(folder, shuffle=False), flow(folder, shuffle=False, prefetch=0)
+    plans = [batches.plan_batch(1) for _ in range(2)]
+    again = [plain.plan_batch(1) for _ in range(2)]
+    assert plans[0].indices.tobytes() == plans[1].indices.tobytes()
+    for plan, other in zip(plans, again, strict=True):
+        for made, expected in zip(batches.replay(plan), plain.replay(other), strict=True):
+            assert_same(made, expected)
+    batches.close()
+
+
 def test_closing_ends_the_thread_and_the_iterator_goes_on(folder: Path) -> None:
     batches = flow(folder)
     next(batches)

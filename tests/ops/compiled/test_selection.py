@@ -6,6 +6,7 @@ import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -103,6 +104,17 @@ def test_a_library_of_another_version_or_none_at_all_says_so(monkeypatch: pytest
     monkeypatch.setenv(library.PATH, str(own))
     monkeypatch.setattr(library, "ABI", library.ABI + 1)
     assert "of another version of gpuseq" in str(library.instruction_sets())
+
+
+def test_a_library_of_the_first_interface_is_of_another_version(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It lacks functions that later ones have."""
+    (tmp_path / "first.so").touch()
+    first = SimpleNamespace(gpuseq_abi=lambda: 1, gpuseq_job_bytes=lambda: 0, gpuseq_resize_job_bytes=lambda: 0)
+    monkeypatch.setattr(library.ctypes, "CDLL", lambda path: first)
+    monkeypatch.setenv(library.PATH, str(tmp_path / "first.so"))
+    assert f"of another version of gpuseq (its interface is 1, not {library.ABI})" in str(library.instruction_sets())
 
 
 def test_doctor_and_explain_name_the_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
