@@ -17,6 +17,7 @@ from gpuseq.base.threads import cpu_count, for_each
 from gpuseq.ops.options import AugmentOptions, Statistics
 
 from .affine import inverse_maps, is_warped, scratch, warp, warp_spline
+from .blocks import KEPT_BYTES, kept_block
 from .resize import resize
 
 __all__ = [
@@ -110,11 +111,16 @@ def empty_batch(num_samples: int, height: int, width: int, num_channels: int, op
     shape = (num_samples, height, width, num_channels) if last else (num_samples, num_channels, height, width)
     dtype = np.dtype(options.dtype)
     num_bytes = math.prod(shape) * dtype.itemsize
-    # NumPy aligns to 16 bytes only. Enough is taken to shift the start; the view keeps the whole block alive.
-    block = np.empty(num_bytes + ALIGNMENT, np.uint8)
-    start = -block.ctypes.data % ALIGNMENT
-    batch: np.ndarray = block[start : start + num_bytes].view(dtype).reshape(shape)
+    block = kept_block(num_bytes, _new_block) if num_bytes in KEPT_BYTES else _new_block(num_bytes)
+    batch: np.ndarray = block.view(dtype).reshape(shape)
     return batch
+
+
+def _new_block(num_bytes: int) -> np.ndarray:
+    # NumPy aligns to 16 bytes only. Enough is taken to shift the start; the view keeps the whole of it alive.
+    memory = np.empty(num_bytes + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start : start + num_bytes]
 
 
 def standardize(
