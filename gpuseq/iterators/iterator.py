@@ -114,7 +114,15 @@ class _Gives(Protocol[Batch]):
     def __next__(self) -> Batch: ...
 
 
-class Iterator(Sequence, Generic[Labels, Weights]):  # numpydoc ignore=PR02
+# To types a subclass, as the standard library's stubs have it of `list` and `collections.abc.Sequence`.
+if TYPE_CHECKING:
+    _BatchesByIndex = Sequence
+else:
+    _BatchesByIndex = object
+
+
+@Sequence.register
+class Iterator(Generic[Labels, Weights], _BatchesByIndex):  # numpydoc ignore=PR02
     """Hands out `n` samples in batches, epoch after epoch, and knows at each moment which batch is next.
 
     Subclasses that only know how to make a batch from sample numbers define ``_get_batches_of_transformed_samples``,
@@ -202,7 +210,7 @@ class Iterator(Sequence, Generic[Labels, Weights]):  # numpydoc ignore=PR02
         remainder: Remainder = "pad",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        Sequence.__init__(self, **kwargs)  # its attributes; nothing else of it is shared
         options = checked_options(batch_size, shuffle, seed, rng=rng, shard=shard, remainder=remainder)
         self._planner = Planner(n, batch_size, shuffle, seed, options, self._own_order())
 
@@ -219,6 +227,15 @@ class Iterator(Sequence, Generic[Labels, Weights]):  # numpydoc ignore=PR02
     def batch_format(self) -> DataFormat:
         """Axis order of the batches: `data_format`, unless what they are handed to wants another one."""
         return self._batch_format or self.data_format
+
+    @property
+    def num_batches(self) -> int:
+        """The number of batches in an epoch, under the name that Keras 3 asks for."""
+        return len(self)
+
+    def to_keras(self, **options: Any) -> Any:
+        """Return this iterator as a ``keras.utils.PyDataset`` for ``model.fit``; see `Sequence.to_keras`."""
+        return Sequence.to_keras(self, **options)
 
     def _hand_out(self, data_format: DataFormat | None, index_dtype: str) -> None:
         """Make batches for a taker with an axis order (None: any) and a dtype for class indices of its own."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABCMeta
 from collections.abc import Iterator as IteratorABC
 from importlib import import_module
 from typing import Any
@@ -11,7 +12,8 @@ from gpuseq.base.arguments import checked_arguments
 __all__ = ["Sequence"]
 
 
-class Sequence:
+# A metaclass, so that iterators can be registered: they have methods of their own for all of it.
+class Sequence(metaclass=ABCMeta):  # noqa: B024
     """A data set as batches by index: ``sequence[i]`` for i in ``range(len(sequence))``, each exactly once per epoch.
 
     Subclass it as you would ``keras.utils.Sequence``: write ``__getitem__`` and ``__len__``, and `on_epoch_end` if the
@@ -67,7 +69,7 @@ class Sequence:
         """The number of batches in an epoch, under the name that Keras 3 asks for."""
         return len(self)
 
-    def on_epoch_end(self) -> None:
+    def on_epoch_end(self) -> None:  # noqa: B027
         """Do what is due between epochs: nothing, unless a subclass says so."""
 
     def to_keras(self, **options: Any) -> Any:

@@ -457,7 +457,7 @@ def test_other_things_than_data_sets_name_the_line_to_write() -> None:
     for wrong, line in [
         ("photos/train", r"'photos/train'\. Write gpuseq\.keras\.ImageDataGenerator\(\.\.\.\)\.flow_from_directory"),
         (own_generator(), r"flow_from_directory\(\.\.\.\), or a subclass"),
-        (gpuseq.Sequence, "builtins.type has no batches by index"),
+        (gpuseq.Sequence, "abc.ABCMeta has no batches by index"),
         (loader(flow), r"loader\.iterator"),
     ]:
         with pytest.raises(TypeError, match=line):
