@@ -11,11 +11,17 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import gpu_tests
 from tests.standin.ptx import compiler
 from tests.standin.rehearsal import NOT_REHEARSED, SAMPLED, VARIABLE
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = {"kernels": ("tests/ops/cuda",), "everything else": ("tests", "--ignore=tests/ops/cuda")}
+KERNELS = "tests/ops/cuda/"
+FILES = gpu_tests.test_files()
+PARTS = {
+    "kernels": [name for name in FILES if name.startswith(KERNELS)],
+    "everything else": [name for name in FILES if not name.startswith(KERNELS)],
+}
 pytest.importorskip("scipy")
 pytest.importorskip("keras")
 
@@ -43,7 +49,7 @@ def test_the_gpus_tests_pass_on_the_stand_in(
     assert len(said["passed"]) >= least_tests
     assert said["num_launches"] >= least_launches
     assert said["checked"] >= least_checked
-    mine = [name for name in NOT_REHEARSED if name.startswith("tests/ops/cuda/") == (part == "kernels")]
+    mine = [name for name in NOT_REHEARSED if name.startswith(KERNELS) == (part == "kernels")]
     assert sorted(said["refused"]) == sorted(mine), "NOT_REHEARSED names a test that is not there"
     sampled = {name.partition("[")[0] for name in said["left_out"]}
-    assert sampled == {name for name in SAMPLED if name.startswith("tests/ops/cuda/") == (part == "kernels")}
+    assert sampled == {name for name in SAMPLED if name.startswith(KERNELS) == (part == "kernels")}

@@ -25,7 +25,8 @@ from tests.ops.cuda.catalogue import CASES
 from tests.ops.cuda.test_program_on_host import POLICIES
 
 FLAGS = {
-    "address": ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g1", "-O1"),
+    # -O0: every access of the text is looked at, none is left out as needless, and it compiles in a fourth of the time.
+    "address": ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g1", "-O0"),
     "thread": ("-fsanitize=thread", "-g1", "-O1"),
 }
 
