@@ -82,14 +82,13 @@ DEVICE void write_autocontrast(unsigned char *levels, const int *histogram)
 
 DEVICE void write_equalized(unsigned char *levels, const int *histogram, int num_pixels)
 {
-    int last = 255, num_used = 0;
-    for (int level = 0; level < 256; ++level) num_used += histogram[level] != 0;
+    int last = 255;
     while (last > 0 && histogram[last] == 0) --last;
-    const int step = (num_pixels - histogram[last]) / 255;
+    const int step = (num_pixels - histogram[last]) / 255; // 0 also of an image of one level
     for (int level = threadIdx.x; level < 256; level += blockDim.x) {
         int below = 0;
         for (int lower = 0; lower < level; ++lower) below += histogram[lower];
-        const int flat = num_used < 2 || step == 0 ? level : (step / 2 + below) / step;
+        const int flat = step == 0 ? level : (step / 2 + below) / step;
         levels[level] = (unsigned char)(flat < 255 ? flat : 255);
     }
 }

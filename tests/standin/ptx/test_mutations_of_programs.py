@@ -163,7 +163,6 @@ RULES = (
     Rule("run_segment", "^for ", OTHER_WAY, "the first test of a loop"),
     # Looks at an image.
     Rule("prepare", r"histogram\[bin\] \+= seen", "add for sub", "only of more than 32,640 pixels is it not 0 before"),
-    Rule("write_equalized", "num_used", "", "a level that is alone has a step of 0 already"),
     Rule("write_equalized", r"histogram\[last\]", EDGE + "|of the next", "levels that are not there count nothing"),
     Rule("write_equalized", "/ 255", "add for sub", "the sign of a division of no negative number", r"^add\."),
     Rule("write_autocontrast", "high > low", EDGE, "one level alone: stretched by nothing or not at all"),
