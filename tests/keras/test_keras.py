@@ -312,6 +312,8 @@ def test_a_subclass_of_ones_own_may_wrap_batches() -> None:
     flow = Own(numbered(6), np.zeros((6, 1)), gk.ImageDataGenerator(device="cpu"), batch_size=3, seed=1)
     model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
+    assert type(flow[0][0]) is np.ndarray
+    Own.seen.clear()
     model.fit(flow, verbose=0)
     assert set(Own.seen) == {torch.Tensor}
     assert type(flow[0][0]) is np.ndarray
