@@ -258,6 +258,28 @@ class Capsule:
         return 1, 0
 
 
+def fake_tensorflow(from_dlpack: Any, gpus: list[str]) -> SimpleNamespace:
+    """Return what a batch on a device is handed to."""
+    return SimpleNamespace(
+        __version__="2",
+        config=SimpleNamespace(list_physical_devices=lambda kind: gpus),
+        experimental=SimpleNamespace(dlpack=SimpleNamespace(from_dlpack=from_dlpack)),
+        raw_ops=SimpleNamespace(DeepCopy=lambda x: x.copy()),
+    )
+
+
+def test_memory_is_lent_to_tensorflow_for_some_batches(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its copy is made some time after it was asked for, and nothing tells when."""
+    module = fake_tensorflow(lambda capsule: np.from_dlpack(Capsule(capsule)).copy(), ["GPU:0"])
+    monkeypatch.setitem(sys.modules, "tensorflow", module)
+    monkeypatch.setattr(streams, "_lent_to_tensorflow", deque(maxlen=streams._lent_to_tensorflow.maxlen))
+    used = cupy.get_default_memory_pool().used_bytes
+    before = used()
+    for number in range(1, streams.NUM_LENT + 4):
+        streams.tensorflow_tensor(cupy.full(128, 1.0, np.float32))
+        assert used() == before + min(number, streams.NUM_LENT) * 512
+
+
 def test_tensorflow_is_lent_what_is_contiguous_and_aligned(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """An array as it stands where it is both, else a copy; TensorFlow takes nothing else for an aligned tensor."""
     lent: list[np.ndarray] = []
@@ -267,13 +289,7 @@ def test_tensorflow_is_lent_what_is_contiguous_and_aligned(cupy: Any, monkeypatc
         return lent[-1]
 
     gpus = ["GPU:0"]
-    module = SimpleNamespace(
-        __version__="2",
-        config=SimpleNamespace(list_physical_devices=lambda kind: gpus),
-        experimental=SimpleNamespace(dlpack=SimpleNamespace(from_dlpack=from_dlpack)),
-        raw_ops=SimpleNamespace(DeepCopy=lambda x: x.copy()),
-    )
-    monkeypatch.setitem(sys.modules, "tensorflow", module)
+    monkeypatch.setitem(sys.modules, "tensorflow", fake_tensorflow(from_dlpack, gpus))
     monkeypatch.setattr(streams, "_lent_to_tensorflow", deque())
     whole = there(np.arange(48, dtype=np.float32).reshape(6, 8))
     with cupy.cuda.Device(1):
