@@ -26,7 +26,8 @@ from . import nvimgcodec as decode_nvimgcodec
 from .gpu_backend import GpuBackend
 from .headers import is_complete, read_header
 from .options import DecodeOptions
-from .pillow import center_crop_box, check_size, orientation_of, pixel_limit
+from .orientation import orientation_of
+from .pillow import center_crop_box, check_size, pixel_limit
 from .routes import route
 
 __all__ = ["DeviceBatch", "DeviceDecoder", "WholeFiles"]

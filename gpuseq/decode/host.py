@@ -23,16 +23,15 @@ from . import nvimgcodec as decode_nvimgcodec
 from . import simplejpeg as decode_simplejpeg
 from .headers import is_complete, read_header
 from .options import DecodeOptions
+from .orientation import orientation_of, transpose
 from .pillow import (
     convert,
     load_converted,
     load_encoded,
     load_pixels,
     open_image,
-    orientation_of,
     pixel_limit,
     resized,
-    transpose,
     why_not_an_image,
 )
 from .routes import Decoder, Layout, route

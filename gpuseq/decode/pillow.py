@@ -33,12 +33,10 @@ __all__ = [
     "load_encoded",
     "load_pixels",
     "open_image",
-    "orientation_of",
     "pixel_limit",
     "resized",
     "resized_array",
     "to_array",
-    "transpose",
     "why_not_an_image",
 ]
 
@@ -54,18 +52,6 @@ RESAMPLING: dict[Interpolation, Image.Resampling] = {
 # What each colour mode leaves as it is; the first is what everything else is converted to.
 _KEPT_MODES = {"rgb": ("RGB",), "rgba": ("RGBA",), "grayscale": ("L", "I;16", "I")}
 
-
-_ORIENTATION = 0x0112
-
-_TRANSPOSED = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 _BYTES = {"L": (1, 1), "RGB": (3, 4), "RGBA": (4, 4)}
 """Mode -> channels, and bytes from one pixel to the next in Pillow's memory."""
@@ -321,48 +307,6 @@ def load_pixels(
         If it cannot be decoded; its reason is one clause.
     """
     return resized(load_converted(encoded, options, name), options, instruction_set, out)
-
-
-def orientation_of(encoded: bytes, name: str) -> int:
-    """Return the EXIF orientation, 1 to 8, of an encoded image; 1 where it says nothing.
-
-    Parameters
-    ----------
-    encoded : bytes
-        A whole image file.
-    name : str
-        For messages.
-
-    Raises
-    ------
-    ImageFileError
-        If its header cannot be read.
-    """
-    try:
-        orientation = open_image(encoded, None, name).getexif().get(_ORIENTATION, 1)
-    except ImageFileError:
-        raise
-    except Exception as error:
-        raise ImageFileError(name, decode_failure(error)) from error
-    return orientation if orientation in _TRANSPOSED else 1
-
-
-def transpose(image: Image.Image, orientation: int) -> Image.Image:
-    """Turn an image as its EXIF orientation says.
-
-    Parameters
-    ----------
-    image : PIL.Image.Image
-        As it is stored.
-    orientation : int
-        From `orientation_of`.
-
-    References
-    ----------
-    ``PIL.ImageOps.exif_transpose``.
-    """
-    method = _TRANSPOSED.get(orientation)
-    return image if method is None else image.transpose(method)
 
 
 def convert(image: Image.Image, options: DecodeOptions) -> Image.Image:

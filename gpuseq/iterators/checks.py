@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from gpuseq.base.arguments import check_choice, did_you_mean
-from gpuseq.base.types import Subset, literals
+from gpuseq.base.arguments import check_choice, did_you_mean, warn
+from gpuseq.base.types import FrameClassMode, Subset, literals
 from gpuseq.sources.files import FileSource
 from gpuseq.sources.source import Source
 from gpuseq.transforms.protocol import ImageGenerator
@@ -20,10 +20,24 @@ from .iterator import Iterator
 if TYPE_CHECKING:
     from gpuseq.plan.policies.recipe import Recipe
 
-__all__ = ["FURTHER_ARGUMENTS", "check_generator", "check_save_to_dir", "checked_split"]
+__all__ = [
+    "DEPRECATED",
+    "FURTHER_ARGUMENTS",
+    "check_generator",
+    "check_save_to_dir",
+    "checked_split",
+    "without_deprecated",
+]
 
 FURTHER_ARGUMENTS = ("shard", "remainder", "workers", "use_multiprocessing", "max_queue_size")
 """What every iterator takes by its ``**kwargs``."""
+
+DEPRECATED = {
+    "has_ext": "filenames in the dataframe have to match the exact filenames in disk.",
+    "sort": "batches will be created in the same order than the filenames provided if `shuffle` is set to `False`.",
+    "drop_duplicates": "you can drop duplicates by using the pandas.DataFrame.drop_duplicates method.",
+}
+"""Argument of `flow_from_dataframe` that Keras has deprecated -> what to do without it."""
 
 
 def check_save_to_dir(save_to_dir: str | None, save_format: str) -> str | None:
@@ -138,3 +152,25 @@ def checked_split(subset: str | None, generator: ImageGenerator | None) -> tuple
             'subset="validation", but the generator sets nothing aside: ImageDataGenerator(validation_split=0.2)'
         )
     return 0.0, fraction
+
+
+def without_deprecated(
+    further: dict[str, Any], class_mode: FrameClassMode | None
+) -> tuple[dict[str, Any], FrameClassMode | None]:
+    """Return the arguments of `flow_from_dataframe` without what Keras has deprecated, and warn of that.
+
+    Parameters
+    ----------
+    further : dict
+        Its ``**kwargs``.
+    class_mode : str or None
+        Of which "other" is deprecated for "raw".
+    """
+    # Taken and dropped, as Keras does: scripts of many years pass them.
+    for name in DEPRECATED.keys() & further.keys():
+        warn(f"{name} is deprecated, {DEPRECATED[name]}", DeprecationWarning)
+    # As text, because a type checker knows that the value is none of those accepted.
+    if str(class_mode) == "other":
+        warn('`class_mode="other"` is deprecated, please use `class_mode="raw"`.', DeprecationWarning)
+        class_mode = "raw"
+    return {name: value for name, value in further.items() if name not in DEPRECATED}, class_mode

@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from gpuseq.base.arguments import checked_arguments, warn
+from gpuseq.base.arguments import checked_arguments
 from gpuseq.base.types import (
     Cache,
     ClassMode,
@@ -28,6 +28,7 @@ from gpuseq.sources.options import OnError
 from gpuseq.transforms.protocol import ImageGenerator
 
 from .arrays import NumpyArrayIterator
+from .checks import DEPRECATED, without_deprecated
 from .folders import DirectoryIterator
 from .frames import DataFrameIterator
 
@@ -47,12 +48,6 @@ if TYPE_CHECKING:
     FrameLabels = TypeVar("FrameLabels", bound=FrameClassMode | None, default=Literal["categorical"])
 
 __all__ = ["FlowingGenerator", "flow", "flow_from_dataframe", "flow_from_directory"]
-
-_DEPRECATED = {
-    "has_ext": "filenames in the dataframe have to match the exact filenames in disk.",
-    "sort": "batches will be created in the same order than the filenames provided if `shuffle` is set to `False`.",
-    "drop_duplicates": "you can drop duplicates by using the pandas.DataFrame.drop_duplicates method.",
-}
 
 
 class FlowingGenerator(ImageGenerator, Protocol):
@@ -349,7 +344,7 @@ def flow_from_directory(  # numpydoc ignore=PR01
     )
 
 
-@checked_arguments("keep_aspect_ratio", *_DEPRECATED)
+@checked_arguments("keep_aspect_ratio", *DEPRECATED)
 def flow_from_dataframe(  # numpydoc ignore=PR01
     self: FlowingGenerator,
     dataframe: Any,
@@ -498,7 +493,7 @@ def flow_from_dataframe(  # numpydoc ignore=PR01
     TypeError
         If a column holds values of the wrong type.
     """
-    kwargs, mode = _without_deprecated(kwargs, class_mode)
+    kwargs, mode = without_deprecated(kwargs, class_mode)
     return self._frame_iterator(
         dataframe,
         directory,
@@ -542,17 +537,3 @@ def flow_from_dataframe(  # numpydoc ignore=PR01
         extensions=extensions,
         **kwargs,
     )
-
-
-def _without_deprecated(
-    further: dict[str, Any], class_mode: FrameClassMode | None
-) -> tuple[dict[str, Any], FrameClassMode | None]:
-    """Return the arguments of `flow_from_dataframe` without what Keras has deprecated, and warn of that."""
-    # Taken and dropped, as Keras does: scripts of many years pass them.
-    for name in _DEPRECATED.keys() & further.keys():
-        warn(f"{name} is deprecated, {_DEPRECATED[name]}", DeprecationWarning)
-    # As text, because a type checker knows that the value is none of those accepted.
-    if str(class_mode) == "other":
-        warn('`class_mode="other"` is deprecated, please use `class_mode="raw"`.', DeprecationWarning)
-        class_mode = "raw"
-    return {name: value for name, value in further.items() if name not in _DEPRECATED}, class_mode

@@ -25,6 +25,7 @@ from gpuseq.sources.masks import PairedMasks
 from gpuseq.sources.source import Source
 
 from .passing import first_left
+from .planned import Planned
 from .sequence import Sequence
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     from .explain import Explanation
 
 __all__ = ["Iterator"]
-
-T = TypeVar("T")
 
 _REPLAYED: ContextVar[list[Any] | None] = ContextVar("gpuseq_replayed", default=None)
 """The iterator and the plan of the batch that this thread makes through a method that only knows sample numbers."""
@@ -60,39 +59,6 @@ _NO_EPOCH = (
 )
 _FETCHES = "torch.utils.data._utils.fetch"
 """The module from which a DataLoader asks a data set for what it holds at an index."""
-
-
-class _Planned(Generic[T]):
-    """An attribute of Keras' iterators that is the planner's here; it is read and set as before.
-
-    What a subclass sets before it calls ``Iterator.__init__`` is kept with the iterator, until there is a planner.
-    """
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    @overload
-    def __get__(self, iterator: None, owner: type) -> _Planned[T]: ...
-
-    @overload
-    def __get__(self, iterator: Iterator, owner: type) -> T: ...
-
-    def __get__(self, iterator: Iterator | None, owner: type) -> _Planned[T] | T:
-        if iterator is None:
-            return self
-        own = iterator.__dict__
-        if "_planner" not in own and self._name not in own:
-            raise AttributeError(f"{owner.__name__} has no {self._name!r} before Iterator.__init__ is called")
-        value: T = getattr(own["_planner"], self._name) if "_planner" in own else own[self._name]
-        return value
-
-    def __set__(self, iterator: Iterator, value: T) -> None:
-        own = iterator.__dict__
-        # Users set these on a living iterator, as with Keras; and a subclass may set one before there is a planner.
-        if "_planner" in own:
-            setattr(own["_planner"], self._name, value)
-        else:
-            own[self._name] = value
 
 
 class _Untyped:
@@ -187,15 +153,15 @@ class Iterator(Generic[Labels, Weights], _BatchesByIndex):  # numpydoc ignore=PR
     _fetched: set[int] | None = None  # what a DataLoader took of the epoch that was set; None: none was
     _may_pass_over = False
     """Whether bad files may leave nothing of a batch, so that a pass can have fewer batches than ``len(self)``."""
-    n = _Planned[int]("n")
-    batch_size = _Planned[int]("batch_size")
-    shuffle = _Planned[bool]("shuffle")
-    seed = _Planned["int | None"]("seed")
-    batch_index = _Planned[int]("batch_index")
-    total_batches_seen = _Planned[int]("total_batches_seen")
-    index_array = _Planned["np.ndarray | None"]("index_array")
-    index_generator: _Planned[IteratorABC[np.ndarray]] = _Planned("index_generator")
-    lock = _Planned[Any]("lock")
+    n = Planned[int]("n")
+    batch_size = Planned[int]("batch_size")
+    shuffle = Planned[bool]("shuffle")
+    seed = Planned["int | None"]("seed")
+    batch_index = Planned[int]("batch_index")
+    total_batches_seen = Planned[int]("total_batches_seen")
+    index_array = Planned["np.ndarray | None"]("index_array")
+    index_generator: Planned[IteratorABC[np.ndarray]] = Planned("index_generator")
+    lock = Planned[Any]("lock")
 
     @checked_arguments("workers", "use_multiprocessing", "max_queue_size")
     def __init__(

@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,40 +24,9 @@ from .draw import Drawing, KerasStream, draw_keyed, freeze
 from .order import epoch_permutation, position_of, shard_indices, shard_size
 from .plan import BatchPlan
 from .sharding import PlanOptions
-from .state import PlannerState
+from .state import PlannerState, Position
 
-__all__ = ["Planner", "Position"]
-
-
-@dataclass
-class Position:
-    """How batches are counted, and which one is next.
-
-    Attributes
-    ----------
-    by_epoch : bool
-        Whether batch i of an epoch is always the same batch; False is Keras' way.
-    epoch : int
-        The one that `batch` is in; means nothing in Keras' way.
-    batch : int
-        The number, within its epoch, of the batch that ``next()`` plans.
-    served : bool
-        Whether a batch of this epoch was planned: then the epoch's end begins the next one.
-    is_over : bool
-        Whether the epoch's last sample numbers were handed out. Their plan may yet be drawn, with this epoch's numbers,
-        so the next epoch begins with the request after them.
-    """
-
-    by_epoch: bool
-    epoch: int = 0
-    batch: int = 0
-    served: bool = False
-    is_over: bool = False
-
-    def start(self, epoch: int) -> None:
-        """Go to an epoch of which nothing was planned; `batch` stays."""
-        self.epoch = epoch
-        self.served = self.is_over = False
+__all__ = ["Planner"]
 
 
 class Planner(PerProcess):
@@ -189,9 +157,8 @@ class Planner(PerProcess):
         # The order is the contract of Keras' stream: all samples' parameters, then one number for each saved file. The
         # steps take nothing from it.
         program = self._draw_program(indices, drawing)
-        file_numbers = None
-        if drawing.file_number_limit:
-            file_numbers = self.stream.file_numbers(len(indices), drawing.file_number_limit)
+        limit = drawing.file_number_limit
+        file_numbers = self.stream.file_numbers(len(indices), limit) if limit else None
         weights = None
         if self.weights is not None:
             if number is None:

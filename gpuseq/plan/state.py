@@ -1,4 +1,7 @@
-"""`PlannerState`: where a planner stands, as a checked value. Written by `state_dict`, read by `load_state_dict`."""
+"""Where a planner stands: `Position`, which moves, and `PlannerState`, a checked value.
+
+The value is written by `state_dict` and read by `load_state_dict`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from typing import Any
 from .draw import REPLAYED, replay_cost
 from .order import shard_size
 
-__all__ = ["PlannerState", "at_batch"]
+__all__ = ["PlannerState", "Position", "at_batch"]
 
 VERSION = 2
 """Version 1 said neither `shuffle` nor `remainder`; a state of it is taken for one of an iterator made alike."""
@@ -22,6 +25,37 @@ MAKING = ("rng", "dataset_size", "shuffle", "remainder", "batch_size", "world")
 # A batch number, perhaps the generator's state (see `order._STATE`), then what was taken since. The digits are bounded,
 # so that no state makes a machine count to 10**100.
 _POSITION = re.compile(r"\d{1,10}( R\d{1,10}:[0-9a-f]{5014})?( (P\d{1,18}|D\d{1,9}|S\d{1,9}:[1-9]\d{0,8}))*")
+
+
+@dataclass
+class Position:
+    """How batches are counted, and which one is next.
+
+    Attributes
+    ----------
+    by_epoch : bool
+        Whether batch i of an epoch is always the same batch; False is Keras' way.
+    epoch : int
+        The one that `batch` is in; means nothing in Keras' way.
+    batch : int
+        The number, within its epoch, of the batch that ``next()`` plans.
+    served : bool
+        Whether a batch of this epoch was planned: then the epoch's end begins the next one.
+    is_over : bool
+        Whether the epoch's last sample numbers were handed out. Their plan may yet be drawn, with this epoch's numbers,
+        so the next epoch begins with the request after them.
+    """
+
+    by_epoch: bool
+    epoch: int = 0
+    batch: int = 0
+    served: bool = False
+    is_over: bool = False
+
+    def start(self, epoch: int) -> None:
+        """Go to an epoch of which nothing was planned; `batch` stays."""
+        self.epoch = epoch
+        self.served = self.is_over = False
 
 
 @dataclass(frozen=True)
