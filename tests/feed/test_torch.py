@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import subprocess
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -408,6 +409,17 @@ for epoch in map(int, sys.argv[1:]):
 def test_workers_that_persist_say_what_they_do_not_hear(epochs: str, is_heard: bool, run_script: Any) -> None:
     errors = run_script(TOLD, *epochs.split()).stderr
     assert (errors.count("does not reach it") == 0) == is_heard, errors
+
+
+def test_a_worker_knows_its_own_epoch_and_the_next() -> None:
+    """The main process may have left a pass already that the worker is about to begin; anything else was not heard."""
+    own = loader(flow())
+    own.set_epoch(2)
+    for epoch, is_heard in ((2, True), (1, True), (3, False), (0, False)):
+        own._num_told = 0  # as in a worker that was started before
+        with nullcontext() if is_heard else pytest.warns(UserWarning, match=rf"set_epoch\(2\) .* epoch {epoch},"):
+            own._say_what_is_not_heard(epoch)
+        own._say_what_is_not_heard(epoch if is_heard else 5)  # once is enough
 
 
 def test_worker_processes_hold_each_sample_once(run_script: Callable[..., subprocess.CompletedProcess[str]]) -> None:
