@@ -22,7 +22,7 @@ from gpuseq.base.types import DecoderChoice
 from gpuseq.generator import ImageDataGenerator
 from gpuseq.ops.compiled import library
 
-__all__ = ["UNIT", "one_thread", "run"]
+__all__ = ["UNIT", "keep_freed_memory", "one_thread", "run"]
 
 UNIT = "us of CPU per image"
 KERAS = "Keras ImageDataGenerator"
@@ -35,7 +35,7 @@ Batches = Callable[[], Any]
 def run(settings: Settings) -> list[Row]:
     """Time arrays of three sizes, then decoding and resizing of files."""
     rows: list[Row] = []
-    _keep_freed_memory()
+    keep_freed_memory()
     with one_thread():
         for size, count in ((24, 4),) if settings.smoke else ((32, 256), (224, 32), (512, 8)):
             images = pictures(max(count, 8), size)[:count]
@@ -65,7 +65,7 @@ def one_thread() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Let the C library keep what is freed, for all contenders alike.
 
     Else what one of them frees decides whether the next one's batch comes from memory that the system has to hand out

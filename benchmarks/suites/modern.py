@@ -19,7 +19,7 @@ from PIL import Image
 import gpuseq
 from benchmarks.measure import Row, Settings, row
 
-from .cost import UNIT, one_thread
+from .cost import UNIT, keep_freed_memory, one_thread
 
 __all__ = ["run"]
 
@@ -30,6 +30,7 @@ Work = Callable[[], Any]
 def run(settings: Settings) -> list[Row]:
     """Race each policy: the processor time of an image on one thread."""
     rows: list[Row] = []
+    keep_freed_memory()
     with one_thread(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for case, contenders in policies(photographs(24 if settings.smoke else SIZE)).items():
