@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CACHE_FOLDER",
+    "OPTIMIZED",
     "HostKernel",
     "HostRun",
     "Launch",
@@ -51,11 +52,14 @@ UNUSED_DAYS = 14
 """After which what was compiled goes: the text has changed since."""
 
 COMPILER = (
-    # Hundreds of variants run for milliseconds each: -O1 compiles them in two thirds of the time of -O2.
-    *("g++", "-std=c++17", "-O1", "-ffp-contract=off", "-fPIC"),
+    # Hundreds of variants run for milliseconds each: what an optimiser takes is more than what it saves.
+    *("g++", "-std=c++17", "-O0", "-ffp-contract=off", "-fPIC"),
     *("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-Wno-clobbered"),
     "-Wno-unused-parameter",  # a variant may leave some unread
 )
+OPTIMIZED = ("-O1",)
+"""Flags with which the compiler sees what it warns of only while it optimises, a variable that nothing has set."""
+
 _locks: dict[Path, threading.Lock] = {}
 
 

@@ -21,8 +21,8 @@ from tests.ops.cuda.catalogue import CASES
 from tests.standin import host_runner
 from tests.standin.host_runner import Launch
 
-# -O0: every access of the text is looked at, and none is left out as needless.
-FLAGS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g1", "-O0")
+# Not optimised: every access of the text is looked at, and none is left out as needless.
+FLAGS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g1")
 
 AUGMENT = (
     *("moves_0_wrap", "moves_1_constant", "moves_1_reflect", "affine_1_nearest", "source_uint8_float64"),

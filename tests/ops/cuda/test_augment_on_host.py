@@ -105,7 +105,7 @@ LAUNCHES = {
 def test_the_answer_does_not_depend_on_the_launch(name: str, launch: str, monkeypatch: pytest.MonkeyPatch) -> None:
     case = CASES[name]
     how, block, tile_cols, across, rows_per_band = LAUNCHES[launch]
-    host_runner.install(monkeypatch)
+    host_runner.install(monkeypatch, flags=host_runner.OPTIMIZED)
     wanted = [compute(ops_cuda, case, run) for run in case.runs(num_seeds=1)]
     host_runner.install(monkeypatch, how)
     cut(monkeypatch, block=block, tile_cols=tile_cols, across=across, rows_per_band=rows_per_band)

@@ -51,8 +51,7 @@ POLICIES: list[Any] = [
 
 @pytest.fixture
 def host(monkeypatch: pytest.MonkeyPatch) -> HostRun:
-    # More than a hundred variants that run a few times each: most of what they take is the compiler's time.
-    return host_runner.install(monkeypatch, flags=("-O0",))
+    return host_runner.install(monkeypatch)
 
 
 def _same(images: np.ndarray, program: np.ndarray, options: AugmentOptions = UINT8, **further: Any) -> np.ndarray:
@@ -201,7 +200,7 @@ def test_masks(dtype: Any, source_format: str, host: HostRun) -> None:
 
 @pytest.mark.parametrize("how", [Launch((1,)), Launch((3,), reverse=True), Launch((500,))], ids=str)
 def test_the_answer_does_not_depend_on_the_launch(how: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
-    host_runner.install(monkeypatch, how)
+    host_runner.install(monkeypatch, how, host_runner.OPTIMIZED)
     recipe = Recipe.parse("augmentations", gpuseq.RandAugment(4, 14, interpolation="bilinear"))
     assert recipe is not None
     images = np.random.default_rng(1).integers(0, 256, (12, 51, 50, 3), np.uint8)

@@ -145,7 +145,7 @@ def test_the_order_of_the_passes_follows_pillow(
 def test_the_answer_does_not_depend_on_the_launch(how: Launch, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ops_cuda_resize, "BLOCK", block)
     monkeypatch.setattr(ops_cuda_resize, "_kept", type(ops_cuda_resize._kept)())
-    host_runner.install(monkeypatch, how)
+    host_runner.install(monkeypatch, how, host_runner.OPTIMIZED)
     images = pictures(4)
     got = ops_cuda_resize.resize(images, (7, 9), "hamming")
     assert_same(got, by_pillow(images, (7, 9), "hamming", None))
