@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -15,16 +16,24 @@ from tests.compare import assert_same
 NUM_TRIES = 10
 
 
+def sides_of_tries(
+    numbers: np.ndarray, size: tuple[int, int], scale: tuple[float, float], ratio: tuple[float, float]
+) -> Iterator[tuple[int, int]]:
+    """Yield the sides of each try: the first is longer where the ratio is above 1."""
+    height, width = size
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    for share, place in zip(numbers[: 2 * NUM_TRIES : 2], numbers[1 : 2 * NUM_TRIES : 2], strict=True):
+        area = height * width * (scale[0] + (scale[1] - scale[0]) * share)
+        aspect = math.exp(low + (high - low) * place)
+        yield round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+
+
 def one_by_one(
     numbers: np.ndarray, size: tuple[int, int], scale: tuple[float, float], ratio: tuple[float, float]
 ) -> tuple[int, tuple[int, int, int, int]]:
     """Return which try fits, `NUM_TRIES` for none, and the box: ``RandomResizedCrop.make_params`` of torchvision."""
     height, width = size
-    for number in range(NUM_TRIES):
-        area = height * width * (scale[0] + (scale[1] - scale[0]) * numbers[2 * number])
-        low, high = math.log(ratio[0]), math.log(ratio[1])
-        aspect = math.exp(low + (high - low) * numbers[2 * number + 1])
-        rows, cols = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
+    for number, (cols, rows) in enumerate(sides_of_tries(numbers, size, scale, ratio)):
         if 0 < rows <= height and 0 < cols <= width:
             return number, (int(numbers[-2] * (height - rows + 1)), int(numbers[-1] * (width - cols + 1)), rows, cols)
     rows, cols = height, width
@@ -61,11 +70,7 @@ def erased_one_by_one(
 ) -> tuple[int, tuple[int, int, int, int]]:
     """Return which try fits, and the box, zeros for none: ``RandomErasing.make_params`` of torchvision."""
     height, width = size
-    for number in range(NUM_TRIES):
-        area = height * width * (scale[0] + (scale[1] - scale[0]) * numbers[2 * number])
-        low, high = math.log(ratio[0]), math.log(ratio[1])
-        aspect = math.exp(low + (high - low) * numbers[2 * number + 1])
-        rows, cols = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+    for number, (rows, cols) in enumerate(sides_of_tries(numbers, size, scale, ratio)):
         if 0 < rows < height and 0 < cols < width:
             return number, (int(numbers[-2] * (height - rows + 1)), int(numbers[-1] * (width - cols + 1)), rows, cols)
     return NUM_TRIES, (0, 0, 0, 0)
