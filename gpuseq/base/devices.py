@@ -20,6 +20,7 @@ from .streams import Made, hand_over, made_here, to_host
 
 __all__ = [
     "ALIGNMENT",
+    "NUMBERS",
     "array_module",
     "gpu_problem",
     "has_gpu",
@@ -36,6 +37,9 @@ __all__ = [
 ALIGNMENT = 64
 """Bytes: where a batch on the host begins, so that JAX and TensorFlow can take it without a copy. TensorFlow's DLPack
 import ends the process where an array begins elsewhere."""
+
+NUMBERS = frozenset("biufc")
+"""Kinds of dtypes that a device holds: text and Python objects have no representation there."""
 
 _importing_cupy = threading.Lock()
 
@@ -225,8 +229,7 @@ def place(array: Any, device: str, made: Made | None = None) -> Any:
         Of a CuPy array: where it was made. None: on the current stream of its device.
     """
     if not is_cupy(array):
-        # Text and Python objects have no representation on a device.
-        if device == "cpu" or array.dtype.kind not in "biufc":
+        if device == "cpu" or array.dtype.kind not in NUMBERS:
             return array
         import cupy
 

@@ -11,9 +11,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from gpuseq.base.atomic import replacing
-from gpuseq.base.devices import array_module, is_cupy, on_device, place
+from gpuseq.base.devices import NUMBERS, array_module, is_cupy, on_device, place
 from gpuseq.base.types import Array, DataFormat
 from gpuseq.decode.images import array_to_img
+from gpuseq.ops import dispatch as ops
 from gpuseq.ops.options import AugmentOptions
 from gpuseq.plan.draw import Drawing
 from gpuseq.plan.plan import BatchPlan
@@ -356,7 +357,12 @@ def _placed(values: Any, device: str) -> Any:
     """Return what goes beside the images, an array, a list of them or None, where the batch is made."""
     if device == "cpu" or values is None:
         return values
-    return [place(item, device) for item in values] if isinstance(values, list) else place(values, device)
+    if isinstance(values, list):
+        return [_placed(item, device) for item in values]
+    if isinstance(values, np.ndarray) and values.dtype.kind in NUMBERS:
+        # By the page-locked buffers that tables go through: CuPy's own way takes the host three times as long.
+        return ops.upload(values, device)
+    return place(values, device)
 
 
 def assemble(

@@ -431,7 +431,8 @@ def upload(images: np.ndarray, device: str, rows: np.ndarray | None = None) -> A
     Parameters
     ----------
     images : array
-        Shape ``(M, ...)``. A device array is returned as `~gpuseq.base.devices.place` does.
+        Shape ``(M, ...)``: images, or what goes beside them. A device array is returned as
+        `~gpuseq.base.devices.place` does.
     device : str
         ``"cpu"`` or ``"cuda:N"``.
     rows : numpy.ndarray or None

@@ -181,10 +181,10 @@ def upload_rows(images: np.ndarray, device: str, rows: np.ndarray | None) -> Arr
 
     num_rows = len(images) if rows is None else len(rows)
     shape = (num_rows, *images.shape[1:])
-    array = empty_on(shape, images.dtype.name, device)
     row_bytes = math.prod(shape[1:]) * images.itemsize
     step = max(1, CHUNK_BYTES // max(1, row_bytes))
     with cupy.cuda.Device(ordinal_of(device)):
+        array = empty(shape, images.dtype.newbyteorder("="))  # the other byte order is turned while it is gathered
         for start in range(0, num_rows, step):
             stop = min(start + step, num_rows)
 
