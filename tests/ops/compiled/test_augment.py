@@ -173,6 +173,24 @@ def test_the_answer_does_not_depend_on_the_cut(name: str, num_threads: str, monk
         assert_same(compute(ops_compiled, case, run), compute(ops_numpy, case, run), message=run.label)
 
 
+@pytest.mark.parametrize("num_samples", [1, 7, 8, 30])
+def test_no_call_of_the_library_is_long(num_samples: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C waits for the call that runs: images larger than a call are cut, however many of them there are."""
+    compiled_library.require()
+    monkeypatch.setenv("GPUSEQ_NUM_THREADS", "2")
+    monkeypatch.setattr(ops_compiled, "SOLO_PIXELS", 0)
+    monkeypatch.setattr(ops_compiled, "CALL_PIXELS", 500)
+    calls: list[int] = []
+    for_each = ops_compiled.for_each
+    monkeypatch.setattr(
+        ops_compiled, "for_each", lambda call, count, threads: (calls.append(count), for_each(call, count, threads))
+    )
+    batch, params = images((num_samples, 40, 30, 3), "uint8"), draw_params(num_samples, 40, 30)
+    options = AugmentOptions(has_channel_shift=False, has_brightness=False)
+    assert_same(ops_compiled.augment(batch, params, options), ops_numpy.augment(batch, params, options))
+    assert sum(calls) * 500 >= num_samples * 40 * 30
+
+
 @pytest.mark.parametrize("num_threads", [2, 3, 7])
 @pytest.mark.parametrize("centers", [False, True])
 @pytest.mark.parametrize("scales", [False, True])

@@ -167,3 +167,24 @@ def test_the_answer_does_not_depend_on_the_cut(num_threads: str, monkeypatch: py
         monkeypatch.setattr(compiled_program, "CALL_PIXELS", call_pixels)
         program = recipe.draw(np.arange(num_samples), (11, 13), seed=1, epoch=0)
         _same(images, program, AugmentOptions(rescale=1 / 255), indices=np.arange(num_samples) % 5)
+
+
+def test_memory_for_chains_and_blurs_is_asked_for_by_them_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread keeps the room of its largest program: what most policies never use is not part of it."""
+    monkeypatch.setenv("GPUSEQ_NUM_THREADS", "1")
+    asked: dict[str, int] = {}
+    scratch = compiled_program.scratch
+    images = np.random.default_rng(4).integers(0, 256, (2, 24, 20, 3), np.uint8)
+    for policy in (gpuseq.RandomSolarize(128, p=1.0), gpuseq.GaussianBlur(3), gpuseq.AugMix()):
+        name = type(policy).__name__
+        monkeypatch.setattr(
+            compiled_program,
+            "scratch",
+            lambda key, shape, dtype, name=name: (asked.update({name: shape[0]}), scratch(key, shape, dtype))[1],
+        )
+        recipe = Recipe.parse("augmentations", policy)
+        assert recipe is not None
+        _same(images, recipe.draw(np.arange(2), (24, 20), seed=5, epoch=0))
+    sums = 24 * 20 * 3 * np.dtype(np.float32).itemsize
+    assert asked["GaussianBlur"] >= asked["RandomSolarize"] + sums
+    assert asked["AugMix"] >= asked["RandomSolarize"] + sums

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from typing import Any
 
 import numpy as np
@@ -122,10 +123,18 @@ def test_pillows_images(
             assert_same(got, wanted, message=f"{size} -> {target}")
 
 
-def test_pillow_lends_its_memory_where_it_can() -> None:
-    image = Image.fromarray(picture(30, 20, 3)).copy()
-    lent = decode_pillow._lent_pixels(image, 4)
+@pytest.mark.parametrize("mode", decode_pillow._BYTES)
+def test_pillow_lends_its_memory_where_it_can(mode: str) -> None:
+    """And what it lends is the picture, at the bytes from pixel to pixel that its mode says."""
+    channels, pixel_bytes = decode_pillow._BYTES[mode]
+    pixels = picture(30, 20, channels)
+    image = Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels).copy()
+    assert image.mode == mode
+    lent = decode_pillow._lent_pixels(image, pixel_bytes)
     assert (lent is not None) == hasattr(image, "__arrow_c_array__")
+    if lent is not None:
+        found = np.frombuffer(ctypes.string_at(lent[0], 30 * 20 * pixel_bytes), np.uint8)
+        assert_same(found.reshape(30, 20, pixel_bytes)[:, :, :channels], pixels)
 
 
 def test_grey_files_of_16_bits_are_pillows() -> None:
