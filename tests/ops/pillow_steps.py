@@ -114,7 +114,7 @@ def _cases() -> Iterator[Case]:
         for shear in (0.0, 0.09, -0.09, 0.3, -0.3, 0.99, -0.99):
             yield Case("ShearX", (shear,), _transformed((1, shear, 0, 0, 1, 0), bilinear), bilinear)
             yield Case("ShearY", (shear,), _transformed((1, 0, 0, shear, 1, 0), bilinear), bilinear)
-        for pixels in (0.0, 3.0, -3.0, 30.5, -12.34, 1000.0):
+        for pixels in (0.0, 3.0, -3.0, 30.5, -12.34, -0.4999999, 1000.0):
             yield Case("TranslateX", (pixels,), _transformed((1, 0, -pixels, 0, 1, 0), bilinear), bilinear)
             yield Case("TranslateY", (pixels,), _transformed((1, 0, 0, 0, 1, -pixels), bilinear), bilinear)
         yield Case("HorizontalFlip", (), ImageOps.mirror, bilinear)
