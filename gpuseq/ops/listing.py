@@ -9,17 +9,18 @@ from __future__ import annotations
 import functools
 import itertools
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
 from gpuseq.base.errors import DeviceError
-from gpuseq.plan.program import STEPS, Step, code_of
+from gpuseq.plan.program import STEPS, Kind, Step, code_of
 
 from .levels import tables_of
 from .maps import fits_fixed_point, is_projective, summed_positions, write_maps
 from .weights import gaussian_weights
 
-__all__ = ["MAX_SIDE", "Steps", "numbered", "steps_of"]
+__all__ = ["MAX_SIDE", "Steps", "steps_of"]
 
 # Doubles throughout: places in lists stand among coefficients, and whole numbers below 2**53 are exact.
 STEP_COLUMNS = 10
@@ -56,20 +57,31 @@ _CODES = {
 
 
 def _code(step: Step) -> int:
-    return TABLE if step.kind == "table" else FIXED if step.kind == "geometry" else _CODES.get(step.name, 0)
+    if step.kind == "geometry":
+        return PROJECTIVE if is_projective(step.name) else FIXED
+    return TABLE if step.kind == "table" else _CODES.get(step.name, 0)
 
 
-_CODE_OF = np.array([_code(step) for step in STEPS], np.float64)
-_NAMES = [step.name for step in STEPS]
-_IS_ERASE = np.array([step.kind == "erase" for step in STEPS])
-_IS_LISTED = np.array([step.kind not in ("none", "crop", "erase") for step in STEPS])
+# Steps by rank: those that are made alike lie side by side, what is not listed in front of all and erasing behind them.
+_LOOSE: tuple[Kind, ...] = ("pixel", "measured", "neighbourhood", "mix")
+_GROUPS: tuple[tuple[Kind, ...], ...] = (("none", "crop"), ("table",), ("geometry",), _LOOSE, ("erase",))
+_RANKED = [step for kinds in _GROUPS for step in STEPS if step.kind in kinds]
+_NAMES = [step.name for step in _RANKED]
+_RANKS = np.array([_RANKED.index(step) for step in STEPS], np.int8)
 # Grey has no colours to change.
-_IS_LISTED_OF_GREY = _IS_LISTED & np.array([step.kind != "pixel" for step in STEPS])
-_IS_FLIP = np.array([step.name in ("HorizontalFlip", "VerticalFlip") for step in STEPS])
-_IS_PROJECTIVE = np.array([is_projective(step.name) for step in STEPS])
-_MIX, _ROTATE, _NOISE = (code_of(name) for name in ("AugMix", "Rotate", "EraseNoise"))
-_LAST = 6
-"""Above all numbers of chains, and below 8."""
+_RANKS_OF_GREY = np.where([step.kind == "pixel" for step in STEPS], np.int8(0), _RANKS)
+_CODE_OF_RANK = np.array([_code(step) for step in _RANKED], np.float64)
+_SIZES = (sum(step.kind in kinds for step in STEPS) for kinds in _GROUPS[:-1])
+_TABLES, _MAPS, _OTHERS, _ERASES = itertools.accumulate(_SIZES)
+"""The first rank of each group but that of what is not listed."""
+
+_MIX = _NAMES.index("AugMix")
+_NOISE = code_of("EraseNoise")
+_FLIPS = ("HorizontalFlip", "VerticalFlip")
+_MOST_CHAINS = 5
+
+Runs: TypeAlias = list[tuple[str, int, int]]
+"""Steps of one name, side by side: the name, the first, and the one after the last."""
 
 
 @dataclass
@@ -94,6 +106,8 @@ class Steps:
         Shape ``(E, 9)``, float64: top, left, height, width, four values or a key, and whether it is a key.
     erases_of : numpy.ndarray
         Shape ``(E,)``, int64: whose erasing step it is; ascending.
+    has_mixes : bool
+        Whether chains are mixed.
     """
 
     num_samples: int
@@ -104,6 +118,7 @@ class Steps:
     weights: np.ndarray
     erases: np.ndarray
     erases_of: np.ndarray
+    has_mixes: bool
 
 
 def steps_of(program: np.ndarray, height: int, width: int, num_channels: int) -> Steps:
@@ -121,113 +136,111 @@ def steps_of(program: np.ndarray, height: int, width: int, num_channels: int) ->
     DeviceError
         If the maps of a batch need more positions than the engines count.
     """
-    ops = program["op"].reshape(-1)
-    sample, steps = _taken(program, (_IS_LISTED_OF_GREY if num_channels == 1 else _IS_LISTED).take(ops))
-    sample, steps, ends = _chained(sample, steps)
-    lists = _Lists(height, width, steps)
+    # All steps of a kind are made at once. A call of NumPy takes longer than its work on so few steps, so these are
+    # sorted once, and then a slice holds those of a kind; at the end they go back to their places.
+    flat, steps_per_sample = program.reshape(-1), max(1, program.shape[1])
+    ranks = (_RANKS_OF_GREY if num_channels == 1 else _RANKS).take(flat["op"])
+    counts = np.bincount(ranks, minlength=len(STEPS)).tolist()
+    order = ranks.argsort(kind="stable")
+    ends = list(itertools.accumulate(counts, initial=0))
+    listed, erasing = order[ends[_TABLES] : ends[_ERASES]], np.sort(order[ends[_ERASES] :])
+    num_listed, num_mixes = len(listed), counts[_MIX]
+    lists = _Lists(height, width, flat.take(listed), ranks.take(listed), counts)
+    position = np.empty(len(flat), np.intp)
+    position[listed] = np.arange(num_listed)
+    is_listed = ranks >= _TABLES
+    if len(erasing):
+        is_listed &= ranks < _ERASES
+    places = is_listed.nonzero()[0]
+    sample, rows = places // steps_per_sample, position.take(places)
     numbers = lists.numbers
-    if ends is not None:
-        order, closing = ends
-        numbers = np.concatenate([numbers, closing[:, 1:]]).take(order, axis=0)
-        sample = np.concatenate([sample, closing[:, 0].astype(np.int64)]).take(order)
-    kept = numbers[:, 0] > 0
-    if not kept.all():
-        numbers, sample = numbers[kept], sample[kept]
-    erases_of, erases = _erases(program, _IS_ERASE.take(ops))
+    if num_mixes:
+        is_mix = ranks.take(places) == _MIX
+        sample, rows, closing = _chained(sample, rows, is_mix, flat["chain"].take(places), numbers)
+        numbers = np.concatenate([numbers, closing])
+    numbers = numbers.take(rows, axis=0)
+    if lists.has_dropped:
+        kept = (numbers[:, 0] > 0).nonzero()[0]
+        numbers, sample = numbers.take(kept, axis=0), sample.take(kept)
     return Steps(
         num_samples=len(program),
         sample=sample,
         numbers=numbers,
-        tables=_joined(lists.tables, np.empty((0, 3, 256), np.uint8)),
-        lines=_joined(lists.lines, np.empty(0, np.int32)),
-        weights=_joined(lists.weights, np.empty(0)),
-        erases=erases,
-        erases_of=erases_of,
+        tables=lists.tables,
+        lines=np.concatenate(lists.lines) if lists.lines else np.empty(0, np.int32),
+        weights=np.concatenate(lists.weights) if lists.weights else np.empty(0),
+        erases=_erases(flat.take(erasing)),
+        erases_of=erasing // steps_per_sample,
+        has_mixes=num_mixes > 0,
     )
 
 
-def _taken(program: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return some of a program's steps, and whose they are."""
-    # `take` copies whole steps; an index of rows and columns takes ten times as long.
-    places = wanted.nonzero()[0]
-    return places // max(1, program.shape[1]), program.reshape(-1).take(places)
-
-
-def _joined(parts: list[np.ndarray], none: np.ndarray) -> np.ndarray:
-    return np.concatenate(parts) if parts else none
-
-
-def _erases(program: np.ndarray, erasing: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return whose they are, and their numbers."""
-    sample, steps = _taken(program, erasing)
-    if not len(steps):
-        return sample, np.empty((0, ERASE_COLUMNS))
+def _erases(steps: np.ndarray) -> np.ndarray:
     numbers = np.zeros((len(steps), ERASE_COLUMNS))
-    numbers[:, :8] = steps["arg"]
-    is_noise = steps["op"] == _NOISE
-    if is_noise.any():
-        numbers[is_noise, 5:] = 0.0, 0.0, 0.0, 1.0
-    return sample, numbers
+    if len(steps):
+        numbers[:, :8] = steps["arg"]
+        is_noise = steps["op"] == _NOISE
+        if is_noise.any():
+            numbers[is_noise, 5:] = 0.0, 0.0, 0.0, 1.0
+    return numbers
 
 
 def _chained(
-    sample: np.ndarray, steps: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray] | None]:
-    """Bring chains behind their mix, one after another.
+    sample: np.ndarray, rows: np.ndarray, is_mix: np.ndarray, chain: np.ndarray, numbers: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Bring chains behind their mix, one after another, each with its end.
+
+    Parameters
+    ----------
+    sample, rows, is_mix, chain : numpy.ndarray
+        Shape ``(K,)``, of the steps in their order: whose it is, its row of `numbers`, whether it is a mix, its chain.
+    numbers : numpy.ndarray
+        Shape ``(K, 10)``.
 
     Returns
     -------
-    sample, steps : numpy.ndarray
-        Without those that belong to no chain that is mixed.
-    ends : (numpy.ndarray, numpy.ndarray) or None
-        The order of the steps and, after them, of the ends of chains and mixes; and these: sample, code, arguments.
+    sample, rows : numpy.ndarray
+        Of the steps and ends in the new order, without steps that belong to no chain that is mixed.
+    closing : numpy.ndarray
+        Shape ``(E, 10)``: the ends of chains and mixes, whose rows come after those of `numbers`.
     """
-    is_mix = steps["op"] == _MIX
-    if not is_mix.any():
-        return sample, steps, None
     # Where a sample has no mix its chain numbers say nothing, as for the NumPy engine.
     mixed = np.zeros(int(sample[-1]) + 1, bool)
     mixed[sample[is_mix]] = True
-    place, chain = np.arange(len(steps)), np.where(mixed[sample], steps["chain"], 0)
+    chain = np.where(mixed.take(sample), chain, 0)
+    is_alone = chain == 0
+    mixes = (is_mix & is_alone).nonzero()[0]
+    own_args = numbers.take(rows.take(mixes), axis=0)[:, 1:8]
     # A chain belongs to the mix right before it: any other step of the sample ends that.
-    before = np.maximum.accumulate(np.where(chain == 0, place, 0))
-    width = steps["arg"][:, 1][before]
-    own = is_mix[before] & (sample[before] == sample) & (chain <= width) & ~is_mix
-    kept = ((chain == 0) | own).nonzero()[0]
-    if len(kept) < len(steps):
-        sample, steps, chain, before = (values.take(kept) for values in (sample, steps, chain, before))
-    keys = [8 * before + chain]
-    mixes = (steps["op"] == _MIX).nonzero()[0]
-    args = steps["arg"].take(mixes, axis=0)
-    closing = []
-    for number in (1, 2, 3, 4, 5, _LAST):
-        at = np.arange(len(mixes)) if number == _LAST else (args[:, 1] >= number).nonzero()[0]
-        rows = np.zeros((len(at), 1 + STEP_COLUMNS))
-        rows[:, 0], rows[:, 1] = sample[mixes[at]], MIX_END if number == _LAST else CHAIN_END
-        rows[:, 2] = args[at, 0 if number == _LAST else 1 + number]
-        closing.append(rows)
-        keys.append(8 * before[mixes[at]] + number)
-    # By the place of the mix, then the chain; what is equal stays as it came, a chain's end behind its steps.
-    return sample, steps, (np.argsort(np.concatenate(keys), kind="stable"), np.concatenate(closing))
+    before = np.maximum.accumulate(np.where(is_alone, np.arange(len(chain)), 0))
+    width = np.zeros(len(chain))
+    width[mixes] = own_args[:, 1]
+    own = is_mix.take(before) & (sample.take(before) == sample) & (chain <= width.take(before)) & ~is_mix
+    kept = (is_alone | own).nonzero()[0]
+    # By the place of the mix, then the chain; the end of a chain behind its steps, that of the mix behind all.
+    keys = (8 * before + chain).take(kept)
+    is_there = np.ones((len(mixes), _MOST_CHAINS + 1), bool)
+    np.less_equal(np.arange(1, _MOST_CHAINS + 1), own_args[:, 1:2], out=is_there[:, :-1])
+    mix, end = is_there.nonzero()
+    closing = np.zeros((len(mix), STEP_COLUMNS))
+    closing[:, 0] = np.where(end == _MOST_CHAINS, MIX_END, CHAIN_END)
+    closing[:, 1] = own_args.take([2, 3, 4, 5, 6, 0], axis=1)[is_there]
+    mix = mixes.take(mix)
+    # What is equal stays as it came.
+    order = np.concatenate([keys, 8 * before.take(mix) + end + 1]).argsort(kind="stable")
+    sample = np.concatenate([sample.take(kept), sample.take(mix)]).take(order)
+    rows = np.concatenate([rows.take(kept), len(numbers) + np.arange(len(mix))]).take(order)
+    return sample, rows, closing
 
 
-def numbered(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the different columns of ``(K, N)`` keys, ascending, and for each column its number among them."""
-    # What `numpy.unique` does, in half of its calls: equal ones come to lie side by side.
-    order = np.lexsort(keys[::-1])
-    keys = keys.take(order, axis=1)
-    differs = np.ones(keys.shape[1], bool)
-    (keys[:, 1:] != keys[:, :-1]).any(axis=0, out=differs[1:])
-    which = np.empty(len(order), np.intp)
-    which[order] = differs.cumsum() - 1
-    return keys[:, differs], which
-
-
-def _runs(ops: np.ndarray) -> list[tuple[str, int, int]]:
-    """Return the names in ascending ops, each with its first place and the one after its last."""
-    counts = np.bincount(ops, minlength=len(STEPS)).tolist()
-    ends = itertools.accumulate(counts)
-    return [(name, end - count, end) for name, count, end in zip(_NAMES, counts, ends, strict=True) if count]
+def _runs(counts: list[int], first_rank: int, last_rank: int) -> Runs:
+    """Return the runs of the steps of these ranks, counted from the first of them on; the last rank is left out."""
+    runs, first = [], 0
+    for rank in range(first_rank, last_rank):
+        if counts[rank]:
+            runs.append((_NAMES[rank], first, first + counts[rank]))
+            first += counts[rank]
+    return runs
 
 
 @functools.lru_cache(maxsize=64)
@@ -239,87 +252,106 @@ def _tables(name: str, args: bytes) -> np.ndarray:
 
 
 class _Lists:
-    """The numbers of steps, and what they point into."""
+    """The numbers of steps that lie by rank, and what they point into."""
 
-    def __init__(self, height: int, width: int, steps: np.ndarray) -> None:
+    def __init__(self, height: int, width: int, steps: np.ndarray, ranks: np.ndarray, counts: list[int]) -> None:
         self.height, self.width = height, width
-        self.tables: list[np.ndarray] = []
+        self.tables = np.empty((0, 3, 256), np.uint8)
         self.lines: list[np.ndarray] = []
         self.weights: list[np.ndarray] = []
-        ops = steps["op"]
         self.numbers = np.empty((len(steps), STEP_COLUMNS))
-        self.numbers[:, 0] = codes = _CODE_OF.take(ops)
+        self.numbers[:, 0] = _CODE_OF_RANK.take(ranks)
         self.numbers[:, 1:9] = steps["arg"]
-        self.numbers[:, 9] = np.ascontiguousarray(steps["fill"]).view("<u4")[:, 0]
-        # All steps of a kind at once, and one after another only what there is of them to be made.
-        places = (codes == TABLE).nonzero()[0]
-        if len(places):
-            self._look_up(ops, places)
-        places = (codes == FIXED).nonzero()[0]
-        if len(places):
-            self._move(ops, places, steps["bilinear"] != 0)
-        if min(height, width) < 3:
-            self.numbers[codes == SHARPNESS, 0] = 0  # Pillow keeps the outermost ring of pixels: there is no other
-        self._weigh((codes == BLUR).nonzero()[0])
+        self.numbers[:, 9:] = steps["fill"].view("<u4")
+        tables, maps, others = (
+            _runs(counts, first, last) for first, last in ((_TABLES, _MAPS), (_MAPS, _OTHERS), (_OTHERS, _ERASES))
+        )
+        last_table = last_map = tables[-1][2] if tables else 0
+        if tables:
+            self._look_up(tables, self.numbers[:last_table])
+        if maps:
+            last_map += maps[-1][2]
+            self._move(maps, self.numbers[last_table:last_map], steps["bilinear"][last_table:last_map] != 0)
+        self.has_dropped = False
+        for name, first, end in others:
+            own = self.numbers[last_map + first : last_map + end]
+            if name == "GaussianBlur":
+                self._weigh(own)
+            elif name == "Sharpness" and min(height, width) < 3:
+                # Pillow keeps the outermost ring of pixels: there is no other.
+                own[:, 0], self.has_dropped = 0, True
 
-    def _look_up(self, ops: np.ndarray, places: np.ndarray) -> None:
-        # One table for all steps of the same arguments: policies of bins have few.
-        keys = np.empty((3, len(places)))
-        keys[0] = ops[places]
-        keys[1:] = self.numbers[places, 1:3].T
-        keys, self.numbers[places, 1] = numbered(keys)
-        args = np.ascontiguousarray(keys[1:].T)
-        tables = np.empty((len(args), 3, 256), np.uint8)
+    def _look_up(self, runs: Runs, own: np.ndarray) -> None:
+        # One table for all steps of the same arguments: policies of bins have few. Pairs of arguments are sorted within
+        # their runs, as complex numbers are.
+        pairs = np.ascontiguousarray(own[:, 1:3]).view(np.complex128)[:, 0]
+        starts = [first for _, first, _ in runs]
+        run_of = np.zeros(len(own), np.int8)
+        run_of[starts[1:]] = 1
+        order = np.lexsort((pairs, run_of.cumsum()))
+        pairs = pairs.take(order)
+        differs = np.empty(len(own), bool)
+        np.not_equal(pairs[1:], pairs[:-1], out=differs[1:])
+        differs[starts] = True
+        number = differs.cumsum()
+        own[order, 1] = number - 1
+        args = pairs[differs]
+        self.tables = np.empty((len(args), 3, 256), np.uint8)
         # One for each of three channels, as tables of a look at the image are: a step reads both kinds in the same way.
-        for name, first, end in _runs(keys[0].astype(np.intp)):
-            tables[first:end] = _tables(name, args[first:end].tobytes())[:, None]
-        self.tables.append(tables)
+        for name, first, end in runs:
+            first, end = int(number[first]) - 1, int(number[end - 1])
+            self.tables[first:end] = _tables(name, args[first:end].tobytes())[:, None]
 
-    def _weigh(self, places: np.ndarray) -> None:
-        for place in places.tolist():
-            *sides, sigma = self.numbers[place, 1:4].tolist()
+    def _weigh(self, own: np.ndarray) -> None:
+        for numbers in own:
+            *sides, sigma = numbers[1:4].tolist()
             for column, side in enumerate(sides, 3):
-                self.numbers[place, column] = sum(map(len, self.weights))
+                numbers[column] = sum(map(len, self.weights))
                 self.weights.append(gaussian_weights(int(side), sigma))
 
-    def _move(self, all_ops: np.ndarray, places: np.ndarray, is_bilinear: np.ndarray) -> None:
+    def _move(self, runs: Runs, own: np.ndarray, is_bilinear: np.ndarray) -> None:
         """Write the maps: their coefficients, or what Pillow makes of them for nearest pixels."""
-        ops = all_ops.take(places)
-        order = np.argsort(ops, kind="stable")
-        ops, places = ops.take(order), places.take(order)
-        args = self.numbers.take(places, axis=0)
-        maps = np.zeros((8, len(places)))
-        write_maps(maps, _runs(ops), args[:, 1:9], self.height, self.width)
-        codes, bilinear = np.where(_IS_PROJECTIVE.take(ops), PROJECTIVE, FIXED), is_bilinear.take(places)
-        if bilinear.any():
-            # Pillow transposes at quarter turns, whatever the interpolation; nearest gives the same pixels. A turn by
-            # 90 degrees of an image that is not square does not fit and is no transpose. Flips move whole pixels too.
-            angle = args[:, 1]
-            quarter = (angle % 90.0 == 0) & ((angle % 180.0 == 0) | (self.height == self.width))
-            codes[bilinear & ~(((ops == _ROTATE) & quarter) | _IS_FLIP.take(ops))] = BILINEAR
-        self.numbers[places, 1:9] = maps.T
-        self.numbers[places, 0] = codes
-        turned = codes == FIXED
+        maps = np.zeros((8, len(own)))
+        write_maps(maps, runs, own[:, 1:9], self.height, self.width)
+        if is_bilinear.any():
+            for name, first, end in runs:
+                # Pillow transposes at quarter turns, whatever the interpolation; nearest gives the same pixels. A turn
+                # by 90 degrees of an image that is not square does not fit and is no transpose. Flips move whole
+                # pixels too.
+                if name in _FLIPS:
+                    is_bilinear[first:end] = False
+                elif name == "Rotate":
+                    angle = own[first:end, 1]
+                    is_bilinear[first:end] &= (angle % 90.0 != 0) | ((angle % 180.0 != 0) & (self.height != self.width))
+            own[is_bilinear, 0] = BILINEAR
+        own[:, 1:9] = maps.T
+        turned = own[:, 0] == FIXED
         fits = fits_fixed_point(maps[:6], self.height, self.width)
         # Without a turn or a shear Pillow takes another loop, of doubles: see `_lines`.
-        a, b, c, d, e, f, *_ = maps
-        straight = turned & (b == 0) & (d == 0)
-        # Whole pixels need no line where they fit: their sums are exact, and so are fixed-point numbers.
-        straight &= ~(fits & (a == 1) & (e == 1) & (c == np.floor(c)) & (f == np.floor(f)))
-        if straight.any():
-            own = places[straight]
-            self.numbers[own, 0], self.numbers[own, 3:5] = LINES, 0.0
-            self.numbers[own, 1] = self._lines(c[straight], a[straight], self.width)
-            self.numbers[own, 2] = self._lines(f[straight], e[straight], self.height)
-            turned &= ~straight
+        straight = (turned & (maps[1] == 0) & (maps[3] == 0)).nonzero()[0]
+        if len(straight):
+            a, _, c, _, e, f = maps[:6].take(straight, axis=1)
+            # Whole pixels need no line where they fit: their sums are exact, and so are fixed-point numbers.
+            is_whole = fits.take(straight) & (a == 1) & (e == 1) & (c == np.floor(c)) & (f == np.floor(f))
+            if not is_whole.all():
+                straight = straight[~is_whole]
+                a, _, c, _, e, f = maps[:6].take(straight, axis=1)
+                own[straight, 0], own[straight, 3:5] = LINES, 0.0
+                own[straight, 1] = self._lines(c, a, self.width)
+                own[straight, 2] = self._lines(f, e, self.height)
+                turned[straight] = False
         if not fits.all():
-            for own in (turned & ~fits).nonzero()[0].tolist():
-                self._list(int(places[own]), maps[:6, own].tolist(), _NAMES[ops[own]])
+            names = [name for name, first, end in runs for _ in range(first, end)]
+            for place in (turned & ~fits).nonzero()[0].tolist():
+                self._list(own[place], maps[:6, place].tolist(), names[place])
             turned &= fits
-        fixed = turned.nonzero()[0]
-        self._count(places.take(fixed), maps[:6].take(fixed, axis=1))
+        if turned.all():
+            own[:, 1:7] = _counted(maps[:6]).T
+        else:
+            places = turned.nonzero()[0]
+            own[places, 1:7] = _counted(maps[:6].take(places, axis=1)).T
 
-    def _list(self, place: int, matrix: list[float], name: str) -> None:
+    def _list(self, numbers: np.ndarray, matrix: list[float], name: str) -> None:
         """Write a map as the positions of all pixels: lines of which each row has one, and each column."""
         num_positions = 2 * self.height * self.width
         if sum(map(len, self.lines)) + num_positions > MAX_LINES:
@@ -328,14 +360,7 @@ class _Lists:
                 "are too many for this engine: take smaller batches, or device='cpu'"
             )
         rows, cols = (np.nan_to_num(each, nan=-1.0) for each in summed_positions(matrix, self.height, self.width))
-        self.numbers[place, :5] = LINES, self._added(cols), self._added(rows.T), self.width, self.height
-
-    def _count(self, places: np.ndarray, maps: np.ndarray) -> None:
-        """Write maps, ``(6, T)``, as 16.16 numbers."""
-        # The centre of pixel (0, 0), then everything rounded to 16 bits after the point, as Pillow's fixed-point loop.
-        by_axis = maps.reshape(2, 3, -1)
-        by_axis[:, 2] = by_axis[:, 2] + by_axis[:, 0] * 0.5 + by_axis[:, 1] * 0.5
-        self.numbers[places, 1:7] = np.floor(maps * 65536.0 + 0.5).T
+        numbers[:5] = LINES, self._added(cols), self._added(rows.T), self.width, self.height
 
     def _lines(self, offset: np.ndarray, step: np.ndarray, side: int) -> np.ndarray:
         """Return where the source positions along an axis begin: sums of doubles, one after another, as Pillow's."""
@@ -350,3 +375,16 @@ class _Lists:
         # Clipped to just outside the image: what lies far beyond it need not fit an int32.
         self.lines.append(np.floor(np.clip(positions, -1.0, MAX_SIDE)).astype(np.int32).ravel())
         return first
+
+
+def _counted(maps: np.ndarray) -> np.ndarray:
+    """Return maps, ``(6, T)``, as 16.16 numbers."""
+    # The centre of pixel (0, 0), then everything rounded to 16 bits after the point, as Pillow's fixed-point loop.
+    # A power of two first: it changes no digit of what is rounded after it.
+    counted = maps * 65536.0
+    by_axis = counted.reshape(2, 3, -1)
+    halves = by_axis[:, :2] * 0.5
+    by_axis[:, 2] += halves[:, 0]
+    by_axis[:, 2] += halves[:, 1]
+    counted += 0.5
+    return np.floor(counted, out=counted)

@@ -6,10 +6,9 @@ y; in perspective both are divided by ``g (x + .5) + h (y + .5) + 1``.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
@@ -59,15 +58,10 @@ def write_maps(
     Pillow's ``Image.rotate`` and ``Image.transform``; ``torchvision.transforms.v2.functional.affine`` and
     ``perspective``; Wolberg, "Digital image warping", 1990, for the projective map of four corners.
     """
-    # Numbers beyond all images may overflow: such a map reads nothing of the image, which is no fault of the program.
-    with np.errstate(over="ignore", invalid="ignore"):
-        for name, first, end in runs:
-            made = _MAPS[name](args[first:end], height, width)
-            if isinstance(made, np.ndarray):
-                maps[:, first:end] = made.T
-                continue
-            for column, values in enumerate(made):
-                maps[column, first:end] = values
+    # Most steps change one number of the identity.
+    maps[0:5:4] = 1.0
+    for name, first, end in runs:
+        _WRITE[name](maps[:, first:end], args[first:end], height, width)
 
 
 def is_projective(name: str) -> bool:
@@ -85,16 +79,20 @@ def fits_fixed_point(matrix: Sequence[Any] | np.ndarray, height: int, width: int
     height, width : int
         Rows and columns of the image.
     """
-    # Six rows, of the columns' three coefficients and of the rows'.
-    maps = np.asarray(matrix, np.float64).reshape(2, 3, -1)
+    shape = np.shape(matrix[0])
+    coefficients = np.asarray(matrix, np.float64).reshape(6, -1)
+    # No corner is further away than the sizes of the three terms together, nor these than those of the largest ones:
+    # rounding keeps the order of products and sums. Not a number is less than nothing.
+    a, b, c, d, e, f = np.abs(coefficients).max(axis=1, initial=0.0).tolist()
+    if a * width + b * height + c < FIXED_LIMIT and d * width + e * height + f < FIXED_LIMIT:
+        return np.ones(shape, bool)
+    # The columns' three coefficients and the rows'.
+    maps = coefficients.reshape(2, 3, -1)
     with np.errstate(over="ignore", invalid="ignore"):
         by_col, by_row, start = maps[:, 0] * width, maps[:, 1] * height, maps[:, 2]
-        # No corner is further away than the sizes of the three terms together: rounding keeps the order of sums.
-        fits = (abs(by_col) + abs(by_row) + abs(start) < FIXED_LIMIT).all(axis=0)
-        if not fits.all():
-            corners = np.stack([start, by_row + start, by_col + start, by_col + by_row + start])
-            fits = (abs(corners) < FIXED_LIMIT).all(axis=(0, 1))
-    return fits.reshape(np.shape(matrix[0]))
+        corners = np.stack([start, by_row + start, by_col + start, by_col + by_row + start])
+        fits = (abs(corners) < FIXED_LIMIT).all(axis=(0, 1))
+    return fits.reshape(shape)
 
 
 def summed_positions(matrix: Sequence[float], height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -134,25 +132,63 @@ def _summed(first: float, down: float, across: float, height: int, width: int) -
     return positions
 
 
-def _rotate(args: np.ndarray, height: int, width: int) -> _Columns:
-    cos, sin, minus_sin = np.array([_turn(degrees) for degrees in args[:, 0].tolist()]).reshape(-1, 3).T
-    middle_x, middle_y = width / 2, height / 2
-    # Term by term as Pillow has it, the + 0.0 included.
-    c = cos * -middle_x + sin * -middle_y + 0.0 + middle_x
-    f = minus_sin * -middle_x + cos * -middle_y + 0.0 + middle_y
-    return cos, sin, c, minus_sin, cos, f
+def _rotate(maps: np.ndarray, args: np.ndarray, height: int, width: int) -> None:
+    turns = _turns(args[:, 0])
+    cos, sin = turns.real, turns.imag
+    # Both axes at once: by column, by row, and where they begin. Term by term as Pillow has it, the + 0.0 included.
+    by_axis = maps[:6].reshape(2, 3, -1)
+    by_axis[0, 0] = by_axis[1, 1] = cos
+    by_axis[0, 1] = sin
+    np.negative(sin, out=by_axis[1, 0])
+    start = by_axis[:, 0] * (-width / 2)
+    start += by_axis[:, 1] * (-height / 2)
+    start += 0.0
+    np.add(start, ((width / 2,), (height / 2,)), out=by_axis[:, 2])
 
 
-# Policies turn by few angles: those of their bins.
-@functools.lru_cache(maxsize=1024)
-def _turn(degrees: float) -> tuple[float, float, float]:
-    """Return cosine, sine and its negative of a turn the other way."""
-    angle = -math.radians(degrees % 360.0)
-    # Rounded as Pillow does, so that a quarter turn moves whole pixels.
-    return round(math.cos(angle), 15), round(math.sin(angle), 15), round(-math.sin(angle), 15)
+# Policies of bins turn by few angles, those of others by new ones in each batch: these are not kept for ever.
+_MOST_TURNS = 4096
+_known_turns: dict[float, complex] = {}
 
 
-def _affine(args: np.ndarray, height: int, width: int) -> _Columns:
+def _turns(degrees: np.ndarray) -> np.ndarray:
+    """Return cosine and sine, as complex numbers, of turns the other way."""
+    wanted = degrees.tolist()
+    known = [*map(_known_turns.get, wanted)]
+    if None not in known:
+        return np.array(known)
+    with np.errstate(invalid="ignore"):
+        angles = (-np.deg2rad(degrees % 360.0)).tolist()
+        made = np.empty(len(angles), np.complex128)
+        # Rounded as Pillow does, so that a quarter turn moves whole pixels.
+        made.real, made.imag = _rounded([*map(math.cos, angles)]), _rounded([*map(math.sin, angles)])
+    if len(_known_turns) < _MOST_TURNS:
+        _known_turns.update(zip(wanted, made.tolist(), strict=True))
+    return made
+
+
+def _rounded(values: list[float]) -> np.ndarray:
+    """Return ``round(value, 15)`` of numbers from -1 to 1."""
+    given = np.array(values)
+    # The product with 10**15 in two parts: the first 26 bits by 5**15, a whole number of 61 bits, and the rest.
+    high = np.rint(given * 2.0**26)
+    product = high.astype(np.int64) * 5**15
+    rest = (product & 2047) * 2.0**-11 + (given - high * 2.0**-26) * 1e15
+    nearest = np.rint(rest)
+    rounded: np.ndarray = np.copysign(((product >> 11) + nearest) / 1e15, given)
+    # What lies as near to the middle as `rest` is exact, Python decides.
+    for place in (abs(rest - nearest) > 0.4999).nonzero()[0].tolist():
+        rounded[place] = round(values[place], 15)
+    return rounded
+
+
+def _affine(maps: np.ndarray, args: np.ndarray, height: int, width: int) -> None:
+    # Numbers beyond all images may overflow: such a map reads nothing of the image, which is no fault of the program.
+    with np.errstate(over="ignore", invalid="ignore"):
+        maps[:6] = _affine_coefficients(args, height, width)
+
+
+def _affine_coefficients(args: np.ndarray, height: int, width: int) -> tuple[np.ndarray, ...]:
     degrees, shift_x, shift_y, scale, *shears = args[:, :6].T
     turn, shear_x, shear_y = (np.deg2rad(angle) for angle in (degrees, *shears))
     # The forward map is a turn after two shears; its determinant is 1, so the inverse swaps and negates.
@@ -213,18 +249,36 @@ def perspective(ends: np.ndarray, height: int, width: int) -> np.ndarray:
     return coefficients
 
 
-_Columns: TypeAlias = tuple[float | np.ndarray, ...]
-"""Coefficients one by one: of all maps, or of each."""
+def _perspective(maps: np.ndarray, args: np.ndarray, height: int, width: int) -> None:
+    with np.errstate(over="ignore", invalid="ignore"):
+        maps[:] = perspective(args, height, width).T
 
-_MAPS: dict[str, Callable[[np.ndarray, int, int], _Columns | np.ndarray]] = {
-    "ShearX": lambda args, height, width: (1.0, args[:, 0], 0.0, 0.0, 1.0, 0.0),
-    "ShearY": lambda args, height, width: (1.0, 0.0, 0.0, args[:, 0], 1.0, 0.0),
-    "TranslateX": lambda args, height, width: (1.0, 0.0, -args[:, 0], 0.0, 1.0, 0.0),
-    "TranslateY": lambda args, height, width: (1.0, 0.0, 0.0, 0.0, 1.0, -args[:, 0]),
+
+def _of_one_number(row: int, sign: int) -> Callable[[np.ndarray, np.ndarray, int, int], None]:
+    def write(maps: np.ndarray, args: np.ndarray, height: int, width: int) -> None:
+        maps[row] = args[:, 0] if sign > 0 else -args[:, 0]
+
+    return write
+
+
+def _flip_columns(maps: np.ndarray, args: np.ndarray, height: int, width: int) -> None:
+    maps[0], maps[2] = -1.0, width
+
+
+def _flip_rows(maps: np.ndarray, args: np.ndarray, height: int, width: int) -> None:
+    maps[4], maps[5] = -1.0, height
+
+
+# Each writes what is not as in the identity.
+_WRITE: dict[str, Callable[[np.ndarray, np.ndarray, int, int], None]] = {
+    "ShearX": _of_one_number(1, 1),
+    "ShearY": _of_one_number(3, 1),
+    "TranslateX": _of_one_number(2, -1),
+    "TranslateY": _of_one_number(5, -1),
     "Rotate": _rotate,
     "Affine": _affine,
-    "Perspective": perspective,
-    "HorizontalFlip": lambda args, height, width: (-1.0, 0.0, float(width), 0.0, 1.0, 0.0),
-    "VerticalFlip": lambda args, height, width: (1.0, 0.0, 0.0, 0.0, -1.0, float(height)),
+    "Perspective": _perspective,
+    "HorizontalFlip": _flip_columns,
+    "VerticalFlip": _flip_rows,
 }
-assert {step.name for step in STEPS if step.kind == "geometry"} == {*_MAPS}
+assert {step.name for step in STEPS if step.kind == "geometry"} == {*_WRITE}

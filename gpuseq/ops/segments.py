@@ -18,7 +18,9 @@ import numpy as np
 from gpuseq.base.errors import DeviceError
 
 from .listing import (
+    AUTOCONTRAST,
     BILINEAR,
+    BLUR,
     CHAIN_END,
     CONTRAST,
     EQUALIZE,
@@ -26,9 +28,9 @@ from .listing import (
     MAX_SIDE,
     MIX,
     MIX_END,
+    SHARPNESS,
     TABLE,
     Steps,
-    numbered,
     steps_of,
 )
 
@@ -39,6 +41,10 @@ STAGE_COLUMNS = 8
 SAMPLE_COLUMNS = 6
 MAX_STEPS = 16
 """Of a segment."""
+
+COMPOSED_FROM = 1 / 16
+"""Share of the steps from which on pairs of tables are composed: of fewer the kernel reads both, in less time than the
+host takes to compose them."""
 
 SOURCE = -1
 """In the place of a slot: the source image."""
@@ -122,140 +128,161 @@ def cut(
             "resize them, or take device='cpu'"
         )
     steps = steps_of(program, height, width, num_channels)
+    num_listed = len(steps.tables)
     if known is not None:
         _fill_in(steps, rows, moved, known)
-    _compose_tables(steps)
+    # Those of a list are the same for all colours.
+    _compose_tables(steps, 1 if len(steps.tables) == num_listed else 3)
     if moved is not None:
         _begin_with_ranges(steps, moved.nonzero()[0], cval)
     return _cut(steps, rows)
 
 
-class _Cuts:
-    """Where the segments of a batch end: an array for each property of its steps, which stay where they are."""
+PLAIN, FRONT, LOOK, APART = range(4)
+"""What a step is to the cuts. A front needs an image that is finished, a plain step may stand anywhere in a segment,
+and what opens or ends a chain is in no segment itself."""
 
-    def __init__(self, steps: Steps) -> None:
-        self.numbers, self.sample = steps.numbers, steps.sample
-        self.sample_first, self.sample_count = spans(self.sample, steps.num_samples)
-        self.codes = codes = np.ascontiguousarray(self.numbers[:, 0])
-        self.is_look = (codes >= CONTRAST) & (codes <= EQUALIZE)
-        # Only steps that read several pixels need an image that is finished: others may stand anywhere in a segment.
-        is_front = (codes >= BILINEAR) & (codes < CONTRAST)
-        place = np.arange(len(codes))
-        # Where nothing is in the segment yet: at a sample's first step, and after what opens or ends a chain.
-        self.empty = _are_first(self.sample)
-        begins = place
-        self.mixes = (codes == MIX).nonzero()[0]
-        if len(self.mixes):
-            self.is_mix, self.is_end = codes == MIX, codes == CHAIN_END
-            is_front |= codes == MIX_END
-            apart = self.is_mix | self.is_end
-            self.empty[1:] |= apart[:-1]
-            # The first step after a cut: what opens or ends a chain is in no segment itself.
-            begins = place + apart
-            self.cuts = self.is_look | (is_front & ~self.empty) | apart
-        else:
-            self.cuts = self.is_look | (is_front & ~self.empty)
-        self.opened = np.maximum.accumulate(np.where(self.cuts | self.empty, begins, 0))
-        if self.sample_count.max() > MAX_STEPS:
-            self.cuts |= (place > self.opened) & ((place - self.opened) % MAX_STEPS == 0)
-            self.opened = np.maximum.accumulate(np.where(self.cuts | self.empty, begins, 0))
-        self.writes = self.cuts & ~self.empty
-        # Two slots take turns in a sample: one is read while the other is written.
-        turning = (self.writes & ~apart if len(self.mixes) else self.writes).nonzero()[0]
-        owners = self.sample.take(turning)
-        first, count = spans(owners, steps.num_samples)
-        # Of a sample with one such step the second slot is left out.
-        own = np.minimum(count, 2)
-        base = own.cumsum() - own
-        self.num_slots = int(own.sum())
-        self.slot = np.full(len(codes), SOURCE)
-        self.slot[turning] = base.take(owners) + (np.arange(len(turning)) - first.take(owners)) % 2
-        # What the steps after a cut start from: the image that was written, or what the chains of a mix start from.
-        self.written = self.slot
-        marks = self.writes
-        if len(self.mixes):
+_ROLES = np.full(KERAS + 1, PLAIN, np.int8)
+_ROLES[[BILINEAR, SHARPNESS, BLUR, MIX_END]] = FRONT
+_ROLES[[CONTRAST, AUTOCONTRAST, EQUALIZE]] = LOOK
+_ROLES[[MIX, CHAIN_END]] = APART
+
+
+class _Cuts:
+    """The marks of a batch: the places of steps where a segment ends or begins, ascending.
+
+    A segment goes from a mark to the next one of its sample, or to the sample's end. Where nothing is in a segment yet
+    a mark is *empty*: at a sample's first step, and after what opens or ends a chain.
+    """
+
+    def __init__(self, steps: Steps, first: np.ndarray, count: np.ndarray) -> None:
+        self.numbers = steps.numbers
+        self.codes = codes = self.numbers[:, 0].astype(np.intp)
+        roles = _ROLES.take(codes)
+        self.busy = count.nonzero()[0]  # samples that have steps
+        first_steps = first.take(self.busy)
+        is_empty = np.zeros(len(codes), bool)
+        is_empty[first_steps] = True
+        if steps.has_mixes:
+            is_empty[1:] |= roles[:-1] == APART
+        is_mark = is_empty | (roles != PLAIN)
+        most = int(count.max())
+        if most > MAX_STEPS:
+            place = np.arange(len(codes))
+            # Steps since the segment began, which is behind what opens or ends a chain.
+            since = place - np.maximum.accumulate(np.where(is_mark, place + (roles == APART), 0))
+            is_mark |= (since > 0) & (since % MAX_STEPS == 0)
+        self.marks = marks = is_mark.nonzero()[0]
+        self.is_empty, self.roles, self.owners = (each.take(marks) for each in (is_empty, roles, steps.sample))
+        self.first_marks = marks.searchsorted(first_steps) if steps.has_mixes else self.is_empty.nonzero()[0]
+        # The slot that a segment is written to which ends at a mark, and what a segment starts from that begins there.
+        self.slot = np.full(len(marks), SOURCE)
+        self._take_turns(most, steps.num_samples)
+        self.start = self.slot
+        is_stage = ~self.is_empty | (self.roles == LOOK)
+        self.mixes = self.chain_ends = marks[:0]
+        if steps.has_mixes:
             self._mix()
-            marks = self.writes | self.is_mix
-        self.last_written = np.maximum.accumulate(np.where(marks, place, -1))
+            is_stage[self.chain_ends] = True
+        self.at = is_stage.nonzero()[0]
+        self.looks = self.at[:0]
+
+    def _take_turns(self, most: int, num_samples: int) -> None:
+        """Give slots to the segments: two take turns in a sample, one is read while the other is written."""
+        turning = (~self.is_empty & (self.roles != APART)).nonzero()[0]
+        # Of two steps at most one ends such a segment.
+        if most <= 2:
+            self.num_slots = len(turning)
+            self.slot[turning] = np.arange(len(turning))
+            return
+        owners = self.owners.take(turning)
+        first, count = spans(owners, num_samples)
+        # Of a sample with one such segment the second slot is left out.
+        own = np.minimum(count, 2)
+        ends = own.cumsum()
+        self.num_slots = int(ends[-1])
+        self.slot[turning] = (ends - own).take(owners) + ((np.arange(len(turning)) - first.take(owners)) & 1)
 
     def _mix(self) -> None:
         """Give mixes their slots: what a mix starts from and the images of its chains stay until it is done."""
-        ends = self.is_end.nonzero()[0]
-        self.writes |= self.is_end
-        sizes = 1 + self.numbers[self.mixes, 2].astype(np.int64)
-        self.slot[self.mixes] = starts = self.num_slots + sizes.cumsum() - sizes
-        which = np.searchsorted(self.mixes, ends) - 1
-        # The first of a mix's own ends has its first chain.
-        self.slot[ends] = starts[which] + 1 + np.arange(len(ends)) - np.searchsorted(ends, self.mixes)[which]
-        self.num_slots += int(sizes.sum())
+        apart = (self.roles == APART).nonzero()[0]
+        is_mix = self.codes.take(self.marks.take(apart)) == MIX
+        self.mixes, self.chain_ends = apart[is_mix], apart[~is_mix]
+        self.slot[apart] = self.num_slots + np.arange(len(apart))
+        self.num_slots += len(apart)
         # A mix that comes first writes nothing: its chains start from the source.
-        self.written = np.where(self.writes, self.slot, SOURCE)
-        self.written[ends] = self.written[self.mixes[which]]
+        origin = np.where(self.is_empty.take(self.mixes), SOURCE, self.slot.take(self.mixes))
+        begins = is_mix.nonzero()[0]
+        sizes = np.append(begins[1:], len(apart)) - begins
+        self.num_chains = sizes - 1
+        self.start = self.slot.copy()
+        self.start[apart] = origin.repeat(sizes)
+        # What follows them starts where they do.
+        behind = self.is_empty & (self.roles != APART)
+        behind[self.first_marks] = False
+        places = behind.nonzero()[0]
+        self.start[places] = self.start.take(places - 1)
 
-    def segments_before(self, ends: np.ndarray, owners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return what the segments of these samples that end before these steps start from, and their first steps."""
-        first = self.sample_first[owners]
-        inside = ends > first
-        before = np.where(inside, ends - 1, 0)
-        written = self.last_written[before]
-        start = np.where(inside & (written >= first), self.written[written], SOURCE)
-        return start, np.where(inside, np.maximum(self.opened[before], first), first)
+    def end(self, samples: np.ndarray) -> None:
+        """Write what the last segment of each sample starts from, and its first step."""
+        last = np.empty(len(self.busy), np.intp)
+        last[:-1], last[-1] = self.first_marks[1:] - 1, len(self.marks) - 1
+        samples[self.busy, 1], samples[self.busy, 2] = self.start.take(last), self.marks.take(last)
 
     def stages(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows of the stages, and whose they are."""
-        ends = (self.cuts & (self.writes | self.is_look)).nonzero()[0]
-        owners = self.sample.take(ends)
-        rows = np.zeros((len(ends), STAGE_COLUMNS))
-        rows[:, 0], rows[:, 1] = self.segments_before(ends, owners)
-        rows[:, 2] = ends - rows[:, 1]
-        rows[:, 3] = np.where(self.writes[ends], self.slot[ends], SOURCE)
-        at = self.is_look[ends].nonzero()[0]
-        looks = ends.take(at)
-        rows[at, 4] = self.codes[looks] - CONTRAST + 1
-        rows[at, 5] = np.arange(len(at))
-        rows[at, 6] = self.numbers[looks, 1]
-        return rows, owners
+        # An empty mark ends a segment of no steps, which begins there too.
+        begins = self.at - 1 + self.is_empty.take(self.at)
+        rows = np.zeros((len(self.at), STAGE_COLUMNS))
+        rows[:, 0], rows[:, 1], rows[:, 3] = self.start.take(begins), self.marks.take(begins), self.slot.take(self.at)
+        places = self.marks.take(self.at)
+        rows[:, 2] = places - rows[:, 1]
+        looking = (self.roles.take(self.at) == LOOK).nonzero()[0]
+        self.looks = places.take(looking)
+        rows[looking, 4] = self.codes.take(self.looks) - (CONTRAST - 1)
+        rows[looking, 5] = np.arange(len(looking))
+        rows[looking, 6] = self.numbers[:, 1].take(self.looks)
+        return rows, self.owners.take(self.at)
 
-    def finished_steps(self, num_weights: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the steps as the kernels know them, and the weights of chains, which come after `num_weights`."""
-        numbers = self.numbers.copy()
-        looks = self.is_look.nonzero()[0]
-        self.num_looks = len(looks)
-        numbers[looks, 0] = TABLE
+    def finish_steps(self, num_weights: int) -> np.ndarray:
+        """Write the steps as the kernels know them; return the weights of chains, which come after `num_weights`."""
         # Negative: a table that `prepare` makes, the first one -1.
-        numbers[looks, 1] = -1.0 - np.arange(len(looks))
-        mixes = self.mixes
-        if not len(mixes):
-            return numbers, np.empty(0)
+        self.numbers[self.looks, 0] = TABLE
+        self.numbers[self.looks, 1] = -1 - np.arange(len(self.looks))
+        if not len(self.mixes):
+            return np.empty(0)
         ends = (self.codes == MIX_END).nonzero()[0]
-        chains = numbers[mixes, 2]
-        numbers[ends, 0] = MIX
         # Behind the first of a mix's slots, which holds what it starts from, come the images of its chains.
-        numbers[ends, 2], numbers[ends, 3] = chains, self.slot[mixes] + 1
-        numbers[ends, 4] = num_weights + chains.cumsum() - chains
-        return numbers, numbers[self.is_end, 1]
+        self.numbers[ends, 0], self.numbers[ends, 2] = MIX, self.num_chains
+        self.numbers[ends, 3] = self.slot.take(self.mixes) + 1
+        self.numbers[ends, 4] = num_weights + self.num_chains.cumsum() - self.num_chains
+        chain_weights: np.ndarray = self.numbers[self.marks.take(self.chain_ends), 1]
+        return chain_weights
 
 
 def _cut(steps: Steps, rows: np.ndarray) -> Segments:
-    num_samples = steps.num_samples
-    samples = np.zeros((num_samples, SAMPLE_COLUMNS))
-    samples[:, 0], samples[:, 1] = rows, SOURCE
-    samples[:, 4], samples[:, 5] = spans(steps.erases_of, num_samples)
-    stages, jobs, weights = np.zeros((0, STAGE_COLUMNS)), np.zeros((0, 3)), steps.weights
-    numbers, num_looks, num_slots = steps.numbers, 0, 0
+    num_samples, numbers, weights = steps.num_samples, steps.numbers, steps.weights
+    samples = np.empty((num_samples, SAMPLE_COLUMNS))
+    first, count = spans(steps.sample, num_samples)
+    samples[:, 0], samples[:, 1], samples[:, 2] = rows, SOURCE, first
+    samples[:, 4:] = 0.0
+    if len(steps.erases_of):
+        samples[:, 4], samples[:, 5] = spans(steps.erases_of, num_samples)
+    stages, jobs, num_looks, num_slots = np.zeros((0, STAGE_COLUMNS)), np.zeros((0, 3)), 0, 0
     if len(numbers):
-        cuts = _Cuts(steps)
-        ends = cuts.sample_first + cuts.sample_count
-        samples[:, 1], samples[:, 2] = cuts.segments_before(ends, np.arange(num_samples))
-        samples[:, 3] = ends - samples[:, 2]
+        cuts = _Cuts(steps, first, count)
+        cuts.end(samples)
         stages, owners = cuts.stages()
-        first, count = spans(owners, num_samples)
-        at_work = count.nonzero()[0]
+        first_stage, num_stages = spans(owners, num_samples)
+        at_work = num_stages.nonzero()[0]
         jobs = np.empty((len(at_work), 3))
-        jobs[:, 0], jobs[:, 1], jobs[:, 2] = rows[at_work], first[at_work], count[at_work]
-        numbers, chain_weights = cuts.finished_steps(len(weights))
-        weights = np.concatenate([weights, chain_weights])
-        num_looks, num_slots = cuts.num_looks, cuts.num_slots
+        for column, values in enumerate((rows, first_stage, num_stages)):
+            jobs[:, column] = values.take(at_work)
+        chain_weights = cuts.finish_steps(len(weights))
+        if len(chain_weights):
+            weights = np.concatenate([weights, chain_weights])
+        num_looks, num_slots = len(cuts.looks), cuts.num_slots
+    samples[:, 3] = first + count - samples[:, 2]
     return Segments(
         samples=samples,
         jobs=jobs,
@@ -305,35 +332,54 @@ def spans(owners: np.ndarray, num_samples: int) -> tuple[np.ndarray, np.ndarray]
     return count.cumsum() - count, count
 
 
-def _compose_tables(steps: Steps) -> None:
-    """Make one table of a table right after another: exact, and half the reads."""
-    num_given = len(steps.tables)
-    while True:
-        is_table = steps.numbers[:, 0] == TABLE
-        pairs = is_table[1:] & is_table[:-1]
-        pairs &= steps.sample[1:] == steps.sample[:-1]
-        # Of three in a row the first two at first.
-        pairs[1:] &= ~pairs[:-1]
-        first = pairs.nonzero()[0]
-        if not len(first):
-            break
-        num_tables = len(steps.tables)
-        distinct, which = numbered(np.stack([steps.numbers[first, 1], steps.numbers[first + 1, 1]]))
-        steps.numbers[first, 1] = num_tables + which
-        before, after = distinct.astype(np.intp)
-        # Where each row of 256 levels begins among all tables, one behind another.
-        begins = 256 * (3 * after[:, None] + np.arange(3))
-        composed = steps.tables.reshape(-1).take(begins[:, :, None] + steps.tables[before])
-        steps.tables = np.concatenate([steps.tables, composed])
-        kept = np.ones(len(steps.numbers), bool)
-        kept[first + 1] = False
-        left = kept.nonzero()[0]
-        steps.numbers, steps.sample = steps.numbers.take(left, axis=0), steps.sample.take(left)
-    if len(steps.tables) == num_given:
+def _compose_tables(steps: Steps, colours: int) -> None:
+    """Make one table of a table right after another: exact, and half the reads. Rows behind `colours` are the first."""
+    is_table = steps.numbers[:, 0] == TABLE
+    follows = is_table[1:] & is_table[:-1]
+    follows &= steps.sample[1:] == steps.sample[:-1]
+    followers = follows.nonzero()[0] + 1
+    if not len(followers) or len(followers) < COMPOSED_FROM * len(is_table):
         return
-    # Tables that were composed are no longer pointed at, and are not worth uploading.
     places = is_table.nonzero()[0]
-    which = steps.numbers[places, 1].astype(np.intp)
+    which = np.zeros(len(is_table), np.intp)
+    which[places] = steps.numbers[:, 1].take(places)
+    # The first of several in a row takes up the second, then the third, and so on.
+    number = np.arange(len(followers))
+    is_second = np.ones(len(followers), bool)
+    np.not_equal(followers[1:], followers[:-1] + 1, out=is_second[1:])
+    heads = followers.take(np.maximum.accumulate(np.where(is_second, number, 0))) - 1
+    behind = followers - heads
+    for distance in range(1, int(behind.max()) + 1):
+        at = (behind == distance).nonzero()[0]
+        first, second = heads.take(at), followers.take(at)
+        which[first] = _composed(steps, which.take(first), which.take(second), colours)
+    left = np.ones(len(is_table), bool)
+    left[followers] = False
+    kept = left.nonzero()[0]
+    steps.numbers, steps.sample, which = steps.numbers.take(kept, axis=0), steps.sample.take(kept), which.take(kept)
+    # Tables that were composed are no longer pointed at, and are not worth uploading.
+    places = is_table.take(kept).nonzero()[0]
+    which = which.take(places)
     used = np.zeros(len(steps.tables), bool)
     used[which] = True
-    steps.tables, steps.numbers[places, 1] = steps.tables[used], (used.cumsum() - 1).take(which)
+    steps.tables = steps.tables.take(used.nonzero()[0], axis=0)
+    steps.numbers[places, 1] = (used.cumsum() - 1).take(which)
+
+
+def _composed(steps: Steps, before: np.ndarray, after: np.ndarray, colours: int) -> np.ndarray:
+    """Add what pairs of tables make of each other, the same pair once; return the number of each."""
+    num_tables = len(steps.tables)
+    keys = before * num_tables + after
+    order = keys.argsort()
+    keys = keys.take(order)
+    differs = np.ones(len(keys), bool)
+    np.not_equal(keys[1:], keys[:-1], out=differs[1:])
+    number = np.empty(len(keys), np.intp)
+    number[order] = differs.cumsum() + (num_tables - 1)
+    before, after = np.divmod(keys[differs], num_tables)
+    # Where each row of 256 levels begins among all tables, one behind another.
+    begins = 256 * (3 * after[:, None, None] + np.arange(colours)[:, None])
+    made = np.empty((len(after), 3, 256), np.uint8)
+    made[...] = steps.tables.reshape(-1).take(begins + steps.tables[:, :colours].take(before, axis=0))
+    steps.tables = np.concatenate([steps.tables, made])
+    return number

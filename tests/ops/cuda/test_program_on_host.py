@@ -234,6 +234,17 @@ def test_tables_are_composed() -> None:
     assert segments.num_slots == 0
 
 
+def test_few_pairs_of_tables_stay_as_they_are() -> None:
+    """To compose them takes the host longer than to read both takes a kernel; what is drawn is not changed by it."""
+    program = np.concatenate([step("Color", 1.3), step("Color", 0.7)])[None].repeat(20, axis=0)
+    program[4] = np.concatenate([step("Invert"), step("Posterize", 4)])
+    segments = cut(program, np.arange(20), 20, 20, 3)
+    assert len(segments.steps) == 40
+    assert len(segments.tables) == 2
+    program[::4] = program[4]
+    assert len(cut(program, np.arange(20), 20, 20, 3).steps) == 35
+
+
 def _mixing(*chains: tuple[float, tuple[Any, ...]], share: float = 0.4) -> np.ndarray:
     """Return AugMix of these chains, each a weight and its steps."""
     rows = [step("AugMix", share, len(chains), *(weight for weight, _ in chains))]
