@@ -75,11 +75,12 @@ def _suite(name: str, limit_s: float, seconds: float, rounds: int) -> Step:
 # What is worth most per second comes first: whether anything works at all, whether all of it is right, how fast it is.
 _KERNELS = ("tests/ops/cuda/test_gpu_catalogue.py", "tests/iterators/test_gpu_walks.py")
 STEPS = (
-    Step("smoke", 65, ("-m", "benchmarks.gpu_smoke")),
-    Step("tests", 160, ("-m", "benchmarks.gpu_tests")),
-    Step("races", 50, ("-m", "benchmarks.stress")),
-    _suite("kernel", 40, 1, 1),
-    _suite("host", 15, 1, 1),
+    Step("smoke", 50, ("-m", "benchmarks.gpu_smoke")),
+    Step("tests", 125, ("-m", "benchmarks.gpu_tests")),
+    Step("races", 35, ("-m", "benchmarks.stress")),
+    _suite("kernel", 60, 1, 1),
+    _suite("host", 20, 1, 1),
+    _suite("modern", 40, 0.5, 5),
     _suite("arrays", 80, 1.0, 5),
     _suite("folder", 60, 1, 5),
     _suite("feed", 40, 1, 5),

@@ -63,13 +63,19 @@ class Settings:
         """Return whether a contender takes part: gpuseq always does."""
         return self.peers is None or name == "gpuseq" or name in self.peers
 
+    def within(self, most: float, *, share: float = 1.0) -> float:
+        """Return how many seconds to wait for an answer: `most`, or that share of the time that is left."""
+        if self.deadline is None:
+            return most
+        return max(LEAST_ANSWER_S, min(most, share * (self.deadline - time.monotonic())))
+
 
 NO_STANDIN = {"GPUSEQ_GPU_STANDIN": ""}
 """In a rehearsal only gpuseq has a stand-in for a GPU: the others do on the CPU what they can."""
 
 OUT_OF_TIME = "out of time: not measured"
-OPENING_S, ANSWER_S = 90.0, 30.0
-"""How long a contender may take to open, and to answer beyond what it was asked to measure."""
+OPENING_S, ANSWER_S, LEAST_ANSWER_S = 90.0, 30.0, 2.0
+"""How long a contender may take to open, to answer beyond what it was asked to measure, and where time runs out."""
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
@@ -129,18 +135,16 @@ class Worker:
     ----------
     contender : str
         Name in `benchmarks.contenders.CONTENDERS`.
-    case : mapping
-        See `benchmarks.contenders.Case`.
     environ : mapping
         Added to the environment.
     """
 
-    def __init__(self, contender: str, case: Mapping[str, Any], environ: Mapping[str, str]) -> None:
+    def __init__(self, contender: str, environ: Mapping[str, str]) -> None:
         # A session of its own: its helpers' processor time can be told from that of all other processes.
         # Not a pipe: it is read when the process has ended, and a full pipe would stop it.
         self._errors = tempfile.TemporaryFile(mode="w+")  # noqa: SIM115
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.worker", contender, json.dumps(dict(case))],
+            [sys.executable, "-m", "benchmarks.worker", contender],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -259,9 +263,29 @@ class Runner:
 
 
 def race(
-    suite: str, case: str, runners: Sequence[Runner], settings: Settings, at: Mapping[str, Any] | None = None
+    suite: str,
+    case: str,
+    runners: Sequence[Runner],
+    settings: Settings,
+    at: Mapping[str, Any] | None = None,
+    *,
+    kept: dict[str, Worker] | None = None,
 ) -> list[Row]:
     """Give each contender a slice in turn, round after round; check each one's results before it is timed.
+
+    Parameters
+    ----------
+    suite, case : str
+        Names in the tables.
+    runners : sequence of Runner
+        Who takes part.
+    settings : Settings
+        How long, and until when: nobody is waited for longer than that.
+    at : mapping or None
+        Plain numbers, for each row.
+    kept : dict or None
+        Processes of the race before, by the label of their runner. They are asked for this case instead of new ones,
+        and those that have not failed are there again after it: the caller closes them.
 
     Returns
     -------
@@ -279,23 +303,29 @@ def race(
     def drop(index: int, reason: str) -> None:
         settings.say(f"  {suite} | {case} | {runners[index].label}: {reason}")
         rows[index] = row(suite, case, runners[index].label, "img/s", absent=reason, at=at)
-        worker = workers[index]
-        if worker is not None:
+        leave(index)
+
+    def leave(index: int, *, for_next: bool = False) -> None:
+        worker, workers[index] = workers[index], None
+        if worker is not None and kept is not None and for_next:
+            kept[runners[index].label] = worker
+        elif worker is not None:
             worker.close()
-            workers[index] = None
 
     if settings.is_late:
         settings.say(f"  {suite} | {case}: {OUT_OF_TIME}")
         return [row(suite, case, runner.label, "img/s", absent=OUT_OF_TIME, at=at) for runner in runners]
     try:
         for index, runner in enumerate(runners):
-            workers[index] = worker = Worker(runner.contender, runner.case, runner.environ)
-            worker.tell(do="open")
+            worker = None if kept is None else kept.pop(runner.label, None)
+            workers[index] = worker = worker or Worker(runner.contender, runner.environ)
+            worker.tell(do="open", case=runner.case)
         for index, worker in enumerate(workers):
             assert worker is not None
             try:
-                opened = worker.hear()
+                opened = worker.hear(settings.within(OPENING_S, share=0.5))  # who hangs leaves the others the rest
                 if "absent" in opened:
+                    leave(index, for_next=True)
                     drop(index, opened["absent"])
                 else:
                     notes[index] = opened.get("note")
@@ -308,24 +338,29 @@ def race(
                 settings.say(f"  {suite} | {case}: out of time after {number} of {settings.rounds} rounds")
                 break
             for offset in range(len(runners)):
+                if number and settings.is_late:
+                    break
                 index = (number + offset) % len(runners)
                 worker_now = workers[index]
                 if worker_now is None or (len(values[index]) >= 3 and spent[index] > 3 * settings.seconds):
                     continue  # gone, or so slow that three slices must do
                 runner = runners[index]
                 try:
-                    answer = worker_now.ask(do="slice", seconds=seconds, images=runner.images, reopen=runner.reopen)
+                    worker_now.tell(do="slice", seconds=seconds, images=runner.images, reopen=runner.reopen)
+                    answer = worker_now.hear(settings.within(10 * seconds + ANSWER_S))
                 except WorkerError as error:
-                    drop(index, f"failed: {error}")
+                    if values[index] and settings.is_late:  # what it has done before stands
+                        leave(index)
+                    else:
+                        drop(index, f"failed: {error}")
                     continue
                 values[index].append(answer["images"] / answer["seconds"])
                 rss[index], spent[index] = answer["rss_mb"], spent[index] + answer["seconds"]
                 there[index] = {key: answer[key] for key in ("device_work",) if key in answer}
                 worker_now.settle()
     finally:
-        for worker_left in workers:
-            if worker_left is not None:
-                worker_left.close()
+        for index in range(len(runners)):
+            leave(index, for_next=True)
     done: list[Row] = []
     for index, runner in enumerate(runners):
         made = rows[index]

@@ -30,6 +30,8 @@ SUITE_TITLES = {
     "growth": "How cost grows",
     "kernel": "Kernels",
 }
+TITLES_ON_GPU = {"modern": "The modern augmentations of a batch that is on the GPU"}
+"""Where a suite measures something else there."""
 
 SCANS = {"files": "Files (empty ones, in memory)", "classes": "Classes (of empty files, in memory)"}
 
@@ -114,7 +116,8 @@ def tables(results: list[dict[str, Any]]) -> str:
         else:
             parts.append("Nobody was, in this round.\n")
         for name, content in result["suites"].items():
-            parts.append(f"\n### {SUITE_TITLES[name]}\n\n" + _suite(name, content["rows"], result["device"]))
+            title = (TITLES_ON_GPU if result["device"] == "cuda" else {}).get(name, SUITE_TITLES[name])
+            parts.append(f"\n### {title}\n\n" + _suite(name, content["rows"], result["device"]))
         parts.append("\n")
     return "".join(parts)
 

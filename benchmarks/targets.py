@@ -15,6 +15,7 @@ HEADLINE = "224x224, batch 32, float32"
 SAME_RESIZE = "torchvision v2"
 """The cheapest whose resize looks at every pixel, as Pillow's does; OpenCV's looks at four."""
 LARGE = "224x224, batch 256, float32"
+MODERN = "RandAugment(2, 9)"
 
 
 @dataclass(frozen=True)
@@ -187,6 +188,23 @@ def _on_gpu(rows: list[Row]) -> list[Outcome]:
         ),
         _at_most(
             rows, "host", "batch of 256", "plan and launch", 100, "us", "host time per batch of 256: plan, draw, launch"
+        ),
+        _at_most(
+            rows,
+            "kernel",
+            "batch 256, 224x224x3 uint8",
+            MODERN,
+            250,
+            "us",
+            f"{MODERN}, batch of 256, 224x224, time on the device",
+        ),
+        _fastest(
+            rows,
+            "modern",
+            f"{MODERN}, batch of 256, 224x224",
+            f"{ours}, iterator",
+            10,
+            f"{MODERN}, batch of 256, 224x224, through the iterator",
         ),
     ]
     return [*found, _fed(rows, 0.02)]

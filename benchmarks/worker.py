@@ -23,8 +23,9 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     warnings.simplefilter("ignore")
-    name, case = sys.argv[1], Case(**json.loads(sys.argv[2]))
+    name = sys.argv[1]
     contender: Contender | None = None
+    before: tuple[int, int] | None = None
     for line in sys.stdin:
         question = json.loads(line)
         answer: dict[str, Any]
@@ -34,12 +35,17 @@ def main() -> None:
                     contender.close()
                 answer = {}
             elif question["do"] == "open":
-                contender = load(name)(case)
+                if contender is not None:
+                    contender.close()
+                case, before = Case(**question["case"]), device_work()
+                contender = load(name, for_policy=case.policy is not None)(case)
                 contender.prepare()
                 answer = {"note": open_checked(contender)}
             else:
                 assert contender is not None
                 answer = measure(contender, question["seconds"], question["images"], question["reopen"])
+                if before is not None and (after := device_work()) is not None:
+                    answer["device_work"] = [now - then for now, then in zip(after, before, strict=True)]
         except Absent as error:
             answer = {"absent": str(error)}
         except Exception as error:  # the contender's failure is its result
@@ -85,8 +91,7 @@ def measure(contender: Contender, seconds: float, images: int, reopen: bool) -> 
     contender.synchronize()
     elapsed = time.perf_counter() - started
     rss_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    answer = {"images": done, "seconds": elapsed, "rss_mb": rss_mb}
-    return answer if (done_there := device_work()) is None else answer | {"device_work": done_there}
+    return {"images": done, "seconds": elapsed, "rss_mb": rss_mb}
 
 
 if __name__ == "__main__":

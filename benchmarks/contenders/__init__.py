@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.work import folder, pictures
 
-__all__ = ["CONTENDERS", "Absent", "Case", "Contender", "load", "need"]
+__all__ = ["AUGMENTERS", "CONTENDERS", "Absent", "Case", "Contender", "load", "need"]
 
 CONTENDERS = {
     "gpuseq": ("ours", "Gpuseq"),
@@ -24,6 +24,14 @@ CONTENDERS = {
     "dali": ("dali_pipeline", "Dali"),
 }
 """Name -> (module in this package, class)."""
+
+AUGMENTERS = {
+    "gpuseq": ("policies", "Ours"),
+    "torchvision": ("policies", "TorchvisionV2"),
+    "kornia": ("policies", "Kornia"),
+    "keras-layers-torch": ("policies", "KerasLayers"),
+}
+"""The same for cases with a policy: a batch that is on the device is augmented there."""
 
 
 class Absent(Exception):  # noqa: N818 - it is an answer, not an error
@@ -54,6 +62,11 @@ class Case:
         gpuseq's, with files.
     decoder : str
         gpuseq's, with files.
+    policy : str or None
+        One of `benchmarks.contenders.policies.POLICIES`, instead of the work above: of one uint8 batch that stays on
+        the device a float32 batch, 0..1, again and again.
+    way : str
+        With a policy, where a library has two: its interface, or whether a batch is given to it as one or in a loop.
     """
 
     size: int = 224
@@ -65,6 +78,8 @@ class Case:
     augment: bool = True
     cache: str | None = None
     decoder: str = "auto"
+    policy: str | None = None
+    way: str = ""
 
 
 class Contender:
@@ -129,8 +144,8 @@ def need(module: str) -> Any:
         raise Absent(f"not installed ({error})") from error
 
 
-def load(name: str) -> type[Contender]:
-    """Return the class of a contender."""
-    module, attribute = CONTENDERS[name]
+def load(name: str, *, for_policy: bool = False) -> type[Contender]:
+    """Return the class of a contender; `for_policy`: the one that does cases with a policy."""
+    module, attribute = (AUGMENTERS if for_policy else CONTENDERS)[name]
     found: type[Contender] = getattr(importlib.import_module(f".{module}", __name__), attribute)
     return found

@@ -12,7 +12,7 @@ from benchmarks.work import picture
 from . import Absent, need
 from .torch_loader import LoaderContender
 
-__all__ = ["TorchvisionV2"]
+__all__ = ["TorchvisionV2", "import_torchvision"]
 
 
 class TorchvisionV2(LoaderContender):
@@ -22,7 +22,7 @@ class TorchvisionV2(LoaderContender):
         if self.case.dtype != "float32":
             raise Absent("not measured: float32 only")
         need("torch")
-        _import_torchvision()
+        import_torchvision()
         self.v2 = importlib.import_module("torchvision.transforms.v2")
 
     def rotate(self, degrees: float) -> np.ndarray | None:
@@ -54,7 +54,8 @@ class TorchvisionV2(LoaderContender):
             self.open_loader(len(images), images.__getitem__, v2.Compose(steps))
 
 
-def _import_torchvision() -> None:
+def import_torchvision() -> None:
+    """Import the package, also where its compiled ops do not fit; raise Absent where that fails."""
     try:
         importlib.import_module("torchvision")
     except ImportError as error:

@@ -8,7 +8,7 @@ from benchmarks import REHEARSES
 from benchmarks.measure import Runner, Settings
 from gpuseq.base.threads import cpu_count
 
-__all__ = ["KERAS", "OURS", "in_arrays", "in_files", "ours_and_keras"]
+__all__ = ["KERAS", "OURS", "augmenters", "in_arrays", "in_files", "ours_and_keras"]
 
 KERAS = "Keras ImageDataGenerator"
 OURS = "gpuseq"
@@ -86,5 +86,19 @@ def in_files(case: dict[str, Any], settings: Settings) -> list[Runner]:
         Runner("torchvision", "torchvision v2, DataLoader", host, images=count),
         Runner("albumentations", "albumentations, DataLoader", host, images=count),
         Runner("dali", "DALI pipeline", _theirs(case), images=count),
+    ]
+    return _wanted(runners, settings)
+
+
+def augmenters(case: dict[str, Any], settings: Settings) -> list[Runner]:
+    """Return all that augment a batch on the GPU by a policy."""
+    theirs = _theirs(case)
+    runners = [
+        Runner("gpuseq", f"{OURS}, GPU, iterator", case | {"way": "iterator"}),
+        Runner("gpuseq", f"{OURS}, GPU, Compose", case | {"way": "Compose"}),
+        Runner("torchvision", "torchvision v2, one choice for the batch", theirs | {"way": "batch"}),
+        Runner("torchvision", "torchvision v2, sample by sample", theirs | {"way": "sample"}),
+        Runner("kornia", "Kornia", theirs),
+        Runner("keras-layers-torch", "Keras layers, PyTorch", theirs, TORCH),
     ]
     return _wanted(runners, settings)

@@ -2,6 +2,8 @@
 
 A batch of 32 photographs from uint8 to float32 in 0..1, drawing and the making of arrays included, each library that is
 installed in turn. Each draws other numbers, so the steps differ from batch to batch; a slice is of many.
+
+On a GPU it is another race: see `benchmarks.suites.modern_on_gpu`.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from PIL import Image
 import gpuseq
 from benchmarks.measure import Row, Settings, row
 
+from . import modern_on_gpu
 from .cost import UNIT, keep_freed_memory, one_thread
 
 __all__ = ["run"]
@@ -28,7 +31,9 @@ Work = Callable[[], Any]
 
 
 def run(settings: Settings) -> list[Row]:
-    """Race each policy: the processor time of an image on one thread."""
+    """Race each policy: the processor time of an image on one thread; on a GPU, images per second."""
+    if settings.device == "cuda":
+        return modern_on_gpu.run(settings)
     rows: list[Row] = []
     keep_freed_memory()
     with one_thread(), warnings.catch_warnings():

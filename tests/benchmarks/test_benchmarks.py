@@ -6,6 +6,8 @@ import copy
 import json
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -13,14 +15,16 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from benchmarks import results, table, targets
+from benchmarks import measure, results, table, targets
 from benchmarks.__main__ import main
-from benchmarks.contenders import CONTENDERS, Case, Contender, load
+from benchmarks.contenders import AUGMENTERS, CONTENDERS, Absent, Case, Contender, load
+from benchmarks.contenders.policies import POLICIES
 from benchmarks.measure import OUT_OF_TIME, Runner, Settings, Worker, WorkerError, race, row, spread
 from benchmarks.plots import bars, lines
 from benchmarks.sanity import check_batch, check_rotation
-from benchmarks.suites import SUITES, suite
+from benchmarks.suites import SUITES, modern_on_gpu, suite
 from benchmarks.work import picture, pictures
+from benchmarks.worker import open_checked
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = Settings(seconds=0.02, rounds=2, peers=(), smoke=True, say=lambda text: None)
@@ -97,10 +101,58 @@ def test_a_contender_whose_library_is_missing_is_absent(monkeypatch: pytest.Monk
     assert found[0]["absent"] == "not installed (no such thing)"
 
 
+def test_processes_stay_for_the_next_race_where_nothing_failed() -> None:
+    tiny = {"size": 24, "batch": 4, "samples": 4}
+    kept: dict[str, Worker] = {}
+    erasing = tiny | {"policy": "RandomErasing(1.0)"}
+    runners = [Runner("gpuseq", way, erasing | {"way": way}) for way in ("iterator", "Compose")]
+    found = race("modern", "tiny", [*runners, Runner("nobody", "nobody", tiny)], QUICK, kept=kept)
+    assert ["median" in item for item in found] == [True, True, False]
+    assert set(kept) == {"iterator", "Compose"}
+    first = dict(kept)
+    try:
+        others = [replace(runner, case=runner.case | {"policy": "RandAugment(2, 9)"}) for runner in runners]
+        others.append(Runner("gpuseq", "bad", tiny | {"policy": "Nothing()"}))
+        found = race("modern", "tiny", others, QUICK, kept=kept)
+        assert ["median" in item for item in found] == [True, True, False]
+        assert "Nothing()" in found[-1]["absent"]
+        assert kept == first
+    finally:
+        for worker in kept.values():
+            worker.close()
+
+
+def test_nobody_is_waited_for_beyond_the_time_that_is_left() -> None:
+    assert QUICK.within(90) == 90
+    left = replace(QUICK, deadline=time.monotonic() + 1e6)
+    assert left.within(90) == left.within(90, share=0.5) == 90
+    assert left.within(1e9) > left.within(1e9, share=0.5) > 90
+    assert replace(QUICK, deadline=0.0).within(90) == measure.LEAST_ANSWER_S
+
+
+@pytest.mark.filterwarnings("ignore")  # Keras' own
+@pytest.mark.parametrize("policy", POLICIES)
+def test_keras_layers_augment_by_each_policy_that_they_know(policy: str) -> None:
+    torch, keras = pytest.importorskip("torch"), pytest.importorskip("keras")
+    if keras.backend.backend() != "torch":
+        pytest.skip("Keras is on another backend in this process")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    case = Case(size=24, batch=4, samples=4, policy=policy, device=device)
+    contender = load("keras-layers-torch", for_policy=True)(case)
+    with torch.random.fork_rng():
+        if policy == "TrivialAugmentWide()":
+            with pytest.raises(Absent, match="no layer for TrivialAugment"):
+                contender.prepare()
+            return
+        contender.prepare()
+        open_checked(contender)
+        assert len(contender.next_batch()) == 4
+
+
 def test_a_process_that_dies_says_so() -> None:
-    worker = Worker("nobody", {}, {})
+    worker = Worker("nobody", {})
     with pytest.raises(WorkerError, match="nobody"):
-        worker.ask(do="open")
+        worker.ask(do="open", case={})
     worker.close()
 
 
@@ -140,14 +192,16 @@ def test_a_batch_that_is_not_the_work_is_refused(spoil: Any, message: str) -> No
 def test_every_contender_loads_without_its_library() -> None:
     code = (
         "import sys; sys.path_importer_cache.clear()\n"
-        "from benchmarks.contenders import CONTENDERS, Contender, load\n"
+        "from benchmarks.contenders import AUGMENTERS, CONTENDERS, Contender, load\n"
         "assert all(issubclass(load(name), Contender) for name in CONTENDERS)\n"
+        "assert all(issubclass(load(name, for_policy=True), Contender) for name in AUGMENTERS)\n"
         "heavy = set(sys.modules) & {'keras', 'torch', 'jax', 'torchvision', 'kornia', 'albumentations', 'cv2'}\n"
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
     assert issubclass(load("gpuseq"), Contender)
     assert len(CONTENDERS) > 5
+    assert set(AUGMENTERS) < set(CONTENDERS), "they are chosen by the same names"
 
 
 # The suites, tiny.
@@ -271,6 +325,30 @@ def test_a_gpu_round_has_its_own_targets_and_checks() -> None:
     assert "GPU round has not run" not in text
     assert "- tests: **FAILED** in 2 s: 1 failed" in text
     assert "| fused kernel, batch of 256, float32, channels_first |" in text
+    assert "| RandAugment(2, 9), batch of 256, 224x224, time on the device | at most 250 us | not measured |" in text
+
+
+def test_randaugment_on_a_gpu_is_compared_with_the_best_peer_there() -> None:
+    made, case = made_up("cuda"), modern_on_gpu.case_name("RandAugment(2, 9)")
+    figures = {
+        "gpuseq, GPU, iterator": 900,
+        "gpuseq, GPU, Compose": 9000,
+        "Somebody, batch": 100,
+        "Somebody, sample": 10,
+    }
+    rows = [row("modern", case, name, "img/s", [value]) for name, value in figures.items()]
+    rows.append(row("modern", case, "Nobody", "img/s", absent="failed: RuntimeError: out of memory"))
+    made["suites"]["modern"] = made["suites"]["arrays"] | {"rows": rows}
+    kernel = row("kernel", "batch 256, 224x224x3 uint8", "RandAugment(2, 9)", "us", [240])
+    made["suites"]["kernel"]["rows"].append(kernel)
+    text = table.tables([made])
+    what = "RandAugment(2, 9), batch of 256, 224x224"
+    assert f"| {what}, time on the device | at most 250 us | 240 us | met |" in text
+    wanted = "at least 10 times the fastest peer | 9.00 times (Somebody, batch) | **missed** |"
+    assert f"| {what}, through the iterator | {wanted}" in text
+    assert "### The modern augmentations of a batch that is on the GPU\n\n**RandAugment(2, 9), batch of 256" in text
+    assert "| Nobody | failed | | failed: RuntimeError: out of memory |" in text
+    assert "modern" not in text.partition("### Where another library is faster")[2].partition("###")[0]
 
 
 def test_a_busy_machine_is_marked() -> None:
@@ -332,8 +410,6 @@ def test_the_network_that_is_fed_learns_in_bfloat16() -> None:
 
 
 def test_a_contender_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    import benchmarks.measure as measure
-
     monkeypatch.setattr(measure, "OPENING_S", 0.3)
     monkeypatch.setattr(Worker, "hear", lambda worker, limit=0.3, hear=Worker.hear: hear(worker, 0.3))
     monkeypatch.setenv("GPUSEQ_NUM_THREADS", "1")

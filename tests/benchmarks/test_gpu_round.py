@@ -19,6 +19,7 @@ import pytest
 
 from benchmarks import bring, gpu_round, gpu_smoke, gpu_tests, results, table
 from benchmarks.__main__ import main
+from benchmarks.contenders.policies import POLICIES
 from benchmarks.measure import row
 from gpuseq.ops.cuda import compile as kernels
 from tests.standin.ptx import compiler
@@ -158,6 +159,9 @@ def test_the_round_is_rehearsed_and_its_figures_are_not_published(tmp_path: Path
     rows = [item for content in made["suites"].values() for item in content["rows"]]
     assert not [item for item in rows if "absent" in item]
     assert {item["contender"] for item in rows} >= {"gpuseq, GPU", "device copy", "plan and launch", "a constant batch"}
+    modern = {(item["case"].partition(", batch")[0], item["contender"]) for item in made["suites"]["modern"]["rows"]}
+    assert modern == {(policy, f"gpuseq, GPU, {way}") for policy in POLICIES for way in ("iterator", "Compose")}
+    assert all(item["at"]["device_work"][0] > 0 for item in made["suites"]["modern"]["rows"])
     on_device = [item for item in rows if "nvImageCodec on the GPU" in item["contender"]]
     assert on_device
     assert all(item["at"]["device_work"][1] > 0 for item in on_device)
