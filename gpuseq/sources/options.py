@@ -42,7 +42,7 @@ class ReadOptions:
     extensions: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
-        """Check each value."""
+        """Check each value but the decoder: whether it can be had is for `gpuseq.decode.host.check_decoder` to say."""
         if not callable(self.on_error):
             check_choice("on_error", self.on_error, ("raise", "skip", "substitute"))
         # None is no value here: 0 says it.
@@ -51,7 +51,6 @@ class ReadOptions:
         check_count("max_pixels", self.max_pixels)
         check_count("num_threads", self.num_threads)
         check_choice("cache", self.cache, (None, *literals(Cache)))
-        check_choice("decoder", self.decoder, literals(DecoderChoice))
         if self.extensions is not None:
             object.__setattr__(self, "extensions", _checked_extensions(self.extensions))
 

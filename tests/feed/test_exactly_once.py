@@ -402,6 +402,23 @@ def test_resumed_in_a_new_process_under_prefetch(
             assert np.array_equal(got, wanted)
 
 
+@pytest.mark.parametrize(("before", "after"), [(2, 2), (1, 2), (2, 1), (3, 2)])
+def test_passes_go_on_where_those_of_so_many_ranks_stopped(before: int, after: int) -> None:
+    """The state of a pass, which DataLoaders keep for their workers: what is left is left to all ranks together."""
+
+    def passes(world: int) -> list[Any]:
+        parts = [flow(36, batch_size=2, rng="keyed", shard=(rank, world)) for rank in range(world)]
+        return [iter(Loader(part)) for part in parts]
+
+    first, second = passes(before), passes(after)
+    done = [next(one) for one in first for _ in range(12 // (2 * before))]
+    for one in second:
+        one.load_state_dict(first[0].state_dict())
+    rest = [batch for one in second for batch in one]
+    assert len(samples(done)) == 12
+    assert sorted(samples(done + rest)) == list(range(36))
+
+
 def test_a_state_at_the_end_of_a_shards_part_goes_on_with_the_next_epoch() -> None:
     """11 samples, "drop": ten of them were served by one process, and each of two ranks has five in an epoch."""
     whole = flow(11, rng="keyed", remainder="drop", batch_size=2, seed=4)
