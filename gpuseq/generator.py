@@ -232,15 +232,16 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
         them into the dropped list, so that what follows from older attributes is never taken for newer.
         """
         kept: list[_Derived] = self.__dict__.setdefault("_kept", [])
-        content = _content_of(self)
-        if not kept or kept[-1].content != content:
+        if not kept or tuple(map(_content, kept[-1].watched)) != kept[-1].content:
+            watched = _watched(self)
+            content = tuple(map(_content, watched))
             ranges = settings.ranges_of(self)
             recipe = _recipe_of(self.augmentations)
             one_image = self._transform_and_standardize if self._is_customised else None
             transform = BatchTransform.of(
                 self, ranges, one_image, draws_its_own=self._draws_its_own, has_augmentations=recipe is not None
             )
-            kept[:] = [_Derived(content, ranges, recipe, transform)]
+            kept[:] = [_Derived(watched, content, ranges, recipe, transform)]
         return kept[-1]
 
     @property
@@ -444,28 +445,30 @@ def _recipe_of(augmentations: Augmentations | None) -> Recipe | None:
 
 
 class _Derived(NamedTuple):
-    """What follows from a generator's attributes, and the values in their lists and arrays that it follows from."""
+    """What follows from a generator's attributes, those that can change in place, and the values that they had."""
 
+    watched: tuple[Any, ...]
     content: tuple[Any, ...]
     ranges: TransformRanges
     recipe: Recipe | None
     transform: BatchTransform
 
 
-def _content_of(generator: settings.Settings) -> tuple[Any, ...]:
-    """Return what differs once a list or an array among the settings is changed in place.
+def _watched(generator: settings.Settings) -> tuple[Any, ...]:
+    """Return what of the settings is looked at before every batch: lists and arrays, which can be changed in place.
 
-    It is asked for at every batch, so it is as cheap as it can be. That an attribute is set anew is noticed elsewhere.
+    That an attribute is set anew is noticed elsewhere.
     """
-    return (
-        _content(generator.zoom_range),
-        _content(generator.width_shift_range),
-        _content(generator.height_shift_range),
-        _content(generator.brightness_range),
-        _content(generator.mean),
-        _content(generator.std),
-        _content(generator.augmentations),
+    values = (
+        generator.zoom_range,
+        generator.width_shift_range,
+        generator.height_shift_range,
+        generator.brightness_range,
+        generator.mean,
+        generator.std,
+        generator.augmentations,
     )
+    return tuple([value for value in values if value is not None and type(value) not in (float, int, str)])
 
 
 def _content(value: Any) -> Any:
@@ -474,9 +477,6 @@ def _content(value: Any) -> Any:
     That is its shape: the numbers themselves are read from the array at each batch. An array on a GPU is told by its
     identity, because a look at its values would wait for the device.
     """
-    # The usual settings first: this runs for every batch, seven times.
-    if value is None or type(value) is float or type(value) is int:
-        return value
     if isinstance(value, (list, tuple)):
         nested = value and isinstance(value[0], (list, tuple, np.ndarray))
         return tuple([_content(item) for item in value]) if nested else tuple(value)

@@ -130,7 +130,7 @@ def without_a_device() -> Iterator[None]:
 
     loaded: dict[Any, kernels.Kernel] = {}
     with (
-        mock.patch.object(ops, "_engine_for", return_value=contextlib.nullcontext(ops_cuda)),
+        mock.patch.object(ops, "_engine_for", return_value=(ops_cuda, contextlib.nullcontext())),
         mock.patch.object(device, "empty", buffer),
         mock.patch.object(device, "upload", upload),
         mock.patch.object(kernels, "load", load),

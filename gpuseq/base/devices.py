@@ -165,6 +165,7 @@ def resolve_device(device: str | None) -> str:
     return f"cuda:{int(ordinal)}"
 
 
+@cache  # asked several times for each batch
 def ordinal_of(device: str) -> int:
     """Return the number of a GPU, as CUDA counts those that this process sees.
 

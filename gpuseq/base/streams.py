@@ -200,15 +200,17 @@ class Ring:
         num_bytes : int
             Its size at least.
         """
-        buffer = None
+        buffer, is_free = None, False
         with self._lock:
-            if self._buffers and (self._num_made >= self._most or _is_free(self._buffers[0])):
+            if self._buffers:
+                is_free = _is_free(self._buffers[0])
+            if is_free or (self._buffers and self._num_made >= self._most):
                 buffer = self._buffers.popleft()
             else:
                 # Counted here and made outside the lock, so that a slow allocation holds no other thread up.
                 self._num_made += 1
         if buffer is not None:
-            if buffer.last_use is not None:
+            if not is_free:
                 buffer.last_use.synchronize()
             if buffer.num_bytes >= num_bytes:
                 return buffer

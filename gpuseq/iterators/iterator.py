@@ -269,12 +269,13 @@ class Iterator(Generic[Labels, Weights], _BatchesByIndex):  # numpydoc ignore=PR
         if not isinstance(plan, BatchPlan):
             raise TypeError(f"replay() takes a BatchPlan, from plan_batch(); got {type(plan).__name__}")
         iterator = cast(Iterator, self)
-        least, most = plan.indices.min(initial=0), plan.indices.max(initial=-1)
-        if least < 0 or most >= iterator._planner.num_samples:
-            outside = least if least < 0 else most
+        indices, num_samples = plan.indices, iterator._planner.num_samples
+        # One look for both ends: as unsigned numbers the negative ones are the largest.
+        if indices.size and int(np.maximum.reduce(indices.astype(np.uint64))) >= num_samples:
+            least = int(indices.min())
+            outside = least if least < 0 else int(indices.max())
             raise ValueError(
-                f"the plan was drawn for other data: it asks for sample {outside}, and there are "
-                f"{iterator._planner.num_samples} here"
+                f"the plan was drawn for other data: it asks for sample {outside}, and there are {num_samples} here"
             )
         batch: Batch
         if type(iterator)._get_batches_of_transformed_samples is Iterator._get_batches_of_transformed_samples:

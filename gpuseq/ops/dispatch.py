@@ -7,8 +7,8 @@ the compiled engine or by NumPy as the environment's ``GPUSEQ_CPU_ENGINE`` says.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -73,36 +73,29 @@ def host_engine() -> library.InstructionSet | None:
     return library.asked_for(os.environ.get(library.ENGINE), os.environ.get(library.PATH))
 
 
-@contextmanager
-def _engine_for(array: Array) -> Iterator[ModuleType]:
-    """Give the engine of an array, with the array's device as the current one meanwhile."""
+def _engine_for(array: Array) -> tuple[ModuleType, AbstractContextManager[Any]]:
+    """Return the engine of an array, and a context in which the array's device is the current one."""
     if isinstance(array, np.ndarray):
-        yield ops_numpy if host_engine() is None else ops_compiled
-        return
+        return ops_numpy if host_engine() is None else ops_compiled, nullcontext()
     # Imported where the first device array arrives: `import gpuseq` brings no CUDA.
-    from .cuda import augment as ops_cuda
+    from gpuseq.ops.cuda import augment as ops_cuda
 
-    with on_device(array):  # CuPy launches on the current device, whatever device the arrays are of
-        yield ops_cuda
+    return ops_cuda, on_device(array)  # CuPy launches on the current device, whatever device the arrays are of
 
 
-@contextmanager
-def _program_engine_for(array: Array) -> Iterator[ModuleType]:
+def _program_engine_for(array: Array) -> tuple[ModuleType, AbstractContextManager[Any]]:
     """As `_engine_for`, of programs, which are a module of their own in each engine, imported with the first."""
-    if isinstance(array, np.ndarray):
-        if host_engine() is None:
-            from .numpy import program as numpy_program
+    if not isinstance(array, np.ndarray):
+        from .cuda import program as cuda_program
 
-            yield numpy_program
-        else:
-            from .compiled import program as compiled_program
+        return cuda_program, on_device(array)
+    if host_engine() is None:
+        from .numpy import program as numpy_program
 
-            yield compiled_program
-        return
-    from .cuda import program as cuda_program
+        return numpy_program, nullcontext()
+    from .compiled import program as compiled_program
 
-    with on_device(array):
-        yield cuda_program
+    return compiled_program, nullcontext()
 
 
 def augment(
@@ -159,7 +152,8 @@ def augment(
     # A kernel would read past the end of the images.
     elif len(params) > len(images):
         raise IndexError(f"parameters of {len(params)} samples, and {len(images)} images")
-    with _engine_for(images) as engine:
+    engine, current = _engine_for(images)
+    with current:
         # Where an image is warped beforehand its row is its sample, hence no indices for the fused pass.
         if options.order > 1:
             # Splines are rare: SciPy (or cupyx) warps each plane in a pass of its own, and the fused one does the rest.
@@ -191,7 +185,8 @@ def standardize(
     array
         As in `augment`.
     """
-    with _engine_for(batch) as engine:
+    engine, current = _engine_for(batch)
+    with current:
         return engine.standardize(batch, options, statistics, out=out)
 
 
@@ -262,7 +257,8 @@ def run_program(
     if indices is not None:
         indices = _rows(indices, len(images))
     further: dict[str, Any] = {}
-    with _program_engine_for(images) as engine:
+    engine, current = _program_engine_for(images)
+    with current:
         if ranges is not None:
             if not isinstance(images, np.ndarray) and engine.takes_ranges(ranges.options, program):
                 further["ranges"] = ranges
@@ -309,7 +305,8 @@ def run_geometry(images: Array, program: np.ndarray, source_format: str, *, indi
     check_program(program, np.dtype(np.uint8), 3, size)  # of masks any dtype and number of channels will do
     if indices is not None:
         indices = _rows(indices, len(images))
-    with _program_engine_for(images) as engine:
+    engine, current = _program_engine_for(images)
+    with current:
         moved: Array = engine.run_geometry(images, program, source_format, indices=indices)
     return moved
 
@@ -337,7 +334,8 @@ def erase(batch: Array, program: np.ndarray, data_format: str) -> None:
 
     size = batch.shape[1:3] if data_format == "channels_last" else batch.shape[2:]
     check_program(only_erasing(program), batch.dtype, 3, size)
-    with _program_engine_for(batch) as engine:
+    engine, current = _program_engine_for(batch)
+    with current:
         engine.erase_rectangles(batch, program, data_format)
 
 
@@ -356,7 +354,8 @@ def whiten(batch: Array, matrix: Array) -> Array:
     array
         Shape and dtype of `batch`, new.
     """
-    with _engine_for(batch) as engine:
+    engine, current = _engine_for(batch)
+    with current:
         return engine.whiten(batch, matrix)
 
 
@@ -397,7 +396,8 @@ def resize(
     ----------
     ``PIL.Image.Image.resize``.
     """
-    with _engine_for(images[0]) as engine:
+    engine, current = _engine_for(images[0])
+    with current:
         return engine.resize(images, target_size, interpolation, boxes=boxes, out=out)
 
 

@@ -50,7 +50,9 @@ TABLE = table_of(tuple(column.symbol for column in COLUMNS))
 NUM_COLUMNS = -(-len(TABLE) // 4) * 4
 """Doubles per sample, padded to whole sectors of the device's memory, 32 bytes each."""
 
-_AT = {name: place for place, name in enumerate(TABLE)}
+_SOURCE_INDEX = TABLE.index("source_index")
+_ANGLES = tuple((COLUMNS.names.index(name), TABLE.index(f"cos_{name}")) for name in ("theta", "shear"))
+"""Where the angles are among the drawn columns, and where their cosines are in the table: the sines come next."""
 
 
 def fill_table(rows: np.ndarray, params: np.ndarray, indices: np.ndarray | None) -> None:
@@ -75,14 +77,15 @@ def fill_table(rows: np.ndarray, params: np.ndarray, indices: np.ndarray | None)
         raise ValueError(f"the engines' table holds {ours}; the parameters hold {theirs}")
     num_drawn = len(COLUMNS)
     # Fields of one dtype without gaps are a matrix of doubles: one copy, no loop over fields.
-    rows[:, :num_drawn] = np.ascontiguousarray(params).view(np.float64).reshape(-1, num_drawn)
+    drawn = np.ascontiguousarray(params).view(np.float64).reshape(-1, num_drawn)
+    rows[:, :num_drawn] = drawn
     # The angles' functions are NumPy's on every engine: the maps, and so the pixels, are the same to the bit.
-    for angle in ("theta", "shear"):
-        radians = np.deg2rad(params[angle])
-        np.cos(radians, out=rows[:, _AT[f"cos_{angle}"]])
-        np.sin(radians, out=rows[:, _AT[f"sin_{angle}"]])
+    for angle, cosine in _ANGLES:
+        radians = np.deg2rad(drawn[:, angle])
+        np.cos(radians, rows[:, cosine])
+        np.sin(radians, rows[:, cosine + 1])
     # An int64 in the bits of a double.
-    rows.view(np.int64)[:, _AT["source_index"]] = np.arange(len(rows)) if indices is None else indices
+    rows.view(np.int64)[:, _SOURCE_INDEX] = np.arange(len(rows)) if indices is None else indices
     # The padding is uploaded, too, and uninitialised memory of this process should not be.
     rows[:, len(TABLE) :] = 0.0
 

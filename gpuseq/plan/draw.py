@@ -287,8 +287,8 @@ def draw_params(stream: Stream, ranges: TransformRanges, num_samples: int, heigh
     """
     # `choice` takes a number of bits that depends on what it rejects, so how many numbers a sample takes is known only
     # while it is drawn.
-    shifts = (ranges.height_shift, ranges.width_shift)
-    if any(shift is not None and shift.choices is not None for shift in shifts):
+    spread = ranges.spread
+    if spread.chosen:
         params = identity_params(num_samples)
         rest = replace(ranges, rotation=0.0, height_shift=None, width_shift=None)
         for row in range(num_samples):
@@ -296,7 +296,7 @@ def draw_params(stream: Stream, ranges: TransformRanges, num_samples: int, heigh
         return params
     # In row-major order the first k doubles are those of the first sample, as in Keras' loop over samples. Measured for
     # 256 samples with all ranges: 22 us, and 3.7 ms for the loop.
-    num_doubles = ranges.spread.num_doubles
+    num_doubles = spread.num_doubles
     uniform = stream.random_sample(num_samples * num_doubles).reshape(num_samples, num_doubles)
     return _from_uniform(uniform, ranges, height, width)
 
@@ -347,7 +347,8 @@ def _from_uniform(uniform: np.ndarray, ranges: TransformRanges, height: int, wid
         which, sign = uniform[:, number], uniform[:, number + 1]
         columns[:, column] = table[(which * len(table)).astype(np.intp)] * np.where(sign < 0.5, -1, 1)
     for column, axis in spread.fractional:
-        columns[:, column] *= (height, width)[axis]
+        shifts = columns[:, column]
+        np.multiply(shifts, (height, width)[axis], out=shifts)  # what `*=` does, which then copies it onto itself
     for number, column in spread.flips:
         columns[:, column] = uniform[:, number] < 0.5
     return params

@@ -128,7 +128,7 @@ HEADERS: dict[str, tuple[str, ...]] = {
 """File -> the texts that are pasted before it, in order."""
 
 # An argument is packed by its width: a Python int would take 8 bytes where the kernel reads 4.
-_CASTS: dict[str, Callable[[Any], Any]] = {"int32": np.int32, "int64": np.int64, "float64": np.float64}
+_CASTS: dict[str, type[np.number[Any]]] = {"int32": np.int32, "int64": np.int64, "float64": np.float64}
 _NULL = np.uintp(0)
 
 
@@ -207,7 +207,8 @@ def cast_arguments(name: str, arguments: Sequence[Any]) -> list[Any]:
     cast: list[Any] = []
     for (parameter, kind), value in zip(parameters, arguments, strict=True):
         if kind != "pointer":
-            cast.append(_CASTS[kind](value))
+            wanted = _CASTS[kind]
+            cast.append(value if type(value) is wanted else wanted(value))
         elif value is None:
             # A typed null: None itself is no argument that CuPy packs.
             cast.append(_NULL)

@@ -136,8 +136,9 @@ def _send(array: Array, offset: int, shape: tuple[int, ...], fill: Callable[[np.
     """Let `fill` write what lies `offset` bytes into an array of the current device, and put its copy on the stream."""
     import cupy
 
-    runtime = cupy.cuda.runtime
-    num_bytes = math.prod(shape) * array.dtype.itemsize
+    runtime, dtype = cupy.cuda.runtime, array.dtype
+    count = math.prod(shape)
+    num_bytes = count * dtype.itemsize
     if not num_bytes:
         return
     # Of the host's pageable memory CUDA copies through a buffer of its own, and the host waits meanwhile.
@@ -145,7 +146,7 @@ def _send(array: Array, offset: int, shape: tuple[int, ...], fill: Callable[[np.
     buffer = ring.take(num_bytes)
     try:
         # Filled in place, so that nothing is copied twice.
-        fill(np.frombuffer(buffer.memory, array.dtype, math.prod(shape)).reshape(shape))
+        fill(np.frombuffer(buffer.memory, dtype, count).reshape(shape))
         stream = cupy.cuda.get_current_stream()
         target = array.data.ptr + offset
         runtime.memcpyAsync(target, buffer.memory.ptr, num_bytes, runtime.memcpyHostToDevice, stream.ptr)
