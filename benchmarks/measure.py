@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +63,13 @@ class Settings:
         """Return whether a contender takes part: gpuseq always does."""
         return self.peers is None or name == "gpuseq" or name in self.peers
 
-    def within(self, most: float, *, share: float = 1.0) -> float:
-        """Return how many seconds to wait for an answer: `most`, or that share of the time that is left."""
-        if self.deadline is None:
-            return most
-        return max(LEAST_ANSWER_S, min(most, share * (self.deadline - time.monotonic())))
+    def within(self, most: float) -> float:
+        """Return how many seconds to wait for an answer: `most`, and no longer than there is time."""
+        return most if self.deadline is None else max(LEAST_ANSWER_S, min(most, self.deadline - time.monotonic()))
+
+    def for_half_the_time(self) -> Settings:
+        """Return the settings of a part that may take half of the time that is left."""
+        return replace(self, deadline=self.deadline and (self.deadline + time.monotonic()) / 2)
 
 
 NO_STANDIN = {"GPUSEQ_GPU_STANDIN": ""}
@@ -315,6 +317,7 @@ def race(
     if settings.is_late:
         settings.say(f"  {suite} | {case}: {OUT_OF_TIME}")
         return [row(suite, case, runner.label, "img/s", absent=OUT_OF_TIME, at=at) for runner in runners]
+    opening = settings.for_half_the_time()  # they open at once, and who hangs leaves the others the other half
     try:
         for index, runner in enumerate(runners):
             worker = None if kept is None else kept.pop(runner.label, None)
@@ -323,7 +326,7 @@ def race(
         for index, worker in enumerate(workers):
             assert worker is not None
             try:
-                opened = worker.hear(settings.within(OPENING_S, share=0.5))  # who hangs leaves the others the rest
+                opened = worker.hear(opening.within(OPENING_S))
                 if "absent" in opened:
                     leave(index, for_next=True)
                     drop(index, opened["absent"])

@@ -122,12 +122,24 @@ def test_processes_stay_for_the_next_race_where_nothing_failed() -> None:
             worker.close()
 
 
-def test_nobody_is_waited_for_beyond_the_time_that_is_left() -> None:
-    assert QUICK.within(90) == 90
+def test_nobody_is_waited_for_beyond_the_time_that_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert QUICK.within(90) == QUICK.for_half_the_time().within(90) == 90
     left = replace(QUICK, deadline=time.monotonic() + 1e6)
-    assert left.within(90) == left.within(90, share=0.5) == 90
-    assert left.within(1e9) > 1.5 * left.within(1e9, share=0.5) > 90
+    assert left.within(90) == 90
+    assert left.within(1e9) > 1.5 * left.for_half_the_time().within(1e9) > 90
     assert replace(QUICK, deadline=0.0).within(90) == measure.LEAST_ANSWER_S
+    limits: list[float] = []
+
+    def hangs(worker: Worker, limit: float) -> Any:
+        limits.append(limit)
+        raise WorkerError("no answer")
+
+    monkeypatch.setattr(measure, "OPENING_S", 1e9)
+    with monkeypatch.context() as patch:
+        patch.setattr(Worker, "hear", hangs)
+        found = race("arrays", "tiny", [Runner("nobody", name, {}) for name in "ab"], left)
+    assert [item["absent"] for item in found] == ["failed: no answer"] * 2
+    assert all(1e5 < limit <= 5e5 for limit in limits if limit != measure.ANSWER_S)
 
 
 @pytest.mark.filterwarnings("ignore")  # Keras' own
