@@ -23,6 +23,7 @@ from gpuseq.ops.cuda.resident import DeviceResident, Resident
 
 from .compiled import augment as ops_compiled
 from .compiled import library
+from .compiled import philox as _compiled_philox  # noqa: F401  the plans' numbers come from there from now on
 from .numpy import augment as ops_numpy
 from .options import AugmentOptions, RangesFirst, Statistics
 

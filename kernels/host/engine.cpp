@@ -1,5 +1,6 @@
-// What the shared library offers: the instruction sets that were compiled into it, and which of them run here.
+// What the shared library offers: the instruction sets that were compiled into it, which of them run here, and numbers by key.
 #include "job.h"
+#include "philox.h"
 #include "program.h"
 #include "resize.h"
 
@@ -45,7 +46,7 @@ constexpr int NUM_SETS = sizeof SETS / sizeof *SETS;
 } // namespace
 
 // Raised whenever a field of a job or a function below changes.
-EXPORT int gpuseq_abi() { return 4; }
+EXPORT int gpuseq_abi() { return 5; }
 EXPORT int gpuseq_job_bytes() { return (int)sizeof(Job); }
 EXPORT int gpuseq_program_job_bytes() { return (int)sizeof(ProgramJob); }
 EXPORT int gpuseq_resize_job_bytes() { return (int)sizeof(ResizeJob); }
@@ -71,3 +72,7 @@ EXPORT void gpuseq_program(int number, const ProgramJob *job, const Job *finish,
 }
 EXPORT int64_t gpuseq_resize_scratch(int number, const ResizeJob *job) { return SETS[number].resize->scratch_bytes(job); }
 EXPORT void gpuseq_resize(int number, const ResizeJob *job, unsigned char *scratch) { SETS[number].resize->resize(job, scratch); }
+EXPORT void gpuseq_philox(const uint64_t *ids, int64_t num_samples, int64_t num_doubles, const uint64_t *key, uint64_t space, double *to)
+{
+    uniform_rows(ids, num_samples, num_doubles, key, space, to);
+}

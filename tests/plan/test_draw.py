@@ -122,6 +122,7 @@ def test_keyed_draws_depend_on_seed_epoch_and_sample_only(ids: list[int], seed: 
         assert alone.tobytes() == together[position : position + 1].tobytes()
 
 
+@pytest.mark.each_cpu_engine
 @given(seed=st.integers(0, 2**64 - 1), epoch=st.integers(0, 2**64 - 1), num_doubles=st.integers(1, 11))
 @settings(max_examples=60)
 def test_keyed_numbers_are_numpys_philox(seed: int, epoch: int, num_doubles: int) -> None:

@@ -174,6 +174,7 @@ def test_a_sample_is_its_own(value: Augmentation) -> None:
     assert (_drawn([value], 64, seed=8) != program).any()
 
 
+@pytest.mark.each_cpu_engine
 def test_numbers_are_philoxs_and_not_keras_ranges() -> None:
     """Rows come from NumPy's own Philox at the counter (id, block, 1 + place, 0), which the keyed ranges never use."""
     ids = np.array([0, 5, 2**40])

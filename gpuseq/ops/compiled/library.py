@@ -41,7 +41,7 @@ PATH = "GPUSEQ_CPU_LIBRARY"
 # Not an extension module: it knows no Python, so one wheel serves every version of it.
 LIBRARY = "gpuseq_cpu.so"
 
-ABI = 4
+ABI = 5
 """Has to be the library's ``gpuseq_abi()``: what a job holds, and which functions there are."""
 
 logger = logging.getLogger("gpuseq")
@@ -150,6 +150,8 @@ def _load(path: str) -> ctypes.CDLL | str:
     library.gpuseq_augment.argtypes = (ctypes.c_int, _POINTER, _LONG, _LONG, _POINTER)
     library.gpuseq_program.argtypes = (ctypes.c_int, _POINTER, _POINTER, _LONG, _LONG, _POINTER)
     library.gpuseq_resize.argtypes = (ctypes.c_int, _POINTER, _POINTER)
+    library.gpuseq_philox.restype = None
+    library.gpuseq_philox.argtypes = (_POINTER, _LONG, _LONG, _POINTER, _LONG, _POINTER)
     return library
 
 
