@@ -483,5 +483,6 @@ def _content(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         shape, size = value.shape, value.size
         return shape, value.dtype, value.tobytes() if size < 16 or size == max(shape) else None
-    # An augmentation is a frozen value with a hash; what has none, such as an array on a GPU, is told by identity.
-    return value if type(value).__hash__ is not None else id(value)
+    # An augmentation is a frozen value. Tuples, which these make up, ask whether it is the same object before they
+    # compare values.
+    return value

@@ -195,10 +195,11 @@ class Fit:
 
         def makers() -> IteratorABC[Callable[[], Any]]:
             where = progress.take(length)
-            for left in range(length, 0, -1):
+            yield partial(self.source.batch_at, *where, asked)
+            for _ in range(length - 1):
+                # `fit` counts on as many batches: the pass goes on into the next epoch.
+                where = progress.pass_over(where, length)
                 yield partial(self.source.batch_at, *where, asked)
-                if left > 1:  # `fit` counts on as many batches: the pass goes on into the next epoch
-                    where = progress.pass_over(where, length)
 
         return first_left(makers())
 

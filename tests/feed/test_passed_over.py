@@ -248,6 +248,26 @@ def test_tf_keras_which_reads_by_index_gets_another_batch_in_its_place(folder: P
         opened()[2]  # for every other caller it is an error
 
 
+@pytest.mark.parametrize("num_files", [1, 3])
+def test_fit_looks_at_each_file_once_where_all_are_bad(folder: Path, num_files: int) -> None:
+    """And stands at the start of the next epoch, should training go on with mended files."""
+    keras = pytest.importorskip("gpuseq.keras")
+    for path in folder.rglob("*.png"):
+        path.write_bytes(b"")
+        if int(path.stem) >= num_files:
+            path.unlink()
+    dataset = flow(folder, keras.ImageDataGenerator(device="cpu"), prefetch=0)
+    looked: list[int] = []
+    replay = dataset.replay
+    dataset.replay = lambda plan: (looked.extend(plan.indices.tolist()), replay(plan))[1]
+    dataset.on_epoch_begin()
+    with pytest.raises(EmptyBatchError):
+        dataset[0]
+    assert sorted(looked) == list(range(num_files))
+    state = dataset.state_dict()
+    assert (state["epoch"], state["batch_index"]) == (1, 0)
+
+
 @pytest.mark.frameworks("tensorflow")
 def test_a_tf_dataset_is_that_much_shorter(folder: Path) -> None:
     from gpuseq.tensorflow import as_dataset, loader

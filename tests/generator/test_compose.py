@@ -176,6 +176,7 @@ def test_repr_is_the_call() -> None:
         (lambda x: gpuseq.Compose(None)(x), ValueError, "Compose got no augmentations"),
         (lambda x: gpuseq.Compose(MODERN, sed=1), TypeError, "did you mean 'seed'"),
         (lambda x: gpuseq.Compose(MODERN, seed=-1), ValueError, "seed must be"),
+        (lambda x: gpuseq.Compose(MODERN, dtype="bfloat16"), ValueError, "on 'cpu'; got 'bfloat16'"),
         (lambda x: gpuseq.Compose(MODERN)(x.astype(np.float32)), TypeError, "work on uint8 images.*got float32"),
         (lambda x: gpuseq.Compose(MODERN)(x[0]), ValueError, r"one image is a batch of one, images\[None\]"),
         (lambda x: gpuseq.Compose(MODERN)(list(x)), TypeError, r"np.stack\(images\)"),

@@ -61,3 +61,10 @@ def test_compose_works_where_the_images_are() -> None:
     done = augment(cupy.asarray(x), epoch=0)
     assert isinstance(done, cupy.ndarray)
     assert_same(on_host(done), augment(x, epoch=0))
+
+
+def test_a_callable_takes_the_dtypes_of_its_device() -> None:
+    """There is no bfloat16 of NumPy: only batches that are made on a GPU have it."""
+    assert gpuseq.Compose(CHOSEN, dtype="bfloat16", device="cuda").dtype == "bfloat16"
+    with pytest.raises(ValueError, match="on 'cpu'; got 'bfloat16'"):
+        gpuseq.Compose(CHOSEN, dtype="bfloat16", device="cpu")

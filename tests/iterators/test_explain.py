@@ -225,6 +225,19 @@ def test_thumbnails_are_the_pictures_of_the_next_batch() -> None:
     assert "and 4 more" in ImageDataGenerator(device="cpu").flow(data, batch_size=12, seed=2)._repr_html_()
 
 
+@pytest.mark.parametrize("num_samples", [8, 9, 12, 13, 14])
+def test_a_page_shows_or_counts_each_sample(num_samples: int) -> None:
+    iterator = ImageDataGenerator(device="cpu").flow(
+        images((num_samples, 3, 3, 3), "uint8"), batch_size=num_samples, seed=2
+    )
+    page, explained = iterator._repr_html_(), iterator.explain()._repr_html_()
+    rows = re.search("<tbody>(.*?)</tbody>", explained, re.DOTALL)
+    assert rows is not None
+    for text, shown in ((page, len(pictures(page))), (explained, rows[1].count("<tr>"))):
+        more = re.search(r"and (\d+) more", text)
+        assert shown + (int(more[1]) if more else 0) == num_samples
+
+
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_any_batch_has_pictures(data_format: str, channels: int) -> None:
