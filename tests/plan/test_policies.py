@@ -84,6 +84,18 @@ def test_who_changes_colours_says_so(value: Augmentation) -> None:
         recipe.check_channels(2)
 
 
+# What it applies decides: brightness alone leaves the numbers of three other factors unread.
+@pytest.mark.parametrize("value", [value for value in VALUES if not isinstance(value, gpuseq.RandomApply)], ids=str)
+def test_no_number_is_drawn_beyond_those_that_are_read(value: Augmentation) -> None:
+    """The last one counts: with another in its place some sample gets other steps, or there is no drawing without."""
+    uniform = np.random.default_rng(0).random((400, value.num_uniform))
+    changed = uniform.copy()
+    changed[:, -1] = np.random.default_rng(1).random(400)
+    if (value.draw(changed, SIZE) == value.draw(uniform, SIZE)).all():
+        with pytest.raises((IndexError, ValueError)):
+            value.draw(uniform[:, :-1], SIZE)
+
+
 @pytest.mark.parametrize("value", VALUES, ids=str)
 def test_repr_is_the_call(value: Augmentation) -> None:
     """What is printed makes the value again; equal values are equal and hashable."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import weakref
 from typing import Any
 
 import numpy as np
@@ -101,6 +102,29 @@ def test_a_batch_of_all_sizes_and_strides() -> None:
     out = np.zeros((len(pictures), 24, 20, 6), np.uint8)[..., ::2]
     assert ops_compiled.resize(pictures, (24, 20), "bicubic", out=out) is out
     assert_same(np.ascontiguousarray(out), ops_numpy.resize(pictures, (24, 20), "bicubic"))
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
+def test_a_kept_job_keeps_what_it_points_at(interpolation: str) -> None:
+    """Jobs and tables are kept by size, each in a cache of its own: addresses in a job outlive what that one drops."""
+
+    def tables() -> list[np.ndarray]:
+        if interpolation == "nearest":
+            return [resample.nearest_indices(37, 9, 0.0, 37.0), resample.nearest_indices(53, 14, 0.0, 53.0)]
+        lines = resample.line_table(37, 9, interpolation, 0.0, 37.0), resample.line_table(53, 14, interpolation, 0, 53)
+        return [array for line in lines for array in (line.first, line.count, line.weights)]
+
+    caches = ops_compiled._template, resample.nearest_indices, resample.line_table
+    for kept in caches:
+        kept.cache_clear()
+    pixels = picture(37, 53, 3)
+    wanted = pillow(pixels, (9, 14), interpolation)
+    assert_same(ops_compiled.resize([pixels], (9, 14), interpolation)[0], wanted)
+    pointed_at = [weakref.ref(array) for array in tables()]
+    for kept in caches[1:]:
+        kept.cache_clear()
+    assert all(array() is not None for array in pointed_at)
+    assert_same(ops_compiled.resize([pixels], (9, 14), interpolation)[0], wanted)
 
 
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "lanczos"])
