@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence, Sized
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -95,8 +95,7 @@ class FileIterator(ImageIterator, Protocol):
         """Say which files failed since the last time."""
 
 
-@dataclass(frozen=True)
-class Layout:
+class Layout(NamedTuple):
     """What the images of a source, and those of the batches, look like.
 
     Attributes
@@ -119,8 +118,7 @@ class Layout:
     round_affine: bool = False
 
 
-@dataclass(frozen=True)
-class MadeImages:
+class MadeImages(NamedTuple):
     """The images of a batch, and what its labels need.
 
     Attributes

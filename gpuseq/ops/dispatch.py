@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from gpuseq.base.devices import is_cupy, on_device, place
 from gpuseq.base.machine import available_memory
 from gpuseq.base.threads import cpu_count
 from gpuseq.base.types import Array
+from gpuseq.ops.cuda import memory as gpu
 from gpuseq.ops.cuda.resident import DeviceResident, Resident
 
 from .compiled import augment as ops_compiled
@@ -78,10 +80,15 @@ def _engine_for(array: Array) -> tuple[ModuleType, AbstractContextManager[Any]]:
     """Return the engine of an array, and a context in which the array's device is the current one."""
     if isinstance(array, np.ndarray):
         return ops_numpy if host_engine() is None else ops_compiled, nullcontext()
-    # Imported where the first device array arrives: `import gpuseq` brings no CUDA.
-    from gpuseq.ops.cuda import augment as ops_cuda
+    return _cuda_engine(), on_device(array)  # CuPy launches on the current device, whatever device the arrays are of
 
-    return ops_cuda, on_device(array)  # CuPy launches on the current device, whatever device the arrays are of
+
+@cache  # an import statement within a function looks the module up anew each time
+def _cuda_engine() -> ModuleType:
+    # Imported where the first device array arrives: `import gpuseq` brings no CUDA.
+    from .cuda import augment as ops_cuda
+
+    return ops_cuda
 
 
 def _program_engine_for(array: Array) -> tuple[ModuleType, AbstractContextManager[Any]]:
@@ -421,8 +428,6 @@ def empty(shape: tuple[int, ...], dtype: str, device: str) -> Array:
     """
     if device == "cpu":
         return np.empty(shape, dtype)
-    from .cuda import memory as gpu
-
     return gpu.empty_on(shape, dtype, device)
 
 
@@ -458,8 +463,6 @@ def upload(images: np.ndarray, device: str, rows: np.ndarray | None = None) -> A
         images = place(images, device)
         with on_device(device):
             return images if rows is None else images[rows]
-    from .cuda import memory as gpu
-
     return gpu.upload_rows(images, device, rows)
 
 
@@ -499,10 +502,8 @@ def describe(
     """
     if device == "cpu":
         return f"{library.describe()}, {cpu_count()} thread(s), in {options.compute_dtype.name}"
-    from .cuda import augment as ops_cuda
-
     if program is None or not (program["op"] != 0).any():
-        launches = ops_cuda.launches(options, source_dtype)
+        launches = _cuda_engine().launches(options, source_dtype)
     else:
         from .cuda import program as cuda_program
 
@@ -520,6 +521,4 @@ def free_memory(device: str) -> int:
     """
     if device == "cpu":
         return available_memory()
-    from .cuda import memory as gpu
-
     return gpu.free_bytes(device)

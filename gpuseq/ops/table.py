@@ -76,8 +76,9 @@ def fill_table(rows: np.ndarray, params: np.ndarray, indices: np.ndarray | None)
         ours, theirs = ", ".join(COLUMNS.names), ", ".join(params.dtype.names or ())
         raise ValueError(f"the engines' table holds {ours}; the parameters hold {theirs}")
     num_drawn = len(COLUMNS)
-    # Fields of one dtype without gaps are a matrix of doubles: one copy, no loop over fields.
-    drawn = np.ascontiguousarray(params).view(np.float64).reshape(-1, num_drawn)
+    # Fields of one dtype without gaps are a matrix of doubles: one copy, no loop over fields. Not by `view`, which asks
+    # Python whether that is safe.
+    drawn = np.ndarray((len(params), num_drawn), np.float64, np.ascontiguousarray(params))
     rows[:, :num_drawn] = drawn
     # The angles' functions are NumPy's on every engine: the maps, and so the pixels, are the same to the bit.
     for angle, cosine in _ANGLES:

@@ -8,9 +8,9 @@ from it, so that a state of a few integers brings it back; `draw_keyed` makes th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from struct import Struct
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
@@ -195,8 +195,7 @@ def _unpacked(text: str) -> tuple[str, np.ndarray, int, int, float]:
     return "MT19937", np.array(words, np.uint32), place, has_gauss, gauss
 
 
-@dataclass(frozen=True)
-class Drawing:
+class Drawing(NamedTuple):
     """What is drawn for the samples of a batch, as it stands when the batch is planned.
 
     Attributes
@@ -332,9 +331,7 @@ def draw_keyed(
 def _from_uniform(uniform: np.ndarray, ranges: TransformRanges, height: int, width: int) -> np.ndarray:
     """Turn ``(N, k)`` doubles in [0, 1) into parameters; they are overwritten."""
     spread = ranges.spread
-    params = spread.at_rest.repeat(len(uniform))
-    # Fields of one dtype without gaps are a matrix.
-    columns = params.view(np.float64).reshape(-1, params.dtype.itemsize // uniform.itemsize)
+    columns = spread.at_rest.repeat(len(uniform), axis=0)
     for start in range(0, len(uniform), BLOCK):
         block = uniform[start : start + BLOCK]
         block *= spread.widths[: len(block)]
@@ -351,7 +348,8 @@ def _from_uniform(uniform: np.ndarray, ranges: TransformRanges, height: int, wid
         np.multiply(shifts, (height, width)[axis], out=shifts)  # what `*=` does, which then copies it onto itself
     for number, column in spread.flips:
         columns[:, column] = uniform[:, number] < 0.5
-    return params
+    # Fields of one dtype without gaps are a matrix. Not by `view`, which asks Python whether that is safe.
+    return np.ndarray(len(uniform), spread.dtype, columns)
 
 
 def _draw_one(stream: Stream, ranges: TransformRanges, rest: TransformRanges, height: int, width: int) -> np.ndarray:

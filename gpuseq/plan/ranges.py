@@ -87,7 +87,9 @@ class Spread(NamedTuple):
     flips : tuple of (int, int)
         A number that flips where it is below a half, and the column.
     at_rest : numpy.ndarray
-        Shape ``(1,)``: the parameters of a sample of which nothing is drawn.
+        Shape ``(1, columns)``, float64: the parameters of a sample of which nothing is drawn.
+    dtype : numpy.dtype
+        Of parameters: those columns as fields.
     """
 
     num_doubles: int
@@ -98,6 +100,7 @@ class Spread(NamedTuple):
     fractional: tuple[tuple[int, int], ...]
     flips: tuple[tuple[int, int], ...]
     at_rest: np.ndarray
+    dtype: np.dtype[np.void]
 
 
 @dataclass(frozen=True)
@@ -187,7 +190,8 @@ class TransformRanges:
             between("brightness", *self.brightness)
         lows, widths = (np.tile(row, (BLOCK, 1)) for row in np.array(factors, np.float64).T)
         parts = _runs(uniform), tuple(chosen), tuple(fractional), tuple(flips)
-        return Spread(len(factors), lows, widths, *parts, identity_params(1))
+        at_rest = identity_params(1)
+        return Spread(len(factors), lows, widths, *parts, at_rest.view(np.float64).reshape(1, -1), at_rest.dtype)
 
 
 def _runs(pairs: list[tuple[int, int]]) -> tuple[tuple[slice, slice], ...]:

@@ -207,7 +207,7 @@ class FileSource(PerProcess):
         if self.device != "cpu" and not is_cupy(fetched.images):
             # Of a cache on the host, just these rows.
             images = ops.upload(fetched.images, self.device, fetched.rows)
-            fetched = replace(fetched, images=images, rows=None, reading=nullcontext, looks=None)
+            fetched = fetched._replace(images=images, rows=None, reading=nullcontext, looks=None)
         return self._mend(fetched, errors) if any(errors) else fetched
 
     def expect(self, upcoming: Sequence[np.ndarray], current: np.ndarray | None = None) -> None:
@@ -390,7 +390,7 @@ class FileSource(PerProcess):
                         is_own = True
                         with fetched.reading():
                             images = images[rows]
-                        fetched = replace(fetched, images=images, reading=nullcontext, looks=None)
+                        fetched = fetched._replace(images=images, reading=nullcontext, looks=None)
                         rows = np.arange(len(indices))
                     answered = self._answered(answer, error.path, images.dtype)
                     images[position] = ops.upload(answered[None], self.device)[0]
@@ -403,8 +403,8 @@ class FileSource(PerProcess):
         if not len(positions):
             first = next(error for error in errors if error is not None)
             raise EmptyBatchError(first.path, f"{first.reason}; and no other file of its batch could be read")
-        return replace(
-            fetched, rows=rows[positions], positions=positions, sample_indices=sample_indices[positions], images=images
+        return fetched._replace(
+            rows=rows[positions], positions=positions, sample_indices=sample_indices[positions], images=images
         )
 
     def _answered(self, answer: Any, path: str, dtype: np.dtype[Any]) -> np.ndarray:

@@ -321,4 +321,4 @@ def _exact(array: Array) -> Array:
 
 def _keep(fetched: Fetched, positions: np.ndarray) -> Fetched:
     rows = np.arange(len(fetched.sample_indices)) if fetched.rows is None else fetched.rows
-    return replace(fetched, rows=rows[positions], positions=positions, sample_indices=fetched.sample_indices[positions])
+    return fetched._replace(rows=rows[positions], positions=positions, sample_indices=fetched.sample_indices[positions])

@@ -56,8 +56,11 @@ def _ring(num_bytes: int) -> Ring:
 
     is_large = num_bytes > LARGE_BYTES
     key = (cupy.cuda.runtime.getDevice(), is_large)
-    # Of two threads that make the first one, one finds the other's.
-    return _rings.get(key) or _rings.setdefault(key, Ring(_pinned, MAX_LARGE_BUFFERS if is_large else MAX_BUFFERS))
+    ring = _rings.get(key)
+    if ring is None:
+        # Of two threads that make the first one, one finds the other's.
+        ring = _rings.setdefault(key, Ring(_pinned, MAX_LARGE_BUFFERS if is_large else MAX_BUFFERS))
+    return ring
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> Array:
