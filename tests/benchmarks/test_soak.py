@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import threading
@@ -108,9 +109,13 @@ def test_growth_is_found() -> None:
     assert said == "resident memory went from 114 MiB to 194 MiB in 100 rounds"
 
 
-def _leave_a_thread(folder: Path) -> Any:
+# More than there are: of those that earlier tests have left, any may end meanwhile.
+
+
+def _leave_threads(folder: Path) -> Any:
     over = threading.Event()
-    threading.Thread(target=over.wait, daemon=True).start()
+    for _ in range(threading.active_count() + 1):
+        threading.Thread(target=over.wait, daemon=True).start()
     return over.set
 
 
@@ -119,12 +124,14 @@ def _leave_a_file(folder: Path) -> Any:
     return (folder / "left").unlink
 
 
-def _leave_a_descriptor(folder: Path) -> Any:
-    descriptor = os.open(folder, os.O_RDONLY)
-    return lambda: os.close(descriptor)
+def _leave_descriptors(folder: Path) -> Any:
+    left = contextlib.ExitStack()
+    for _ in range(len(os.listdir("/proc/self/fd")) + 1):
+        left.callback(os.close, os.open(folder, os.O_RDONLY))
+    return left.close
 
 
-@pytest.mark.parametrize("leave", [_leave_a_thread, _leave_a_file, _leave_a_descriptor])
+@pytest.mark.parametrize("leave", [_leave_threads, _leave_a_file, _leave_descriptors])
 def test_what_is_left_behind_is_found(leave: Any, tmp_path: Path) -> None:
     belongings = Belongings(tmp_path)
     belongings.check()
