@@ -152,15 +152,21 @@ def raw_targets(values: Any) -> np.ndarray:
     Returns
     -------
     numpy.ndarray
-        `values`, and of a column of rows of numbers one array with them, unless its dtype would change one of them:
-        text beside numbers, a large integer beside a fraction, a truth value beside a number.
+        `values`, and of a column of rows of numbers one array with them, unless they are of several lengths or its
+        dtype would change one of them: text beside numbers, a large integer beside a fraction, a truth value beside a
+        number.
     """
     targets = np.asarray(values)
     is_rows = targets.dtype == object and targets.ndim == 1
     if not is_rows or not all(isinstance(row, (list, tuple, np.ndarray)) for row in targets):
         return targets
-    stacked = np.array([np.asarray(row) for row in targets])
-    before = np.array([np.asarray(row, object).tolist() for row in targets], object).ravel().tolist()
+    try:
+        stacked = np.array([np.asarray(row) for row in targets])
+    except ValueError:  # of several lengths, such as the boxes in each image
+        return targets
+    if stacked.dtype == object:  # of the same objects
+        return stacked
+    before = [value for row in targets for value in np.asarray(row, object).ravel().tolist()]
     # Python compares numbers of different types exactly.
     is_kept = all(
         (was == now or was != was) and isinstance(was, (bool, np.bool_)) == isinstance(now, bool)

@@ -204,6 +204,8 @@ def test_raw_columns_of_several_types_are_keras_values(tree: Path, columns: dict
         ([[31, "x"], [32, "y"], [33, "z"]], None),
         ([[LARGE, 0.5], [1, 2], [3, 4]], None),
         ([[True, 0.5], [True, 2], [False, 4]], None),
+        ([[1, 2], [3], [4, 5, 6]], None),
+        ([[[1, 2], [3]], [[4], [5]], [[6], [7, 8]]], None),
     ],
     ids=repr,
 )
@@ -216,6 +218,18 @@ def test_rows_are_stacked_where_that_changes_none_of_their_values(tree: Path, ro
         assert got.tolist() == rows
     else:
         assert_same_structure(got, stacked)
+
+
+@pytest.mark.parametrize("values", [([1, 2], [3, 4]), ([], []), (np.arange(2), np.arange(3)), ({}, None)], ids=repr)
+def test_objects_in_a_cell_stay_what_they_are(tree: Path, values: tuple[Any, ...]) -> None:
+    cells = [np.empty(2, object) for _ in range(3)]
+    for cell in cells:
+        cell[:] = values
+    frame = make_frame(tree, absolute=False, with_bad_rows=False, seed=0).head(3).assign(cells=cells)
+    options: dict[str, Any] = {"class_mode": "raw", "y_col": "cells", "target_size": (8, 8), "shuffle": False}
+    for generator in (gpuseq.ImageDataGenerator(device="cpu"), keras_image.ImageDataGenerator()):
+        got = next(generator.flow_from_dataframe(frame, str(tree), **options))[1]
+        assert [[id(value) for value in cell] for cell in got] == [[id(value) for value in values]] * 3
 
 
 @pytest.mark.parametrize("y_col", ["age", ["age", "height"]])
