@@ -56,7 +56,7 @@ class Row:
 
 # Of JPEG without subsampling of colours, which blurs the edges of coloured captions.
 PICTURES: dict[str, dict[str, Any]] = {
-    ".png": {"format": "PNG", "optimize": True},
+    ".png": {"format": "PNG"},  # not optimised, which takes 3 to 8 times as long for 2 to 6 % fewer bytes
     ".jpg": {"format": "JPEG", "quality": 92, "subsampling": 0},
     ".jpeg": {"format": "JPEG", "quality": 92, "subsampling": 0},
     ".webp": {"format": "WEBP", "lossless": True},
