@@ -75,8 +75,8 @@ _SIZES = (sum(step.kind in kinds for step in STEPS) for kinds in _GROUPS[:-1])
 _TABLES, _MAPS, _OTHERS, _ERASES = itertools.accumulate(_SIZES)
 """The first rank of each group but that of what is not listed."""
 
-_MIX = _NAMES.index("AugMix")
-_NOISE = code_of("EraseNoise")
+_MIX, _NOISE = _NAMES.index("AugMix"), _NAMES.index("EraseNoise")
+_NO_PLACES = np.empty(0, np.intp)
 _FLIPS = ("HorizontalFlip", "VerticalFlip")
 _MOST_CHAINS = 5
 
@@ -136,25 +136,51 @@ def steps_of(program: np.ndarray, height: int, width: int, num_channels: int) ->
     DeviceError
         If the maps of a batch need more positions than the engines count.
     """
-    # All steps of a kind are made at once. A call of NumPy takes longer than its work on so few steps, so these are
-    # sorted once, and then a slice holds those of a kind; at the end they go back to their places.
     flat, steps_per_sample = program.reshape(-1), max(1, program.shape[1])
     ranks = (_RANKS_OF_GREY if num_channels == 1 else _RANKS).take(flat["op"])
     counts = np.bincount(ranks, minlength=len(STEPS)).tolist()
-    order = ranks.argsort(kind="stable")
-    ends = list(itertools.accumulate(counts, initial=0))
-    listed, erasing = order[ends[_TABLES] : ends[_ERASES]], np.sort(order[ends[_ERASES] :])
-    num_listed, num_mixes = len(listed), counts[_MIX]
+    erasing = (ranks >= _ERASES).nonzero()[0] if sum(counts[_ERASES:]) else _NO_PLACES
+    steps = Steps(
+        num_samples=len(program),
+        sample=_NO_PLACES,
+        numbers=np.empty((0, STEP_COLUMNS)),
+        tables=np.empty((0, 3, 256), np.uint8),
+        lines=np.empty(0, np.int32),
+        weights=np.empty(0),
+        erases=_erases(flat.take(erasing), counts[_NOISE]),
+        erases_of=erasing // steps_per_sample,
+        has_mixes=counts[_MIX] > 0,
+    )
+    # Where programs only erase, which is done after all else, nothing is left.
+    if sum(counts[_TABLES:_ERASES]):
+        _list(steps, flat, steps_per_sample, ranks, counts, height, width)
+    return steps
+
+
+def _list(
+    steps: Steps,
+    flat: np.ndarray,
+    steps_per_sample: int,
+    ranks: np.ndarray,
+    counts: list[int],
+    height: int,
+    width: int,
+) -> None:
+    """Write what a batch's steps are but for erasing; `counts` is of their ranks."""
+    # All steps of a kind are made at once. A call of NumPy takes longer than its work on so few steps, so these are
+    # sorted once, and then a slice holds those of a kind; at the end they go back to their places.
+    first, last = sum(counts[:_TABLES]), sum(counts[:_ERASES])
+    listed = ranks.argsort(kind="stable")[first:last]
     lists = _Lists(height, width, flat.take(listed), ranks.take(listed), counts)
     position = np.empty(len(flat), np.intp)
-    position[listed] = np.arange(num_listed)
+    position[listed] = np.arange(len(listed))
     is_listed = ranks >= _TABLES
-    if len(erasing):
+    if last < len(flat):
         is_listed &= ranks < _ERASES
     places = is_listed.nonzero()[0]
     sample, rows = places // steps_per_sample, position.take(places)
     numbers = lists.numbers
-    if num_mixes:
+    if steps.has_mixes:
         is_mix = ranks.take(places) == _MIX
         sample, rows, closing = _chained(sample, rows, is_mix, flat["chain"].take(places), numbers)
         numbers = np.concatenate([numbers, closing])
@@ -162,26 +188,19 @@ def steps_of(program: np.ndarray, height: int, width: int, num_channels: int) ->
     if lists.has_dropped:
         kept = (numbers[:, 0] > 0).nonzero()[0]
         numbers, sample = numbers.take(kept, axis=0), sample.take(kept)
-    return Steps(
-        num_samples=len(program),
-        sample=sample,
-        numbers=numbers,
-        tables=lists.tables,
-        lines=np.concatenate(lists.lines) if lists.lines else np.empty(0, np.int32),
-        weights=np.concatenate(lists.weights) if lists.weights else np.empty(0),
-        erases=_erases(flat.take(erasing)),
-        erases_of=erasing // steps_per_sample,
-        has_mixes=num_mixes > 0,
-    )
+    steps.numbers, steps.sample, steps.tables = numbers, sample, lists.tables
+    if lists.lines:
+        steps.lines = np.concatenate(lists.lines)
+    if lists.weights:
+        steps.weights = np.concatenate(lists.weights)
 
 
-def _erases(steps: np.ndarray) -> np.ndarray:
+def _erases(steps: np.ndarray, num_noise: int) -> np.ndarray:
     numbers = np.zeros((len(steps), ERASE_COLUMNS))
     if len(steps):
         numbers[:, :8] = steps["arg"]
-        is_noise = steps["op"] == _NOISE
-        if is_noise.any():
-            numbers[is_noise, 5:] = 0.0, 0.0, 0.0, 1.0
+        if num_noise:
+            numbers[steps["op"] == code_of("EraseNoise"), 5:] = 0.0, 0.0, 0.0, 1.0
     return numbers
 
 

@@ -195,8 +195,8 @@ def _codes_of(kinds: tuple[Kind, ...]) -> np.ndarray:
 def names_in(program: np.ndarray) -> list[str]:
     """Return the names of the steps that occur in a program, each once, in the order of `STEPS`."""
     # Counted and not sorted: there are few codes.
-    counts = np.bincount(program["op"].reshape(-1), minlength=len(STEPS))
-    return [STEPS[code].name for code in np.flatnonzero(counts).tolist()]
+    counts = np.bincount(program["op"].reshape(-1), minlength=len(STEPS)).tolist()
+    return [step.name for step, count in zip(STEPS, counts, strict=True) if count]
 
 
 def has_kind(program: np.ndarray | None, *kinds: Kind) -> bool:

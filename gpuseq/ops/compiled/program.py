@@ -9,7 +9,7 @@ import numpy as np
 from gpuseq.base.errors import DeviceError
 from gpuseq.base.threads import cpu_count, for_each
 from gpuseq.ops.crops import cropped
-from gpuseq.ops.listing import BLUR, MAX_SIDE, MIX, Steps, steps_of
+from gpuseq.ops.listing import BLUR, MAX_SIDE, Steps, steps_of
 from gpuseq.ops.numpy import program as numpy_program
 from gpuseq.ops.numpy.affine import scratch
 from gpuseq.ops.numpy.augment import empty_batch
@@ -84,18 +84,23 @@ def _run(
     height, width, channels = images_nhwc.shape[1:]
     num_samples = len(batch)
     rows = np.arange(num_samples) if indices is None else np.ascontiguousarray(indices, np.int64)
-    samples = np.empty((num_samples, 4), np.int64)
-    samples[:, 0], samples[:, 1] = spans(steps.sample, num_samples)
-    samples[:, 2], samples[:, 3] = spans(steps.erases_of, num_samples)
-    codes = steps.numbers[:, 0]
+    samples = np.zeros((num_samples, 4), np.int64)
+    if len(steps.sample):
+        samples[:, 0], samples[:, 1] = spans(steps.sample, num_samples)
+    if len(steps.erases_of):
+        samples[:, 2], samples[:, 3] = spans(steps.erases_of, num_samples)
     # Only for noise: making the table takes longer than a batch.
     quantiles = normal_quantiles() if len(steps.erases) and steps.erases[:, 8].any() else None
     job = ProgramJob(
         *(images_nhwc.ctypes.data, *images_nhwc.strides, rows.ctypes.data, samples.ctypes.data),
-        *(array.ctypes.data for array in (steps.numbers, steps.tables, steps.lines, steps.weights, steps.erases)),
+        # To ask for an address takes a microsecond, so nobody asks for that of nothing.
+        *(
+            array.ctypes.data if len(array) else None
+            for array in (steps.numbers, steps.tables, steps.lines, steps.weights, steps.erases)
+        ),
         *(None if quantiles is None else quantiles.ctypes.data, height, width, channels),
         # The two steps that take more scratch memory: without them none of it is asked for.
-        *(bool((codes == BLUR).any()), bool((codes == MIX).any())),
+        *(bool((steps.numbers[:, 0] == BLUR).any()), steps.has_mixes),
     )
     finish, held = finishing((height, width, channels), options, statistics, batch)
     number, functions = instruction_set.number, instruction_set.functions
