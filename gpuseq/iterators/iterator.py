@@ -271,7 +271,7 @@ class Iterator(Generic[Labels, Weights], _BatchesByIndex):  # numpydoc ignore=PR
         iterator = cast(Iterator, self)
         indices, num_samples = plan.indices, iterator._planner.num_samples
         # One look for both ends: as unsigned numbers the negative ones are the largest.
-        if indices.size and int(np.maximum.reduce(indices.astype(np.uint64))) >= num_samples:
+        if indices.size and int(np.maximum.reduce(np.asarray(indices, np.int64).view(np.uint64))) >= num_samples:
             least = int(indices.min())
             outside = least if least < 0 else int(indices.max())
             raise ValueError(

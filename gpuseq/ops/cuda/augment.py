@@ -202,7 +202,7 @@ def _run(
     bands = (num_samples, geometry.num_bands)
     tiling = (geometry.rows_per_band, geometry.num_bands, geometry.groups_across.bit_length() - 1)
     sizes = _int32(num_samples, height, width, channels, *tiling)
-    cval, rescale = options.cval, options.rescale
+    cval, rescale = np.float64(options.cval), np.float64(options.rescale)
     # In this order, on one stream: moments follow from colours, and colours from ranges.
     ranges = moments = None
     if variant.sample_range is not None:

@@ -116,7 +116,7 @@ SIGNATURES: dict[str, tuple[str, tuple[tuple[str, ArgumentKind], ...]]] = {
     ),
     "resample_pass": ("resize.cu", (("passes", "pointer"), ("num_samples", "int32"))),
 }
-"""Kernel name -> (file, parameters in order)."""
+"""Kernel name -> (file, parameters in order, pointers first)."""
 
 # The order counts: a text uses what those before it define.
 HEADERS: dict[str, tuple[str, ...]] = {
@@ -201,24 +201,29 @@ def cast_arguments(name: str, arguments: Sequence[Any]) -> list[Any]:
     ValueError
         If an array is not C-contiguous.
     """
-    _, parameters = SIGNATURES[name]
-    if len(arguments) != len(parameters):
-        raise TypeError(f"kernel {name!r} takes {len(parameters)} arguments; got {len(arguments)}")
-    cast: list[Any] = []
-    for (parameter, kind), value in zip(parameters, arguments, strict=True):
-        if kind != "pointer":
-            wanted = _CASTS[kind]
-            cast.append(value if type(value) is wanted else wanted(value))
-        elif value is None:
-            # A typed null: None itself is no argument that CuPy packs.
-            cast.append(_NULL)
-        elif value.flags.c_contiguous:
-            cast.append(value)
-        else:
+    num_pointers, types = _layout(name)
+    pointers, scalars = arguments[:num_pointers], arguments[num_pointers:]
+    if len(scalars) != len(types):
+        raise TypeError(f"kernel {name!r} takes {num_pointers + len(types)} arguments; got {len(arguments)}")
+    for position, value in enumerate(pointers):
+        if value is not None and not value.flags.c_contiguous:
+            parameter, _ = SIGNATURES[name][1][position]
             raise ValueError(
                 f"argument {parameter!r} of kernel {name!r} must be C-contiguous; its strides are {value.strides}"
             )
-    return cast
+    # One look where the caller has kept them from the batch before.
+    if tuple(map(type, scalars)) != types:
+        scalars = [wanted(value) for wanted, value in zip(types, scalars, strict=True)]
+    # A typed null: None itself is no argument that CuPy packs.
+    return [*[_NULL if value is None else value for value in pointers], *scalars]
+
+
+@cache
+def _layout(name: str) -> tuple[int, tuple[type[np.number[Any]], ...]]:
+    """Return how many pointers a kernel takes, which come first, and the types of the scalars that follow."""
+    _, parameters = SIGNATURES[name]
+    num_pointers = sum(kind == "pointer" for _, kind in parameters)
+    return num_pointers, tuple(_CASTS[kind] for _, kind in parameters[num_pointers:])
 
 
 class Kernel:

@@ -50,12 +50,10 @@ def _pinned(num_bytes: int) -> Buffer:
 _rings: dict[tuple[int, bool], Ring] = {}
 
 
-def _ring(num_bytes: int) -> Ring:
-    """Return the current device's ring of buffers of about that size."""
-    import cupy
-
+def _ring(device: int, num_bytes: int) -> Ring:
+    """Return a device's ring of buffers of about that size."""
     is_large = num_bytes > LARGE_BYTES
-    key = (cupy.cuda.runtime.getDevice(), is_large)
+    key = (device, is_large)
     ring = _rings.get(key)
     if ring is None:
         # Of two threads that make the first one, one finds the other's.
@@ -140,16 +138,15 @@ def _send(array: Array, offset: int, shape: tuple[int, ...], fill: Callable[[np.
     import cupy
 
     runtime, dtype = cupy.cuda.runtime, array.dtype
-    count = math.prod(shape)
-    num_bytes = count * dtype.itemsize
+    num_bytes = math.prod(shape) * dtype.itemsize
     if not num_bytes:
         return
     # Of the host's pageable memory CUDA copies through a buffer of its own, and the host waits meanwhile.
-    ring = _ring(num_bytes)
+    ring = _ring(runtime.getDevice(), num_bytes)
     buffer = ring.take(num_bytes)
     try:
         # Filled in place, so that nothing is copied twice.
-        fill(np.frombuffer(buffer.memory, dtype, count).reshape(shape))
+        fill(np.ndarray(shape, dtype, buffer.memory))
         stream = cupy.cuda.get_current_stream()
         target = array.data.ptr + offset
         runtime.memcpyAsync(target, buffer.memory.ptr, num_bytes, runtime.memcpyHostToDevice, stream.ptr)
