@@ -121,9 +121,10 @@ def _bilinear(image_hwc: np.ndarray, rows: np.ndarray, cols: np.ndarray, filling
     row_at, col_at = np.where(inside, rows, 0) - 0.5, np.where(inside, cols, 0) - 0.5
     row, col = np.floor(row_at).astype(np.int64), np.floor(col_at).astype(np.int64)
     below, right = (row_at - row)[..., None], (col_at - col)[..., None]
-    # Pillow tests the position and holds the taps at the border: no blend with the fill.
-    upper, lower = np.clip(row, 0, height - 1), np.clip(row + 1, 0, height - 1)
-    left_col, right_col = np.clip(col, 0, width - 1), np.clip(col + 1, 0, width - 1)
+    # Pillow tests the position and holds the taps at the border: no blend with the fill. An inside position has its
+    # first tap at -1 or later, and its second at the border's other side at most.
+    upper, lower = np.maximum(row, 0), np.minimum(row + 1, height - 1)
+    left_col, right_col = np.maximum(col, 0), np.minimum(col + 1, width - 1)
 
     def along_row(at: np.ndarray) -> np.ndarray:
         left = image_hwc[at, left_col].astype(np.float64)

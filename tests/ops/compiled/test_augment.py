@@ -191,6 +191,24 @@ def test_no_call_of_the_library_is_long(num_samples: int, monkeypatch: pytest.Mo
     assert sum(calls) * 500 >= num_samples * 40 * 30
 
 
+@given(
+    num_samples=st.integers(1, 100),
+    height=st.integers(1, 5000),
+    width=st.integers(1, 5000),
+    num_threads=st.integers(1, 32),
+)
+def test_samples_are_cut_no_finer_than_it_takes(num_samples: int, height: int, width: int, num_threads: int) -> None:
+    """Each band repeats the preparation of its sample: one fewer would be too few for the threads, or too large."""
+    rows = ops_compiled._rows_per_unit(num_samples, height, width, num_threads)
+    assert 1 <= rows <= height
+    num_bands = -(-height // rows)
+    if num_bands > 1:
+        assert rows >= 16
+        assert num_threads > 1
+        is_too_few = num_samples * (num_bands - 1) < 4 * num_threads
+        assert is_too_few or height * width > (num_bands - 1) * ops_compiled.CALL_PIXELS
+
+
 @pytest.mark.parametrize("num_threads", [2, 3, 7])
 @pytest.mark.parametrize("centers", [False, True])
 @pytest.mark.parametrize("scales", [False, True])
