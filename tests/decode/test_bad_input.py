@@ -19,6 +19,7 @@ from PIL import Image, ImageFile
 
 from gpuseq.base.errors import ImageFileError, StorageError
 from gpuseq.decode import host as decode
+from gpuseq.decode import pillow
 from gpuseq.decode.options import DecodeOptions
 from gpuseq.files import reading as readers
 from tests.compare import assert_same
@@ -101,6 +102,23 @@ def test_reasons_say_what_is_wrong() -> None:
     for result, reason in zip(results, names.values(), strict=True):
         assert isinstance(result, ImageFileError)
         assert result.reason.startswith(reason)
+
+
+def test_each_format_is_asked_once_about_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow's plugins come in two lots: those of the first have said already that the file is none of theirs."""
+    Image.init()
+    asked: list[str] = []
+
+    def watched(name: str, accept: Callable[[bytes], bool | str]) -> Callable[[bytes], bool | str]:
+        return lambda prefix: (asked.append(name), accept(prefix))[1]
+
+    for name, (factory, accept) in list(Image.OPEN.items()):
+        if accept:
+            monkeypatch.setitem(Image.OPEN, name, (factory, watched(name, accept)))
+    with pytest.raises(ImageFileError, match="not an image that Pillow can read"):
+        pillow.open_image(b"no image" * 99, None, "text.png")
+    assert "PNG" in asked
+    assert len(asked) == len(set(asked))
 
 
 def test_wrong_extensions_are_read_by_content(tmp_path: Path, options: DecodeOptions) -> None:
