@@ -18,7 +18,7 @@ from gpuseq.base.threads import PerProcess
 
 from .columns import dicts_to_params, identity_params
 from .philox import philox_uniform
-from .ranges import BLOCK, ShiftRange, TransformRanges
+from .ranges import BLOCK, ShiftRange, TransformRanges, in_pixels
 
 if TYPE_CHECKING:
     from .policies.recipe import Recipe
@@ -336,16 +336,17 @@ def _from_uniform(uniform: np.ndarray, ranges: TransformRanges, height: int, wid
         block = uniform[start : start + BLOCK]
         block *= spread.widths[: len(block)]
         block += spread.lows[: len(block)]
+        if spread.fractional:
+            block *= in_pixels(spread.num_doubles, spread.fractional, height, width)[: len(block)]
     for source, target in spread.runs:
         columns[:, target] = uniform[:, source]
-    for number, column, drawn in spread.chosen:
+    for number, column, drawn, axis in spread.chosen:
         assert drawn.choices is not None
         table = np.arange(drawn.choices) if isinstance(drawn.choices, int) else np.asarray(drawn.choices)
         which, sign = uniform[:, number], uniform[:, number + 1]
         columns[:, column] = table[(which * len(table)).astype(np.intp)] * np.where(sign < 0.5, -1, 1)
-    for column, axis in spread.fractional:
-        shifts = columns[:, column]
-        np.multiply(shifts, (height, width)[axis], out=shifts)  # what `*=` does, which then copies it onto itself
+        if drawn.fractional:
+            columns[:, column] *= (height, width)[axis]
     for number, column in spread.flips:
         columns[:, column] = uniform[:, number] < 0.5
     # Fields of one dtype without gaps are a matrix. Not by `view`, which asks Python whether that is safe.

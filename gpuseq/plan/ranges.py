@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
 from .columns import COLUMNS, identity_params
 
-__all__ = ["BLOCK", "ShiftRange", "Spread", "TransformRanges"]
+__all__ = ["BLOCK", "ShiftRange", "Spread", "TransformRanges", "in_pixels"]
 
 BLOCK = 256
 """Samples whose numbers are turned into parameters at once."""
@@ -80,10 +80,11 @@ class Spread(NamedTuple):
         NumPy then begins a loop of k anew for each sample.
     runs : tuple of (slice, slice)
         Numbers in a row, and the columns of `COLUMNS` that they become.
-    chosen : tuple of (int, int, ShiftRange)
-        The first of two numbers, for choice and sign, the column, and what is chosen from.
+    chosen : tuple of (int, int, ShiftRange, int)
+        The first of two numbers, for choice and sign, the column, what is chosen from, and the axis that it is along: 0
+        the image's height, 1 its width.
     fractional : tuple of (int, int)
-        A column drawn as a fraction of a side of the image, and which: 0 its height, 1 its width.
+        A number that becomes a fraction of a side of the image, and which: as with `chosen`.
     flips : tuple of (int, int)
         A number that flips where it is below a half, and the column.
     at_rest : numpy.ndarray
@@ -96,7 +97,7 @@ class Spread(NamedTuple):
     lows: np.ndarray
     widths: np.ndarray
     runs: tuple[tuple[slice, slice], ...]
-    chosen: tuple[tuple[int, int, ShiftRange], ...]
+    chosen: tuple[tuple[int, int, ShiftRange, int], ...]
     fractional: tuple[tuple[int, int], ...]
     flips: tuple[tuple[int, int], ...]
     at_rest: np.ndarray
@@ -148,7 +149,7 @@ class TransformRanges:
         """How the numbers of a sample become its parameters."""
         factors: list[tuple[float, float]] = []
         uniform: list[tuple[int, int]] = []
-        chosen: list[tuple[int, int, ShiftRange]] = []
+        chosen: list[tuple[int, int, ShiftRange, int]] = []
         fractional: list[tuple[int, int]] = []
         flips: list[tuple[int, int]] = []
 
@@ -157,14 +158,13 @@ class TransformRanges:
             factors.append((low, high - low))
 
         def shift(name: str, drawn: ShiftRange, axis: int) -> None:
-            column = COLUMNS.names.index(name)
-            if drawn.choices is None:
-                between(name, -drawn.limit, drawn.limit)
-            else:
-                chosen.append((len(factors), column, drawn))
+            if drawn.choices is not None:
+                chosen.append((len(factors), COLUMNS.names.index(name), drawn, axis))
                 factors.extend((_AS_DRAWN, _AS_DRAWN))
+                return
             if drawn.fractional:
-                fractional.append((column, axis))
+                fractional.append((len(factors), axis))
+            between(name, -drawn.limit, drawn.limit)
 
         # From here on the order is the contract: Keras takes the numbers of a sample in this one. The height shift
         # comes before the width shift, and is called tx.
@@ -192,6 +192,31 @@ class TransformRanges:
         parts = _runs(uniform), tuple(chosen), tuple(fractional), tuple(flips)
         at_rest = identity_params(1)
         return Spread(len(factors), lows, widths, *parts, at_rest.view(np.float64).reshape(1, -1), at_rest.dtype)
+
+
+@lru_cache(maxsize=32)
+def in_pixels(num_doubles: int, fractional: tuple[tuple[int, int], ...], height: int, width: int) -> np.ndarray:
+    """Return what numbers are multiplied by so that fractions become pixels: a side of the image, or 1.
+
+    Parameters
+    ----------
+    num_doubles, fractional
+        See `Spread`.
+    height, width : int
+        Size of the images in pixels.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape ``(BLOCK, num_doubles)``, float64, all rows alike; read-only. For a batch one product with all of it is
+        done sooner than two with a column each.
+    """
+    sides = np.ones(num_doubles)
+    for number, axis in fractional:
+        sides[number] = (height, width)[axis]
+    table = np.tile(sides, (BLOCK, 1))
+    table.setflags(write=False)
+    return table
 
 
 def _runs(pairs: list[tuple[int, int]]) -> tuple[tuple[slice, slice], ...]:
