@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -180,25 +181,28 @@ def upload_rows(images: np.ndarray, device: str, rows: np.ndarray | None) -> Arr
     """
     import cupy
 
-    num_rows = len(images) if rows is None else len(rows)
-    shape = (num_rows, *images.shape[1:])
-    row_bytes = math.prod(shape[1:]) * images.itemsize
-    step = max(1, CHUNK_BYTES // max(1, row_bytes))
+    shape = images.shape if rows is None else (len(rows), *images.shape[1:])
     with cupy.cuda.Device(ordinal_of(device)):
         array = empty(shape, images.dtype.newbyteorder("="))  # the other byte order is turned while it is gathered
-        for start in range(0, num_rows, step):
-            stop = min(start + step, num_rows)
-
-            def fill(buffer: np.ndarray, start: int = start, stop: int = stop) -> None:
-                if rows is None:
-                    buffer[...] = images[start:stop]
-                else:
-                    # The row numbers were checked by the caller. mode="clip" because "raise" makes NumPy fill a buffer
-                    # of its own before it writes to `out`.
-                    np.take(images, rows[start:stop], axis=0, out=buffer, mode="clip")
-
-            _send(array, start * row_bytes, (stop - start, *shape[1:]), fill)
+        if array.nbytes <= CHUNK_BYTES:
+            _send(array, 0, shape, partial(_gather, images, rows))
+            return array
+        row_bytes = math.prod(shape[1:]) * images.itemsize
+        step = max(1, CHUNK_BYTES // row_bytes)
+        for start in range(0, shape[0], step):
+            chunk = slice(start, start + step)
+            gather = partial(_gather, images[chunk], None) if rows is None else partial(_gather, images, rows[chunk])
+            _send(array, start * row_bytes, (min(step, shape[0] - start), *shape[1:]), gather)
     return array
+
+
+def _gather(images: np.ndarray, rows: np.ndarray | None, buffer: np.ndarray) -> None:
+    if rows is None:
+        buffer[...] = images
+    else:
+        # The row numbers were checked by the caller. mode="clip" because "raise" makes NumPy fill a buffer of its own
+        # before it writes to `out`.
+        np.take(images, rows, axis=0, out=buffer, mode="clip")
 
 
 def empty_on(shape: tuple[int, ...], dtype: str, device: str) -> Array:
