@@ -345,6 +345,7 @@ def main(kind: str, count: int) -> None:
     """Run `count` generated histories and the known ones, and print how many there were."""
     # Now and then a worker does not hear that it is to end, and PyTorch gives it 5 seconds before it ends it.
     torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 0.5
+    gc.freeze()  # what was imported stays: a collection after each history, and in each worker, need not walk over it
     passed = 0
     explore = os.environ.get("HYPOTHESIS_PROFILE") == "explore"
 
