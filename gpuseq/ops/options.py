@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -74,6 +74,18 @@ class AugmentOptions:
     samplewise_std: bool = False
     featurewise_center: bool = False
     featurewise_std: bool = False
+
+    # Kept, because every batch looks things up by its options, twice.
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(tuple(self.__getstate__().values()))
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Without the hash: that of a text is another one in another process.
+        return {item.name: getattr(self, item.name) for item in fields(self)}
 
     @cached_property
     def compute_dtype(self) -> np.dtype[np.floating]:
