@@ -681,6 +681,21 @@ def test_a_race_gives_each_its_slices_and_reports_medians(monkeypatch: pytest.Mo
     assert re.search(r"^absent +- +not installed$", table, re.MULTILINE)
 
 
+def test_a_slice_lasts_until_the_device_has_made_its_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are handed out before that: two in a second, and three seconds later they are there."""
+    monkeypatch.setattr(Clockwork, "now", 0.0)
+    monkeypatch.setattr(bench.time, "perf_counter", lambda: Clockwork.now)
+    waited: list[str] = []
+
+    def wait(device: str) -> None:
+        waited.append(device)
+        Clockwork.now += 3.0
+
+    monkeypatch.setattr(bench, "synchronize", wait)
+    assert bench._slice(Clockwork(0.5), 1.0, "cuda:0") == pytest.approx(8 / 4.0)
+    assert waited == ["cuda:0"]
+
+
 def test_the_bench_races_keras_on_the_users_folder(capsys: pytest.CaptureFixture[str], photos: Path) -> None:
     argv = ["bench", str(photos), "--seconds", "1", "--rounds", "2", "--size", "16", "16", "--rotation-range", "10"]
     answer = run_json(capsys, *argv)

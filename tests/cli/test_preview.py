@@ -180,6 +180,8 @@ def test_a_page_needs_nothing_beside_itself() -> None:
     np.testing.assert_allclose(decoded[0].astype(int), flat(RED), atol=3)
     assert [picture.shape for picture in decoded] == [(32, 32, 3)] * 3 + [(16, 32, 3), (32, 16, 3)]
     assert found.alts[1] == "variant 1, rotate +1.0°"
+    original = ' class="original"'
+    assert re.findall("<figure(.*?)>", page) == [original, "", "", original, ""]
 
 
 def test_a_page_suits_light_and_dark_screens() -> None:

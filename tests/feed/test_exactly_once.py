@@ -402,6 +402,33 @@ def test_resumed_in_a_new_process_under_prefetch(
             assert np.array_equal(got, wanted)
 
 
+@pytest.mark.parametrize("rng", ["keras", "keyed"])
+@pytest.mark.parametrize("stop", [0, 2, 5])
+def test_the_pass_of_a_worker_process_goes_on_where_it_stopped(stop: int, rng: str) -> None:
+    """Each of two workers makes every other batch; torchdata begins its pass and loads the state afterwards."""
+
+    class Part(Loader):
+        number = 0
+
+        def _worker(self) -> tuple[int, int]:
+            return self.number, 2
+
+    def part(number: int) -> Loader:
+        loader = Part(flow(rng=rng, ranges=GEOMETRY))
+        loader.number = number
+        return loader
+
+    for number in range(2):
+        stopped, resumed, whole = iter(part(number)), part(number), part(number)
+        done = [next(stopped) for _ in range(stop)]
+        going_on = iter(resumed)
+        going_on.load_state_dict(json.loads(json.dumps(stopped.state_dict())))
+        for got, wanted in ((done + list(going_on), list(whole)), (list(resumed), list(whole))):  # and the next epoch
+            assert len(got) == len(wanted) == 5
+            for ours, theirs in zip(got, wanted, strict=True):
+                assert all(np.array_equal(one, other) for one, other in zip(ours, theirs, strict=True))
+
+
 @pytest.mark.parametrize(("before", "after"), [(2, 2), (1, 2), (2, 1), (3, 2)])
 def test_passes_go_on_where_those_of_so_many_ranks_stopped(before: int, after: int) -> None:
     """The state of a pass, which DataLoaders keep for their workers: what is left is left to all ranks together."""

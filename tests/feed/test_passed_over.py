@@ -247,6 +247,23 @@ def test_tf_keras_which_reads_by_index_gets_another_batch_in_its_place(folder: P
         opened()[2]  # for every other caller it is an error
 
 
+@pytest.mark.parametrize("to_keras", [False, True])
+def test_a_look_before_fit_is_shown_another_batch_and_moves_nothing(folder: Path, to_keras: bool) -> None:
+    """As TensorFlow's adapter in Keras looks at batches for their shapes: by index, once it has read `num_batches`."""
+    keras = pytest.importorskip("gpuseq.keras")
+    reader: dict[str, Any] = {"__name__": "keras.src.trainers.data_adapters.py_dataset_adapter"}
+    exec("def read(dataset, index): return dataset[index]", reader)
+    own = generator() if to_keras else keras.ImageDataGenerator(device="cpu")
+    made = flow(folder, own, shuffle=False)
+    dataset = made.to_keras() if to_keras else made
+    with pytest.raises(EmptyBatchError):
+        reader["read"](dataset, 2)  # no `fit` is about to begin
+    assert dataset.num_batches == NUM_FILES
+    assert numbers([reader["read"](dataset, 2)]) == [0]
+    state = dataset.state_dict()
+    assert (state["epoch"], state["batch_index"]) == (0, 0)
+
+
 @pytest.mark.parametrize("num_files", [1, 3])
 def test_fit_looks_at_each_file_once_where_all_are_bad(folder: Path, num_files: int) -> None:
     """And stands at the start of the next epoch, should training go on with mended files."""

@@ -259,6 +259,10 @@ def test_coins_fall_as_often_as_they_should() -> None:
     assert (_drawn(gpuseq.RandomSolarize(10, 0.3), 20_000)["op"] != 0).mean() == pytest.approx(0.3, abs=0.012)
     timm = _drawn("rand-m9-n3-p0.7-inc1", 20_000)["op"] != 0
     assert timm.mean() == pytest.approx(0.7, abs=0.01)
+    some, every = (Counter(_drawn(f"rand-m9-n1-p{p}", 20_000)["op"].ravel().tolist()) for p in (0.4, 1.0))
+    assert len(every) > 10
+    for name, count in every.items():  # whichever step it is: the coin is not the choice
+        assert some[name] / count == pytest.approx(0.4, abs=0.08)
     assert (_drawn(gpuseq.RandomErasing(0.25), 20_000)["op"] != 0).mean() == pytest.approx(0.25, abs=0.012)
     chosen = _drawn(gpuseq.RandomChoice([gpuseq.RandomInvert(1.0), gpuseq.RandomEqualize(1.0)], [3, 1]), 20_000)
     assert (chosen["op"] == code_of("Invert")).mean() == pytest.approx(0.75, abs=0.012)
