@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from gpuseq.base.errors import require
-from gpuseq.base.threads import per_thread
+from gpuseq.base.threads import outlive_forks, per_thread
 
 from . import nvimgcodec as decode_nvimgcodec
 from .routes import Layout
@@ -72,7 +72,16 @@ def decode_host(encoded: Sequence[bytes], layout: Layout, num_threads: int) -> l
 @per_thread
 def _host_context(num_threads: int) -> Any:
     """Return a context: it cannot be active in two threads, and each keeps its decoder instances."""
-    return check()[0].EvalContext(num_threads=num_threads)
+    return _new_context(check()[0], num_threads)
+
+
+def _new_context(dynamic: Any, num_threads: int, **place: Any) -> Any:
+    context = outlive_forks(dynamic.EvalContext(num_threads=num_threads, **place))
+    # By itself, too: when the context is gone, its pool waits for the garbage collector, as DALI 2.4 leaves it.
+    pool = getattr(context, "thread_pool", None)  # the first contexts with that name had none that is public
+    if pool is not None:
+        outlive_forks(pool)
+    return context
 
 
 class DeviceImages:
@@ -101,7 +110,7 @@ class DeviceImages:
         # reads it.
         place = {} if device_id is None else {"device_id": device_id, "cuda_stream": stream}
         # A context belongs to one thread at a time and keeps its decoder instances, which are dear to make.
-        self._context = per_thread(lambda: self._dynamic.EvalContext(num_threads=num_threads, **place))
+        self._context = per_thread(lambda: _new_context(self._dynamic, num_threads, **place))
         self._decode_options = {
             "device": "cpu" if device_id is None else "gpu",
             "output_type": types.RGB,

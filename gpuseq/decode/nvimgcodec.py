@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpuseq.base.errors import require
-from gpuseq.base.threads import per_thread
+from gpuseq.base.threads import outlive_forks, per_thread
 
 from .routes import Layout
 
@@ -96,11 +96,13 @@ class DeviceImages:
         self._codec = check()
         self._stream = stream
         # Pillow smooths subsampled chroma, which nvJPEG does only when asked.
-        self._decoder = self._codec.Decoder(
-            device_id=self._codec.NVIMGCODEC_DEVICE_CPU_ONLY if device_id is None else device_id,
-            max_num_cpu_threads=num_threads,
-            backends=_backends(self._codec, device_id, hw_decoder_load),
-            options=":fancy_upsampling=1",
+        self._decoder = outlive_forks(
+            self._codec.Decoder(
+                device_id=self._codec.NVIMGCODEC_DEVICE_CPU_ONLY if device_id is None else device_id,
+                max_num_cpu_threads=num_threads,
+                backends=_backends(self._codec, device_id, hw_decoder_load),
+                options=":fancy_upsampling=1",
+            )
         )
         self._params = _params(self._codec, "RGB")
         self._images: list[Any] = []
@@ -155,11 +157,12 @@ def _to_host(image: Any) -> np.ndarray | None:
 def _host_decoder(num_threads: int) -> Any:
     codec = check()
     # Both are needed: without the backend list the constructor still looks for a driver.
-    return codec.Decoder(
+    decoder = codec.Decoder(
         device_id=codec.NVIMGCODEC_DEVICE_CPU_ONLY,
         max_num_cpu_threads=num_threads,
         backends=_backends(codec, None, 0.0),
     )
+    return outlive_forks(decoder)
 
 
 def _params(codec: Any, layout: Layout) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import random
 import subprocess
 import sys
@@ -171,6 +172,47 @@ print("alive")
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, timeout=300)
     assert done.stdout.strip() == "alive", f"exit status {done.returncode}: {done.stderr[-500:]}"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_fork_survives_the_decoders_that_it_inherits(decoder: Any, run_script: Any) -> None:
+    """Children have none of their threads: to wait for one hangs, to join one ends the process by a signal."""
+    script = f"""
+import gc, os, signal, sys, threading
+import numpy as np
+from gpuseq.decode import {decoder} as decoder
+from tests.decode.imagefiles import matrix
+
+encoded = [matrix()["jpeg_420"]] * 3
+
+def decode():
+    return np.stack([np.asarray(image) for image in decoder.decode_host(encoded, "RGB", 2)])
+
+wanted = decode()
+gc.collect()
+gc.disable()  # so that garbage is left to the children
+held = [decoder.DeviceImages(None, 0, 2, 0.0) for _ in range(4)]
+for images in held:
+    images.decode(encoded)
+del held[2:], images
+begun, may_end = threading.Event(), threading.Event()
+beside = threading.Thread(target=lambda: (decode(), begun.set(), may_end.wait()), daemon=True)
+beside.start()
+begun.wait()
+for end in (os._exit, sys.exit):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(120)  # for ever, without it
+        held.clear()
+        gc.collect()
+        end(0 if (decode() == wanted).all() else 1)
+    ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert ended == 0, (end, ended)
+assert (decode() == wanted).all()
+may_end.set()
+beside.join()
+"""
+    run_script(script)
 
 
 def test_nothing_in_nothing_out(decoder: Any) -> None:
