@@ -144,6 +144,8 @@ def test_the_host_waits_for_its_stream_and_for_the_last_reader(monkeypatch: pyte
     backend = ring._backend
 
     class Event:
+        done = False
+
         def synchronize(self) -> None:
             log.append("wait")
 
