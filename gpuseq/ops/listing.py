@@ -182,8 +182,7 @@ def _list(
     numbers = lists.numbers
     if steps.has_mixes:
         is_mix = ranks.take(places) == _MIX
-        sample, rows, closing = _chained(sample, rows, is_mix, flat["chain"].take(places), numbers)
-        numbers = np.concatenate([numbers, closing])
+        sample, rows = _chained(sample, rows, is_mix, flat["chain"].take(places), numbers)
     numbers = numbers.take(rows, axis=0)
     if lists.has_dropped:
         kept = (numbers[:, 0] > 0).nonzero()[0]
@@ -206,22 +205,20 @@ def _erases(steps: np.ndarray, num_noise: int) -> np.ndarray:
 
 def _chained(
     sample: np.ndarray, rows: np.ndarray, is_mix: np.ndarray, chain: np.ndarray, numbers: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Bring chains behind their mix, one after another, each with its end.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bring chains behind their mix, one after another, each with its end, and return samples and rows in that order.
 
     Parameters
     ----------
     sample, rows, is_mix, chain : numpy.ndarray
         Shape ``(K,)``, of the steps in their order: whose it is, its row of `numbers`, whether it is a mix, its chain.
     numbers : numpy.ndarray
-        Shape ``(K, 10)``.
+        Shape ``(K + E, 10)`` at least. Written to: behind its first K rows, the ends of chains and mixes.
 
     Returns
     -------
     sample, rows : numpy.ndarray
         Of the steps and ends in the new order, without steps that belong to no chain that is mixed.
-    closing : numpy.ndarray
-        Shape ``(E, 10)``: the ends of chains and mixes, whose rows come after those of `numbers`.
     """
     # Where a sample has no mix its chain numbers say nothing, as for the NumPy engine.
     mixed = np.zeros(int(sample[-1]) + 1, bool)
@@ -241,15 +238,16 @@ def _chained(
     is_there = np.ones((len(mixes), _MOST_CHAINS + 1), bool)
     np.less_equal(np.arange(1, _MOST_CHAINS + 1), own_args[:, 1:2], out=is_there[:, :-1])
     mix, end = is_there.nonzero()
-    closing = np.zeros((len(mix), STEP_COLUMNS))
+    closing = numbers[len(rows) : len(rows) + len(mix)]
+    closing[:, 2:] = 0.0
     closing[:, 0] = np.where(end == _MOST_CHAINS, MIX_END, CHAIN_END)
     closing[:, 1] = own_args.take([2, 3, 4, 5, 6, 0], axis=1)[is_there]
     mix = mixes.take(mix)
     # What is equal stays as it came.
     order = np.concatenate([keys, 8 * before.take(mix) + end + 1]).argsort(kind="stable")
     sample = np.concatenate([sample.take(kept), sample.take(mix)]).take(order)
-    rows = np.concatenate([rows.take(kept), len(numbers) + np.arange(len(mix))]).take(order)
-    return sample, rows, closing
+    rows = np.concatenate([rows.take(kept), len(rows) + np.arange(len(mix))]).take(order)
+    return sample, rows
 
 
 def _runs(counts: list[int], first_rank: int, last_rank: int) -> Runs:
@@ -278,10 +276,10 @@ class _Lists:
         self.tables = np.empty((0, 3, 256), np.uint8)
         self.lines: list[np.ndarray] = []
         self.weights: list[np.ndarray] = []
-        self.numbers = np.empty((len(steps), STEP_COLUMNS))
-        self.numbers[:, 0] = _CODE_OF_RANK.take(ranks)
-        self.numbers[:, 1:9] = steps["arg"]
-        self.numbers[:, 9:] = steps["fill"].view("<u4")
+        # With room for the ends of chains and mixes.
+        self.numbers = np.empty((len(steps) + (_MOST_CHAINS + 1) * counts[_MIX], STEP_COLUMNS))
+        given = self.numbers[: len(steps)]
+        given[:, 0], given[:, 1:9], given[:, 9:] = _CODE_OF_RANK.take(ranks), steps["arg"], steps["fill"].view("<u4")
         tables, maps, others = (
             _runs(counts, first, last) for first, last in ((_TABLES, _MAPS), (_MAPS, _OTHERS), (_OTHERS, _ERASES))
         )

@@ -316,8 +316,15 @@ def _begin_with_ranges(steps: Steps, samples: np.ndarray, cval: float) -> None:
     numbers = np.zeros((len(samples), steps.numbers.shape[1]))
     numbers[:, 0], numbers[:, 1], numbers[:, 2] = KERAS, samples, cval
     first, _ = spans(steps.sample, steps.num_samples)
-    steps.numbers = np.insert(steps.numbers, first[samples], numbers, axis=0)
-    steps.sample = np.insert(steps.sample, first[samples], samples)
+    # One order for both arrays, which `numpy.insert` would find twice.
+    added = np.arange(len(samples))
+    places = first.take(samples) + added
+    is_old = np.ones(len(steps.sample) + len(samples), bool)
+    is_old[places] = False
+    order = np.empty(len(is_old), np.intp)
+    order[places], order[is_old] = len(steps.sample) + added, np.arange(len(steps.sample))
+    steps.numbers = np.concatenate([steps.numbers, numbers]).take(order, axis=0)
+    steps.sample = np.concatenate([steps.sample, samples]).take(order)
 
 
 def _are_first(sample: np.ndarray) -> np.ndarray:
