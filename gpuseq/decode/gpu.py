@@ -1,7 +1,7 @@
 """Files to a batch of images on one GPU: JPEG decoded there by DALI or nvImageCodec, the rest on the host.
 
 What can be tried without one (routing, colour, orientation, crop and resize, the life of the buffers) the tests try on
-the decoders' CPU side. No GPU has run it yet.
+the decoders' CPU side, and those marked ``gpu`` on a GPU: ``docs/parity.md`` says what has run there.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ Not used, and why: CuPy's pool is per stream and has no ``record_stream`` (cupy#
 the producer overwrite what the consumer still reads; and a framework's global allocator is not for a library to
 change.
 
-No GPU has run the CUDA half of this module: it is rehearsed on a stand-in for CuPy that watches the order of streams.
-``tests/feed/test_tensors.py`` holds the stress test for a GPU.
+``tests/feed/test_tensors.py`` holds the stress test for a GPU, which is rehearsed on a stand-in for CuPy that watches
+the order of streams; ``docs/parity.md`` says what has run on a GPU.
 """
 
 from __future__ import annotations

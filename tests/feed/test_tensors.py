@@ -86,7 +86,7 @@ def test_a_tensor_of_torchs_memory_is_a_view_of_its_block() -> None:
     assert np.array_equal(tensor.numpy().view(np.uint8).reshape(-1), np.arange(16, 40))
 
 
-# On a GPU. None of this has been run on one yet: what has run is its rehearsal (`tests.standin.rehearsal`).
+# On a GPU; without one, in a rehearsal (`tests.standin.rehearsal`).
 
 NUM_BATCHES = scaled(200, 12)
 SIDE, BATCH = scaled(96, 4), 32

@@ -115,8 +115,9 @@ def warp_spline(images: Array, params: np.ndarray, options: AugmentOptions) -> A
 
     One chain of launches per plane, in double as SciPy's. CuPy adds the offset last where SciPy adds it first, so the
     two agree to rounding but not to the bit: where the fill mode is constant or wrap, a pixel that lies exactly on the
-    border may fall to the other side of it. CuPy compiles these kernels for each size of image. Integers are rounded
-    here: cupyx lets what overshoots wrap around, where SciPy stops at 0 and 255.
+    border may fall to the other side of it. With orders 4 and 5 values 0.04 of 255 apart have been seen, on images of a
+    few pixels. CuPy compiles these kernels for each size of image. Integers are rounded here: cupyx lets what
+    overshoots wrap around, where SciPy stops at 0 and 255.
     """
     import cupy
     from cupyx.scipy import ndimage
