@@ -167,22 +167,31 @@ def _list(
     width: int,
 ) -> None:
     """Write what a batch's steps are but for erasing; `counts` is of their ranks."""
+    is_listed = ranks >= _TABLES
+    if sum(counts[_ERASES:]):
+        is_listed &= ranks < _ERASES
+    places = is_listed.nonzero()[0]
+    sample = places // steps_per_sample
+    if steps.has_mixes:
+        is_mix = ranks.take(places) == _MIX
+        chain, before, is_stray = _chains(sample, is_mix, flat["chain"].take(places), flat["arg"][:, 1].take(places))
+        if is_stray.any():
+            # As if they were not there.
+            ranks[places[is_stray]] = 0
+            counts = np.bincount(ranks, minlength=len(STEPS)).tolist()
+            steps.has_mixes = counts[_MIX] > 0
+            _list(steps, flat, steps_per_sample, ranks, counts, height, width)
+            return
     # All steps of a kind are made at once. A call of NumPy takes longer than its work on so few steps, so these are
     # sorted once, and then a slice holds those of a kind; at the end they go back to their places.
-    first, last = sum(counts[:_TABLES]), sum(counts[:_ERASES])
-    listed = ranks.argsort(kind="stable")[first:last]
+    first = sum(counts[:_TABLES])
+    listed = ranks.argsort(kind="stable")[first : first + len(places)]
     lists = _Lists(height, width, flat.take(listed), ranks.take(listed), counts)
     position = np.empty(len(flat), np.intp)
     position[listed] = np.arange(len(listed))
-    is_listed = ranks >= _TABLES
-    if last < len(flat):
-        is_listed &= ranks < _ERASES
-    places = is_listed.nonzero()[0]
-    sample, rows = places // steps_per_sample, position.take(places)
-    numbers = lists.numbers
+    rows, numbers = position.take(places), lists.numbers
     if steps.has_mixes:
-        is_mix = ranks.take(places) == _MIX
-        sample, rows = _chained(sample, rows, is_mix, flat["chain"].take(places), numbers)
+        sample, rows = _with_ends(sample, rows, is_mix, 8 * before + chain, numbers)
     numbers = numbers.take(rows, axis=0)
     if lists.has_dropped:
         kept = (numbers[:, 0] > 0).nonzero()[0]
@@ -203,38 +212,40 @@ def _erases(steps: np.ndarray, num_noise: int) -> np.ndarray:
     return numbers
 
 
-def _chained(
-    sample: np.ndarray, rows: np.ndarray, is_mix: np.ndarray, chain: np.ndarray, numbers: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Bring chains behind their mix, one after another, each with its end, and return samples and rows in that order.
+def _chains(
+    sample: np.ndarray, is_mix: np.ndarray, chain: np.ndarray, width: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return each step's chain, the place of the step outside of chains before it, and whether no mix has its chain.
 
-    Parameters
-    ----------
-    sample, rows, is_mix, chain : numpy.ndarray
-        Shape ``(K,)``, of the steps in their order: whose it is, its row of `numbers`, whether it is a mix, its chain.
-    numbers : numpy.ndarray
-        Shape ``(K + E, 10)`` at least. Written to: behind its first K rows, the ends of chains and mixes.
-
-    Returns
-    -------
-    sample, rows : numpy.ndarray
-        Of the steps and ends in the new order, without steps that belong to no chain that is mixed.
+    All arrays have shape ``(K,)``, of the steps in their order; `width` is read of mixes alone.
     """
     # Where a sample has no mix its chain numbers say nothing, as for the NumPy engine.
     mixed = np.zeros(int(sample[-1]) + 1, bool)
     mixed[sample[is_mix]] = True
     chain = np.where(mixed.take(sample), chain, 0)
     is_alone = chain == 0
-    mixes = (is_mix & is_alone).nonzero()[0]
-    own_args = numbers.take(rows.take(mixes), axis=0)[:, 1:8]
     # A chain belongs to the mix right before it: any other step of the sample ends that.
     before = np.maximum.accumulate(np.where(is_alone, np.arange(len(chain)), 0))
-    width = np.zeros(len(chain))
-    width[mixes] = own_args[:, 1]
-    own = is_mix.take(before) & (sample.take(before) == sample) & (chain <= width.take(before)) & ~is_mix
-    kept = (is_alone | own).nonzero()[0]
-    # By the place of the mix, then the chain; the end of a chain behind its steps, that of the mix behind all.
-    keys = (8 * before + chain).take(kept)
+    is_own = (is_mix & is_alone).take(before) & (sample.take(before) == sample) & ~is_mix
+    is_own &= chain <= width.take(before)
+    return chain, before, ~(is_alone | is_own)
+
+
+def _with_ends(
+    sample: np.ndarray, rows: np.ndarray, is_mix: np.ndarray, keys: np.ndarray, numbers: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bring chains behind their mix, one after another, each with its end, and return samples and rows in that order.
+
+    Parameters
+    ----------
+    sample, rows, is_mix, keys : numpy.ndarray
+        Shape ``(K,)``, of the steps in their order: whose it is, its row of `numbers`, whether it is a mix, eight times
+        the place of the mix and the chain's number.
+    numbers : numpy.ndarray
+        Shape ``(K + E, 10)`` at least. Written to: behind its first K rows, the ends of chains and mixes.
+    """
+    mixes = is_mix.nonzero()[0]
+    own_args = numbers.take(rows.take(mixes), axis=0)[:, 1:8]
     is_there = np.ones((len(mixes), _MOST_CHAINS + 1), bool)
     np.less_equal(np.arange(1, _MOST_CHAINS + 1), own_args[:, 1:2], out=is_there[:, :-1])
     mix, end = is_there.nonzero()
@@ -243,11 +254,11 @@ def _chained(
     closing[:, 0] = np.where(end == _MOST_CHAINS, MIX_END, CHAIN_END)
     closing[:, 1] = own_args.take([2, 3, 4, 5, 6, 0], axis=1)[is_there]
     mix = mixes.take(mix)
-    # What is equal stays as it came.
-    order = np.concatenate([keys, 8 * before.take(mix) + end + 1]).argsort(kind="stable")
-    sample = np.concatenate([sample.take(kept), sample.take(mix)]).take(order)
-    rows = np.concatenate([rows.take(kept), len(rows) + np.arange(len(mix))]).take(order)
-    return sample, rows
+    # By the place of the mix, then the chain; the end of a chain behind its steps, that of the mix behind all. What is
+    # equal stays as it came.
+    order = np.concatenate([keys, keys.take(mix) + end + 1]).argsort(kind="stable")
+    rows = np.concatenate([rows, len(rows) + np.arange(len(mix))]).take(order)
+    return np.concatenate([sample, sample.take(mix)]).take(order), rows
 
 
 def _runs(counts: list[int], first_rank: int, last_rank: int) -> Runs:
@@ -285,7 +296,7 @@ class _Lists:
         )
         last_table = last_map = tables[-1][2] if tables else 0
         if tables:
-            self._look_up(tables, self.numbers[:last_table])
+            self._look_up(tables, self.numbers[:last_table], ranks[:last_table])
         if maps:
             last_map += maps[-1][2]
             self._move(maps, self.numbers[last_table:last_map], steps["bilinear"][last_table:last_map] != 0)
@@ -298,18 +309,15 @@ class _Lists:
                 # Pillow keeps the outermost ring of pixels: there is no other.
                 own[:, 0], self.has_dropped = 0, True
 
-    def _look_up(self, runs: Runs, own: np.ndarray) -> None:
+    def _look_up(self, runs: Runs, own: np.ndarray, ranks: np.ndarray) -> None:
         # One table for all steps of the same arguments: policies of bins have few. Pairs of arguments are sorted within
         # their runs, as complex numbers are.
         pairs = np.ascontiguousarray(own[:, 1:3]).view(np.complex128)[:, 0]
-        starts = [first for _, first, _ in runs]
-        run_of = np.zeros(len(own), np.int8)
-        run_of[starts[1:]] = 1
-        order = np.lexsort((pairs, run_of.cumsum()))
+        order = np.lexsort((pairs, ranks))
         pairs = pairs.take(order)
         differs = np.empty(len(own), bool)
         np.not_equal(pairs[1:], pairs[:-1], out=differs[1:])
-        differs[starts] = True
+        differs[[first for _, first, _ in runs]] = True
         number = differs.cumsum()
         own[order, 1] = number - 1
         args = pairs[differs]
@@ -344,12 +352,15 @@ class _Lists:
         own[:, 1:9] = maps.T
         turned = own[:, 0] == FIXED
         fits = fits_fixed_point(maps[:6], self.height, self.width)
+        all_fit = bool(fits.all())
         # Without a turn or a shear Pillow takes another loop, of doubles: see `_lines`.
         straight = (turned & (maps[1] == 0) & (maps[3] == 0)).nonzero()[0]
-        if len(straight):
-            a, _, c, _, e, f = maps[:6].take(straight, axis=1)
-            # Whole pixels need no line where they fit: their sums are exact, and so are fixed-point numbers.
-            is_whole = fits.take(straight) & (a == 1) & (e == 1) & (c == np.floor(c)) & (f == np.floor(f))
+        # Whole pixels need no line where they fit: their sums are exact, and so are fixed-point numbers. Mostly that is
+        # so of all of them.
+        own_maps = maps[:6].take(straight, axis=1)
+        scales, starts = own_maps[0:5:4], own_maps[2::3]
+        if not (all_fit and (scales == 1).all() and (starts == np.floor(starts)).all()):
+            is_whole = fits.take(straight) & (scales == 1).all(axis=0) & (starts == np.floor(starts)).all(axis=0)
             if not is_whole.all():
                 straight = straight[~is_whole]
                 a, _, c, _, e, f = maps[:6].take(straight, axis=1)
@@ -357,7 +368,7 @@ class _Lists:
                 own[straight, 1] = self._lines(c, a, self.width)
                 own[straight, 2] = self._lines(f, e, self.height)
                 turned[straight] = False
-        if not fits.all():
+        if not all_fit:
             names = [name for name, first, end in runs for _ in range(first, end)]
             for place in (turned & ~fits).nonzero()[0].tolist():
                 self._list(own[place], maps[:6, place].tolist(), names[place])

@@ -173,10 +173,11 @@ class _Cuts:
             since = place - np.maximum.accumulate(np.where(is_mark, place + (roles == APART), 0))
             is_mark |= (since > 0) & (since % MAX_STEPS == 0)
         self.marks = marks = is_mark.nonzero()[0]
-        self.is_empty, self.roles, self.owners = (each.take(marks) for each in (is_empty, roles, steps.sample))
+        self.is_empty, self.roles, self.sample = is_empty.take(marks), roles.take(marks), steps.sample
         self.first_marks = marks.searchsorted(first_steps) if steps.has_mixes else self.is_empty.nonzero()[0]
         # The slot that a segment is written to which ends at a mark, and what a segment starts from that begins there.
-        self.slot = np.full(len(marks), SOURCE)
+        self.slot = np.empty(len(marks), np.intp)
+        self.slot.fill(SOURCE)
         self._take_turns(most, steps.num_samples)
         self.start = self.slot
         is_stage = ~self.is_empty | (self.roles == LOOK)
@@ -195,7 +196,7 @@ class _Cuts:
             self.num_slots = len(turning)
             self.slot[turning] = np.arange(len(turning))
             return
-        owners = self.owners.take(turning)
+        owners = self.sample.take(self.marks.take(turning))
         first, count = spans(owners, num_samples)
         # Of a sample with one such segment the second slot is left out.
         own = np.minimum(count, 2)
@@ -242,7 +243,7 @@ class _Cuts:
         rows[looking, 4] = self.codes.take(self.looks) - (CONTRAST - 1)
         rows[looking, 5] = np.arange(len(looking))
         rows[looking, 6] = self.numbers[:, 1].take(self.looks)
-        return rows, self.owners.take(self.at)
+        return rows, self.sample.take(places)
 
     def finish_steps(self, num_weights: int) -> np.ndarray:
         """Write the steps as the kernels know them; return the weights of chains, which come after `num_weights`."""

@@ -255,6 +255,24 @@ def _mixing(*chains: tuple[float, tuple[Any, ...]], share: float = 0.4) -> np.nd
     return np.concatenate(rows)
 
 
+def test_steps_of_no_chain_are_left_out() -> None:
+    """What follows a mix with the number of a chain that it has not, or after another step, as for the NumPy engine."""
+    mix = _mixing((1.0, (("Invert",),)))
+    strays = np.concatenate([step("Solarize", 9), step("Color", 0.5), step("Posterize", 3)])
+    strays["chain"] = 2, 0, 1
+    program = np.stack([np.concatenate([mix, strays]), np.zeros(5, mix.dtype)])
+    segments = cut(program, np.arange(2), 20, 20, 3)
+    assert len(segments.tables) == 1
+    assert segments.tables[0, 0].tolist() == list(range(255, -1, -1))
+    assert segments.steps[:, 0].astype(int).tolist() == [
+        listing.MIX,
+        listing.TABLE,
+        listing.CHAIN_END,
+        listing.MIX,
+        listing.COLOR,
+    ]
+
+
 def test_mixes(host: HostRun) -> None:
     """Chains that are empty, look at images or read beside pixels; steps before, between and after, and two mixes."""
     rng = np.random.default_rng(0)
