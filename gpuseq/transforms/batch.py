@@ -158,13 +158,11 @@ class BatchTransform:
         IndexError
             If there is no such row.
         """
-        options = _laid_out(
-            self._following(params),
-            source_format or self.options.source_format,
-            data_format or self.options.data_format,
-            dtype or self.options.dtype,
-            round_affine,
-        )
+        options = self._following(params)
+        own = (options.source_format, options.data_format, options.dtype, options.round_affine)
+        asked = (source_format or own[0], data_format or own[1], dtype or own[2], round_affine)
+        if asked != own:
+            options = _laid_out(options, *asked)
         if self.normalisation.unfitted:
             self.normalisation.warn_unfitted()
         # Steps that do nothing are as good as none: the fused pass is one launch, and takes any dtype.
