@@ -34,6 +34,8 @@ DISTRIBUTIONS = (
     "opencv-python-headless",
     "nvidia-dali-cuda130",
     "nvidia-dali-cuda120",
+    "nvidia-nvimgcodec-cu13",
+    "nvidia-nvimgcodec-cu12",
     "cupy-cuda13x",
     "cupy-cuda12x",
 )
@@ -50,7 +52,8 @@ def describe() -> dict[str, Any]:
         "others_busy": _others_busy(),
         "system": platform.system(),
         "python": platform.python_version(),
-        "commit": _git("rev-parse", "--short=12", "HEAD"),
+        # A machine that got a copy of the files alone is told the commit.
+        "commit": _git("rev-parse", "--short=12", "HEAD") or os.environ.get("GPUSEQ_COMMIT"),
         "uncommitted": bool(_git("status", "--porcelain", "--untracked-files=no", "--", "gpuseq", "kernels")),
         "gpu": _gpu(),
         "versions": {"gpuseq": __version__, **_versions()},

@@ -89,7 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run them; return 1 if any failed, `LEFT_OUT` where they cannot be run."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_tests", description=__doc__)
     parser.add_argument("--reports", type=Path, required=True, metavar="FOLDER", help="for reports, JUnit's and output")
-    parser.add_argument("--processes", type=int, default=max(1, min(8, cpu_count() // 2)), help="default %(default)s")
+    parser.add_argument("--processes", type=int, default=max(1, min(14, cpu_count() - 2)), help="default %(default)s")
     parser.add_argument(
         "--memcheck", action="store_true", help="under compute-sanitizer, each array in memory of its own; slow"
     )

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +22,18 @@ from typing import Any
 
 from .types import Array
 
-__all__ = ["PER_THREAD", "Buffer", "Made", "Ring", "hand_over", "key_of", "made_here", "recorded", "to_host"]
+__all__ = [
+    "PER_THREAD",
+    "Buffer",
+    "Made",
+    "Ring",
+    "hand_over",
+    "key_of",
+    "made_here",
+    "own_stream",
+    "recorded",
+    "to_host",
+]
 
 PER_THREAD = 2
 """CUDA's handle of the default stream of each thread: the same number means another stream in another thread."""
@@ -70,6 +82,40 @@ class Made:
 
     stream: Any
     event: Any
+
+
+_idle: dict[tuple[Any, int], list[Any]] = {}
+
+
+def own_stream(owner: object, ordinal: int) -> Any:
+    """Return a stream that is `owner`'s alone for as long as that lives, and is never destroyed.
+
+    Memory of other libraries may outlive the object that asked for it, and is freed in the order of the stream on
+    which it was made: with a destroyed stream that ends the process (nvImageCodec's images do so).
+
+    Parameters
+    ----------
+    owner : object
+        Whose; the next owner gets the stream when this one is gone.
+    ordinal : int
+        Of the device.
+
+    Returns
+    -------
+    cupy.cuda.Stream
+        Non-blocking: it neither waits for the legacy default stream nor makes that one wait.
+    """
+    import cupy
+
+    idle = _idle.setdefault((cupy.cuda.Stream, ordinal), [])
+    try:
+        stream = idle.pop()  # atomic: no other thread gets this one
+    except IndexError:
+        with cupy.cuda.Device(ordinal):
+            stream = cupy.cuda.Stream(non_blocking=True)
+    # What the next owner queues comes after all that this one has.
+    weakref.finalize(owner, idle.append, stream).atexit = False
+    return stream
 
 
 def made_here(device: Any) -> Made:

@@ -297,6 +297,8 @@ class DeviceDecoder:
         # what is said of one holds for both.
         if header is None or header.format != "JPEG" or not route(header, self.options, "nvimgcodec"):
             return 0
+        if header.is_stored_as_rgb:
+            return 0  # nvJPEG takes any three components for luma and chroma
         try:
             check_size(header.width, header.height, pixel_limit(self.options), name)
         except ImageFileError:

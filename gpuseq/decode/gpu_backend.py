@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 from gpuseq.base.devices import ordinal_of
-from gpuseq.base.streams import recorded
+from gpuseq.base.streams import own_stream, recorded
 from gpuseq.base.threads import cpu_count
 from gpuseq.base.types import Array
 
@@ -40,9 +40,7 @@ class GpuBackend:
         self.device = device
         self._cupy = cupy
         self._ordinal = ordinal_of(device)
-        with cupy.cuda.Device(self._ordinal):
-            # Non-blocking: it neither waits for the legacy default stream nor makes that one wait.
-            self._stream = cupy.cuda.Stream(non_blocking=True)
+        self._stream = own_stream(self, self._ordinal)
         # Which images go to the JPEG hardware depends on what else is in the call, and its pixels need not be those of
         # the other decoders.
         load = 0.0 if options.deterministic else options.hw_decoder_load

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 __all__ = ["Header", "is_complete", "read_header"]
@@ -28,6 +28,8 @@ class Header:
         TIFF orientation, ...).
     transparency : bool
         A colour or palette entry is marked transparent outside an alpha channel (PNG's ``tRNS``).
+    is_stored_as_rgb : bool
+        A JPEG file whose components are red, green and blue, where nearly all store a luma and two chroma.
     """
 
     format: str
@@ -37,6 +39,7 @@ class Header:
     bits: int
     plain: bool = True
     transparency: bool = False
+    is_stored_as_rgb: bool = False
 
 
 def read_header(encoded: bytes) -> Header | None:
@@ -54,7 +57,8 @@ def read_header(encoded: bytes) -> Header | None:
 
     References
     ----------
-    ITU-T T.81 (JPEG), W3C PNG, TIFF 6.0, RFC 9649 (WebP), ISO/IEC 15444-1 (JPEG 2000), Netpbm's PPM.
+    ITU-T T.81 (JPEG) and T.872 (its application markers), W3C PNG, TIFF 6.0, RFC 9649 (WebP), ISO/IEC 15444-1 (JPEG
+    2000), Netpbm's PPM.
     """
     # By content and never by extension, as Pillow does.
     for signature, parse in _PARSERS:
@@ -100,27 +104,42 @@ def is_complete(encoded: bytes, header: Header) -> bool:
 
 
 def _jpeg(data: bytes) -> Header | None:
+    frame, has_jfif, transform, names = None, False, None, b""
+    for marker, start in _segments(data):
+        if marker == 0xE0 and data[start : start + 5] == b"JFIF\0":
+            has_jfif = True
+        elif marker == 0xEE and data[start : start + 5] == b"Adobe":
+            transform = data[start + 11]
+        elif frame is None and 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            frame = marker, *struct.unpack_from(">BHHB", data, start)
+            names = data[start + 6 : start + 15 : 3]
+    if frame is None:
+        return None
+    coding, bits, height, width, components = frame
+    mode = {1: "L", 3: "RGB", 4: "CMYK"}.get(components, "")
+    # As libjpeg tells them apart: by JFIF's marker, else by Adobe's, else by the names of the components.
+    is_rgb = mode == "RGB" and not has_jfif and (names == b"RGB" if transform is None else transform == 0)
+    # Baseline, extended and progressive Huffman coding; not lossless, hierarchical or arithmetic. Whether CMYK is
+    # stored inverted depends on a marker that decoders read differently.
+    return Header(
+        "JPEG", width, height, mode, bits, plain=mode in ("L", "RGB") and coding <= 0xC2, is_stored_as_rgb=is_rgb
+    )
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Yield the marker of each segment of a JPEG file before its first pixels, and where its content begins."""
     position = 2
-    while True:
-        if data[position] != 0xFF:
-            return None
+    while position + 4 <= len(data) and data[position] == 0xFF:
         marker = data[position + 1]
         if marker == 0xFF:  # a fill byte
             position += 1
-            continue
-        if marker == 0x01 or 0xD0 <= marker <= 0xD7:  # markers without a length
+        elif marker == 0x01 or 0xD0 <= marker <= 0xD7:  # markers without a length
             position += 2
-            continue
-        if marker in (0xD9, 0xDA):  # the end, or pixels before any frame header
-            return None
-        (length,) = struct.unpack_from(">H", data, position + 2)
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            bits, height, width, components = struct.unpack_from(">BHHB", data, position + 4)
-            mode = {1: "L", 3: "RGB", 4: "CMYK"}.get(components, "")
-            # Baseline, extended and progressive Huffman coding; not lossless, hierarchical or arithmetic. Whether CMYK
-            # is stored inverted depends on a marker that decoders read differently.
-            return Header("JPEG", width, height, mode, bits, plain=mode in ("L", "RGB") and marker <= 0xC2)
-        position += 2 + length
+        elif marker in (0xD9, 0xDA):  # the end, or pixels
+            return
+        else:
+            yield marker, position + 4
+            position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
 
 
 def _png(data: bytes) -> Header | None:

@@ -1,12 +1,15 @@
-"""Buffers that are filled again, with events that are none; a stream of each thread, which no other one can name."""
+"""Buffers that are filled again, with events that are none; streams that outlive their owners."""
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
 
-from gpuseq.base.streams import Buffer, Ring
+from gpuseq.base.streams import Buffer, Ring, own_stream
+from tests.standin import cupy as standin
 
 
 class FakeEvent:
@@ -73,3 +76,33 @@ def test_a_buffer_that_nobody_used_is_free(ring: Ring) -> None:
     assert len(ring) == 1
     assert ring.take(10) is buffer
     assert len(ring) == 0
+
+
+class Owner:
+    def __init__(self, ordinal: int = 0) -> None:
+        self.stream = own_stream(self, ordinal)
+
+
+def test_an_owner_has_a_stream_alone_and_leaves_it_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory that another library frees in the order of a stream may live longer than who asked for it."""
+    standin.install(monkeypatch)
+    first, second, elsewhere = Owner(), Owner(), Owner(1)
+    assert first.stream is not second.stream
+    assert (first.stream.device_id, elsewhere.stream.device_id) == (0, 1)
+    left, handle = weakref.ref(first.stream), first.stream.ptr
+    del first
+    gc.collect()
+    assert left() is not None, "the stream went with its owner"
+    third = Owner()
+    assert third.stream.ptr == handle
+    assert Owner(1).stream is not elsewhere.stream
+
+
+def test_the_stream_of_an_owner_in_a_circle_stays_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    standin.install(monkeypatch)
+    owner = Owner()
+    owner.stream_of_itself = owner  # type: ignore[attr-defined]
+    left = weakref.ref(owner.stream)
+    del owner
+    gc.collect()
+    assert left() is not None

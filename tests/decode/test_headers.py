@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import random
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -106,6 +107,33 @@ def test_a_marker_without_a_length_is_passed_over(marker: int) -> None:
     marked = plain[:2] + bytes([0xFF, marker]) + plain[2:]
     assert Image.open(io.BytesIO(marked)).size == Image.open(io.BytesIO(plain)).size
     assert read_header(marked) == read_header(plain)
+
+
+JFIF = b"\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0"
+
+
+def adobe(transform: int) -> bytes:
+    return b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0" + bytes([transform])
+
+
+@pytest.mark.parametrize("name", ["jpeg_rgb", "jpeg_420", "jpeg_444", "jpeg_progressive", "jpeg_grey"])
+@pytest.mark.parametrize("marked", [b"", JFIF, adobe(0), adobe(1), adobe(2), JFIF + adobe(0), adobe(0) + JFIF])
+@pytest.mark.parametrize("is_late", [False, True])
+def test_colours_stored_as_such_are_seen_as_pillow_sees_them(name: str, marked: bytes, is_late: bool) -> None:
+    """With JFIF's marker three components are luma and chroma: where the pixels are others without it, they are not."""
+    data = matrix()[name]
+    bare = data[:2] + data[20:] if data[6:10] == b"JFIF" else data
+    start = bare.index(b"\xff\xda") if is_late else 2
+    # JFIF's own marker counts behind the file's start alone.
+    file = bare[:start] + (marked if start == 2 else marked.replace(JFIF, b"")) + bare[start:]
+    header = read_header(file)
+    assert header is not None
+    is_chroma = np.array_equal(pixels(file), pixels(bare[:2] + JFIF + bare[2:]))
+    assert header.is_stored_as_rgb == (not is_chroma)
+
+
+def pixels(file: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(file)))
 
 
 def test_sees_transparency_only_before_the_pixels() -> None:
