@@ -1,5 +1,6 @@
-// The modern augmentations on a batch: `prepare` for the samples that an image has to be made or looked at for first,
-// `program` for all of them, in one launch with normalisation, layout, cast and erasing; `erase` where that comes apart.
+// The modern augmentations on a batch: `prepare` and `tabulate` for the samples that an image has to be made or looked at
+// for first, `program` for all of them, in one launch with normalisation, layout, cast and erasing; `erase` where that
+// comes apart.
 //
 // Macros: those of common.cuh, HAS_KERAS of program.cuh, and the two below; source images are uint8.
 // Checked by gpuseq/ops/dispatch.py: dtype, channels, source rows. By gpuseq/ops/segments.py: the steps of a segment, what
@@ -12,9 +13,11 @@
 #define FEATUREWISE_STD 0
 #endif
 
-#define PREPARE_BLOCK 128        // threads of `prepare`: one counter a level and thread
-#define COUNTER_PIXELS 255       // that a counter of 8 bits can count
-#define STAGE_COLUMNS 8          // numbers of a stage: from, first step, steps, to, measure, table, factor, unused
+#define PREPARE_BLOCK 128        // threads of `prepare`, at most: each byte of a word counts for another of its four warps
+#define PREPARE_BLOCKS 7         // at once on a multiprocessor: as many as have room for their counters
+#define WARP 32
+#define STAGE_COLUMNS 8          // numbers of a stage: from, first step, steps, to, measure, table, factor, source row
+#define PARTIAL_COUNTS 768       // of one part of an image: pixels of each level and channel, or the sum of its light
 #define UNIT_PIXELS 2048         // of one sample, for one block of `program`
 
 #define MEASURE_NOTHING 0
@@ -93,11 +96,31 @@ DEVICE void write_equalized(unsigned char *levels, const int *histogram, int num
     }
 }
 
-// One block makes the stages of one sample, one after another: an image in the scratch, or the table of a look at one.
-extern "C" __global__ void __launch_bounds__(PREPARE_BLOCK) prepare(
+// How often each level of a channel occurs in pixels `start` to `stop` of an image, by the whole block. Each thread counts in
+// bytes of its own; the four of a word belong to four warps, so that no two threads of a warp meet in a bank.
+DEVICE void count_levels(unsigned *counters, const Levels &image, int channel, int start, int stop, int *counts)
+{
+    for (int word = threadIdx.x; word < 256 * WARP; word += blockDim.x) counters[word] = 0;
+    __syncthreads();
+    unsigned char *own = (unsigned char *)counters + threadIdx.x % WARP * 4 + threadIdx.x / WARP;
+    const unsigned char *values = image.data + channel * image.channel_stride;
+    for (int pixel = start + threadIdx.x; pixel < stop; pixel += blockDim.x)
+        ++own[values[pixel * image.col_stride] * (WARP * 4)];
+    __syncthreads();
+    for (int level = threadIdx.x; level < 256; level += blockDim.x) {
+        unsigned seen = 0;
+        for (int column = 0; column < WARP; ++column)
+            seen = __dp4a(counters[level * WARP + (level + column) % WARP], 0x01010101u, seen);
+        counts[level] = (int)seen;
+    }
+    __syncthreads();                         // before the next channel clears them
+}
+
+// One round of stages: of each sample that has so many, the images in the scratch, or what is counted for a look at one. A
+// block works on one part of one image; the stages of a sample follow one another, launch by launch.
+extern "C" __global__ void __launch_bounds__(PREPARE_BLOCK, PREPARE_BLOCKS) prepare(
     const unsigned char *__restrict__ images, // (M, H, W, C) or (M, C, H, W)
-    const double *__restrict__ jobs,          // (J, 3): source row, first stage, stages
-    const double *__restrict__ stages,        // (L, STAGE_COLUMNS)
+    const double *__restrict__ stages,        // (num_stages, STAGE_COLUMNS)
     const double *__restrict__ steps,         // (K, STEP_COLUMNS)
     const int *__restrict__ lines,
     const double *__restrict__ weights,
@@ -105,78 +128,87 @@ extern "C" __global__ void __launch_bounds__(PREPARE_BLOCK) prepare(
                                               // what is written here must not be read as if it never changed (ld.global.nc)
     const double *__restrict__ table,         // (N, NUM_COLUMNS); null without HAS_KERAS
     unsigned char *made,                      // (num_made, 3, 256), then (S, H, W, C): what is written here and read again
-    int num_jobs, int num_made, int height, int width)
+    int *__restrict__ partials,               // (num_made, num_parts, PARTIAL_COUNTS)
+    int num_stages, int num_made, int num_parts, int height, int width)
 {
     __shared__ Steps shared;
-    __shared__ unsigned char counters[256 * PREPARE_BLOCK];      // (level, thread)
-    __shared__ int histogram[256];
-    __shared__ long long light[PREPARE_BLOCK];
-    const int num_pixels = height * width;
+    __shared__ double light[PREPARE_BLOCK];
+    DYNAMIC_SHARED(unsigned, counters);       // (256, WARP): bytes of (level, thread); nothing where no stage counts levels
+    const int num_pixels = height * width, part_pixels = (num_pixels + num_parts - 1) / num_parts;
     unsigned char *scratch = made + (long long)num_made * TABLE_BYTES;
-    for (int job = blockIdx.x; job < num_jobs; job += gridDim.x) {
-        const double source_row = jobs[3 * job];
-        const int first = (int)jobs[3 * job + 1], count = (int)jobs[3 * job + 2];
-        for (int stage = first; stage < first + count; ++stage) {
-            const double *numbers = stages + (long long)stage * STAGE_COLUMNS;
-            const int num_steps = (int)numbers[2], measure = (int)numbers[4];
-            Levels image = image_of(images, scratch, numbers[0], source_row, height, width);
-            __syncthreads();                 // the stage before may still be read and written
-            load_steps(shared, steps, (int)numbers[1], num_steps, table, height, width);
-            __syncthreads();
-            if (numbers[3] >= 0.0) {
-                unsigned char *out = scratch + (long long)numbers[3] * ((long long)num_pixels * CHANNELS);
-                for (int pixel = threadIdx.x; pixel < num_pixels; pixel += blockDim.x) {
-                    const Pixel done = run_segment(shared, num_steps, image, {tables, made, lines, weights, scratch}, height, width,
-                                                   pixel / width, pixel % width);
-                    for (int channel = 0; channel < CHANNELS; ++channel)
-                        out[(long long)pixel * CHANNELS + channel] = (unsigned char)done.level[channel];
-                }
-                image = scratch_image(scratch, (long long)numbers[3], height, width);
-                __syncthreads();
+    for (long long unit = blockIdx.x; unit < (long long)num_stages * num_parts; unit += gridDim.x) {
+        const double *numbers = stages + unit / num_parts * STAGE_COLUMNS;
+        const int part = (int)(unit % num_parts), start = part * part_pixels;
+        const int stop = num_pixels - start < part_pixels ? num_pixels : start + part_pixels;
+        const int num_steps = (int)numbers[2], measure = (int)numbers[4];
+        Levels image = image_of(images, scratch, numbers[0], numbers[7], height, width);
+        __syncthreads();                     // the unit before may still be worked on
+        load_steps(shared, steps, (int)numbers[1], num_steps, table, height, width);
+        __syncthreads();
+        if (numbers[3] >= 0.0) {
+            unsigned char *out = scratch + (long long)numbers[3] * ((long long)num_pixels * CHANNELS);
+            for (int pixel = start + threadIdx.x; pixel < stop; pixel += blockDim.x) {
+                const Pixel done = run_segment(shared, num_steps, image, {tables, made, lines, weights, scratch}, height, width,
+                                               pixel / width, pixel % width);
+                for (int channel = 0; channel < CHANNELS; ++channel)
+                    out[(long long)pixel * CHANNELS + channel] = (unsigned char)done.level[channel];
             }
-            if (measure == MEASURE_NOTHING) continue;
-            unsigned char *table = made + (long long)numbers[5] * TABLE_BYTES;
-            if (measure == MEASURE_CONTRAST) {
-                long long sum = 0;
-                for (int pixel = threadIdx.x; pixel < num_pixels; pixel += blockDim.x) {
-                    const Pixel seen = read_pixel(image, pixel / width, pixel % width);
+            image = scratch_image(scratch, (long long)numbers[3], height, width);      // each thread looks at its own pixels
+        }
+        if (measure == MEASURE_NOTHING) continue;
+        int *counts = partials + ((long long)numbers[5] * num_parts + part) * PARTIAL_COUNTS;
+        if (measure == MEASURE_CONTRAST) {
+            int sum = 0;
+            for (int pixel = start + threadIdx.x; pixel < stop; pixel += blockDim.x) {
+                const Pixel seen = read_pixel(image, 0, pixel);
 #if CHANNELS >= 3
-                    sum += luminance(seen);
+                sum += luminance(seen);
 #else
-                    sum += seen.level[0];
+                sum += seen.level[0];
 #endif
-                }
-                light[threadIdx.x] = sum;
-                __syncthreads();
-                sum = 0;
-                for (unsigned thread = 0; thread < blockDim.x; ++thread) sum += light[thread];
-                write_contrast(table, sum, num_pixels, (float)numbers[6]);
-                continue;
             }
-            for (int channel = 0; channel < COLOURS && channel < 3; ++channel) {
-                for (int bin = threadIdx.x; bin < 256; bin += blockDim.x) histogram[bin] = 0;
-                for (long long start = 0; start < num_pixels; start += (long long)blockDim.x * COUNTER_PIXELS) {
-                    for (int bin = 0; bin < 256; ++bin) counters[bin * PREPARE_BLOCK + threadIdx.x] = 0;
-                    const long long stop = start + (long long)blockDim.x * COUNTER_PIXELS;
-                    for (long long pixel = start + threadIdx.x; pixel < stop && pixel < num_pixels; pixel += blockDim.x) {
-                        const unsigned char *at = image.data + channel * image.channel_stride
-                            + (int)pixel / width * image.row_stride + (int)pixel % width * image.col_stride;
-                        ++counters[*at * PREPARE_BLOCK + threadIdx.x];
-                    }
-                    __syncthreads();
-                    for (int bin = threadIdx.x; bin < 256; bin += blockDim.x) {
-                        int seen = 0;
-                        for (unsigned thread = 0; thread < blockDim.x; ++thread) seen += counters[bin * PREPARE_BLOCK + thread];
-                        histogram[bin] += seen;
-                    }
-                    __syncthreads();
-                }
-                if (measure == MEASURE_AUTOCONTRAST) {
-                    write_autocontrast(table + channel * 256, histogram);
-                } else {
-                    write_equalized(table + channel * 256, histogram, num_pixels);
-                }
-                __syncthreads();
+            const double all = block_reduce((double)sum, light, Plus());
+            if (threadIdx.x == 0) counts[0] = (int)all;
+            continue;
+        }
+        for (int channel = 0; channel < COLOURS && channel < 3; ++channel)
+            count_levels(counters, image, channel, start, stop, counts + channel * 256);
+    }
+}
+
+// The tables of the looks of a round, a block for each.
+extern "C" __global__ void __launch_bounds__(MAX_BLOCK) tabulate(
+    const double *__restrict__ stages,        // as `prepare`
+    const int *__restrict__ partials,
+    unsigned char *__restrict__ made,         // (num_made, 3, 256)
+    int num_stages, int num_parts, int num_pixels)
+{
+    __shared__ int histogram[256];
+    for (int stage = blockIdx.x; stage < num_stages; stage += gridDim.x) {
+        const double *numbers = stages + (long long)stage * STAGE_COLUMNS;
+        const int measure = (int)numbers[4];
+        if (measure == MEASURE_NOTHING) continue;
+        unsigned char *levels = made + (long long)numbers[5] * TABLE_BYTES;
+        const int *counts = partials + (long long)numbers[5] * num_parts * PARTIAL_COUNTS;
+        if (measure == MEASURE_CONTRAST) {
+            long long light = 0;
+            for (int part = 0; part < num_parts; ++part) light += counts[part * (long long)PARTIAL_COUNTS];
+            write_contrast(levels, light, num_pixels, (float)numbers[6]);
+            continue;
+        }
+        for (int channel = 0; channel < COLOURS && channel < 3; ++channel) {
+            __syncthreads();                 // the table before may still be made of it
+            for (int level = threadIdx.x; level < 256; level += blockDim.x) {
+                int seen = 0;
+                for (int part = 0; part < num_parts; ++part)
+                    seen += counts[part * (long long)PARTIAL_COUNTS + channel * 256 + level];
+                histogram[level] = seen;
+            }
+            __syncthreads();
+            if (measure == MEASURE_AUTOCONTRAST) {
+                write_autocontrast(levels + channel * 256, histogram);
+            } else {
+                write_equalized(levels + channel * 256, histogram, num_pixels);
             }
         }
     }

@@ -3,8 +3,9 @@
 A *segment* is a run of steps that needs no image but the one it starts from. A cut falls before a step that reads
 several pixels and is not the first of its segment (bilinear geometry, sharpness, blur, a mix of chains), and before one
 whose table follows from a look at the image (contrast, autocontrast, equalize). What lies before the last cut of a
-sample is a *stage*: an intermediate image, a look at one, or both; a sample with stages is a *job* of the kernel
-``prepare``. The last segment is done by the kernel ``program`` together with everything that follows.
+sample is a *stage*: an intermediate image, a look at one, or both. The first stages of all samples are a *round* of the
+kernels ``prepare`` and ``tabulate``, their second ones the next. The last segment is done by the kernel ``program``
+together with everything that follows.
 """
 
 from __future__ import annotations
@@ -49,36 +50,43 @@ host takes to compose them."""
 SOURCE = -1
 """In the place of a slot: the source image."""
 
+NO_LOOK = 0.0
+"""What a stage looks at an image for that looks at none."""
+
+COUNTS_LEVELS = frozenset({2.0, 3.0})
+"""The looks for which all levels are counted, autocontrast's and equalize's; contrast takes a mean."""
+
 Known: TypeAlias = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclass
 class Segments:
-    """The tables of a batch, as ``prepare`` and ``program`` read them.
+    """The tables of a batch, as ``prepare``, ``tabulate`` and ``program`` read them.
 
     Attributes
     ----------
     samples : numpy.ndarray
         Shape ``(N, 6)``, float64: source row, where the last segment starts from (a slot of the scratch, or -1 for the
         source), its first step, its steps, the first erasing step, erasing steps.
-    jobs : numpy.ndarray
-        Shape ``(J, 3)``, float64: source row, first stage, stages.
     stages : numpy.ndarray
-        Shape ``(L, 8)``, float64: where it starts from, first step, steps, the slot that it writes or -1, what it looks
-        at the image for (0 nothing, 1 contrast, 2 autocontrast, 3 equalize), the table that it writes, a factor.
+        Shape ``(L, 8)``, float64, round by round: where it starts from, first step, steps, the slot that it writes or
+        -1, what it looks at the image for (0 nothing, 1 contrast, 2 autocontrast, 3 equalize), the table that it
+        writes, a factor, the source row.
+    rounds : list of int
+        How many stages each round has. A stage needs what those of its sample in the rounds before have made.
     steps : numpy.ndarray
         Shape ``(K, 10)``, float64. Of a mix: share, chains, the slot of the first one's image, its weight's place.
     tables, lines, weights, erases
         As `~gpuseq.ops.listing.Steps` has them.
     num_looks : int
-        Tables that ``prepare`` makes.
+        Tables that ``tabulate`` makes.
     num_slots : int
         Intermediate images.
     """
 
     samples: np.ndarray
-    jobs: np.ndarray
     stages: np.ndarray
+    rounds: list[int]
     steps: np.ndarray
     tables: np.ndarray
     lines: np.ndarray
@@ -247,7 +255,7 @@ class _Cuts:
 
     def finish_steps(self, num_weights: int) -> np.ndarray:
         """Write the steps as the kernels know them; return the weights of chains, which come after `num_weights`."""
-        # Negative: a table that `prepare` makes, the first one -1.
+        # Negative: a table that `tabulate` makes, the first one -1.
         self.numbers[self.looks, 0] = TABLE
         self.numbers[self.looks, 1] = -1 - np.arange(len(self.looks))
         if not len(self.mixes):
@@ -269,16 +277,14 @@ def _cut(steps: Steps, rows: np.ndarray) -> Segments:
     samples[:, 4:] = 0.0
     if len(steps.erases_of):
         samples[:, 4], samples[:, 5] = spans(steps.erases_of, num_samples)
-    stages, jobs, num_looks, num_slots = np.zeros((0, STAGE_COLUMNS)), np.zeros((0, 3)), 0, 0
+    stages, num_looks, num_slots = np.zeros((0, STAGE_COLUMNS)), 0, 0
+    rounds: list[int] = []
     if len(numbers):
         cuts = _Cuts(steps, first, count)
         cuts.end(samples)
         stages, owners = cuts.stages()
-        first_stage, num_stages = spans(owners, num_samples)
-        at_work = num_stages.nonzero()[0]
-        jobs = np.empty((len(at_work), 3))
-        for column, values in enumerate((rows, first_stage, num_stages)):
-            jobs[:, column] = values.take(at_work)
+        stages[:, 7] = rows.take(owners)
+        stages, rounds = _in_rounds(stages, owners, num_samples)
         chain_weights = cuts.finish_steps(len(weights))
         if len(chain_weights):
             weights = np.concatenate([weights, chain_weights])
@@ -286,8 +292,8 @@ def _cut(steps: Steps, rows: np.ndarray) -> Segments:
     samples[:, 3] = first + count - samples[:, 2]
     return Segments(
         samples=samples,
-        jobs=jobs,
         stages=stages,
+        rounds=rounds,
         steps=numbers,
         tables=steps.tables,
         lines=steps.lines,
@@ -296,6 +302,16 @@ def _cut(steps: Steps, rows: np.ndarray) -> Segments:
         num_looks=num_looks,
         num_slots=num_slots,
     )
+
+
+def _in_rounds(stages: np.ndarray, owners: np.ndarray, num_samples: int) -> tuple[np.ndarray, list[int]]:
+    """Return the stages with the first ones of all samples first, then the second ones, and how many each are."""
+    first, count = spans(owners, num_samples)
+    most = int(count.max(initial=0))
+    if most <= 1:
+        return stages, [len(stages)] * most
+    place = np.arange(len(owners)) - first.take(owners)
+    return stages.take(place.argsort(kind="stable"), axis=0), np.bincount(place).tolist()
 
 
 def _fill_in(steps: Steps, rows: np.ndarray, moved: np.ndarray | None, known: Known) -> None:

@@ -94,9 +94,13 @@ SIGNATURES: dict[str, tuple[str, tuple[tuple[str, ArgumentKind], ...]]] = {
     "prepare": (
         "program.cu",
         (
-            *_pointers("images", "jobs", "stages", "steps", "lines", "weights", "tables", "table", "made"),
-            *_counts("num_jobs", "num_made", "height", "width"),
+            *_pointers("images", "stages", "steps", "lines", "weights", "tables", "table", "made", "partials"),
+            *_counts("num_stages", "num_made", "num_parts", "height", "width"),
         ),
+    ),
+    "tabulate": (
+        "program.cu",
+        (*_pointers("stages", "partials", "made"), *_counts("num_stages", "num_parts", "num_pixels")),
     ),
     "program": (
         "program.cu",

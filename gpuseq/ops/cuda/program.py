@@ -1,11 +1,12 @@
 """Programs on CuPy arrays: the launcher of ``kernels/program.cu``. What they do is said in `gpuseq.ops.dispatch`.
 
-One launch makes the batch, from what Keras' ranges do first to the cast; a second one comes before it where a sample
-needs an intermediate image, or a look at one.
+One launch makes the batch, from what Keras' ranges do first to the cast; others come before it where a sample needs an
+intermediate image, or a look at one: one or two for all first such stages, one or two for all second ones, and so on.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any
@@ -20,7 +21,7 @@ from gpuseq.ops.listing import CONTRAST, STEP_COLUMNS
 from gpuseq.ops.looks import LOOKS, Looks
 from gpuseq.ops.numpy.erase import normal_quantiles
 from gpuseq.ops.options import AugmentOptions, RangesFirst, Statistics
-from gpuseq.ops.segments import SOURCE, STAGE_COLUMNS, Segments, cut
+from gpuseq.ops.segments import COUNTS_LEVELS, NO_LOOK, SOURCE, STAGE_COLUMNS, Segments, cut
 from gpuseq.ops.table import FILL_MODES, NUM_COLUMNS, OUT_KINDS, PREPROCESSING, fill_table, needs_range
 from gpuseq.plan.columns import is_at_rest
 from gpuseq.plan.program import has_kind, only_erasing, without_erasing
@@ -34,16 +35,25 @@ __all__ = ["erase_rectangles", "launches", "run_geometry", "run_program", "takes
 
 MAX_CHANNELS = 16
 PREPARE_BLOCK = 128
+PREPARE_PIXELS = 64
+"""Of one image, for each thread of a block of ``prepare``: it clears and folds 256 counters for them."""
+
 PROGRAM_BLOCK = 256
 UNIT_PIXELS = 2048
 """Pixels of one sample that one block works on."""
 
 TABLE_BYTES = 768
+PARTIAL_COUNTS = 768
+"""Numbers of 32 bits that ``prepare`` writes for a part of an image that is looked at."""
+
+COUNTER_BYTES = 256 * PREPARE_BLOCK
+"""Shared memory of a block that counts levels: a byte for each level and thread."""
+
 PART_BYTES = 256
 """Where a part of an upload begins, as CuPy's own arrays do."""
 
-MAX_LOOKED_AT = 4096
-"""Images whose tables lie on the device at once."""
+MAX_COUNTED_BYTES = 1 << 26
+"""For what is counted of source images at once, when all of them are looked at."""
 
 MAX_RESIZED_BYTES = 4
 """Of a pixel that the resize moves."""
@@ -73,8 +83,8 @@ def launches(options: AugmentOptions, program: np.ndarray, *, is_known: bool = F
     moved = np.full(len(program), has_ranges and in_place)
     known = (lambda codes, rows, factors: np.zeros((len(codes), 3, 256), np.uint8)) if is_known and in_place else None
     # Where a program is cut does not follow from the size of the images.
-    if len(cut(program, np.arange(len(program)), 64, 64, 3, moved=moved, known=known).jobs):
-        found.append("prepare")
+    segments = cut(program, np.arange(len(program)), 64, 64, 3, moved=moved, known=known)
+    found += [kernel for _, looks in _rounds(segments) for kernel in ("prepare", *(["tabulate"] if looks else []))]
     found.append("program")
     if options.samplewise_center or options.samplewise_std:
         found += ["sample_moments", "augment", *(["erase"] if has_kind(program, "erase") else [])]
@@ -136,27 +146,22 @@ def run_program(
     if out.size == 0:
         return out
 
-    samples, jobs, stages, steps, weights, erases, tables, lines, *further = _sent(
-        *(segments.samples, segments.jobs, segments.stages, segments.steps),
+    samples, stages, steps, weights, erases, tables, lines, *further = _sent(
+        *(segments.samples, segments.stages, segments.steps),
         *(segments.weights, segments.erases, segments.tables, segments.lines),
         *(() if ranges is None else (_table_of(ranges),)),
     )
     table = further[0] if further else None
     made = None
-    if len(segments.jobs):
+    if segments.rounds:
         image_bytes = height * width * channels
         # One block: the tables that are made come first, the intermediate images behind them, as the kernels count
         # them.
         made = device.empty((segments.num_looks * TABLE_BYTES + segments.num_slots * image_bytes,), np.uint8)
-        # A block for each sample with stages: they follow one another, and a block can wait for itself alone.
-        kernels.load("prepare", macros).launch(
-            (len(segments.jobs),),
-            PREPARE_BLOCK,
-            (
-                *(images, jobs, stages, steps, lines, weights, tables, table, made),
-                *(len(segments.jobs), segments.num_looks, height, width),
-            ),
-        )
+        partials = _partials(segments.num_looks, height * width)
+        for rows_of_round, measures in _rounds(segments):
+            read = (images, stages[rows_of_round], steps, lines, weights, tables, table)
+            _prepare(macros, read, made, partials, measures, segments.num_looks, height, width)
     mean_c = divisor_c = None
     if mean is not None or std is not None:
         assert statistics is not None
@@ -217,23 +222,65 @@ def _look(images: Array, macros: kernels.Macros) -> np.ndarray:
     height, width = images.shape[1:3] if dict(macros)["SOURCE_CHANNELS_LAST"] == "1" else images.shape[2:]
     colours = 1 if dict(macros)["CHANNELS"] == "1" else 3
     found = np.empty((len(images), len(LOOKS), colours, 256), np.uint8)
-    for first in range(0, len(images), MAX_LOOKED_AT):
-        rows = np.arange(first, min(first + MAX_LOOKED_AT, len(images)))
-        jobs = np.stack([rows, len(LOOKS) * (rows - first), np.full(len(rows), len(LOOKS))], axis=1).astype(np.float64)
+    at_once = max(1, MAX_COUNTED_BYTES // (len(LOOKS) * _num_parts(height * width) * PARTIAL_COUNTS * 4))
+    for first in range(0, len(images), at_once):
+        rows = np.arange(first, min(first + at_once, len(images)))
         num_looks = len(rows) * len(LOOKS)
         # A stage of no steps for each look; a contrast's factor is 0, so that its table holds the mean.
         stages = np.zeros((num_looks, STAGE_COLUMNS))
         stages[:, 0] = stages[:, 3] = SOURCE
         stages[:, 4] = np.tile(np.array(LOOKS) - CONTRAST + 1, len(rows))
         stages[:, 5] = np.arange(num_looks)
-        sent = _sent(
-            jobs, stages, np.zeros((1, STEP_COLUMNS)), np.zeros(1, np.int32), np.zeros(1), np.zeros(1, np.uint8)
-        )
+        stages[:, 7] = rows.repeat(len(LOOKS))
+        sent = _sent(stages, np.zeros((1, STEP_COLUMNS)), np.zeros(1, np.int32), np.zeros(1), np.zeros(1, np.uint8))
         made = device.empty((num_looks * TABLE_BYTES,), np.uint8)
-        arguments = (images, *sent, None, made, len(rows), num_looks, height, width)
-        kernels.load("prepare", macros).launch((len(rows),), PREPARE_BLOCK, arguments)
+        partials = _partials(num_looks, height * width)
+        _prepare(macros, (images, *sent, None), made, partials, set(stages[:, 4]), num_looks, height, width)
         found[rows] = place(made, "cpu").reshape(len(rows), len(LOOKS), 3, 256)[:, :, :colours]
     return found
+
+
+def _rounds(segments: Segments) -> Iterator[tuple[slice, set[float]]]:
+    """Yield the rows of the stages of each round, and what images are looked at for in it."""
+    stop = 0
+    for count in segments.rounds:
+        rows = slice(stop, stop + count)
+        stop = rows.stop
+        yield rows, set(segments.stages[rows, 4].tolist()) - {NO_LOOK}
+
+
+def _num_parts(num_pixels: int) -> int:
+    return max(1, -(-num_pixels // (PREPARE_BLOCK * PREPARE_PIXELS)))
+
+
+def _partials(num_looks: int, num_pixels: int) -> Array:
+    """Return room for what is counted of each part of each image that is looked at."""
+    return device.empty((max(1, num_looks), _num_parts(num_pixels), PARTIAL_COUNTS), np.int32)
+
+
+def _prepare(
+    macros: kernels.Macros,
+    read: tuple[Any, ...],
+    made: Array,
+    partials: Array,
+    measures: set[float],
+    num_looks: int,
+    height: int,
+    width: int,
+) -> None:
+    """Launch a round of stages: what they write, and the tables of what they look at for `measures`."""
+    stages, num_parts = read[1], _num_parts(height * width)
+    kernels.load("prepare", macros).launch(
+        # The most blocks that a grid has in x; the kernel goes on in strides.
+        (min(len(stages) * num_parts, 2**31 - 1),),
+        PREPARE_BLOCK,
+        (*read, made, partials, len(stages), num_looks, num_parts, height, width),
+        shared_bytes=COUNTER_BYTES if measures & COUNTS_LEVELS else 0,
+    )
+    if measures:
+        kernels.load("tabulate", macros).launch(
+            (len(stages),), PROGRAM_BLOCK, (stages, partials, made, len(stages), num_parts, height * width)
+        )
 
 
 def _moved(ranges: RangesFirst) -> np.ndarray:

@@ -43,9 +43,9 @@ def pictures(count: int, height: int, width: int, channels: int) -> np.ndarray:
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("order", ["channels_last", "channels_first"])
 def test_tables_are_those_of_a_look(order: Any, channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The NumPy engine's pixels, of first steps and later ones; the images are looked at by three launches."""
+    """The NumPy engine's pixels, of first steps and later ones; the images are looked at three at once."""
     host = host_runner.install(monkeypatch)
-    monkeypatch.setattr(cuda_program, "MAX_LOOKED_AT", 3)
+    monkeypatch.setattr(cuda_program, "MAX_COUNTED_BYTES", 3 * len(kept.LOOKS) * cuda_program.PARTIAL_COUNTS * 4)
     images = pictures(7, 19, 23, channels)
     if order == "channels_first":
         images = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
@@ -55,7 +55,7 @@ def test_tables_are_those_of_a_look(order: Any, channels: int, monkeypatch: pyte
         np.array([6, 0, 1, 5, 3, 1, 2, 6, 0, 4]),
     )
     program = np.stack([np.concatenate([LOOKING[at % 5], step("Posterize", 5)]) for at in range(10)])
-    for count in (4, 1):  # three launches for all images once, then none
+    for count in (7, 1):  # two launches for three images once, then none
         before = host.num_launches
         got = cuda_program.run_program(images, program, options, indices=rows, looks=looks)
         assert_same(got, numpy_program.run_program(images, program, options, indices=rows))
@@ -63,7 +63,7 @@ def test_tables_are_those_of_a_look(order: Any, channels: int, monkeypatch: pyte
     later = np.stack([np.concatenate([LOOKING[at % 5], step("Rotate", 9.0), LOOKING[at % 3]]) for at in range(10)])
     got = cuda_program.run_program(images, later, options, indices=rows, looks=looks)
     assert_same(got, numpy_program.run_program(images, later, options, indices=rows))
-    assert host.num_launches - before == 3
+    assert host.num_launches - before == 4
 
 
 def test_small_images_have_none() -> None:
@@ -101,11 +101,11 @@ def test_a_flow_looks_once(cuda: Any, ranges: dict[str, Any], monkeypatch: pytes
         got, wanted = next(flows[1]), next(flows[0])
         assert_same(got.get(), wanted)
         launched.append(Counter(name for name, _ in (work.done() - before).elements()))
-    two = Counter(prepare=1, program=1)
+    looking = Counter(prepare=1, tabulate=1, program=1)
     if ranges:
-        assert launched == [two, two, two]
+        assert launched == [looking] * 3
     else:
-        assert launched == [two, Counter(program=1), Counter(program=1)]
+        assert launched == [looking, Counter(program=1), Counter(program=1)]
 
 
 def test_an_array_of_the_users_is_looked_at_in_each_batch(cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +149,7 @@ def test_files_that_are_kept_are_looked_at_once_until_one_changes(
         del got
         return dict(Counter(name for (name, _) in (work.done() - before).elements() if name != work.DECODED))
 
-    two, one = {"prepare": 1, "program": 1}, {"program": 1}
+    two, one = {"prepare": 1, "tabulate": 1, "program": 1}, {"program": 1}
     # The second batch fills the cache, looks at all of it, and needs nothing else.
     assert [launched() for _ in range(4)] == [two, two, one, one]
     Image.fromarray(pictures(3, 24, 24, 3)[2] + np.arange(24, dtype=np.uint8)[:, None]).save(folder / "1.png")

@@ -124,7 +124,12 @@ class PtxKernel:
 
     def _memory(self, arrays: list[np.ndarray]) -> Iterable[Array]:
         if self.name != "resample_pass":
-            given = [Array(array.ctypes.data, array.nbytes, array is arrays[-1]) for array in arrays]
+            # A kernel's outputs come last.
+            first_written = len(arrays) - (2 if self.name == "prepare" else 1)
+            given = [
+                Array(array.ctypes.data, array.nbytes, position >= first_written)
+                for position, array in enumerate(arrays)
+            ]
             return {one.address: one for one in given}.values()
         passes = arrays[0]
         found = {passes.ctypes.data: Array(passes.ctypes.data, passes.nbytes)}

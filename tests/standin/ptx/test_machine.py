@@ -338,6 +338,17 @@ def test_a_modules_variables_are_there_and_are_only_read() -> None:
         launch("st.global.u64 [table], 1;", data, before=before)
 
 
+def test_an_address_in_shared_memory_wraps_at_32_bits() -> None:
+    """A pointer from below the beginning of an array, which compilers make of a loop that counts down."""
+    data = zeros(1)
+    launch(
+        ".shared .align 8 .b8 block[64]; ld.param.u64 %rd0, [data]; mov.u32 %r0, block; st.shared.u32 [%r0+20], 7;"
+        "add.s32 %r1, %r0, -1000; ld.shared.u32 %r2, [%r1+1020]; cvt.u64.u32 %rd1, %r2; st.global.u64 [%rd0], %rd1;",
+        data,
+    )
+    assert data[0] == 7
+
+
 @everyway
 def test_each_thread_has_local_memory_of_its_own(how: dict[str, object]) -> None:
     data = zeros(40)

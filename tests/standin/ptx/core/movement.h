@@ -66,7 +66,8 @@ public:
 
     std::uint64_t of(int lane) const
     {
-        const std::uint64_t address = (is_short ? (std::uint32_t)base[lane] : base[lane]) + (std::uint64_t)offset;
+        // An address of 32 bits wraps: compilers count up to the end of an array from below its beginning.
+        const std::uint64_t sum = base[lane] + (std::uint64_t)offset, address = is_short ? (std::uint32_t)sum : sum;
         if (address % width) throw Fault("address " + std::to_string(address) + " is no multiple of " + std::to_string(width), lane);
         return address;
     }
