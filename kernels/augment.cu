@@ -54,7 +54,7 @@ extern "C" __global__ void __launch_bounds__(MAX_BLOCK, AUGMENT_BLOCKS) augment(
     const COMPUTE_T *__restrict__ mean_c,    // (C,); null without FEATUREWISE_CENTER
     const COMPUTE_T *__restrict__ divisor_c, // (C,); null without FEATUREWISE_STD
     OUT_T *__restrict__ out,                 // (N, H, W, C) or (N, C, H, W); does not overlap `images`
-    int num_samples, int height, int width, int channels,
+    int num_samples, int num_images, int height, int width, int channels,
     int rows_per_band, int num_bands, int across_bits,
     double cval, double rescale)
 {
@@ -65,7 +65,7 @@ extern "C" __global__ void __launch_bounds__(MAX_BLOCK, AUGMENT_BLOCKS) augment(
     const Shape shape = {height, width, CHANNELS ? CHANNELS : channels};
     const int sample_size = height * width * shape.channels;
     for_each_band(num_samples, num_bands, rows_per_band, height, [&](const Band &band) {
-        open_band(shared, band, shape, table, ranges, num_bands);
+        open_band(shared, band, shape, images, num_images, table, ranges, num_bands);
 #if SAMPLEWISE_CENTER || SAMPLEWISE_STD
         if (threadIdx.x == 0) {
             const double *partials = moments + (long long)band.sample * num_bands * 3;
@@ -77,7 +77,7 @@ extern "C" __global__ void __launch_bounds__(MAX_BLOCK, AUGMENT_BLOCKS) augment(
         }
         __syncthreads();
 #endif
-        const SOURCE_T *source = kept(images + shared.sample.source_index * sample_size);
+        const SOURCE_T *source = source_of(images, shared.sample, sample_size);
         auto colour = [&](COMPUTE_T *values, int first) { shift_and_brighten(values, shared.sample, first, shape.channels); };
         // Where the band's first row begins (in its first channel).
         const int row_values = OUT_CHANNELS_LAST ? width * shape.channels : width;

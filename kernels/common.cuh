@@ -55,6 +55,9 @@
 #ifndef ROUND_AFFINE             // 1: the affine map rounds half up and saturates to 0..255
 #define ROUND_AFFINE 0
 #endif
+#ifndef IN_WORDS                 // 1: the affine map reads bytes of 3 or 4 channels, which lie in the last axis, in words (see `Start`)
+#define IN_WORDS 0
+#endif
 #ifndef PREPROCESS               // 0: none, 1: tf, 2: caffe, 3: torch
 #define PREPROCESS 0
 #endif
@@ -90,7 +93,7 @@ static_assert(HAS_RANGE || !HAS_CHANNEL_SHIFT, "a channel shift clips to the sam
 #define IS_FLOAT_SOURCE ((SOURCE_T)0.5 != (SOURCE_T)0)
 // Blocks on a multiprocessor that the registers of a kernel leave room for. Four: at most 64 registers, or the compiler takes 90
 // for paths of rare use. Five, at most 48, where nothing is spilled for it.
-#define IS_LIGHT ((CHANNELS == 1 || (IS_FLOAT_SOURCE && CHANNELS >= 1 && CHANNELS <= 4)) && !HAS_CHANNEL_SHIFT && !HAS_BRIGHTNESS)
+#define IS_LIGHT ((CHANNELS == 1 || ((IS_FLOAT_SOURCE || ORDER == 0) && CHANNELS >= 1 && CHANNELS <= 4)) && !HAS_CHANNEL_SHIFT && !HAS_BRIGHTNESS)
 #define MIN_BLOCKS (IS_LIGHT ? 5 : 4)
 #define MAX_BAND_ROWS 64         // rows of one unit of work
 

@@ -9,7 +9,7 @@ extern "C" __global__ void __launch_bounds__(MAX_BLOCK, MIN_BLOCKS) sample_range
     const SOURCE_T *__restrict__ images,     // (M, H, W, C) or (M, C, H, W)
     const double *__restrict__ table,        // (N, NUM_COLUMNS)
     double *__restrict__ ranges,             // (N, num_bands, 2): low, high
-    int num_samples, int height, int width, int channels,
+    int num_samples, int num_images, int height, int width, int channels,
     int rows_per_band, int num_bands, int across_bits,
     double cval)
 {
@@ -22,8 +22,8 @@ extern "C" __global__ void __launch_bounds__(MAX_BLOCK, MIN_BLOCKS) sample_range
             if (threadIdx.x == 0) ranges[2 * unit] = ranges[2 * unit + 1] = 0.0;
             return;
         }
-        open_band(shared, band, shape, table, nullptr, num_bands);
-        const SOURCE_T *source = kept(images + shared.sample.source_index * (height * width * shape.channels));
+        open_band(shared, band, shape, images, num_images, table, nullptr, num_bands);
+        const SOURCE_T *source = source_of(images, shared.sample, height * width * shape.channels);
         const double infinity = __longlong_as_double(0x7ff0000000000000ll);
         COMPUTE_T low = (COMPUTE_T)infinity, high = (COMPUTE_T)-infinity;
         visit_band<false>(shared, band, shape, across_bits, [&](auto taps_of, int, int, int, bool) {
@@ -49,7 +49,7 @@ extern "C" __global__ void __launch_bounds__(MAX_BLOCK, MIN_BLOCKS) sample_momen
     const double *__restrict__ table,        // (N, NUM_COLUMNS)
     const double *__restrict__ ranges,       // (N, num_bands, 2): sample_range's; null without HAS_RANGE
     double *__restrict__ moments,            // (N, num_bands, 3): sum of value - pivot, of its square, the pivot
-    int num_samples, int height, int width, int channels,
+    int num_samples, int num_images, int height, int width, int channels,
     int rows_per_band, int num_bands, int across_bits,
     double cval, double rescale)
 {
@@ -58,8 +58,8 @@ extern "C" __global__ void __launch_bounds__(MAX_BLOCK, MIN_BLOCKS) sample_momen
     const Shape shape = {height, width, CHANNELS ? CHANNELS : channels};
     for_each_band(num_samples, num_bands, rows_per_band, height, [&](const Band &band) {
         const long long unit = (long long)band.sample * num_bands + band.index;
-        open_band(shared, band, shape, table, ranges, num_bands);
-        const SOURCE_T *source = kept(images + shared.sample.source_index * (height * width * shape.channels));
+        open_band(shared, band, shape, images, num_images, table, ranges, num_bands);
+        const SOURCE_T *source = source_of(images, shared.sample, height * width * shape.channels);
         const Sample &sample = shared.sample;
         auto colour = [&](COMPUTE_T *values, int first) { shift_and_brighten(values, sample, first, shape.channels); };
         if (threadIdx.x == 0) {

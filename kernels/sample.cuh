@@ -11,6 +11,7 @@ struct alignas(16) Sample {      // one per block, in shared memory; a pixel rea
     long long source_index;
     double inverse_23[2][3];     // (row, col) of the batch -> (row, col) of the source
     bool has_affine, flip_rows, flip_cols;
+    Start start;
 };
 
 enum Brightening { AS_IT_IS, WITHIN_BYTES, STRETCHED };      // STRETCHED: the sample leaves 0..255 and is brought there first
@@ -207,8 +208,33 @@ DEVICE void set_geometry(Sample &sample, const double *row, Shape shape)
     if (HAS_AFFINE) build_inverse(row, shape.height, shape.width, sample.inverse_23);
 }
 
+// Where a source image begins. The words about its taps reach up to three bytes before it and nine behind it, so that of an array's
+// last image, and of a first one that begins within a word, only bytes are read. Pixels of four channels are words themselves.
+DEVICE Start start_of(const SOURCE_T *images, int num_images, long long index, Shape shape)
+{
+    Start start = {};
+    const bool is_aligned = ((size_t)images & 3) == 0;
+    if (CHANNELS == 4) {
+        start.in_words = is_aligned;
+    } else {
+        const long long size = shape.height * shape.width * shape.channels;
+        start.lead = (unsigned)(size_t)(images + index * size) & 3;
+        start.in_words = (is_aligned || index > 0) && (num_images - 1 - index) * size >= 9;
+    }
+    return start;
+}
+
+DEVICE Start start_in(const Sample &sample) { return IN_WORDS ? sample.start : Start{}; }
+
+// What a sample is read from: see `Start`.
+DEVICE const SOURCE_T *source_of(const SOURCE_T *images, const Sample &sample, int sample_size)
+{
+    return kept(images + (sample.source_index * sample_size - start_in(sample).lead));
+}
+
 // Fills `shared` for a band: the sample's numbers by one thread, the rows' terms by all. Starts and ends with a barrier.
-DEVICE void open_band(BlockShared &shared, const Band &band, Shape shape, const double *table, const double *ranges, int num_bands)
+DEVICE void open_band(BlockShared &shared, const Band &band, Shape shape, const SOURCE_T *images, int num_images,
+                      const double *table, const double *ranges, int num_bands)
 {
     Sample &sample = shared.sample;
     __syncthreads();                     // the block may still work on its last band
@@ -221,6 +247,7 @@ DEVICE void open_band(BlockShared &shared, const Band &band, Shape shape, const 
         sample.source_index = band.sample;
         sample.flip_rows = sample.flip_cols = sample.has_affine = false;
 #endif
+        if (IN_WORDS) sample.start = start_of(images, num_images, sample.source_index, shape);
 #if HAS_RANGE
         const double *partials = ranges + (long long)band.sample * num_bands * 2;
         const double low = fold_bands(partials, num_bands, 2, 0, Lower()), high = fold_bands(partials, num_bands, 2, 1, Higher());
@@ -275,21 +302,22 @@ DEVICE void visit_band(const BlockShared &shared, const Band &band, Shape shape,
 {
     const Sample &sample = shared.sample;
     const bool flip_rows = HAS_FLIP && sample.flip_rows, flip_cols = HAS_FLIP && sample.flip_cols;
+    const Start start = start_in(sample);
     if (HAS_AFFINE && sample.has_affine) {           // the same for the whole block, so each way has its own loop
         step_down_band<IN_STEP>(band, shape, across_bits, [&](int col) {
             const int source_col = flip_cols ? shape.width - 1 - col : col;
             const MapTerms terms = {source_col * sample.inverse_23[0][1], source_col * sample.inverse_23[1][1]};
-            return [&shared, shape, terms](int local) {
+            return [&shared, shape, terms, start](int local) {
                 const MapTerms row_terms = shared.rows[local];
-                return find_taps(row_terms.row + terms.row, row_terms.col + terms.col, shape);
+                return find_taps(row_terms.row + terms.row, row_terms.col + terms.col, shape, start);
             };
         }, visit);
     } else {
         step_down_band<IN_STEP>(band, shape, across_bits, [&](int col) {
             const int source_col = flip_cols ? shape.width - 1 - col : col;
-            return [&band, shape, flip_rows, source_col](int local) {
+            return [&band, shape, flip_rows, source_col, start](int local) {
                 const int row = band.first_row + local;
-                return copy_tap(flip_rows ? shape.height - 1 - row : row, source_col, shape);
+                return copy_tap(flip_rows ? shape.height - 1 - row : row, source_col, shape, start);
             };
         }, visit);
     }
@@ -302,8 +330,8 @@ template <class Visit> DEVICE void visit_first(const Sample &sample, Shape shape
     const double (*inverse_23)[3] = sample.inverse_23;
     if (HAS_AFFINE && sample.has_affine) {
         visit(find_taps((inverse_23[0][2] + row * inverse_23[0][0]) + col * inverse_23[0][1],
-                        (inverse_23[1][2] + row * inverse_23[1][0]) + col * inverse_23[1][1], shape));
+                        (inverse_23[1][2] + row * inverse_23[1][0]) + col * inverse_23[1][1], shape, start_in(sample)));
     } else {
-        visit(copy_tap(row, col, shape));
+        visit(copy_tap(row, col, shape, start_in(sample)));
     }
 }

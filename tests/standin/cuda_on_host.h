@@ -198,6 +198,17 @@ static inline double __hiloint2double(int high, int low)
 {
     return bits_as<double>(static_cast<unsigned long long>(static_cast<unsigned>(high)) << 32 | static_cast<unsigned>(low));
 }
+static inline unsigned __funnelshift_r(unsigned low, unsigned high, unsigned by)
+{
+    return static_cast<unsigned>((static_cast<unsigned long long>(high) << 32 | low) >> (by & 31));
+}
+static inline unsigned __byte_perm(unsigned low, unsigned high, unsigned which)      // without the bits that repeat a sign
+{
+    const unsigned long long bytes = static_cast<unsigned long long>(high) << 32 | low;
+    unsigned result = 0;
+    for (int at = 0; at < 4; ++at) result |= (static_cast<unsigned>(bytes >> 8 * (which >> 4 * at & 7)) & 255u) << 8 * at;
+    return result;
+}
 // Rounded down: the sum rounded to nearest, one step lower where its error, which is exact (Knuth's two-sum), says so.
 static inline double __dadd_rd(double a, double b)
 {

@@ -202,7 +202,7 @@ def _run(
     grid, block = geometry.grid, geometry.block
     bands = (num_samples, geometry.num_bands)
     tiling = (geometry.rows_per_band, geometry.num_bands, geometry.groups_across.bit_length() - 1)
-    sizes = _int32(num_samples, height, width, channels, *tiling)
+    sizes = _int32(num_samples, len(images), height, width, channels, *tiling)
     cval, rescale = np.float64(options.cval), np.float64(options.rescale)
     # In this order, on one stream: moments follow from colours, and colours from ranges.
     ranges = moments = None
@@ -258,6 +258,9 @@ def _variant(
             "CORRECTED": int(options.conventions == "corrected"),
             "ROUND_AFFINE": int(options.round_affine),
         }
+        # The two pixels of a row that a blend reads are neighbours: two or three aligned loads for six or eight bytes.
+        if source_dtype == np.uint8 and channels in (3, 4) and options.source_format == "channels_last":
+            shape["IN_WORDS"] = int(options.order == 1)
     colour = shape | {
         "HAS_FLIP": int(has_table and options.has_flip),
         "HAS_RANGE": int(has_range),

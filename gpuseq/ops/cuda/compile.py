@@ -41,6 +41,7 @@ _SIZES: tuple[tuple[str, ArgumentKind], ...] = tuple(
     (name, "int32")
     for name in (
         "num_samples",
+        "num_images",
         "height",
         "width",
         "channels",

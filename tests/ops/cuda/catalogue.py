@@ -108,6 +108,10 @@ def _cases() -> Iterator[Case]:
             options = replace(PLAIN, order=order, fill_mode=fill_mode, cval=-7.5)
             yield Case(f"affine_{order}_{fill_mode}", options)
             yield Case(f"moves_{order}_{fill_mode}", options, "float32", 2, moves=True, shapes=few)
+    for fill_mode in FILL_MODES:  # borders of bytes that are read in words: not those of an array's last image
+        options = replace(PLAIN, fill_mode=fill_mode, cval=-7.5)
+        yield Case(f"moves_words_{fill_mode}", options, moves=True, gather=True, shapes=few)
+    yield Case("moves_words_4", replace(PLAIN, fill_mode="reflect"), channels=4, moves=True, gather=True, shapes=few)
     for dtype, out, fill_mode in (
         ("uint16", "float32", "reflect"),
         ("float32", "float32", "constant"),

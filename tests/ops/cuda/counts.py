@@ -141,13 +141,16 @@ def rows() -> list[Row]:
         across = variant.tile_cols * geometry.groups_across
         down = geometry.rows_per_band // (geometry.block // across)
         together = channels if channels <= 4 else 1  # channels that one round reads
+        macros = getattr(variant, kernel)
         load = {"uint8": "LDG.E.U8*", "float32": "LDG.E"}[dtype]  # the table's are LDG.E.64
         work = [(load, reads * together), *also]
+        if reads == 4 and ("IN_WORDS", "1") in macros:
+            work[0] = ("LDG.E", {3: 6, 4: 4}[channels])
         if kernel == "augment":
             work.append(("STG*", together))
         staged = variant.pixel_bytes * geometry.block if variant.is_staged and kernel == "augment" else 0
         rounds = (*rounds, down, BATCH[2] // across)
-        found.append(Row(what, kernel, getattr(variant, kernel), work, rounds, geometry.block, staged))
+        found.append(Row(what, kernel, macros, work, rounds, geometry.block, staged))
 
     add("RGB, channels first", EVERYDAY)
     add("a sample in it that asks for nothing", EVERYDAY, reads=1)

@@ -15,7 +15,7 @@ import pytest
 from gpuseq.ops.cuda import augment as ops_cuda
 from gpuseq.ops.numpy import augment as ops_numpy
 from tests import naive
-from tests.cases import identity, images
+from tests.cases import draw_params, identity, images
 from tests.compare import assert_same
 from tests.ops.cuda.catalogue import CASES, sums_on_the_edge
 from tests.ops.cuda.test_augment_on_host import LAUNCHES, compute, near_twin
@@ -66,6 +66,25 @@ def test_equals_the_numpy_twin(name: str, way: tuple[str, str], monkeypatch: pyt
         wanted = compute(ops_numpy, case, run)
         assert_same(compute(ops_cuda, case, run), wanted, message=run.label, **near_twin(case))
     assert made.num_launches >= 5
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_words_lie_within_the_array(channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A launch may read its arrays to their exact ends, wherever they begin; one byte beyond is a fault."""
+    made = install(monkeypatch, WAYS[0])
+    options = CASES["affine_1_nearest"].options
+    memory = np.zeros(4096, np.uint8)
+    for lead, (rows, height, width) in product(range(4), ((1, 4, 5), (3, 3, 7), (7, 1, 1), (4, 2, 1), (4, 1, 2))):
+        batch = images((rows, height, width, channels), seed=lead)
+        first = -memory.ctypes.data % 4 + lead
+        held = memory[first : first + batch.size].reshape(batch.shape)
+        held[:] = batch
+        indices = np.tile(np.arange(rows), 2)
+        params = np.concatenate([identity(rows), draw_params(rows, height, width, seed=lead)])
+        params["tx"][:rows] = 0.25
+        wanted = ops_numpy.augment(batch, params, options, indices=indices)
+        assert_same(ops_cuda.augment(held, params, options, indices=indices), wanted, message=f"{lead}: {batch.shape}")
+    assert made.num_launches == 20
 
 
 @pytest.mark.exhaustive
