@@ -155,13 +155,16 @@ def test_threads_side_by_side_write_whole_sectors(data_format: Any, dtype: Any, 
     assert dict(variant.augment)["TILE_COLS"] == str(variant.tile_cols)
 
 
-def test_a_large_batch_gets_high_bands_and_a_small_one_enough_blocks() -> None:
-    assert ops_cuda._geometry(256, 224, 224, 8).rows_per_band == 56
+def test_a_small_batch_runs_at_once_and_the_blocks_of_a_large_one_end_together() -> None:
     one = ops_cuda._geometry(1, 224, 224, 8)
     assert one.num_bands == 28  # the lowest bands that there are
-    for num_samples in (16, 32, 64, 100):
+    for num_samples in (16, 32, 64, 100, 128):
         blocks = num_samples * ops_cuda._geometry(num_samples, 224, 224, 8).num_bands
         assert 300 < blocks <= ops_cuda.BLOCKS_AT_ONCE
+    for num_samples in (256, 512):
+        blocks = num_samples * ops_cuda._geometry(num_samples, 224, 224, 8).num_bands
+        assert blocks > 3 * ops_cuda.BLOCKS_AT_ONCE
+    assert ops_cuda._geometry(1024, 224, 224, 8).rows_per_band == 56  # without low ones it has enough
 
 
 def test_a_reduction_is_launched_only_where_it_is_needed(host: HostRun) -> None:
