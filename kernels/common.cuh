@@ -92,9 +92,11 @@ static_assert(HAS_RANGE || !HAS_CHANNEL_SHIFT, "a channel shift clips to the sam
 #define MAX_BLOCK 256            // threads; the launcher never asks for more
 #define IS_FLOAT_SOURCE ((SOURCE_T)0.5 != (SOURCE_T)0)
 // Blocks on a multiprocessor that the registers of a kernel leave room for. Four: at most 64 registers, or the compiler takes 90
-// for paths of rare use. Five, at most 48, where nothing is spilled for it.
+// for paths of rare use. Five, at most 48, where next to nothing is spilled for it.
 #define IS_LIGHT ((CHANNELS == 1 || ((IS_FLOAT_SOURCE || ORDER == 0) && CHANNELS >= 1 && CHANNELS <= 4)) && !HAS_CHANNEL_SHIFT && !HAS_BRIGHTNESS)
-#define MIN_BLOCKS (IS_LIGHT ? 5 : 4)
+#ifndef MIN_BLOCKS
+#define MIN_BLOCKS (IS_LIGHT || IN_WORDS ? 5 : 4)
+#endif
 #define MAX_BAND_ROWS 64         // rows of one unit of work
 
 #ifndef DYNAMIC_SHARED           // the host shim brings its own

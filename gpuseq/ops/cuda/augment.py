@@ -35,8 +35,8 @@ MAX_STAGED_CHANNELS = 16
 MIN_SEGMENT_BYTES = 32
 """Least length of what a group of threads writes in one go: a sector of the second-level cache."""
 
-BLOCKS_AT_ONCE = 528
-"""Blocks that run at the same time on the largest of today's GPUs: 132 multiprocessors, four on each."""
+BLOCKS_AT_ONCE = 660
+"""Blocks that run at the same time on the largest of today's GPUs: 132 multiprocessors, five on each."""
 
 PREPARATION = 3
 """What a block does before its first pixel and after its last, counted in pixels of one thread."""
