@@ -9,13 +9,11 @@ import pytest
 
 from gpuseq.ops.cuda import compile as kernels
 from tests.ops.cuda.variants import all_variants
+from tests.standin.ptx import compiler
 
 cupy_cuda = pytest.importorskip("cupy.cuda")
 
 VARIANTS = all_variants()
-CUPY_OPTIONS = ("-ftz=true", "--device-as-default-execution-space")
-"""What CuPy adds to whatever it compiles."""
-
 CONTRACTED_FLOAT = re.compile(r"fma\.rn\.(ftz\.)?f32")
 
 KINDS = {"int": "int32", "long long": "int64", "double": "float64"}
@@ -24,18 +22,8 @@ KINDS = {"int": "int32", "long long": "int64", "double": "float64"}
 def compile_variant(key: tuple[str, kernels.Macros], architecture: str) -> tuple[str, str]:
     """Return the PTX and the compiler's messages."""
     name, macros = key
-    options = [
-        *kernels.COMPILE_OPTIONS,
-        *CUPY_OPTIONS,
-        f"--gpu-architecture={architecture}",
-    ]
     source = kernels.pasted_source(kernels.SIGNATURES[name][0], macros)
-    program = cupy_cuda.nvrtc.createProgram(source, f"{name}.cu", [], [])
-    try:
-        cupy_cuda.nvrtc.compileProgram(program, options)
-        return cupy_cuda.nvrtc.getPTX(program).decode(), cupy_cuda.nvrtc.getProgramLog(program)
-    finally:
-        cupy_cuda.nvrtc.destroyProgram(program)
+    return compiler.compile_aloud(source, kernels.COMPILE_OPTIONS, architecture)
 
 
 @pytest.mark.parametrize("key", VARIANTS, ids=[f"{kernel}-{name}" for (kernel, _), name in VARIANTS.items()])

@@ -17,7 +17,7 @@ from typing import Any
 
 from tests.standin.host_runner import CACHE_FOLDER
 
-__all__ = ["ARCHITECTURES", "CUPY_OPTIONS", "compile_ptx", "is_installed", "version"]
+__all__ = ["ARCHITECTURES", "CUPY_OPTIONS", "compile_aloud", "compile_ptx", "is_installed", "version"]
 
 ARCHITECTURES = ("compute_80", "compute_90")
 
@@ -64,6 +64,11 @@ def version() -> tuple[int, int]:
 
 
 def compile_ptx(source: str, options: tuple[str, ...], architecture: str) -> str:
+    """Compile a text and return the PTX; arguments and errors are those of `compile_aloud`."""
+    return compile_aloud(source, options, architecture)[0]
+
+
+def compile_aloud(source: str, options: tuple[str, ...], architecture: str) -> tuple[str, str]:
     """Compile a text.
 
     Parameters
@@ -77,27 +82,29 @@ def compile_ptx(source: str, options: tuple[str, ...], architecture: str) -> str
 
     Returns
     -------
-    str
-        The PTX; what an earlier run compiled of the same text is taken from the folder of `tests.standin.host_runner`.
+    tuple of str
+        The PTX, and what the compiler said; of a text that an earlier run has compiled both lie in the folder of
+        `tests.standin.host_runner`.
 
     Raises
     ------
     RuntimeError
         With the compiler's messages, or because it is not installed.
     """
-    recipe = "\0".join([source, *options, *CUPY_OPTIONS, architecture, str(version())])
+    recipe = "\0".join([source, *options, *CUPY_OPTIONS, architecture, str(version()), "PTX, messages"])
     path = CACHE_FOLDER / f"{hashlib.sha256(recipe.encode()).hexdigest()[:32]}.ptx"
     if path.exists():
-        return path.read_text()
-    text = _compile(source, (*options, *CUPY_OPTIONS, f"--gpu-architecture={architecture}"))
+        ptx, _, messages = path.read_text().partition("\0")
+        return ptx, messages
+    ptx, messages = _compile(source, (*options, *CUPY_OPTIONS, f"--gpu-architecture={architecture}"))
     CACHE_FOLDER.mkdir(parents=True, exist_ok=True)
     own = path.with_suffix(f".{os.getpid()}.{threading.get_ident()}")
-    own.write_text(text)
+    own.write_text(f"{ptx}\0{messages}")
     own.replace(path)
-    return text
+    return ptx, messages
 
 
-def _compile(source: str, options: tuple[str, ...]) -> str:
+def _compile(source: str, options: tuple[str, ...]) -> tuple[str, str]:
     program = ctypes.c_void_p()
     if _call("nvrtcCreateProgram", ctypes.byref(program), source.encode(), b"kernel.cu", 0, None, None):
         raise RuntimeError("NVRTC makes no program of the text")
@@ -105,7 +112,7 @@ def _compile(source: str, options: tuple[str, ...]) -> str:
         given = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
         if _call("nvrtcCompileProgram", program, len(options), given):
             raise RuntimeError(f"NVRTC refused a kernel:\n{_text(program, 'nvrtcGetProgramLog')}")
-        return _text(program, "nvrtcGetPTX")
+        return _text(program, "nvrtcGetPTX"), _text(program, "nvrtcGetProgramLog")
     finally:
         _call("nvrtcDestroyProgram", ctypes.byref(program))
 
