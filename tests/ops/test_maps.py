@@ -37,3 +37,26 @@ def test_each_step_of_a_run_is_as_alone() -> None:
     write_maps(maps, [(name, 3 * number, 3 * number + 3) for number, name in enumerate(names)], args, 24, 31)
     for place, row in enumerate(args.tolist()):
         assert tuple(maps[:6, place]) == coefficients(names[place // 3], row, 24, 31)
+
+
+def test_an_affine_map_is_the_inverse_of_a_product() -> None:
+    """About the middle of the image: shears along rows and columns, a turn, a scale; then a shift."""
+
+    def shifted(x: float, y: float) -> np.ndarray:
+        return np.array([[1, 0, x], [0, 1, y], [0, 0, 1]])
+
+    rng = np.random.default_rng(2)
+    height, width = 24, 31
+    for degrees, shift_x, shift_y, scale, shear_x, shear_y in rng.uniform(
+        (-180, -9, -9, 0.5, -40, -40), (180, 9, 9, 2, 40, 40), (50, 6)
+    ):
+        angle, along_x, along_y = np.deg2rad((degrees, shear_x, shear_y))
+        turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1 / scale]])
+        shear = np.array([[1, 0, 0], [-np.tan(along_y), 1, 0], [0, 0, 1]]) @ np.array(
+            [[1, -np.tan(along_x), 0], [0, 1, 0], [0, 0, 1]]
+        )
+        middle = shifted(width / 2, height / 2)
+        forward = shifted(shift_x, shift_y) @ middle @ turn @ shear @ np.linalg.inv(middle)
+        wanted = np.linalg.inv(forward / forward[2, 2])
+        got = coefficients("Affine", (degrees, shift_x, shift_y, scale, shear_x, shear_y), height, width)
+        np.testing.assert_allclose(np.reshape(got, (2, 3)), wanted[:2], rtol=0, atol=1e-9)
