@@ -254,6 +254,15 @@ def test_trivial_draws_every_bin() -> None:
     assert len(np.unique(np.round(turns, 9))) == 61
 
 
+@pytest.mark.parametrize(("name", "side"), [("TranslateX", SIZE[1]), ("TranslateY", SIZE[0])])
+def test_shifts_are_whole_pixels_of_each_magnitude(name: str, side: int) -> None:
+    """Each thirtieth, cut to pixels, of 150 in 331 of the image's side, as in the paper."""
+    for magnitude in range(31):
+        program = _drawn(gpuseq.RandAugment(2, magnitude), 200)
+        shifts = program["arg"][program["op"] == code_of(name)][:, 0]
+        assert set(np.abs(shifts).tolist()) == {150 * side * magnitude // (331 * 30)}
+
+
 def test_coins_fall_as_often_as_they_should() -> None:
     """p of single steps, of timm's layers, of the learned pairs and of erasing."""
     assert (_drawn(gpuseq.RandomSolarize(10, 0.3), 20_000)["op"] != 0).mean() == pytest.approx(0.3, abs=0.012)
