@@ -383,12 +383,18 @@ def test_class_weights_equal_keras(labels: np.ndarray) -> None:
     assert got.tolist() == [2.0, 0.5, 1.0, 1.0]
 
 
-def test_class_weight_multiplies_sample_weight() -> None:
-    flow = own_generator().flow(
-        numbered(4), np.array([0, 1, 0, 1]), batch_size=4, shuffle=False, sample_weight=np.array([1.0, 2.0, 3.0, 4.0])
-    )
+@pytest.mark.parametrize(("sample_weight", "wanted"), [(None, [1, 10, 1, 10]), ([1.0, 2.0, 3.0, 4.0], [1, 20, 3, 40])])
+def test_class_weight_multiplies_sample_weight(sample_weight: list[float] | None, wanted: list[int]) -> None:
+    """And leaves images and labels as they are."""
+    labels = np.array([0, 1, 0, 1])
+    weight = None if sample_weight is None else np.array(sample_weight)
+    flow = own_generator().flow(numbered(4), labels, batch_size=4, shuffle=False, sample_weight=weight)
+    plain = flow[0]
     flow.class_weight = {1: 10}
-    assert np.asarray(flow[0][2]).tolist() == [1, 20, 3, 40]
+    x, y, weights = flow[0]
+    assert np.array_equal(x, plain[0])
+    assert np.array_equal(y, plain[1])
+    assert np.asarray(weights).tolist() == wanted
 
 
 # What is said when it goes wrong.
