@@ -6,13 +6,11 @@
 // filled with 0xA5 before every block. Only <<<x, y>>> grids of one dimension are needed and offered.
 
 #undef _FORTIFY_SOURCE      // its longjmp takes another stack for an error
+#include <math.h>
 #include <setjmp.h>
+#include <stdlib.h>
+#include <string.h>
 #include <ucontext.h>
-
-#include <cmath>
-#include <cstdlib>
-#include <cstring>
-#include <utility>
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/common_interface_defs.h>
@@ -34,8 +32,8 @@ static dim3 threadIdx{0, 0, 0}, blockIdx{0, 0, 0}, blockDim{1, 1, 1}, gridDim{1,
 
 namespace cuda_on_host {
 
-constexpr std::size_t STACK_BYTES = 256 * 1024;
-constexpr std::size_t SHARED_BYTES = 48 * 1024;      // what a launch gets without asking for more
+constexpr size_t STACK_BYTES = 256 * 1024;
+constexpr size_t SHARED_BYTES = 48 * 1024;      // what a launch gets without asking for more
 constexpr unsigned MAX_THREADS = 1024;
 
 alignas(16) static unsigned char dynamic_shared[SHARED_BYTES];
@@ -53,7 +51,7 @@ static void *body_argument;
 #if defined(__SANITIZE_ADDRESS__)
 static ucontext_t scheduler;
 static const void *scheduler_stack;
-static std::size_t scheduler_stack_bytes;
+static size_t scheduler_stack_bytes;
 #else
 static jmp_buf scheduler_place;
 #endif
@@ -103,7 +101,7 @@ static inline void resume(unsigned thread)
 
 static inline void make(Fiber &fiber)
 {
-    if (!fiber.stack) fiber.stack = static_cast<char *>(std::malloc(STACK_BYTES));
+    if (!fiber.stack) fiber.stack = static_cast<char *>(malloc(STACK_BYTES));
     fiber.is_made = true;
     fiber.has_begun = false;
     getcontext(&fiber.context);
@@ -116,7 +114,7 @@ static inline void make(Fiber &fiber)
 // Returns 0, or 1 if some threads of a block ended while others waited at a barrier.
 static int run_block(bool reverse)
 {
-    std::memset(dynamic_shared, 0xA5, sizeof dynamic_shared);
+    memset(dynamic_shared, 0xA5, sizeof dynamic_shared);
     for (unsigned thread = 0; thread < blockDim.x; ++thread) {
         if (!fibers[thread].is_made) make(fibers[thread]);
         fibers[thread].done = false;
@@ -136,10 +134,12 @@ static int run_block(bool reverse)
     }
 }
 
-template <class... A, std::size_t... I>
-static void unpack(void (*kernel)(A...), void **arguments, std::index_sequence<I...>)
+template <size_t...> struct Numbers {};
+
+template <class... A, size_t... I>
+static void unpack(void (*kernel)(A...), void **arguments, Numbers<I...>)
 {
-    kernel(*static_cast<std::remove_reference_t<A> *>(arguments[I])...);
+    kernel(*static_cast<A *>(arguments[I])...);
 }
 
 template <class... A> struct Call {
@@ -148,7 +148,7 @@ template <class... A> struct Call {
     static void run(void *self)
     {
         Call *call = static_cast<Call *>(self);
-        unpack(call->kernel, call->arguments, std::index_sequence_for<A...>{});
+        unpack(call->kernel, call->arguments, Numbers<__integer_pack(sizeof...(A))...>{});
     }
 };
 
@@ -181,7 +181,7 @@ template <class To, class From> static inline To bits_as(From from)
 {
     static_assert(sizeof(To) == sizeof(From), "same size");
     To to;
-    std::memcpy(&to, &from, sizeof to);
+    memcpy(&to, &from, sizeof to);
     return to;
 }
 static inline unsigned __dp4a(unsigned a, unsigned b, unsigned sum)
@@ -214,7 +214,7 @@ static inline double __dadd_rd(double a, double b)
 {
     const double sum = a + b, b_part = sum - a;
     const double error = (a - (sum - b_part)) + (b - b_part);
-    return error < 0.0 ? std::nextafter(sum, -HUGE_VAL) : sum;
+    return error < 0.0 ? nextafter(sum, -HUGE_VAL) : sum;
 }
 static inline float nearest_float(double value) { return static_cast<float>(value); }
 static inline unsigned short half_bits(float value) { return bits_as<unsigned short>(static_cast<_Float16>(value)); }
