@@ -52,9 +52,10 @@ def describe() -> dict[str, Any]:
         "others_busy": _others_busy(),
         "system": platform.system(),
         "python": platform.python_version(),
-        # A machine that got a copy of the files alone is told the commit.
-        "commit": _git("rev-parse", "--short=12", "HEAD") or os.environ.get("GPUSEQ_COMMIT"),
-        "uncommitted": bool(_git("status", "--porcelain", "--untracked-files=no", "--", "gpuseq", "kernels")),
+        # A machine that got a copy of the files alone, perhaps over an older checkout, is told the commit.
+        "commit": os.environ.get("GPUSEQ_COMMIT") or _git("rev-parse", "--short=12", "HEAD"),
+        "uncommitted": "GPUSEQ_COMMIT" not in os.environ
+        and bool(_git("status", "--porcelain", "--untracked-files=no", "--", "gpuseq", "kernels")),
         "gpu": _gpu(),
         "versions": {"gpuseq": __version__, **_versions()},
     }
