@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import mmap
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -133,6 +134,33 @@ def test_what_is_kept_is_let_go_where_memory_runs_out() -> None:
     with pytest.raises(MemoryError):
         kept_block(NUM_BYTES + 3, none)
     assert all(isinstance(block, np.ndarray) for block in blocks._kept)
+
+
+@pytest.mark.skipif(not hasattr(mmap, "MADV_HUGEPAGE"), reason="pages of its own are for Linux")
+def test_a_block_has_pages_of_its_own_which_no_other_process_writes_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    class Pages(mmap.mmap):
+        def __new__(cls, *arguments: int, flags: int) -> Pages:
+            asked.append(flags)
+            return super().__new__(cls, *arguments, flags=flags)
+
+        def madvise(self, *arguments: int) -> None:
+            super().madvise(*arguments)
+            raise OSError("this kernel knows no large pages")
+
+    monkeypatch.setattr(mmap, "mmap", Pages)
+    block = block_of(NUM_BYTES)
+    block[:] = 3
+    assert asked == [mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS]
+    assert address(block) % mmap.PAGESIZE == 0
+
+    def none(*_: object, **__: object) -> mmap.mmap:
+        raise OSError("no memory left")
+
+    monkeypatch.setattr(mmap, "mmap", none)
+    with pytest.raises(MemoryError, match="no memory left"):
+        block_of(NUM_BYTES + 1)
 
 
 def test_no_block_is_lent_twice() -> None:

@@ -8,7 +8,9 @@ second-level cache.
 
 from __future__ import annotations
 
+import contextlib
 import math
+import mmap
 
 import numpy as np
 
@@ -111,9 +113,28 @@ def empty_batch(num_samples: int, height: int, width: int, num_channels: int, op
     shape = (num_samples, height, width, num_channels) if last else (num_samples, num_channels, height, width)
     dtype = np.dtype(options.dtype)
     num_bytes = math.prod(shape) * dtype.itemsize
-    block = kept_block(num_bytes, _new_block) if num_bytes in KEPT_BYTES else _new_block(num_bytes)
+    block = kept_block(num_bytes, _new_pages) if num_bytes in KEPT_BYTES else _new_block(num_bytes)
     batch: np.ndarray = block.view(dtype).reshape(shape)
     return batch
+
+
+def _new_pages(num_bytes: int) -> np.ndarray:
+    """As `_new_block`, on pages of its own, large ones where the system has them.
+
+    What the C library hands out may lie on small pages that were something else's: to write a batch there takes up to a
+    third longer.
+    """
+    if not hasattr(mmap, "MADV_HUGEPAGE"):
+        return _new_block(num_bytes)
+    try:
+        # Private: of shared memory a forked process would write into the batch of its parent.
+        pages = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise MemoryError(f"no memory for a batch of {num_bytes} bytes: {error}") from error
+    # Only a wish: kernels without large pages refuse it.
+    with contextlib.suppress(OSError):
+        pages.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(pages, np.uint8)
 
 
 def _new_block(num_bytes: int) -> np.ndarray:
