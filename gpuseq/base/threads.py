@@ -205,8 +205,7 @@ def outlive_forks(thing: Made) -> Made:
     thing : object
         Of a type that weak references are made to. In this process it lives no longer for this.
     """
-    with _lock:
-        _with_threads[id(thing)] = thing
+    _with_threads[id(thing)] = thing
     return thing
 
 
@@ -251,8 +250,8 @@ class PerProcess:
 
 def _hold() -> None:
     # Before the fork: when the first hook runs in the child, the locals of the threads that it lacks are gone.
-    with _lock:
-        _held[threading.get_ident()] = list(_with_threads.values())
+    # Without a lock: whoever has it need not give it back before the fork is done. The list is made in one step.
+    _held[threading.get_ident()] = [ref() for ref in _with_threads.valuerefs()]
 
 
 def _let_go() -> None:
