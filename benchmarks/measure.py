@@ -223,8 +223,10 @@ class Worker:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
-    def close(self) -> None:
-        """End the process."""
+    def close(self, *, at_once: bool = False) -> None:
+        """End the process; `at_once` where there is no time to ask it for that."""
+        if at_once:
+            self.kill()
         try:
             if self._process.poll() is None:
                 self.ask(do="close")
@@ -312,7 +314,7 @@ def race(
         if worker is not None and kept is not None and for_next:
             kept[runners[index].label] = worker
         elif worker is not None:
-            worker.close()
+            worker.close(at_once=settings.is_late)
 
     if settings.is_late:
         settings.say(f"  {suite} | {case}: {OUT_OF_TIME}")

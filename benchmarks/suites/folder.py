@@ -38,7 +38,7 @@ def run(settings: Settings) -> list[Row]:
         return rows + race("folder", "decode and resize only", decoding, settings, at=case, kept=kept)
     finally:
         for worker in (kept or {}).values():
-            worker.close()
+            worker.close(at_once=settings.is_late)
 
 
 def _bare(label: str) -> str:

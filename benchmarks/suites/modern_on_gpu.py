@@ -36,5 +36,5 @@ def run(settings: Settings) -> list[Row]:
             rows += race("modern", case_name(policy, size, batch), runners, settings, at=numbers, kept=kept)
     finally:
         for worker in kept.values():
-            worker.close()
+            worker.close(at_once=settings.is_late)
     return rows

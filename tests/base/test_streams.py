@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from gpuseq.base import streams
 from gpuseq.base.streams import Buffer, Ring, own_stream
 from tests.standin import cupy as standin
 
@@ -86,6 +87,7 @@ class Owner:
 def test_an_owner_has_a_stream_alone_and_leaves_it_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory that another library frees in the order of a stream may live longer than who asked for it."""
     standin.install(monkeypatch)
+    monkeypatch.setattr(streams, "_idle", {})  # those of other tests' objects come back when these are collected
     first, second, elsewhere = Owner(), Owner(), Owner(1)
     assert first.stream is not second.stream
     assert (first.stream.device_id, elsewhere.stream.device_id) == (0, 1)

@@ -220,8 +220,8 @@ LOADED = {
         *("folders", "frames", "iterator", "passing", "planned", "sequence"),
     ),
     "ops": ("dispatch", "options", "resample", "table"),
-    "ops.compiled": ("augment", "library", "resize"),
-    "ops.cuda": ("resident",),
+    "ops.compiled": ("augment", "library", "philox", "resize"),
+    "ops.cuda": ("memory", "resident"),
     "ops.numpy": ("affine", "augment", "blocks", "resize"),
     "plan": (
         *("columns", "draw", "order", "philox", "plan", "planner"),
