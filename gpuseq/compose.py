@@ -13,7 +13,7 @@ from gpuseq.base.devices import is_cupy, on_device, place, resolve_device
 from gpuseq.base.types import Array, BatchDType, DataFormat, Device, SameArray
 from gpuseq.ops import dispatch as ops
 from gpuseq.ops.options import AugmentOptions
-from gpuseq.plan.columns import identity_params
+from gpuseq.plan.columns import params_at_rest
 from gpuseq.plan.draw import freeze
 from gpuseq.plan.plan import BatchPlan
 from gpuseq.plan.policies.augmentation import Augmentation
@@ -166,7 +166,7 @@ class Compose:
             seed = (seed ^ _worker_seed()) % 2**64
         rows, cols = image_size
         program = self.recipe.draw(ids, (int(rows), int(cols)), seed=seed, epoch=number)
-        params = identity_params(n)
+        params = params_at_rest(n)
         freeze(ids, params, program)
         return BatchPlan(
             indices=ids,

@@ -14,7 +14,13 @@ from .crops import size_after
 __all__ = ["check_program"]
 
 
-def check_program(program: np.ndarray, dtype: np.dtype, num_channels: int, image_size: tuple[int, int]) -> None:
+def check_program(
+    program: np.ndarray,
+    dtype: np.dtype,
+    num_channels: int,
+    image_size: tuple[int, int],
+    present: tuple[str, ...] | None = None,
+) -> None:
     """Refuse images that a program's steps are not defined for, and steps that would reach beyond an image.
 
     Parameters
@@ -27,6 +33,8 @@ def check_program(program: np.ndarray, dtype: np.dtype, num_channels: int, image
         Of the images.
     image_size : (int, int)
         Their rows and columns.
+    present : tuple of str or None
+        The names of the steps that occur, where they are known already.
 
     Raises
     ------
@@ -48,17 +56,26 @@ def check_program(program: np.ndarray, dtype: np.dtype, num_channels: int, image
         if coloured.any():
             name = STEPS[int(program["op"][coloured][0])].name
             raise ValueError(f"{name} takes images of 1, 3 or 4 channels (grey, RGB, RGBA); got {num_channels}")
-    for name, args, fits, wanted in _limits(program, image_size):
+    for name, args, fits, wanted in _limits(program, image_size, names_in(program) if present is None else present):
         # Written so that NaN does not fit.
         if not fits.all():
             numbers = " ".join(f"{value:g}" for value in args[np.argmin(fits)][: len(STEPS[code_of(name)].arguments)])
             raise ValueError(f"{name} {numbers}: {wanted}")
 
 
-def _limits(program: np.ndarray, image_size: tuple[int, int]) -> Iterator[tuple[str, np.ndarray, Any, str]]:
+_LIMITED = frozenset(
+    ("Posterize", "PermuteChannels", "GaussianBlur", "Affine", "AugMix", "Erase", "EraseNoise", "ResizedCrop")
+)
+"""The steps of which `_limits` knows what their numbers may be."""
+
+
+def _limits(
+    program: np.ndarray, image_size: tuple[int, int], present: tuple[str, ...]
+) -> Iterator[tuple[str, np.ndarray, Any, str]]:
     """Yield the steps whose numbers an engine would follow anywhere: name, arguments, which fit, and what does."""
-    present = names_in(program)
-    rows, cols = size_after(program, image_size)
+    if _LIMITED.isdisjoint(present):
+        return
+    rows, cols = size_after(program, image_size) if "ResizedCrop" in present else image_size
     frame = f"the rectangle has to lie within the {rows} x {cols} pixels of the image"
 
     def found(name: str) -> np.ndarray | None:

@@ -7,7 +7,7 @@ the compiled engine or by NumPy as the environment's ``GPUSEQ_CPU_ENGINE`` says.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cache
@@ -22,6 +22,7 @@ from gpuseq.base.threads import cpu_count
 from gpuseq.base.types import Array
 from gpuseq.ops.cuda import memory as gpu
 from gpuseq.ops.cuda.resident import DeviceResident, Resident
+from gpuseq.plan.program import names_in, only_erasing
 
 from .compiled import augment as ops_compiled
 from .compiled import library
@@ -94,16 +95,43 @@ def _cuda_engine() -> ModuleType:
 def _program_engine_for(array: Array) -> tuple[ModuleType, AbstractContextManager[Any]]:
     """As `_engine_for`, of programs, which are a module of their own in each engine, imported with the first."""
     if not isinstance(array, np.ndarray):
+        return _program_engine("cuda"), on_device(array)
+    return _program_engine("numpy" if host_engine() is None else "compiled"), nullcontext()
+
+
+@cache  # as `_cuda_engine`
+def _program_engine(name: str) -> ModuleType:
+    if name == "cuda":
         from .cuda import program as cuda_program
 
-        return cuda_program, on_device(array)
-    if host_engine() is None:
+        return cuda_program
+    if name == "numpy":
         from .numpy import program as numpy_program
 
-        return numpy_program, nullcontext()
+        return numpy_program
     from .compiled import program as compiled_program
 
-    return compiled_program, nullcontext()
+    return compiled_program
+
+
+@cache  # as `_cuda_engine`
+def _program_checks() -> tuple[Callable[..., np.ndarray], Callable[..., None]]:
+    from gpuseq.plan.boxes import with_boxes
+
+    from .checks import check_program
+
+    return with_boxes, check_program
+
+
+def _checked(program: np.ndarray, dtype: np.dtype[Any], channels: int, size: tuple[int, int]) -> np.ndarray:
+    """Return a program with its crops as rectangles, or refuse what it is not defined for."""
+    with_boxes, check_program = _program_checks()
+    present = names_in(program)
+    if "CropByKey" in present:
+        program = with_boxes(program, size)
+        present = names_in(program)
+    check_program(program, dtype, channels, size, present)
+    return program
 
 
 def augment(
@@ -253,15 +281,12 @@ def run_program(
     Pillow's ``ImageEnhance``, ``ImageOps`` and ``Image.transform``, torchvision's v2 transforms on PIL images, timm's
     ``auto_augment``. Of tensors: torchvision's hue and gamma.
     """
-    channels = images.shape[3 if options.source_format == "channels_last" else 1]
+    if options.source_format == "channels_last":
+        _, *size, channels = images.shape
+    else:
+        _, channels, *size = images.shape
     # Before any engine is asked, so that the refusal is the same on each.
-    from gpuseq.plan.boxes import with_boxes
-
-    from .checks import check_program
-
-    size = images.shape[1:3] if options.source_format == "channels_last" else images.shape[2:]
-    program = with_boxes(program, size)
-    check_program(program, images.dtype, channels, size)
+    program = _checked(program, images.dtype, channels, (size[0], size[1]))
     if indices is not None:
         indices = _rows(indices, len(images))
     further: dict[str, Any] = {}
@@ -304,13 +329,8 @@ def run_geometry(images: Array, program: np.ndarray, source_format: str, *, indi
     DeviceError
         As `run_program`.
     """
-    from gpuseq.plan.boxes import with_boxes
-
-    from .checks import check_program
-
     size = images.shape[1:3] if source_format == "channels_last" else images.shape[2:]
-    program = with_boxes(program, size)
-    check_program(program, np.dtype(np.uint8), 3, size)  # of masks any dtype and number of channels will do
+    program = _checked(program, np.dtype(np.uint8), 3, size)  # of masks any dtype and number of channels will do
     if indices is not None:
         indices = _rows(indices, len(images))
     engine, current = _program_engine_for(images)
@@ -336,10 +356,7 @@ def erase(batch: Array, program: np.ndarray, data_format: str) -> None:
     ValueError
         If a rectangle lies outside of the images.
     """
-    from gpuseq.plan.program import only_erasing
-
-    from .checks import check_program
-
+    _, check_program = _program_checks()
     size = batch.shape[1:3] if data_format == "channels_last" else batch.shape[2:]
     check_program(only_erasing(program), batch.dtype, 3, size)
     engine, current = _program_engine_for(batch)

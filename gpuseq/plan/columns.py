@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -27,6 +27,7 @@ __all__ = [
     "dicts_to_params",
     "identity_params",
     "is_at_rest",
+    "params_at_rest",
     "params_to_dicts",
     "put_to_rest",
 ]
@@ -163,6 +164,24 @@ def identity_params(num_samples: int) -> np.ndarray:
     return COLUMNS.neutral_row.repeat(num_samples)
 
 
+@lru_cache(maxsize=16)
+def params_at_rest(num_samples: int) -> np.ndarray:
+    """Return the rows of `identity_params`, read-only and the same ones each time: for plans of which nothing is drawn.
+
+    Parameters
+    ----------
+    num_samples : int
+        Number of rows.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape ``(num_samples,)``, dtype `PARAMS_DTYPE`.
+    """
+    # Memory of bytes, which no one can make writeable: batches share it.
+    return np.frombuffer(COLUMNS.neutral_row.tobytes() * num_samples, PARAMS_DTYPE)
+
+
 def are_neutral(params: np.ndarray) -> bool:
     """Tell whether no row changes anything by any column, in one look; False may also mean a 0.0 that is a -0.0.
 
@@ -171,6 +190,8 @@ def are_neutral(params: np.ndarray) -> bool:
     params : numpy.ndarray
         Shape ``(N,)``, dtype `PARAMS_DTYPE`.
     """
+    if params is params_at_rest(len(params)):
+        return True
     # Bytes, so that the NaN of a neutral value is equal to itself.
     return params.tobytes() == COLUMNS.neutral_row.tobytes() * len(params)
 

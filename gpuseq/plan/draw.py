@@ -16,7 +16,7 @@ import numpy as np
 
 from gpuseq.base.threads import PerProcess
 
-from .columns import dicts_to_params, identity_params
+from .columns import dicts_to_params, identity_params, params_at_rest
 from .philox import philox_uniform
 from .ranges import BLOCK, ShiftRange, TransformRanges, in_pixels
 
@@ -278,7 +278,7 @@ def draw_params(stream: Stream, ranges: TransformRanges, num_samples: int, heigh
     Returns
     -------
     numpy.ndarray
-        Shape ``(num_samples,)``, dtype `~gpuseq.plan.columns.PARAMS_DTYPE`.
+        Shape ``(num_samples,)``, dtype `~gpuseq.plan.columns.PARAMS_DTYPE`; read-only where nothing is drawn.
 
     References
     ----------
@@ -297,6 +297,8 @@ def draw_params(stream: Stream, ranges: TransformRanges, num_samples: int, heigh
     # 256 samples with all ranges: 22 us, and 3.7 ms for the loop.
     num_doubles = spread.num_doubles
     uniform = stream.random_sample(num_samples * num_doubles).reshape(num_samples, num_doubles)
+    if spread.is_at_rest:
+        return params_at_rest(num_samples)
     return _from_uniform(uniform, ranges, height, width)
 
 
@@ -321,8 +323,10 @@ def draw_keyed(
     Returns
     -------
     numpy.ndarray
-        Shape ``(N,)``, dtype `~gpuseq.plan.columns.PARAMS_DTYPE`.
+        Shape ``(N,)``, dtype `~gpuseq.plan.columns.PARAMS_DTYPE`; read-only where nothing is drawn.
     """
+    if ranges.spread.is_at_rest:
+        return params_at_rest(len(sample_ids))
     # A shift with choices takes a second number, for its sign; here no `choice` of Keras' stream has to be followed.
     uniform = philox_uniform(sample_ids, ranges.spread.num_doubles, seed=seed, epoch=epoch)
     return _from_uniform(uniform, ranges, height, width)

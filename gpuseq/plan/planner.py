@@ -19,7 +19,7 @@ from gpuseq.base.arguments import check_count
 from gpuseq.base.errors import BatchIndexError, GpuseqError
 from gpuseq.base.threads import PerProcess
 
-from .columns import identity_params
+from .columns import params_at_rest
 from .draw import Drawing, KerasStream, draw_keyed, freeze
 from .order import epoch_permutation, position_of, shard_indices, shard_size
 from .plan import BatchPlan
@@ -148,7 +148,7 @@ class Planner(PerProcess):
         ranges = drawing.ranges
         height, width = drawing.image_size
         if ranges is None:
-            params = identity_params(len(indices))
+            params = params_at_rest(len(indices))
         elif self.options.rng == "keyed":
             seed, epoch = self.drawn_seed(), self.position.epoch
             params = draw_keyed(ranges, indices, height, width, seed=seed, epoch=epoch)

@@ -183,7 +183,7 @@ def of_kind(program: np.ndarray, *kinds: Kind) -> np.ndarray:
     numpy.ndarray
         The shape of `program`, bool.
     """
-    chosen: np.ndarray = _codes_of(kinds)[program["op"]]
+    chosen: np.ndarray = _codes_of(kinds).take(program["op"])
     return chosen
 
 
@@ -192,11 +192,15 @@ def _codes_of(kinds: tuple[Kind, ...]) -> np.ndarray:
     return np.array([step.kind in kinds for step in STEPS])
 
 
-def names_in(program: np.ndarray) -> list[str]:
+def names_in(program: np.ndarray) -> tuple[str, ...]:
     """Return the names of the steps that occur in a program, each once, in the order of `STEPS`."""
-    # Counted and not sorted: there are few codes.
-    counts = np.bincount(program["op"].reshape(-1), minlength=len(STEPS)).tolist()
-    return [step.name for step, count in zip(STEPS, counts, strict=True) if count]
+    # Counted and not sorted: there are few codes. What occurs together does so in every batch of a policy.
+    return _names(np.bincount(program["op"].reshape(-1), minlength=len(STEPS)).astype(bool).tobytes())
+
+
+@functools.lru_cache(maxsize=256)
+def _names(occurs: bytes) -> tuple[str, ...]:
+    return tuple(step.name for step, is_there in zip(STEPS, occurs, strict=True) if is_there)
 
 
 def has_kind(program: np.ndarray | None, *kinds: Kind) -> bool:

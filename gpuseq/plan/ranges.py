@@ -103,6 +103,11 @@ class Spread(NamedTuple):
     at_rest: np.ndarray
     dtype: np.dtype[np.void]
 
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether no number becomes a parameter: those of the flips are taken all the same."""
+        return not (self.runs or self.chosen or self.flips)
+
 
 @dataclass(frozen=True)
 class TransformRanges:

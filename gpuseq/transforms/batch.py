@@ -13,8 +13,8 @@ from gpuseq.base.devices import array_module, is_cupy, on_device
 from gpuseq.base.types import Array, DataFormat
 from gpuseq.ops import dispatch as ops
 from gpuseq.ops.options import AugmentOptions, RangesFirst, Statistics
-from gpuseq.plan.columns import COLUMNS, are_neutral, dicts_to_params, identity_params, is_at_rest, params_to_dicts
-from gpuseq.plan.program import IDENTITY, only_geometry, without_erasing
+from gpuseq.plan.columns import COLUMNS, are_neutral, dicts_to_params, is_at_rest, params_at_rest, params_to_dicts
+from gpuseq.plan.program import only_geometry, without_erasing
 from gpuseq.plan.ranges import TransformRanges
 
 from .functions import transform_image
@@ -166,7 +166,7 @@ class BatchTransform:
         if self.normalisation.unfitted:
             self.normalisation.warn_unfitted()
         # Steps that do nothing are as good as none: the fused pass is one launch, and takes any dtype.
-        if program is None or (self.has_augmentations and not (program["op"] != IDENTITY).any()):
+        if program is None or (self.has_augmentations and not np.count_nonzero(program["op"])):
             return self._finished(images, params, rows, options)
         if not self.has_augmentations:
             batch = self._finished(images, params, rows, options)
@@ -216,7 +216,7 @@ class BatchTransform:
         levels_options = replace(options.unnormalised(), dtype="uint8")
         levels = ops.run_program(images, without_erasing(program), levels_options, **before)
         following = replace(options, source_format=options.data_format, round_affine=False)
-        batch = self._finished(levels, identity_params(len(program)), None, following)
+        batch = self._finished(levels, params_at_rest(len(program)), None, following)
         ops.erase(batch, program, options.data_format)
         return batch
 

@@ -31,6 +31,7 @@ PLACES: dict[str, tuple[ModuleType, str]] = {
     "address": (memory, "address"),
     "contiguous": (memory, "contiguous"),
     "empty": (memory, "empty"),
+    "part": (memory, "part"),
     "place_key": (memory, "place_key"),
     "to_device": (memory, "to_device"),
     "upload": (memory, "upload"),

@@ -273,7 +273,11 @@ class Kernel:
         """
         # At every launch: a wrong width or a strided array would be read as garbage and raise nothing.
         cast = cast_arguments(self.name, arguments)
-        _kept_or_not(lambda: self._function(grid, (block,), cast, shared_mem=shared_bytes))
+        try:
+            self._function(grid, (block,), cast, shared_mem=shared_bytes)
+        except OSError as error:  # as in `_kept_or_not`, of which a launch need not make a function
+            keep_kernels_in_memory(error)
+            self._function(grid, (block,), cast, shared_mem=shared_bytes)
 
 
 def _kept_or_not(compiling: Callable[[], Any]) -> Any:

@@ -173,7 +173,9 @@ def run_program(
         PROGRAM_BLOCK,
         (
             *(images, samples, steps, lines, weights, tables, made, erases, _quantiles(segments)),
-            *(mean_c, divisor_c, table, out, len(program), segments.num_looks, height, width, options.rescale),
+            *(mean_c, divisor_c, table, out),
+            *ops_cuda.int32(len(program), segments.num_looks, height, width),
+            np.float64(options.rescale),
         ),
     )
     return out
@@ -274,12 +276,14 @@ def _prepare(
         # The most blocks that a grid has in x; the kernel goes on in strides.
         (min(len(stages) * num_parts, 2**31 - 1),),
         PREPARE_BLOCK,
-        (*read, made, partials, len(stages), num_looks, num_parts, height, width),
+        (*read, made, partials, *ops_cuda.int32(len(stages), num_looks, num_parts, height, width)),
         shared_bytes=COUNTER_BYTES if measures & COUNTS_LEVELS else 0,
     )
     if measures:
         kernels.load("tabulate", macros).launch(
-            (len(stages),), PROGRAM_BLOCK, (stages, partials, made, len(stages), num_parts, height * width)
+            (len(stages),),
+            PROGRAM_BLOCK,
+            (stages, partials, made, *ops_cuda.int32(len(stages), num_parts, height * width)),
         )
 
 
@@ -319,10 +323,7 @@ def _sent(*arrays: np.ndarray) -> list[Array]:
             buffer[start : start + part.nbytes] = part.reshape(-1).view(np.uint8)
 
     flat = device.upload((starts[-1],), np.uint8, fill)
-    return [
-        flat[start : start + part.nbytes].view(part.dtype).reshape(part.shape)
-        for part, start in zip(parts, starts, strict=False)
-    ]
+    return [device.part(flat, start, part.shape, part.dtype) for part, start in zip(parts, starts, strict=False)]
 
 
 _quantiles_at: dict[Any, Array] = {}
