@@ -9,6 +9,7 @@ import numpy as np
 
 from gpuseq.base.errors import require
 from gpuseq.base.threads import outlive_forks, per_thread
+from gpuseq.base.types import Array
 
 from . import nvimgcodec as decode_nvimgcodec
 from .routes import Layout
@@ -136,6 +137,20 @@ class DeviceImages:
 
         with self._context():
             return _decode_sound(self._dynamic, decode, encoded)
+
+    @staticmethod
+    def view(image: Any) -> Array:
+        """Return a CuPy array ``(H, W, 3)``, uint8, that shows an image on the device.
+
+        Parameters
+        ----------
+        image : object
+            From `decode`.
+        """
+        import cupy
+
+        # DLPack carries the order of streams, which DALI's other protocol does not.
+        return cupy.from_dlpack(image)
 
 
 # Keras does not turn images, and Pillow smooths subsampled chroma.

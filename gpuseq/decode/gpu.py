@@ -6,7 +6,6 @@ the decoders' CPU side, and those marked ``gpu`` on a GPU: ``docs/parity.md`` sa
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from operator import itemgetter
@@ -23,7 +22,7 @@ from gpuseq.ops import dispatch as ops
 
 from . import host as decode
 from . import nvimgcodec as decode_nvimgcodec
-from .gpu_backend import GpuBackend
+from .gpu_backend import Backends, GpuBackend
 from .headers import is_complete, read_header
 from .options import DecodeOptions
 from .orientation import orientation_of
@@ -131,11 +130,11 @@ class WholeFiles(_InBlock):
 
 
 class DeviceDecoder:
-    """Read, decode, crop and resize files into batches on one GPU, on a stream and in memory of its own.
+    """Read, decode, crop and resize files into batches on one GPU, on streams and in memory of its own.
 
     nvJPEG's hardware decoder has been reported to write to its output before work queued earlier on the caller's stream
-    has ended. So what it writes to is read by this object's own stream alone, and the host waits for that stream before
-    the next decode begins. The calling thread waits: it should be one that decodes ahead.
+    has ended. So what it writes to is read by its backend's own stream alone, and the host waits for that stream before
+    the backend's next decode begins. The calling thread waits: it should be one that decodes ahead.
 
     Parameters
     ----------
@@ -144,8 +143,11 @@ class DeviceDecoder:
         choose among the GPU's decoders.
     device : str
         ``"cuda:N"``.
-    backend : GpuBackend or None
-        What decodes. None: a `GpuBackend`.
+    num_at_once : int
+        How many threads may decode a batch at the same time, each with a decoder and a stream; they share the host's
+        threads.
+    open_backend : callable or None
+        Takes a number of threads and returns what decodes. None: a `GpuBackend` on the device.
 
     Raises
     ------
@@ -157,15 +159,22 @@ class DeviceDecoder:
     pytorch/vision pull request 9606 and meta-pytorch/torchcodec pull request 1634, on the hardware decoder's writes.
     """
 
-    def __init__(self, options: DecodeOptions, device: str = "cuda:0", backend: GpuBackend | None = None) -> None:
+    def __init__(
+        self,
+        options: DecodeOptions,
+        device: str = "cuda:0",
+        *,
+        num_at_once: int = 1,
+        open_backend: Callable[[int], GpuBackend] | None = None,
+    ) -> None:
         self.options = options
         self.device = device
         self.num_threads = options.num_threads or cpu_count()
-        self._backend = GpuBackend(device, options) if backend is None else backend
+        make = open_backend or (lambda num_threads: GpuBackend(device, options, num_threads))
+        self._backends = Backends(lambda: make(max(1, self.num_threads // num_at_once)), num_at_once)
         self._ring = Ring(lambda num_bytes: Buffer(ops.empty((num_bytes,), "uint8", device), num_bytes))
         # Beyond this many bytes of decoded images at their own size, the rest of a batch is decoded on the host.
-        self._max_bytes = ops.free_memory(device) // 8
-        self._lock = threading.Lock()
+        self._max_bytes = ops.free_memory(device) // (8 * num_at_once)
 
     @property
     def num_blocks(self) -> int:
@@ -253,25 +262,28 @@ class DeviceDecoder:
         write: Callable[[list[Array], Sequence[np.ndarray | ImageFileError]], tuple[T, Buffer]],
     ) -> tuple[T, list[int], dict[str, Any]]:
         """Return what `write` makes in a block, whose files it holds in order, and the rest that is said of them."""
-        # One batch at a time: the decoder's own images are overwritten by its next call.
-        with self._lock:
-            chosen = self._choose(encoded, names)
-            found = self._backend.decode([encoded[position] or b"" for position in chosen])
+        chosen = self._choose(encoded, names)
+        # The decoder's own images are overwritten by its next call.
+        with self._backends.lent() as backend:
+            found = backend.decode([encoded[position] or b"" for position in chosen])
             taken = {position: image for position, image in zip(chosen, found, strict=True) if image is not None}
             rest = [position for position in range(len(encoded)) if position not in taken]
             by_host = decode.decode([encoded[index] for index in rest], options, [names[index] for index in rest])
-            with self._backend.here():
-                on_device = [self._finish(image, encoded[index] or b"", names[index]) for index, image in taken.items()]
+            with backend.here():
+                on_device = [
+                    self._finish(backend.array(image), encoded[index] or b"", names[index])
+                    for index, image in taken.items()
+                ]
                 images, block = write(on_device, by_host)
                 # The host waits here, on the thread that decodes ahead: the next call may write to the same buffers
                 # before work that was queued earlier has ended.
-                self._backend.synchronize()
+                backend.synchronize()
         errors: list[ImageFileError | None] = [None] * len(encoded)
         decoders = ["device"] * len(encoded)
         for position, outcome in zip(rest, by_host, strict=True):
             errors[position] = outcome if isinstance(outcome, ImageFileError) else None
             decoders[position] = "" if errors[position] else "host"
-        further = {"errors": errors, "decoders": decoders, "block": block, "ring": self._ring, "backend": self._backend}
+        further = {"errors": errors, "decoders": decoders, "block": block, "ring": self._ring, "backend": backend}
         # The block holds what the device decoded first, then what the host did.
         return images, [*taken, *rest], further
 
@@ -307,8 +319,7 @@ class DeviceDecoder:
         # Decoded to RGB, whatever the colour mode.
         return 3 * header.width * header.height if parses else 0
 
-    def _finish(self, image: Any, encoded: bytes, name: str) -> Array:
-        pixels = self._backend.array(image)
+    def _finish(self, pixels: Array, encoded: bytes, name: str) -> Array:
         if self.options.exif_orientation:
             pixels = turn(pixels, orientation_of(encoded, name))
         return to_color_mode(pixels, self.options.color_mode)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +11,7 @@ import numpy as np
 
 from gpuseq.base.errors import require
 from gpuseq.base.threads import outlive_forks, per_thread
+from gpuseq.base.types import Array
 
 from .routes import Layout
 
@@ -95,13 +98,12 @@ class DeviceImages:
     def __init__(self, device_id: int | None, stream: int, num_threads: int, hw_decoder_load: float) -> None:
         self._codec = check()
         self._stream = stream
-        # Pillow smooths subsampled chroma, which nvJPEG does only when asked.
         self._decoder = outlive_forks(
             self._codec.Decoder(
                 device_id=self._codec.NVIMGCODEC_DEVICE_CPU_ONLY if device_id is None else device_id,
-                max_num_cpu_threads=num_threads,
+                max_num_cpu_threads=_most_threads(num_threads),
                 backends=_backends(self._codec, device_id, hw_decoder_load),
-                options=":fancy_upsampling=1",
+                options=" ".join(_OPTIONS),
             )
         )
         self._params = _params(self._codec, "RGB")
@@ -134,6 +136,40 @@ class DeviceImages:
             self._images = made + self._images[len(made) :]
         return found
 
+    @staticmethod
+    def view(image: Any) -> Array:
+        """Return a CuPy array ``(H, W, 3)``, uint8, that shows an image on the device.
+
+        To be read on the stream of this object alone: nothing here waits for another.
+
+        Parameters
+        ----------
+        image : object
+            From `decode`.
+        """
+        import cupy
+
+        # A third of the time of DLPack (3 us of 9), which asks for the order of streams once more.
+        interface = image.__cuda_array_interface__
+        shape, device_id = interface["shape"], image.device_id
+        if interface["typestr"] != "|u1" or interface["strides"] is not None:
+            return cupy.from_dlpack(image)
+        memory = cupy.cuda.UnownedMemory(interface["data"][0], math.prod(shape), image, device_id)
+        return cupy.ndarray(shape, np.uint8, cupy.cuda.MemoryPointer(memory, 0))
+
+
+_OPTIONS = (
+    # Pillow smooths subsampled chroma, which nvJPEG does only when asked.
+    ":fancy_upsampling=1",
+    # The GPU undoes the Huffman coding of all images, and not of those over a megapixel alone. The pixels are the same.
+    "nvjpeg_cuda_decoder:hybrid_huffman_threshold=0",
+)
+
+
+def _most_threads(num_threads: int) -> int:
+    """Return what nvImageCodec takes of a number of threads; it leaves a core to the caller, and logs it otherwise."""
+    return max(1, min(num_threads, (os.cpu_count() or 1) - 1))
+
 
 def _backends(codec: Any, device_id: int | None, hw_decoder_load: float) -> list[Any]:
     """Return nvImageCodec's backends, in the order in which they are asked."""
@@ -159,7 +195,7 @@ def _host_decoder(num_threads: int) -> Any:
     # Both are needed: without the backend list the constructor still looks for a driver.
     decoder = codec.Decoder(
         device_id=codec.NVIMGCODEC_DEVICE_CPU_ONLY,
-        max_num_cpu_threads=num_threads,
+        max_num_cpu_threads=_most_threads(num_threads),
         backends=_backends(codec, None, 0.0),
     )
     return outlive_forks(decoder)

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from gpuseq.base.threads import cpu_count
 from gpuseq.base.types import Array
 from gpuseq.decode.gpu_backend import GpuBackend, decoder_of
 from gpuseq.decode.options import DecodeOptions
@@ -17,9 +16,9 @@ from gpuseq.decode.options import DecodeOptions
 class HostBackend(GpuBackend):
     """All of `GpuBackend` on the host."""
 
-    def __init__(self, options: DecodeOptions) -> None:
+    def __init__(self, options: DecodeOptions, num_threads: int) -> None:
         self.device = "cpu"
-        self._images = decoder_of(options)(None, 0, options.num_threads or cpu_count(), 0.0)
+        self._images = decoder_of(options)(None, 0, num_threads, 0.0)
 
     def here(self) -> AbstractContextManager[None]:
         return nullcontext()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,20 @@ def test_deterministic_pixels_do_not_depend_on_the_batch(which: Any) -> None:
     together = in_order(ring.decode(encoded, [""] * 16)).get()
     for data, want in zip(encoded, together, strict=True):
         assert_same(in_order(ring.decode([data], [""])).get()[0], want)
+
+
+def test_where_huffman_codes_are_undone_changes_no_pixel(monkeypatch: pytest.MonkeyPatch) -> None:
+    decode_nvimgcodec = pytest.importorskip("nvidia.nvimgcodec") and importlib.import_module("gpuseq.decode.nvimgcodec")
+    encoded = [data for name, data in matrix().items() if name in ("jpeg_444", "jpeg_422", "jpeg_420", "jpeg_grey")]
+    encoded += [matrix()["jpeg_progressive"], matrix()["jpeg_restart"], *jpegs(8, (scaled(480, 24), scaled(640, 32)))]
+    options = DecodeOptions(target_size=(64, 48), interpolation="bilinear", deterministic=True, decoder="nvimgcodec")
+
+    def pixels() -> Any:
+        return in_order(decode_device.DeviceDecoder(options).decode(encoded, [""] * len(encoded))).get()
+
+    by_gpu = pixels()
+    monkeypatch.setattr(decode_nvimgcodec, "_OPTIONS", decode_nvimgcodec._OPTIONS[:1])
+    assert_same(by_gpu, pixels())
 
 
 def test_resized_on_the_device_as_on_the_host(which: Any) -> None:

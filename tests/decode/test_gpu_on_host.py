@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +38,7 @@ DEFAULTS: dict[str, Any] = {"target_size": (20, 30), "interpolation": "bilinear"
 
 def decoder(**options: Any) -> decode_device.DeviceDecoder:
     asked = DecodeOptions(**{**DEFAULTS, **options})
-    return decode_device.DeviceDecoder(asked, "cpu", HostBackend(asked))
+    return decode_device.DeviceDecoder(asked, "cpu", open_backend=partial(HostBackend, asked))
 
 
 def in_order(batch: decode_device.DeviceBatch) -> tuple[list[Any], list[str]]:
@@ -139,10 +142,8 @@ def test_a_batch_that_nobody_takes_keeps_nothing() -> None:
     assert ring.num_blocks == 0
 
 
-def test_the_host_waits_for_its_stream_and_for_the_last_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_host_waits_for_its_stream_and_for_the_last_reader() -> None:
     log: list[str] = []
-    ring = decoder()
-    backend = ring._backend
 
     class Event:
         done = False
@@ -150,12 +151,75 @@ def test_the_host_waits_for_its_stream_and_for_the_last_reader(monkeypatch: pyte
         def synchronize(self) -> None:
             log.append("wait")
 
-    monkeypatch.setattr(backend, "read_out", lambda work: (log.append("copy") or work(), Event()))
-    monkeypatch.setattr(backend, "synchronize", lambda: log.append("synchronize"))
+    class Logged(HostBackend):
+        def read_out(self, work: Callable[[], Any]) -> tuple[Any, Any]:
+            log.append("copy")
+            return work(), Event()
+
+        def synchronize(self) -> None:
+            log.append("synchronize")
+
+    asked = DecodeOptions(**DEFAULTS)
+    ring = decode_device.DeviceDecoder(asked, "cpu", open_backend=partial(Logged, asked))
     for _ in range(3):
         ring.decode([matrix()["jpeg_420"]], ["a"]).take()
     assert log == ["synchronize", "copy", "wait", "synchronize", "copy", "wait", "synchronize", "copy"]
     assert ring.num_blocks == 1
+
+
+@pytest.mark.parametrize("num_at_once", [1, 2])
+def test_as_many_batches_at_once_as_asked_for(num_at_once: int) -> None:
+    """With two decoders two threads meet inside of them; with one, the second has to wait until the first is out."""
+    inside: list[int] = []
+    threads: list[int] = []
+    both, changed = threading.Event(), threading.Lock()
+
+    class Met(HostBackend):
+        def __init__(self, options: DecodeOptions, num_threads: int) -> None:
+            super().__init__(options, num_threads)
+            threads.append(num_threads)
+
+        def decode(self, encoded: list[bytes]) -> list[Any]:
+            with changed:
+                inside.append(inside[-1] + 1 if inside else 1)
+                if inside[-1] == 2:
+                    both.set()
+            if num_at_once == 2:
+                assert both.wait(30)
+            images = super().decode(encoded)
+            with changed:
+                inside.append(inside[-1] - 1)
+            return images
+
+    asked = DecodeOptions(**{**DEFAULTS, "num_threads": 6})
+    made = decode_device.DeviceDecoder(asked, "cpu", num_at_once=num_at_once, open_backend=partial(Met, asked))
+    some = [matrix()["jpeg_420"], matrix()["jpeg_grey"]]
+    wanted, _ = in_order(decoder(num_threads=6).decode(some, ["a", "b"]))
+    with ThreadPoolExecutor(2) as pool:
+        batches = list(pool.map(lambda _: made.decode(some, ["a", "b"]), range(2)))
+    assert max(inside) == num_at_once
+    assert threads == [6 // num_at_once] * num_at_once
+    for batch in batches:
+        for got, want in zip(in_order(batch)[0], wanted, strict=True):
+            assert_same(got, want)
+
+
+def test_a_backend_that_cannot_be_made_may_be_made_later() -> None:
+    asked = DecodeOptions(**DEFAULTS)
+    outcomes: list[Any] = [ZeroDivisionError(), HostBackend(asked, 1)]
+
+    def open_backend(num_threads: int) -> HostBackend:
+        outcome: HostBackend | Exception = outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    ring = decode_device.DeviceDecoder(asked, "cpu", open_backend=open_backend)
+    with pytest.raises(ZeroDivisionError):
+        ring.decode([matrix()["jpeg_420"]], ["a"])
+    for _ in range(2):
+        assert ring.decode([matrix()["jpeg_420"]], ["a"]).errors == [None]
+    assert not outcomes
 
 
 def test_a_failing_call_leaves_the_decoder_usable(monkeypatch: pytest.MonkeyPatch) -> None:

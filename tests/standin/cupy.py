@@ -219,6 +219,10 @@ class _DecoderOnHost:
         work.add(work.DECODED, type(self._images).__module__.rpartition(".")[2], len(encoded))
         return [None if image is None else np.array(image.cpu()) for image in self._images.decode(encoded)]
 
+    @staticmethod
+    def view(image: Any) -> Any:
+        return sys.modules["cupy"].from_dlpack(image)
+
 
 def _module(name: str, **members: Any) -> Any:
     module = types.ModuleType(name)
