@@ -32,6 +32,7 @@ FLAGS = (
     "-ffp-contract=off",
     # Neither changes a value: no floating-point trap and no errno is looked at, so loops with a choice become vectors.
     *("-fno-trapping-math", "-fno-math-errno"),
+    "-pthread",
     *("-Wall", "-Wextra", "-Wno-psabi", "-Wno-unknown-pragmas"),
 )
 

@@ -1,4 +1,6 @@
-// What the shared library offers: the instruction sets that were compiled into it, which of them run here, and numbers by key.
+// What the shared library offers: the instruction sets that were compiled into it, which of them run here, numbers by key, and
+// files.
+#include "files.h"
 #include "job.h"
 #include "philox.h"
 #include "program.h"
@@ -46,10 +48,11 @@ constexpr int NUM_SETS = sizeof SETS / sizeof *SETS;
 } // namespace
 
 // Raised whenever a field of a job or a function below changes.
-EXPORT int gpuseq_abi() { return 5; }
+EXPORT int gpuseq_abi() { return 6; }
 EXPORT int gpuseq_job_bytes() { return (int)sizeof(Job); }
 EXPORT int gpuseq_program_job_bytes() { return (int)sizeof(ProgramJob); }
 EXPORT int gpuseq_resize_job_bytes() { return (int)sizeof(ResizeJob); }
+EXPORT int gpuseq_file_record_bytes() { return (int)sizeof(FileRecord); }
 
 // The name of instruction set `number`, or null past the last.
 EXPORT const char *gpuseq_set_name(int number) { return number >= 0 && number < NUM_SETS ? SETS[number].name : nullptr; }
@@ -75,4 +78,11 @@ EXPORT void gpuseq_resize(int number, const ResizeJob *job, unsigned char *scrat
 EXPORT void gpuseq_philox(const uint64_t *ids, int64_t num_samples, int64_t num_doubles, const uint64_t *key, uint64_t space, double *to)
 {
     uniform_rows(ids, num_samples, num_doubles, key, space, to);
+}
+// `count` names, each with a zero at its end: into `room`, from byte `taken` on. Returns the bytes that are taken then; after about
+// `most` nanoseconds also with files that nobody has begun.
+EXPORT int64_t gpuseq_read_files(const char *names, FileRecord *records, int64_t count, uint8_t *room, int64_t room_bytes,
+                                 int64_t taken, int32_t buffer, int64_t largest, int64_t most, int32_t num_threads)
+{
+    return read_files(names, records, count, room, room_bytes, taken, buffer, largest, most, num_threads);
 }

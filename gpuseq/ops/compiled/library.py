@@ -22,6 +22,7 @@ __all__ = [
     "ENGINE",
     "LIBRARY",
     "PATH",
+    "FileRecord",
     "InstructionSet",
     "Job",
     "ProgramJob",
@@ -41,7 +42,7 @@ PATH = "GPUSEQ_CPU_LIBRARY"
 # Not an extension module: it knows no Python, so one wheel serves every version of it.
 LIBRARY = "gpuseq_cpu.so"
 
-ABI = 5
+ABI = 6
 """Has to be the library's ``gpuseq_abi()``: what a job holds, and which functions there are."""
 
 logger = logging.getLogger("gpuseq")
@@ -96,6 +97,17 @@ class ResizeJob(ctypes.Structure):
     )
 
 
+class FileRecord(ctypes.Structure):
+    """``FileRecord`` of ``kernels/host/files.h``, where its fields are explained."""
+
+    _fields_ = (
+        *((name, _LONG) for name in ("path", "start", "num_bytes")),
+        *((name, _INT) for name in ("state", "buffer", "width", "height")),
+        *((name, ctypes.c_uint8) for name in ("components", "bits", "is_plain", "is_stored_as_rgb", "is_complete")),
+        *(("orientation", ctypes.c_uint8), ("unused", ctypes.c_uint8 * 2)),
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class InstructionSet:
     """One compilation of the engine, which runs on this machine.
@@ -131,14 +143,15 @@ def _load(path: str) -> ctypes.CDLL | str:
         # CDLL and not PyDLL, so that every call releases the GIL.
         library = ctypes.CDLL(path)
         abi, job, resize_job = library.gpuseq_abi(), library.gpuseq_job_bytes(), library.gpuseq_resize_job_bytes()
-        # A library of interface 1 lacks the function, and the message below is better than that of the missing name.
+        # Older libraries lack a function, and the message below is better than that of the missing name.
         program_job = library.gpuseq_program_job_bytes() if abi > 1 else 0
+        file_record = library.gpuseq_file_record_bytes() if abi > 5 else 0
     except (OSError, AttributeError) as error:
         return f"{path} cannot be loaded ({error}). Install gpuseq again"
     # The number alone is kept by hand; the sizes tell of a field that was added on one side only, before the library
     # reads past the end of a structure.
-    sizes = tuple(map(ctypes.sizeof, (Job, ResizeJob, ProgramJob)))
-    if (abi, job, resize_job, program_job) != (ABI, *sizes):
+    sizes = tuple(map(ctypes.sizeof, (Job, ResizeJob, ProgramJob, FileRecord)))
+    if (abi, job, resize_job, program_job, file_record) != (ABI, *sizes):
         return f"{path} is of another version of gpuseq (its interface is {abi}, not {ABI}). Install gpuseq again"
     # Undeclared, ctypes would take results and addresses for 32-bit integers and cut them.
     library.gpuseq_set_name.restype = ctypes.c_char_p
@@ -152,6 +165,11 @@ def _load(path: str) -> ctypes.CDLL | str:
     library.gpuseq_resize.argtypes = (ctypes.c_int, _POINTER, _POINTER)
     library.gpuseq_philox.restype = None
     library.gpuseq_philox.argtypes = (_POINTER, _LONG, _LONG, _POINTER, _LONG, _POINTER)
+    library.gpuseq_read_files.restype = _LONG
+    library.gpuseq_read_files.argtypes = (
+        *(ctypes.c_char_p, _POINTER, _LONG, _POINTER, _LONG, _LONG),
+        *(_INT, _LONG, _LONG, _INT),
+    )
     return library
 
 

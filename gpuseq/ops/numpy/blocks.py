@@ -21,7 +21,7 @@ KEPT_BYTES = range(1 << 20, (1 << 28) + 1)
 _kept: deque[np.ndarray] = deque(maxlen=2)
 
 
-def kept_block(num_bytes: int, new: Callable[[int], np.ndarray]) -> np.ndarray:
+def kept_block(num_bytes: int, new: Callable[[int], np.ndarray], kept: deque[np.ndarray] | None = None) -> np.ndarray:
     """Return bytes of any content: those of a block that no array is a part of any more, else new ones.
 
     Parameters
@@ -30,13 +30,15 @@ def kept_block(num_bytes: int, new: Callable[[int], np.ndarray]) -> np.ndarray:
         How many, of `KEPT_BYTES`.
     new : callable
         Takes `num_bytes` and returns an array of so many uint8.
+    kept : collections.deque of numpy.ndarray, optional
+        Where blocks wait to be used again, with a `maxlen`. By default those of batches.
 
     Raises
     ------
     MemoryError
         If there is no memory for them, with nothing left that is kept.
     """
-    return np.asarray(_Loan(num_bytes, new))
+    return np.asarray(_Loan(num_bytes, new, _kept if kept is None else kept))
 
 
 class _Loan:
@@ -46,31 +48,32 @@ class _Loan:
     hold on to it. So do PyTorch, JAX and TensorFlow where they take an array without a copy.
     """
 
-    def __init__(self, num_bytes: int, new: Callable[[int], np.ndarray]) -> None:
-        self.block = _taken(num_bytes, new)
+    def __init__(self, num_bytes: int, new: Callable[[int], np.ndarray], kept: deque[np.ndarray]) -> None:
+        # Its own name for it, because the module's may be gone by the time the interpreter ends.
+        self.kept = kept
+        self.block = _taken(num_bytes, new, kept)
         self.__array_interface__ = self.block.__array_interface__
 
-    # The deque is an argument, because the module's names may be gone by the time the interpreter ends.
-    def __del__(self, kept: deque[np.ndarray] = _kept) -> None:
+    def __del__(self) -> None:
         # The block is missing where there was no memory for it.
         block: Any = self.__dict__.pop("block", None)
         if block is not None:
-            kept.append(block)
+            self.kept.append(block)
 
 
-def _taken(num_bytes: int, new: Callable[[int], np.ndarray]) -> np.ndarray:
+def _taken(num_bytes: int, new: Callable[[int], np.ndarray], kept: deque[np.ndarray]) -> np.ndarray:
     # An object may die in any thread and between any two instructions, so nothing here takes a lock: the steps of a
     # deque are atomic, and what another thread has taken meanwhile is only not found.
-    for _ in range(len(_kept)):
+    for _ in range(len(kept)):
         try:
-            block = _kept.popleft()
+            block = kept.popleft()
         except IndexError:
             break
         if len(block) == num_bytes:
             return block
-        _kept.append(block)
+        kept.append(block)
     try:
         return new(num_bytes)
     except MemoryError:
-        _kept.clear()
+        kept.clear()
         return new(num_bytes)

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 import gpuseq
+from gpuseq.decode.reading import RECORD, FileReader
 from gpuseq.ops.compiled import augment as ops_compiled
 from gpuseq.ops.compiled import library
 from gpuseq.ops.compiled import program as compiled_program
@@ -21,6 +24,7 @@ from gpuseq.plan.policies.recipe import Recipe
 from tests import compiled_library
 from tests.cases import draw_params, images
 from tests.compare import assert_same
+from tests.decode.imagefiles import matrix
 from tests.ops.cuda.catalogue import CASES
 from tests.ops.cuda.test_program_on_host import POLICIES
 
@@ -51,6 +55,29 @@ def _programs() -> int:
     return num_runs
 
 
+def _files() -> int:
+    """Read cut files, each into memory that ends with it, and all together on threads; return how many runs."""
+    data, num_runs = matrix()["jpeg_420"], 0
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [str(Path(folder) / str(length)) for length in range(0, len(data) + 1, 7)]
+        for path in paths:
+            length = int(Path(path).name)
+            Path(path).write_bytes(data[:length])
+            records, room = np.zeros(1, RECORD), np.empty(length + 1, np.uint8)
+            found = library.instruction_sets()
+            assert not isinstance(found, str), found
+            found[0].functions.gpuseq_read_files(
+                *(os.fsencode(path), records.ctypes.data, 1, room.ctypes.data, len(room), 0, 0, 1 << 28, 10**9, 1)
+            )
+            assert records["num_bytes"][0] == length
+            assert room[:length].tobytes() == data[:length]
+            num_runs += 1
+        for num_threads in (1, 4):
+            assert all(part is not None for part in FileReader(num_threads).read(paths).data)
+            num_runs += 1
+    return num_runs
+
+
 def main(sanitizer: str, overrun: bool) -> None:
     """Run all cases; with `overrun`, read one image past the end, which has to be fatal."""
     built = compiled_library.build(FLAGS[sanitizer])
@@ -64,7 +91,7 @@ def main(sanitizer: str, overrun: bool) -> None:
         return
     ops_compiled.SOLO_PIXELS, ops_compiled.CALL_PIXELS = 0, 500  # every thread gets something to do
     ops_compiled.SHARED_PIXELS = 0
-    num_runs = 0
+    num_runs = _files()
     for instruction_set in found:
         os.environ[library.ENGINE] = f"compiled:{instruction_set.name}"
         num_runs += _programs()

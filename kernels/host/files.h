@@ -1,0 +1,290 @@
+// Many local files into one buffer, on threads of the call's own, and what the headers of those that are JPEG say. What is right
+// gpuseq/files/reading.py and gpuseq/decode/headers.py say, and whatever is not ordinary is left to them: there are no messages here.
+#pragma once
+#include <atomic>
+#include <cerrno>
+#include <cstdint>
+#include <cstring>
+#include <initializer_list>
+
+#if defined(__unix__) || defined(__APPLE__)
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+#endif
+
+// What has become of a file. What is neither read nor left may be asked for again.
+enum FileState : int32_t { WAITING = 0, NO_ROOM = 1, READ = 2, LEFT = 3 };
+
+struct FileRecord {
+    int64_t path;                        // where its name begins among the names
+    int64_t start, num_bytes;            // in the buffer; without room for it the size alone
+    int32_t state;                       // FileState
+    int32_t buffer;                      // the number of the call's buffer
+    // Of a JPEG file, else 0: gpuseq.decode.headers.Header.
+    int32_t width, height;
+    uint8_t components, bits, is_plain, is_stored_as_rgb;
+    uint8_t is_complete;                 // gpuseq.decode.headers.is_complete
+    uint8_t orientation;                 // 1 where nothing in the file can turn it, 0 where EXIF or XMP may
+    uint8_t unused[2];
+};
+
+namespace {
+
+constexpr int64_t ALIGNMENT = 64;        // of the start of a file in the buffer
+constexpr int64_t TAIL = 4096;           // bytes in which the end of the picture is looked for
+constexpr int MAX_THREADS = 64;
+constexpr size_t STACK_BYTES = 1 << 20;
+
+// What Pillow too takes for a segment with a length, and reads nothing about orientation in: tables, frames but those of JPG's own
+// extensions, restart intervals, application data but APP1's, comments.
+bool is_plain_segment(int marker)
+{
+    return (marker >= 0xC0 && marker <= 0xCF && marker != 0xC8) || marker == 0xDB || marker == 0xDD ||
+           (marker >= 0xE0 && marker <= 0xEF && marker != 0xE1) || marker == 0xFE;
+}
+
+bool begins_with(const uint8_t *data, int64_t size, int64_t at, const char *text, int64_t length)
+{
+    return at + length <= size && memcmp(data + at, text, (size_t)length) == 0;
+}
+
+// `_jpeg` of headers.py, line by line; false where that has no header.
+bool read_jpeg(const uint8_t *data, int64_t size, FileRecord *record)
+{
+    bool has_frame = false, has_jfif = false, has_end = false, may_turn = false;
+    int transform = -1, coding = 0, components = 0;
+    bool is_named_rgb = false;
+    int64_t at = 2;
+    while (at + 4 <= size && data[at] == 0xFF) {
+        const int marker = data[at + 1];
+        if (marker == 0xFF) {            // a fill byte
+            at += 1;
+            continue;
+        }
+        if (marker == 0x01 || (marker >= 0xD0 && marker <= 0xD7)) {  // markers without a length
+            may_turn = may_turn || marker == 0x01;
+            at += 2;
+            continue;
+        }
+        if (marker == 0xD9 || marker == 0xDA) {  // the end, or pixels
+            has_end = marker == 0xDA;
+            break;
+        }
+        const int64_t start = at + 4;
+        const int length = data[at + 2] << 8 | data[at + 3];
+        may_turn = may_turn || !is_plain_segment(marker) || length < 2;
+        if (marker == 0xE0 && begins_with(data, size, start, "JFIF\0", 5)) {
+            has_jfif = true;
+        } else if (marker == 0xEE && begins_with(data, size, start, "Adobe", 5)) {
+            if (start + 11 >= size) return false;
+            transform = data[start + 11];
+        } else if (!has_frame && marker >= 0xC0 && marker <= 0xCF && marker != 0xC4 && marker != 0xC8 && marker != 0xCC) {
+            if (start + 6 > size) return false;
+            has_frame = true;
+            coding = marker;
+            record->bits = data[start];
+            record->height = data[start + 1] << 8 | data[start + 2];
+            record->width = data[start + 3] << 8 | data[start + 4];
+            components = data[start + 5];
+            is_named_rgb = start + 12 < size && data[start + 6] == 'R' && data[start + 9] == 'G' && data[start + 12] == 'B';
+        }
+        at += 2 + length;
+    }
+    if (!has_frame || !record->width || !record->height) return false;
+    record->components = (uint8_t)components;
+    record->is_plain = (components == 1 || components == 3) && coding <= 0xC2;
+    record->is_stored_as_rgb = components == 3 && !has_jfif && (transform < 0 ? is_named_rgb : transform == 0);
+    record->orientation = has_end && !may_turn;
+    return true;
+}
+
+void read_header(const uint8_t *data, FileRecord *record)
+{
+    const int64_t size = record->num_bytes;
+    if (!begins_with(data, size, 0, "\xff\xd8\xff", 3)) return;
+    FileRecord found = *record;
+    if (!read_jpeg(data, size, &found)) return;
+    const int64_t first = size > TAIL ? size - TAIL : 0;
+    // Backwards: it is nearly always the last two bytes.
+    for (int64_t at = size - 2; at >= first && !found.is_complete; --at) found.is_complete = data[at] == 0xFF && data[at + 1] == 0xD9;
+    *record = found;
+}
+
+#if defined(__unix__) || defined(__APPLE__)
+
+struct FileBatch;
+
+struct FileThread {
+    FileBatch *batch;
+    pthread_t thread;
+    int number;
+    bool has_next;                       // whether it has started the one after it
+};
+
+struct FileBatch {
+    const char *names;
+    FileRecord *records;
+    int64_t count;
+    uint8_t *room;
+    int64_t room_bytes;
+    int32_t buffer;
+    int64_t largest;                     // bytes of a file; larger ones are left
+    int64_t begun, most;                 // nanoseconds
+    int num_threads;
+    pthread_attr_t attributes;
+    std::atomic<int64_t> next, taken;    // the next file, and bytes of the room
+    std::atomic<bool> stop;
+    FileThread threads[MAX_THREADS];
+};
+
+int64_t now()
+{
+    timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+}
+
+// Where so many bytes begin that nobody else gets; -1 where they do not fit. What does not fit takes nothing from smaller files.
+int64_t take(FileBatch *batch, int64_t num_bytes)
+{
+    const int64_t aligned = (num_bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    int64_t start = batch->taken.load(std::memory_order_relaxed);
+    do {
+        if (start + num_bytes > batch->room_bytes) return -1;
+    } while (!batch->taken.compare_exchange_weak(start, start + aligned, std::memory_order_relaxed));
+    return start;
+}
+
+// Reads what `file` is opened as, and returns what has become of it.
+int32_t read_open(FileBatch *batch, FileRecord *record, int file)
+{
+    struct stat status;
+    if (fstat(file, &status) != 0 || !S_ISREG(status.st_mode) || status.st_size > batch->largest) return LEFT;
+    record->num_bytes = status.st_size;
+    // One byte more than the size, so that a single short read proves the end.
+    const int64_t wanted = record->num_bytes + 1;
+    record->start = take(batch, wanted);
+    if (record->start < 0) return record->state == NO_ROOM ? LEFT : NO_ROOM;  // for a second time: it grows
+    uint8_t *to = batch->room + record->start;
+    int64_t got = 0;
+    do {
+        const ssize_t more = read(file, to + got, (size_t)(wanted - got));
+        if (more < 0) {
+            if (errno == EINTR) batch->stop.store(true, std::memory_order_relaxed);
+            return LEFT;
+        }
+        if (more == 0) break;
+        got += more;
+    } while (got < record->num_bytes);
+    if (got != record->num_bytes) return LEFT;  // it has changed meanwhile, or does not know its size
+    read_header(to, record);
+    record->buffer = batch->buffer;
+    return READ;
+}
+
+void read_file(FileBatch *batch, FileRecord *record)
+{
+    // Without O_NONBLOCK a named pipe would be waited for.
+    const int file = open(batch->names + record->path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    if (file < 0) {
+        // Only the caller gets signals: its Python is to see them soon.
+        if (errno == EINTR) batch->stop.store(true, std::memory_order_relaxed);
+        record->state = LEFT;
+        return;
+    }
+    record->state = read_open(batch, record, file);
+    close(file);
+}
+
+void read_some(FileBatch *batch)
+{
+    int64_t at;
+    while (!batch->stop.load(std::memory_order_relaxed) && (at = batch->next.fetch_add(1, std::memory_order_relaxed)) < batch->count) {
+        if (batch->records[at].state >= READ) continue;
+        read_file(batch, batch->records + at);
+        // After a file and not before: each call reads one at least, so that calls come to an end.
+        if (now() - batch->begun > batch->most) batch->stop.store(true, std::memory_order_relaxed);
+    }
+}
+
+void *run(void *argument);
+
+// Each thread starts the one after it, so that no one of them starts them all, and files in the memory of the system are read
+// before many have been.
+void start_next(FileThread *before)
+{
+    FileBatch *batch = before->batch;
+    const int number = before->number + 1;
+    before->has_next = false;
+    if (number >= batch->num_threads || batch->next.load(std::memory_order_relaxed) + 1 >= batch->count) return;
+    FileThread *thread = batch->threads + number;
+    thread->batch = batch;
+    thread->number = number;
+    // Where there may be no more threads, those that there are do all.
+    before->has_next = pthread_create(&thread->thread, &batch->attributes, run, thread) == 0;
+}
+
+void *run(void *argument)
+{
+    FileThread *thread = (FileThread *)argument;
+    start_next(thread);
+    read_some(thread->batch);
+    return nullptr;
+}
+
+int64_t read_files(const char *names, FileRecord *records, int64_t count, uint8_t *room, int64_t room_bytes, int64_t taken,
+                   int32_t buffer, int64_t largest, int64_t most, int32_t num_threads)
+{
+    int64_t at = 0;
+    for (FileRecord *record = records; record < records + count; ++record) {
+        record->path = at;
+        at += (int64_t)strlen(names + at) + 1;
+    }
+    FileBatch batch;
+    batch.names = names;
+    batch.records = records;
+    batch.count = count;
+    batch.room = room;
+    batch.room_bytes = room_bytes;
+    batch.buffer = buffer;
+    batch.largest = largest;
+    batch.begun = now();
+    batch.most = most;
+    batch.num_threads = num_threads < MAX_THREADS ? num_threads : MAX_THREADS;
+    batch.next = 0;
+    batch.taken = taken;
+    batch.stop = false;
+    // The system keeps small stacks for the next call, and takes large ones back.
+    pthread_attr_init(&batch.attributes);
+    pthread_attr_setstacksize(&batch.attributes, STACK_BYTES);
+    FileThread *caller = batch.threads;
+    caller->batch = &batch;
+    caller->number = 0;
+    // Signals are for the threads that Python knows; those of a fault go to the thread that has it whatever is asked.
+    sigset_t all, before;
+    sigfillset(&all);
+    for (int signal : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT}) sigdelset(&all, signal);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    start_next(caller);
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    read_some(&batch);
+    for (FileThread *thread = caller; thread->has_next;) pthread_join((++thread)->thread, nullptr);
+    pthread_attr_destroy(&batch.attributes);
+    return batch.taken;
+}
+
+#else
+
+int64_t read_files(const char *, FileRecord *records, int64_t count, uint8_t *, int64_t, int64_t taken, int32_t, int64_t, int64_t, int32_t)
+{
+    for (int64_t at = 0; at < count; ++at) records[at].state = LEFT;
+    return taken;
+}
+
+#endif
+
+} // namespace

@@ -1,0 +1,460 @@
+"""Files read by the compiled engine are those that Python reads, with the same headers; the rest is left to Python."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpuseq.base.errors import ImageFileError
+from gpuseq.decode import reading
+from gpuseq.decode.headers import is_complete, read_header
+from gpuseq.decode.orientation import orientation_of
+from gpuseq.decode.reading import FileReader, ReadFiles, header_of
+from gpuseq.files import reading as readers
+from gpuseq.ops.compiled import library
+from tests import compiled_library
+from tests.decode.imagefiles import broken, matrix
+from tests.interrupts import descriptors_of
+
+APP1 = b"\xff\xe1\0\x0eExif\0\0II*\0"
+XMP = b"http://ns.adobe.com/xap/1.0/\0<x tiff:Orientation='6' tiff:Orientation=\"3\"/>"
+
+
+@pytest.fixture(autouse=True)
+def _compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled_library.require()
+    monkeypatch.setenv(library.ENGINE, "compiled")
+
+
+def segment(marker: int, content: bytes) -> bytes:
+    return bytes([0xFF, marker]) + (len(content) + 2).to_bytes(2, "big") + content
+
+
+@cache
+def corpus() -> dict[str, bytes]:
+    """Files of every kind, and what else may stand before, between and behind the segments of a JPEG file."""
+    files = {**matrix(), **broken()}
+    plain = matrix()["jpeg_420"]
+    bare = plain[:2] + plain[20:]
+    names = bare.replace(b"\x01\x22\0\x02\x11\x01\x03\x11\x01", b"R\x22\0G\x11\x01B\x11\x01")
+    assert names != bare
+    between = {
+        "adobe_rgb": segment(0xEE, b"Adobe\0\x64\0\0\0\0\0"),
+        "adobe_ycc": segment(0xEE, b"Adobe\0\x64\0\0\0\0\1"),
+        "adobe_short": segment(0xEE, b"Adobe"),
+        "jfif": segment(0xE0, b"JFIF\0\1\1\0\0\1\0\1\0\0"),
+        "jfxx": segment(0xE0, b"JFXX\0\x10"),
+        "fill": b"\xff\xff\xff",
+        "restart": b"\xff\xd3",
+        "temporary": b"\xff\x01",
+        "comment": segment(0xFE, b"\xff\xd9 no end"),
+        "profile": segment(0xE2, b"ICC_PROFILE\0\1\1" + bytes(300)),
+        "exif": APP1,
+        "xmp": segment(0xE1, XMP),
+        "empty_segment": b"\xff\xe3\0\2",
+        "no_length": b"\xff\xe3\0\0",
+        "junk": b"\0\0" + segment(0xE1, XMP),
+        "extension": segment(0xF3, segment(0xE1, XMP)),
+        "start_again": b"\xff\xd8",
+        "end": b"\xff\xd9\0\2",
+        "tables": segment(0xC4, b"\x08\0\7\0\6\3R\0\0G\0\0B\0\0"),
+        "reserved": segment(0xC8, b"\x08\0\7\0\6\3R\0\0G\0\0B\0\0"),
+        "conditioning": segment(0xCC, b"\x08\0\7\0\6\3R\0\0G\0\0B\0\0"),
+        "frame_of_no_size": segment(0xC0, b"\x08\0\0\0\0\3\1\x11\0\2\x11\0\3\x11\0"),
+        "other_frame": segment(0xC1, b"\x08\0\7\0\6\1\1\x11\0"),
+        "lossless": segment(0xC3, b"\x0c\0\7\0\6\2\1\x11\0\2\x11\0"),
+    }
+    for name, data in between.items():
+        for label, base in (("", plain), ("_bare", bare), ("_named", names)):
+            for place, at in (("first", 2), ("last", base.index(b"\xff\xda"))):
+                files[f"{name}{label}_{place}"] = base[:at] + data + base[at:]
+    for padding in (1, 100, 4094, 4095, 4096, 9000):
+        files[f"padded_{padding}"] = plain + bytes(padding)
+    return files
+
+
+def write(folder: Path, files: dict[str, bytes]) -> list[str]:
+    folder.mkdir(exist_ok=True)
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    return [str(folder / name) for name in files]
+
+
+def is_left(found: ReadFiles) -> list[bool]:
+    return [data is None for data in found.data]
+
+
+def check(found: ReadFiles, index: int, data: bytes) -> None:
+    """A file's content and header are what Python reads and says."""
+    view, record = found.data[index], found.records[index]
+    assert view is not None
+    assert view.tobytes() == data
+    header = read_header(data)
+    is_jpeg = header is not None and header.format == "JPEG"
+    assert header_of(record) == (header if is_jpeg else None)
+    assert bool(record["is_complete"]) == (header is not None and is_jpeg and is_complete(data, header))
+    if record["orientation"]:
+        try:
+            assert orientation_of(data, "file") == record["orientation"]
+        except ImageFileError:  # Pillow finds fault with what has nothing to do with it
+            assert record["orientation"] == 1
+
+
+@pytest.mark.parametrize("num_threads", [1, 4])
+def test_whole_files_and_their_headers_are_those_of_python(tmp_path: Path, num_threads: int) -> None:
+    files = corpus()
+    found = FileReader(num_threads).read(write(tmp_path / "files", files))
+    assert len(found.data) == len(found.records) == len(files)
+    for index, data in enumerate(files.values()):
+        check(found, index, data)
+    by_name = dict(zip(files, found.records, strict=True))
+    # That there is something to be seen.
+    assert by_name["jpeg_rgb"]["is_stored_as_rgb"]
+    assert by_name["fill_named_first"]["is_stored_as_rgb"]
+    assert not by_name["jpeg_cmyk"]["is_plain"]
+    assert not by_name["jpeg_truncated"]["is_complete"]
+    assert by_name["padded_4094"]["is_complete"]
+    assert not by_name["padded_4095"]["is_complete"]
+    assert [int(by_name[name]["orientation"]) for name in ("jpeg_420", "jpeg_exif6", "xmp_first")] == [1, 0, 0]
+    assert descriptors_of(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["jpeg_420", "jpeg_rgb", "jpeg_grey", "jpeg_exif6", "adobe_rgb_bare_last", "fill_named_first"]
+)
+def test_cut_files_are_read_no_further_than_they_go(tmp_path: Path, name: str) -> None:
+    """From the end on, into the same buffer: what stands behind the cut there is what was there in the file."""
+    data = corpus()[name]
+    (path,) = write(tmp_path, {"file": data})
+    reader = FileReader(1)
+    ends = [*range(len(data), len(data) - 20, -1), *range(min(len(data) - 20, 760), -1, -1)]
+    for length in ends:
+        os.truncate(path, length)
+        found = reader.read([path])
+        check(found, 0, data[:length])
+        del found
+
+
+@settings(max_examples=120)
+@given(data=st.data())
+def test_damaged_files_have_the_headers_that_python_sees(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    names = sorted(name for name in corpus() if corpus()[name].startswith(b"\xff\xd8\xff"))
+    files = {}
+    for number in range(4):
+        file = bytearray(corpus()[data.draw(st.sampled_from(names))])
+        head = min(len(file), 220) - 1
+        for place, byte in data.draw(st.lists(st.tuples(st.integers(2, head), st.integers(0, 255)), max_size=4)):
+            file[place] = byte
+        cut = data.draw(st.integers(0, 3))
+        files[str(number)] = bytes(file[: data.draw(st.integers(0, len(file)))] if cut == 0 else file)
+    found = FileReader(2).read(write(tmp_path_factory.mktemp("damaged"), files))
+    for index, content in enumerate(files.values()):
+        check(found, index, content)
+
+
+def test_names_of_any_bytes(tmp_path: Path) -> None:
+    names = ["line\nbreak.jpg", os.fsdecode(b"\xff\xfe.jpg"), "é.jpg", "a::b.jpg", " ", "-"]
+    paths = write(tmp_path, dict.fromkeys(names, matrix()["jpeg_420"]))
+    (tmp_path / "link").symlink_to(paths[0])
+    paths.append(str(tmp_path / "link"))
+    assert is_left(FileReader(2).read(paths)) == [False] * len(paths)
+    without_colons = [path for path in paths if "::" not in path]
+    for batch in (paths, without_colons, [os.path.relpath(path) for path in without_colons]):
+        for index in range(len(batch)):
+            check(FileReader(2).read(batch), index, matrix()["jpeg_420"])
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    (good,) = write(tmp_path, {"good": b"x"})
+    pipe = str(tmp_path / "pipe")
+    os.mkfifo(pipe)
+    waited: list[int] = []
+
+    def end_the_wait() -> None:
+        with suppress(OSError):  # ENXIO: nobody waits
+            waited.append(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+
+    # So that the test fails, where it would else never end.
+    timer = threading.Timer(20, end_the_wait)
+    timer.start()
+    found = FileReader(1).read([good, pipe, good])
+    timer.cancel()
+    timer.join()
+    for end in waited:
+        os.close(end)
+    assert not waited
+    assert is_left(found) == [False, True, False]
+
+
+def test_what_is_no_ordinary_file_is_left_to_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the rest of the batch read."""
+    (good,) = write(tmp_path, {"good": matrix()["jpeg_420"]})
+    (tmp_path / "dangling").symlink_to(tmp_path / "missing")
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    write(tmp_path, {"large": bytes(5001), "at_the_limit": bytes(5000), "empty": b""})
+    monkeypatch.setattr(readers, "LARGE", 5000)
+    odd = [
+        *(str(tmp_path / name) for name in ("dangling", "circle", "missing", "large", "x" * 300)),
+        "/dev/null",
+    ]
+    odd += [str(tmp_path), f"{good}/below", "", f"{good}\0", f"{good}\0{good}", "memory://a.jpg", f"file://{good}"]
+    odd += [
+        "simplecache::memory://a.jpg",
+        "\ud800.jpg",
+        *(["/proc/self/status"] if os.path.exists("/proc/self/status") else []),
+    ]
+    for some in ([path] for path in odd):
+        assert is_left(FileReader(2).read([good, *some, good])) == [False, True, False], some
+    ordinary = [str(tmp_path / name) for name in ("at_the_limit", "empty")]
+    assert is_left(FileReader(2).read([*ordinary, *odd, good])) == [False, False, *[True] * len(odd), False]
+    assert descriptors_of(tmp_path) == []
+
+
+def test_batches_of_none_and_one_and_without_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (path,) = write(tmp_path, {"file": b"x"})
+    reader = FileReader(3)
+    assert reader.read([]).data == []
+    assert is_left(reader.read([path])) == [False]
+    monkeypatch.setenv(library.ENGINE, "numpy")
+    found = reader.read([path, path])
+    assert is_left(found) == [True, True]
+    assert len(found.records) == 2
+
+
+def address(found: ReadFiles) -> int:
+    assert found.data[0] is not None
+    return int(found.data[0].ctypes.data)
+
+
+def test_a_buffer_is_filled_again_once_nothing_is_a_part_of_it(tmp_path: Path) -> None:
+    first, second = write(tmp_path, {"first": b"a" * 1000, "second": b"b" * 1000})
+    reader = FileReader(1)
+    held = reader.read([first, second])
+    before = address(held)
+    starts = held.records["start"].tolist()
+    assert starts[0] % 64 == starts[1] % 64 == 0
+    view = held.data[1]
+    assert view is not None
+    part = view[10:]
+    del view
+    held = reader.read([second])
+    assert address(held) != before
+    assert part.tobytes() == b"b" * 990
+    del part
+    assert address(reader.read([second])) == before
+    assert held.data[0] is not None
+    assert held.data[0].tobytes() == b"b" * 1000
+
+
+def test_what_does_not_fit_gets_a_buffer_of_its_own_and_the_next_batch_one_for_all(tmp_path: Path) -> None:
+    sizes = [700_000, 900_000, 10, 3_000_000, 64, 0]
+    contents = [bytes([number]) * size for number, size in enumerate(sizes)]
+    paths = write(tmp_path, {str(number): content for number, content in enumerate(contents)})
+    reader = FileReader(2)
+    buffers = []
+    for _ in range(2):
+        found = reader.read(paths)
+        assert [None if data is None else data.tobytes() for data in found.data] == contents
+        buffers.append(len(set(found.records["buffer"].tolist())))
+    assert buffers == [2, 1]
+
+
+def test_a_call_that_is_over_before_all_is_read_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that Ctrl-C is seen: no time at all lets each thread read one file a call."""
+    monkeypatch.setattr(reading, "SECONDS", 0.0)
+    contents = {str(number): bytes([number]) * 100 for number in range(9)}
+    paths = write(tmp_path, contents)
+    for num_threads in (1, 3):
+        found = FileReader(num_threads).read([*paths, str(tmp_path)])
+        assert is_left(found) == [*[False] * 9, True]
+        for index, content in enumerate(contents.values()):
+            check(found, index, content)
+
+
+def test_callers_on_several_threads_do_not_mix(tmp_path: Path) -> None:
+    reader = FileReader(3)
+    batches = [{f"{number}_{index}": bytes([number]) * (5000 + index) for index in range(12)} for number in range(4)]
+    paths = [write(tmp_path, batch) for batch in batches]
+    wrong: list[int] = []
+
+    def work(number: int) -> None:
+        for _ in range(40):
+            found = reader.read(paths[number])
+            for view, content in zip(found.data, batches[number].values(), strict=True):
+                if view is None or view.tobytes() != content:
+                    wrong.append(number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_a_forked_child_reads_with_the_reader_of_its_parent(tmp_path: Path, run_script: Callable[..., object]) -> None:
+    paths = write(tmp_path / "files", {str(number): bytes([number]) * 3000 for number in range(30)})
+    run_script(
+        """
+import os, sys, warnings
+warnings.simplefilter("ignore", DeprecationWarning)
+from gpuseq.decode.reading import FileReader
+reader = FileReader(4)
+def contents():
+    return [data.tobytes() for data in reader.read(sys.argv[1:]).data]
+wanted = [bytes([number]) * 3000 for number in range(30)]
+held = reader.read(sys.argv[1:])
+assert contents() == wanted
+child = os.fork()
+if child == 0:
+    good = all(contents() == wanted for _ in range(20))
+    os._exit(0 if good else 1)
+assert contents() == wanted
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+assert [data.tobytes() for data in held.data] == wanted
+""",
+        *paths,
+        GPUSEQ_CPU_ENGINE="compiled",
+    )
+
+
+# What a disk does at the wrong moment, which no test can wait for: the system's calls are replaced.
+
+FAULTS = r"""
+#include <cerrno>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sys/stat.h>
+#include <unistd.h>
+struct Faults { int open_error, stat_error, read_error, after, piece, grow, thread_error; };
+static Faults faults;
+static int faulty_open(const char *name, int flags)
+{
+    if (faults.open_error) { errno = faults.open_error; return -1; }
+    return open(name, flags);
+}
+static int faulty_fstat(int file, struct stat *status)
+{
+    if (faults.stat_error) { errno = faults.stat_error; return -1; }
+    const int done = fstat(file, status);
+    status->st_size -= faults.grow;      // it has been longer or shorter by so much when it was asked for its size
+    return done;
+}
+static ssize_t faulty_read(int file, void *to, size_t count)
+{
+    if (faults.read_error && faults.after-- == 0) { errno = faults.read_error; return -1; }
+    return read(file, to, faults.piece && (size_t)faults.piece < count ? (size_t)faults.piece : count);
+}
+static int faulty_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument)
+{
+    return faults.thread_error ? faults.thread_error : pthread_create(thread, attributes, run, argument);
+}
+#define open faulty_open
+#define fstat faulty_fstat
+#define read faulty_read
+#define pthread_create faulty_create
+#include "files.h"
+extern "C" Faults *the_faults() { return &faults; }
+extern "C" int64_t gpuseq_read_files(const char *names, FileRecord *records, int64_t count, uint8_t *room,
+                                     int64_t room_bytes, int64_t taken, int32_t buffer, int64_t largest, int64_t most,
+                                     int32_t num_threads)
+{
+    return read_files(names, records, count, room, room_bytes, taken, buffer, largest, most, num_threads);
+}
+"""
+
+
+class Faults(ctypes.Structure):
+    """What the next calls of the system do."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_int)
+        for name in ("open_error", "stat_error", "read_error", "after", "piece", "grow", "thread_error")
+    )
+
+
+@pytest.fixture(scope="module")
+def faulty_library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    folder = tmp_path_factory.mktemp("faulty")
+    (folder / "faulty.cpp").write_text(FAULTS)
+    flags = (*compiled_library.builder().FLAGS, "-O0", "-shared", "-fvisibility=default")
+    command = [*compiled_library.builder().compiler(), *flags, f"-I{compiled_library.HOST}"]
+    target = folder / "faulty.so"
+    done = subprocess.run(
+        [*command, str(folder / "faulty.cpp"), "-o", str(target)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    loaded = ctypes.CDLL(str(target))
+    loaded.the_faults.restype = ctypes.POINTER(Faults)
+    loaded.gpuseq_read_files.restype = ctypes.c_int64
+    loaded.gpuseq_read_files.argtypes = library._load(library._path()).gpuseq_read_files.argtypes
+    return loaded
+
+
+@pytest.fixture
+def faults(faulty_library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    found: Any = faulty_library.the_faults().contents
+    engine = library.InstructionSet("baseline", 0, faulty_library)
+    monkeypatch.setattr(reading, "host_engine", lambda: engine)
+    yield found
+    ctypes.memset(ctypes.addressof(found), 0, ctypes.sizeof(found))
+
+
+@pytest.mark.parametrize("piece", [1, 7, 4096])
+def test_short_reads_are_gone_on_with(tmp_path: Path, faults: Any, piece: int) -> None:
+    files = {"photo": matrix()["jpeg_420"], "long": bytes(range(256)) * 33, "empty": b""}
+    paths = write(tmp_path, files)
+    faults.piece = piece
+    found = FileReader(1).read(paths)
+    for index, data in enumerate(files.values()):
+        check(found, index, data)
+
+
+@pytest.mark.parametrize("grown", [1, 50, -1, -50])
+def test_a_file_of_another_size_than_it_said_is_left(tmp_path: Path, faults: Any, grown: int) -> None:
+    paths = write(tmp_path, {"photo": matrix()["jpeg_420"]})
+    faults.grow = grown
+    assert is_left(FileReader(1).read(paths)) == [True]
+    faults.piece = 40
+    assert is_left(FileReader(1).read(paths)) == [True]
+
+
+@pytest.mark.parametrize("name", ["open_error", "stat_error", "read_error"])
+@pytest.mark.parametrize("error", [errno.EIO, errno.EACCES, errno.EMFILE, errno.EINTR])
+def test_a_file_with_any_error_is_left_and_closed(tmp_path: Path, faults: Any, name: str, error: int) -> None:
+    paths = write(tmp_path, {str(number): bytes(100) for number in range(3)})
+    setattr(faults, name, error)
+    found = FileReader(1).read(paths)
+    if name == "read_error":
+        # One of them alone: the count goes on below zero.
+        assert is_left(found) == [True, False, False]
+        faults.after, faults.piece = 2, 60
+        assert is_left(FileReader(1).read(paths)) == [False, True, False]
+    else:
+        assert is_left(found) == [True] * 3
+    assert descriptors_of(tmp_path) == []
+
+
+def test_without_more_threads_the_caller_reads_all(tmp_path: Path, faults: Any) -> None:
+    paths = write(tmp_path, {str(number): bytes([number]) * 100 for number in range(20)})
+    faults.thread_error = errno.EAGAIN
+    found = FileReader(8).read(paths)
+    assert [np.unique(data).tolist() for data in found.data if data is not None] == [[number] for number in range(20)]
