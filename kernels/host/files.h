@@ -76,7 +76,7 @@ bool read_jpeg(const uint8_t *data, int64_t size, FileRecord *record)
         }
         const int64_t start = at + 4;
         const int length = data[at + 2] << 8 | data[at + 3];
-        may_turn = may_turn || !is_plain_segment(marker) || length < 2;
+        may_turn = may_turn || !is_plain_segment(marker);
         if (marker == 0xE0 && begins_with(data, size, start, "JFIF\0", 5)) {
             has_jfif = true;
         } else if (marker == 0xEE && begins_with(data, size, start, "Adobe", 5)) {

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -75,7 +76,8 @@ def corpus() -> dict[str, bytes]:
         "conditioning": segment(0xCC, b"\x08\0\7\0\6\3R\0\0G\0\0B\0\0"),
         "frame_of_no_size": segment(0xC0, b"\x08\0\0\0\0\3\1\x11\0\2\x11\0\3\x11\0"),
         "other_frame": segment(0xC1, b"\x08\0\7\0\6\1\1\x11\0"),
-        "lossless": segment(0xC3, b"\x0c\0\7\0\6\2\1\x11\0\2\x11\0"),
+        "lossless": segment(0xC3, b"\x08\0\7\0\6\3\1\x11\0\2\x11\0\3\x11\0"),
+        "two_colours": segment(0xC3, b"\x0c\0\7\0\6\2\1\x11\0\2\x11\0"),
     }
     for name, data in between.items():
         for label, base in (("", plain), ("_bare", bare), ("_named", names)):
@@ -274,9 +276,36 @@ def test_what_does_not_fit_gets_a_buffer_of_its_own_and_the_next_batch_one_for_a
     assert buffers == [2, 1]
 
 
+def test_a_file_that_never_fits_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if it grew and grew."""
+    paths = write(tmp_path, {"small": b"a", "large": bytes(1000)})
+    asked: list[int] = []
+
+    def buffer(num_bytes: int) -> np.ndarray:
+        asked.append(num_bytes)
+        assert len(asked) < 5
+        return np.empty(100, np.uint8)
+
+    reader = FileReader(1)
+    monkeypatch.setattr(reader, "_buffer", buffer)
+    assert is_left(reader.read(paths)) == [False, True]
+
+
 def test_a_call_that_is_over_before_all_is_read_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that Ctrl-C is seen: no time at all lets each thread read one file a call."""
     monkeypatch.setattr(reading, "SECONDS", 0.0)
+    engine = reading.host_engine()
+    assert engine is not None
+    num_left: list[int] = []
+
+    def counted(names: bytes, records: int, count: int, *more: Any) -> int:
+        states = np.ctypeslib.as_array((library.FileRecord * count).from_address(records))["state"]
+        num_left.append(int((states == 0).sum()))
+        taken: int = engine.functions.gpuseq_read_files(names, records, count, *more)
+        return taken
+
+    functions = SimpleNamespace(gpuseq_read_files=counted)
+    monkeypatch.setattr(reading, "host_engine", lambda: library.InstructionSet("counted", 0, functions))
     contents = {str(number): bytes([number]) * 100 for number in range(9)}
     paths = write(tmp_path, contents)
     for num_threads in (1, 3):
@@ -284,6 +313,8 @@ def test_a_call_that_is_over_before_all_is_read_is_made_again(tmp_path: Path, mo
         assert is_left(found) == [*[False] * 9, True]
         for index, content in enumerate(contents.values()):
             check(found, index, content)
+        if num_threads == 1:
+            assert num_left == list(range(10, 0, -1))
 
 
 def test_callers_on_several_threads_do_not_mix(tmp_path: Path) -> None:
@@ -341,7 +372,7 @@ FAULTS = r"""
 #include <pthread.h>
 #include <sys/stat.h>
 #include <unistd.h>
-struct Faults { int open_error, stat_error, read_error, after, piece, grow, thread_error; };
+struct Faults { int open_error, stat_error, read_error, after, piece, grow, thread_error, num_threads; };
 static Faults faults;
 static int faulty_open(const char *name, int flags)
 {
@@ -362,12 +393,20 @@ static ssize_t faulty_read(int file, void *to, size_t count)
 }
 static int faulty_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument)
 {
-    return faults.thread_error ? faults.thread_error : pthread_create(thread, attributes, run, argument);
+    if (faults.thread_error) return faults.thread_error;
+    __atomic_fetch_add(&faults.num_threads, 1, __ATOMIC_SEQ_CST);
+    return pthread_create(thread, attributes, run, argument);
+}
+static int counted_join(pthread_t thread, void **answer)
+{
+    __atomic_fetch_sub(&faults.num_threads, 1, __ATOMIC_SEQ_CST);
+    return faults.thread_error ? 0 : pthread_join(thread, answer);
 }
 #define open faulty_open
 #define fstat faulty_fstat
 #define read faulty_read
 #define pthread_create faulty_create
+#define pthread_join counted_join
 #include "files.h"
 extern "C" Faults *the_faults() { return &faults; }
 extern "C" int64_t gpuseq_read_files(const char *names, FileRecord *records, int64_t count, uint8_t *room,
@@ -384,7 +423,7 @@ class Faults(ctypes.Structure):
 
     _fields_ = tuple(
         (name, ctypes.c_int)
-        for name in ("open_error", "stat_error", "read_error", "after", "piece", "grow", "thread_error")
+        for name in ("open_error", "stat_error", "read_error", "after", "piece", "grow", "thread_error", "num_threads")
     )
 
 
@@ -453,8 +492,12 @@ def test_a_file_with_any_error_is_left_and_closed(tmp_path: Path, faults: Any, n
     assert descriptors_of(tmp_path) == []
 
 
-def test_without_more_threads_the_caller_reads_all(tmp_path: Path, faults: Any) -> None:
-    paths = write(tmp_path, {str(number): bytes([number]) * 100 for number in range(20)})
-    faults.thread_error = errno.EAGAIN
-    found = FileReader(8).read(paths)
-    assert [np.unique(data).tolist() for data in found.data if data is not None] == [[number] for number in range(20)]
+@pytest.mark.parametrize("error", [0, errno.EAGAIN])
+def test_the_threads_that_can_be_had_read_all_and_are_ended(tmp_path: Path, faults: Any, error: int) -> None:
+    contents = [bytes([number]) * 100 for number in range(20)]
+    paths = write(tmp_path, {str(number): content for number, content in enumerate(contents)})
+    faults.thread_error = error
+    for num_threads in (1, 8):
+        found = FileReader(num_threads).read(paths)
+        assert [None if data is None else data.tobytes() for data in found.data] == contents
+        assert faults.num_threads == 0
