@@ -12,7 +12,7 @@ from gpuseq.base.threads import outlive_forks, per_thread
 from gpuseq.base.types import Array
 
 from . import nvimgcodec as decode_nvimgcodec
-from .routes import Layout
+from .routes import Encoded, Layout
 
 __all__ = ["DeviceImages", "check", "decode_host"]
 
@@ -121,14 +121,14 @@ class DeviceImages:
             **_AS_PILLOW,
         }
 
-    def decode(self, encoded: Sequence[bytes]) -> list[Any]:
+    def decode(self, encoded: Sequence[Encoded]) -> list[Any]:
         """Return DALI's tensor ``(H, W, 3)``, uint8, on the device for each image, or None where it failed.
 
         Valid in the order of the stream.
 
         Parameters
         ----------
-        encoded : sequence of bytes
+        encoded : sequence of bytes or numpy.ndarray
             Whole JPEG files.
         """
 
@@ -158,7 +158,7 @@ class DeviceImages:
 _AS_PILLOW = {"adjust_orientation": False, "jpeg_fancy_upsampling": True}
 
 
-def _decode_sound(dynamic: Any, decode: Decode, encoded: Sequence[bytes]) -> list[Any]:
+def _decode_sound(dynamic: Any, decode: Decode, encoded: Sequence[Encoded]) -> list[Any]:
     """Decode what can be parsed, in one batch or, with bad ones among them, in several."""
     results: list[Any] = [None] * len(encoded)
     # Parsed one by one beforehand, in some microseconds each: see `decode_host`.
@@ -172,11 +172,14 @@ def _decode_sound(dynamic: Any, decode: Decode, encoded: Sequence[bytes]) -> lis
 
 
 def _decode_range(
-    dynamic: Any, decode: Decode, encoded: Sequence[bytes], results: list[Any], begin: int, end: int
+    dynamic: Any, decode: Decode, encoded: Sequence[Encoded], results: list[Any], begin: int, end: int
 ) -> None:
     # bytearray: DALI copies read-only arrays once more. Never output_type=ANY_DATA: a grey JPEG corrupts the heap.
     # Held until the images are there: `as_batch` makes a view, and asks its caller to keep alive what it shows.
-    held = [np.frombuffer(bytearray(data), np.uint8) for data in encoded[begin:end]]
+    held = [
+        data if isinstance(data, np.ndarray) else np.frombuffer(bytearray(data), np.uint8)
+        for data in encoded[begin:end]
+    ]
     batch = dynamic.as_batch(held)
     try:
         results[begin:end] = decode(batch)

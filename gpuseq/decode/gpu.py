@@ -21,13 +21,12 @@ from gpuseq.base.types import COLOR_CHANNELS, Array
 from gpuseq.ops import dispatch as ops
 
 from . import host as decode
-from . import nvimgcodec as decode_nvimgcodec
 from .gpu_backend import Backends, GpuBackend
-from .headers import is_complete, read_header
+from .gpu_files import EncodedFiles, chosen_of, given, read_files
 from .options import DecodeOptions
 from .orientation import orientation_of
-from .pillow import center_crop_box, check_size, pixel_limit
-from .routes import route
+from .pillow import center_crop_box
+from .reading import FileReader
 
 __all__ = ["DeviceBatch", "DeviceDecoder", "WholeFiles"]
 
@@ -175,6 +174,7 @@ class DeviceDecoder:
         self._ring = Ring(lambda num_bytes: Buffer(ops.empty((num_bytes,), "uint8", device), num_bytes))
         # Beyond this many bytes of decoded images at their own size, the rest of a batch is decoded on the host.
         self._max_bytes = ops.free_memory(device) // (8 * num_at_once)
+        self._reader = FileReader(self.num_threads)
 
     @property
     def num_blocks(self) -> int:
@@ -189,10 +189,7 @@ class DeviceDecoder:
         paths : sequence of str
             Local paths or fsspec URLs.
         """
-        encoded, unread = self._read_files(paths)
-        batch = self.decode(encoded, paths)
-        batch.errors = [known or error for known, error in zip(unread, batch.errors, strict=True)]
-        return batch
+        return self._batch(read_files(self._reader, paths, self.options))
 
     def decode_whole_files(self, paths: Sequence[str]) -> WholeFiles:
         """Read and decode files, and leave them as large as they are, for whoever cuts something out of them.
@@ -212,20 +209,10 @@ class DeviceDecoder:
         MissingDependencyError, DeviceError
             As `decode`.
         """
-        encoded, unread = self._read_files(paths)
-        images, order, further = self._decoded(encoded, paths, replace(self.options, target_size=None), self._pack)
+        files = read_files(self._reader, paths, self.options)
+        images, order, further = self._decoded(files, replace(self.options, target_size=None), self._pack)
         by_file = [image for _, image in sorted(zip(order, images, strict=True), key=itemgetter(0))]
-        further["errors"] = [known or error for known, error in zip(unread, further["errors"], strict=True)]
         return WholeFiles(by_file, **further)
-
-    def _read_files(self, paths: Sequence[str]) -> tuple[list[bytes | None], list[ImageFileError | None]]:
-        """Read files on threads, before anything is decoded: the decoder takes the batch in one call."""
-        encoded: list[bytes | None] = [None] * len(paths)
-
-        def read(index: int) -> None:
-            encoded[index] = decode.read_image(paths[index])
-
-        return encoded, decode.guarded_each(read, len(paths), self.num_threads)
 
     def decode(self, encoded: Sequence[bytes | None], names: Sequence[str]) -> DeviceBatch:
         """Decode encoded images, each wherever it can be.
@@ -249,79 +236,54 @@ class DeviceDecoder:
         DeviceError
             If the device has no room for the batch.
         """
-        images, order, further = self._decoded(encoded, names, self.options, self._fill)
-        rows = np.empty(len(encoded), np.int64)
-        rows[order] = np.arange(len(encoded))
+        return self._batch(given(encoded, names, self.options))
+
+    def _batch(self, files: EncodedFiles) -> DeviceBatch:
+        images, order, further = self._decoded(files, self.options, self._fill)
+        rows = np.empty(len(order), np.int64)
+        rows[order] = np.arange(len(order))
         return DeviceBatch(rows, images, **further)
 
     def _decoded(
         self,
-        encoded: Sequence[bytes | None],
-        names: Sequence[str],
+        files: EncodedFiles,
         options: DecodeOptions,
         write: Callable[[list[Array], Sequence[np.ndarray | ImageFileError]], tuple[T, Buffer]],
     ) -> tuple[T, list[int], dict[str, Any]]:
         """Return what `write` makes in a block, whose files it holds in order, and the rest that is said of them."""
-        chosen = self._choose(encoded, names)
-        # The decoder's own images are overwritten by its next call.
+        chosen = chosen_of(files.sizes, self._max_bytes)
+        # The decoder's own images are overwritten by its next call. What it reads is held until it has done so.
         with self._backends.lent() as backend:
-            found = backend.decode([encoded[position] or b"" for position in chosen])
-            taken = {position: image for position, image in zip(chosen, found, strict=True) if image is not None}
-            rest = [position for position in range(len(encoded)) if position not in taken]
-            by_host = decode.decode([encoded[index] for index in rest], options, [names[index] for index in rest])
+            found = backend.decode([data for index in chosen if (data := files.data[index]) is not None])
+            taken = {index: image for index, image in zip(chosen, found, strict=True) if image is not None}
+            rest = [index for index in range(len(files.data)) if index not in taken]
+            by_host = self._by_host(files, rest, options)
             with backend.here():
-                on_device = [
-                    self._finish(backend.array(image), encoded[index] or b"", names[index])
-                    for index, image in taken.items()
-                ]
+                on_device = [self._finish(backend.array(image), files, index) for index, image in taken.items()]
                 images, block = write(on_device, by_host)
                 # The host waits here, on the thread that decodes ahead: the next call may write to the same buffers
                 # before work that was queued earlier has ended.
                 backend.synchronize()
-        errors: list[ImageFileError | None] = [None] * len(encoded)
-        decoders = ["device"] * len(encoded)
-        for position, outcome in zip(rest, by_host, strict=True):
-            errors[position] = outcome if isinstance(outcome, ImageFileError) else None
-            decoders[position] = "" if errors[position] else "host"
+        errors: list[ImageFileError | None] = [None] * len(files.data)
+        decoders = ["device"] * len(files.data)
+        for index, outcome in zip(rest, by_host, strict=True):
+            errors[index] = (files.errors[index] or outcome) if isinstance(outcome, ImageFileError) else None
+            decoders[index] = "" if errors[index] else "host"
         further = {"errors": errors, "decoders": decoders, "block": block, "ring": self._ring, "backend": backend}
         # The block holds what the device decoded first, then what the host did.
         return images, [*taken, *rest], further
 
-    def _choose(self, encoded: Sequence[bytes | None], names: Sequence[str]) -> list[int]:
-        """Return which images the GPU gets, the largest first: so each of its buffers keeps to about one size."""
-        sizes = {
-            position: num_bytes
-            for position, data in enumerate(encoded)
-            if data is not None and (num_bytes := self._bytes_on_device(data, names[position]))
-        }
-        chosen, total = [], 0
-        for position in sorted(sizes, key=sizes.__getitem__, reverse=True):
-            # What does not fit is no error: the host decodes it.
-            if total + sizes[position] <= self._max_bytes:
-                chosen.append(position)
-                total += sizes[position]
-        return chosen
+    def _by_host(
+        self, files: EncodedFiles, indices: Sequence[int], options: DecodeOptions
+    ) -> list[np.ndarray | ImageFileError]:
+        encoded = [None if (data := files.data[index]) is None else bytes(data) for index in indices]
+        return decode.decode(encoded, options, [files.names[index] for index in indices])
 
-    def _bytes_on_device(self, encoded: bytes, name: str) -> int:
-        """Return the bytes of a decoded image, 0 for one that is not for the GPU."""
-        header = read_header(encoded)
-        # The GPU decodes JPEG; other formats it would hand to its CPU decoder and copy. DALI decodes by nvImageCodec:
-        # what is said of one holds for both.
-        if header is None or header.format != "JPEG" or not route(header, self.options, "nvimgcodec"):
-            return 0
-        if header.is_stored_as_rgb:
-            return 0  # nvJPEG takes any three components for luma and chroma
-        try:
-            check_size(header.width, header.height, pixel_limit(self.options), name)
-        except ImageFileError:
-            return 0  # the host path refuses it, and says why
-        parses = is_complete(encoded, header) and decode_nvimgcodec.parses(encoded)
-        # Decoded to RGB, whatever the colour mode.
-        return 3 * header.width * header.height if parses else 0
-
-    def _finish(self, pixels: Array, encoded: bytes, name: str) -> Array:
-        if self.options.exif_orientation:
-            pixels = turn(pixels, orientation_of(encoded, name))
+    def _finish(self, pixels: Array, files: EncodedFiles, index: int) -> Array:
+        if self.options.exif_orientation and not files.are_upright[index]:
+            data = files.data[index]
+            assert data is not None, "it was decoded"
+            pixels = turn(pixels, orientation_of(bytes(data), files.names[index]))
         return to_color_mode(pixels, self.options.color_mode)
 
     def _fill(self, on_device: list[Array], by_host: Sequence[np.ndarray | ImageFileError]) -> tuple[Array, Buffer]:

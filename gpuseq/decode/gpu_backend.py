@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
@@ -14,6 +14,7 @@ from gpuseq.base.types import Array
 from . import dali as decode_dali
 from . import nvimgcodec as decode_nvimgcodec
 from .options import DecodeOptions
+from .routes import Encoded
 
 __all__ = ["Backends", "GpuBackend", "decoder_of"]
 
@@ -54,13 +55,13 @@ class GpuBackend:
         with self._cupy.cuda.Device(self._ordinal), self._stream:
             yield
 
-    def decode(self, encoded: list[bytes]) -> list[Any]:
+    def decode(self, encoded: Sequence[Encoded]) -> list[Any]:
         """Return the decoder's image for each, in the order of the stream, None where it failed; valid until the next.
 
         Parameters
         ----------
-        encoded : list of bytes
-            Whole JPEG files.
+        encoded : sequence of bytes or numpy.ndarray
+            Whole JPEG files, to be held until the stream is through with them. One that is damaged is no error.
         """
         with self.here():
             return self._images.decode(encoded)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
+import numpy as np
+
 from .headers import Header
 from .options import DecodeOptions
 
-__all__ = ["Decoder", "Layout", "route"]
+__all__ = ["Decoder", "Encoded", "Layout", "route"]
 
 Decoder: TypeAlias = Literal["pillow", "simplejpeg", "dali", "nvimgcodec"]
 Layout: TypeAlias = Literal["RGB", "RGBA"]
+
+Encoded: TypeAlias = bytes | np.ndarray
+"""A whole image file: bytes, or ``(num_bytes,)`` uint8 in a buffer of many files."""
 
 # Not JPEG 2000, though the pixels agree: a damaged file has been seen to end the process in DALI 2.4's CPU decoder.
 _FORMATS = frozenset({"JPEG", "PNG", "BMP", "PPM", "TIFF", "WEBP"})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from gpuseq.base.types import Array
 from gpuseq.decode.gpu_backend import GpuBackend, decoder_of
 from gpuseq.decode.options import DecodeOptions
+from gpuseq.decode.routes import Encoded
 
 
 class HostBackend(GpuBackend):
@@ -23,7 +24,7 @@ class HostBackend(GpuBackend):
     def here(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def decode(self, encoded: list[bytes]) -> list[Any]:
+    def decode(self, encoded: Sequence[Encoded]) -> list[Any]:
         return self._images.decode(encoded)
 
     def array(self, image: Any) -> Array:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, features
 
-__all__ = ["SIZE", "broken", "matrix", "picture", "png"]
+__all__ = ["SIZE", "broken", "corpus", "matrix", "picture", "png"]
 
 SIZE = (37, 53)
 """Rows and columns: primes, so that every row is padded and every block is cut."""
@@ -254,3 +254,55 @@ def broken() -> dict[str, bytes]:
         "tiff_truncated": good["tiff_rgb_lzw"][: len(good["tiff_rgb_lzw"]) // 2],
         "gif_truncated": good["gif"][:60],
     }
+
+
+_APP1 = b"\xff\xe1\0\x0eExif\0\0II*\0"
+_XMP = b"http://ns.adobe.com/xap/1.0/\0<x tiff:Orientation='6' tiff:Orientation=\"3\"/>"
+
+
+def _segment(marker: int, content: bytes) -> bytes:
+    return bytes([0xFF, marker]) + (len(content) + 2).to_bytes(2, "big") + content
+
+
+@cache
+def corpus() -> dict[str, bytes]:
+    """Files of every kind, and what else may stand before, between and behind the segments of a JPEG file."""
+    files = {**matrix(), **broken()}
+    plain = matrix()["jpeg_420"]
+    bare = plain[:2] + plain[20:]
+    names = bare.replace(b"\x01\x22\0\x02\x11\x01\x03\x11\x01", b"R\x22\0G\x11\x01B\x11\x01")
+    assert names != bare
+    between = {
+        "adobe_rgb": _segment(0xEE, b"Adobe\0\x64\0\0\0\0\0"),
+        "adobe_ycc": _segment(0xEE, b"Adobe\0\x64\0\0\0\0\1"),
+        "adobe_short": _segment(0xEE, b"Adobe"),
+        "jfif": _segment(0xE0, b"JFIF\0\1\1\0\0\1\0\1\0\0"),
+        "jfxx": _segment(0xE0, b"JFXX\0\x10"),
+        "fill": b"\xff\xff\xff",
+        "restart": b"\xff\xd3",
+        "temporary": b"\xff\x01",
+        "comment": _segment(0xFE, b"\xff\xd9 no end"),
+        "profile": _segment(0xE2, b"ICC_PROFILE\0\1\1" + bytes(300)),
+        "exif": _APP1,
+        "xmp": _segment(0xE1, _XMP),
+        "empty_segment": b"\xff\xe3\0\2",
+        "no_length": b"\xff\xe3\0\0",
+        "junk": b"\0\0" + _segment(0xE1, _XMP),
+        "extension": _segment(0xF3, _segment(0xE1, _XMP)),
+        "start_again": b"\xff\xd8",
+        "end": b"\xff\xd9\0\2",
+        "tables": _segment(0xC4, b"\x08\0\7\0\6\3R\0\0G\0\0B\0\0"),
+        "reserved": _segment(0xC8, b"\x08\0\7\0\6\3R\0\0G\0\0B\0\0"),
+        "conditioning": _segment(0xCC, b"\x08\0\7\0\6\3R\0\0G\0\0B\0\0"),
+        "frame_of_no_size": _segment(0xC0, b"\x08\0\0\0\0\3\1\x11\0\2\x11\0\3\x11\0"),
+        "other_frame": _segment(0xC1, b"\x08\0\7\0\6\1\1\x11\0"),
+        "lossless": _segment(0xC3, b"\x08\0\7\0\6\3\1\x11\0\2\x11\0\3\x11\0"),
+        "two_colours": _segment(0xC3, b"\x0c\0\7\0\6\2\1\x11\0\2\x11\0"),
+    }
+    for name, data in between.items():
+        for label, base in (("", plain), ("_bare", bare), ("_named", names)):
+            for place, at in (("first", 2), ("last", base.index(b"\xff\xda"))):
+                files[f"{name}{label}_{place}"] = base[:at] + data + base[at:]
+    for padding in (1, 100, 4094, 4095, 4096, 9000):
+        files[f"padded_{padding}"] = plain + bytes(padding)
+    return files

@@ -15,12 +15,16 @@ import pytest
 from gpuseq.base.errors import ImageFileError
 from gpuseq.base.types import ColorMode, literals
 from gpuseq.decode import gpu as decode_device
+from gpuseq.decode import gpu_files
 from gpuseq.decode import host as decode
 from gpuseq.decode import nvimgcodec as decode_nvimgcodec
 from gpuseq.decode.options import DecodeOptions
+from gpuseq.decode.reading import FileReader
+from gpuseq.ops.compiled import library
+from tests import compiled_library
 from tests.compare import assert_same
 from tests.decode.hostbackend import HostBackend
-from tests.decode.imagefiles import broken, matrix
+from tests.decode.imagefiles import broken, corpus, matrix
 
 pytest.importorskip("nvidia.nvimgcodec")
 pytestmark = pytest.mark.dali
@@ -80,6 +84,60 @@ def test_bad_files_stand_alone(tmp_path: Path) -> None:
     (want,) = decode.decode([good], DecodeOptions(target_size=(20, 30), interpolation="bilinear"))
     assert_same(images[0], want)
     assert_same(images[-1], want)
+
+
+@pytest.mark.parametrize("engine", ["compiled", "numpy"])
+@pytest.mark.parametrize("options", [{}, {"exif_orientation": True}])
+def test_files_become_the_images_of_their_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str, options: dict[str, Any]
+) -> None:
+    """Read by the compiled engine into one buffer, or one by one: also what the host decodes of them."""
+    if engine == "compiled":
+        compiled_library.require()
+    monkeypatch.setenv(library.ENGINE, engine)
+    names, encoded = list(matrix()), list(matrix().values())
+    want, by_bytes = in_order(decoder(**options).decode(encoded, names))
+    ring = decoder(**options)
+    for _ in range(2):  # the second time into a buffer that was used before
+        images, decoders = in_order(ring.decode_files(written(tmp_path, matrix())))
+        assert decoders == by_bytes
+        for name, got, expected in zip(names, images, want, strict=True):
+            assert_same(got, expected, message=f"{name}: ")
+
+
+@pytest.mark.parametrize("engine", ["compiled", "numpy"])
+@pytest.mark.parametrize("options", [{}, {"color_mode": "rgba"}, {"max_pixels": 53 * 37}, {"max_pixels": 53 * 37 - 1}])
+def test_files_are_chosen_as_their_bytes_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str, options: dict[str, Any]
+) -> None:
+    if engine == "compiled":
+        compiled_library.require()
+    monkeypatch.setenv(library.ENGINE, engine)
+    asked = DecodeOptions(**{**DEFAULTS, **options})
+    paths = [*written(tmp_path, corpus()), str(tmp_path / "missing")]
+    files = gpu_files.read_files(FileReader(2), paths, asked)
+    want = gpu_files.given([*corpus().values(), None], paths, asked)
+    assert_same(files.sizes, want.sizes)
+    assert [None if data is None else bytes(data) for data in files.data] == want.data
+    assert [error is None for error in files.errors] == [data is not None for data in want.data]
+    assert files.sizes[list(corpus()).index("jpeg_420")] == (0 if asked.max_pixels == 53 * 37 - 1 else 3 * 53 * 37)
+    assert any(files.are_upright) == (engine == "compiled")
+
+
+def test_the_largest_images_that_fit_are_chosen() -> None:
+    sizes = np.array([5, 0, 9, 5, 7, 0, 2])
+    assert gpu_files.chosen_of(sizes, 28) == [2, 4, 0, 3, 6]
+    assert gpu_files.chosen_of(sizes, 27) == [2, 4, 0, 3]
+    assert gpu_files.chosen_of(sizes, 8) == [4]
+    assert gpu_files.chosen_of(sizes, 1) == []
+    assert gpu_files.chosen_of(np.array([3, 8, 4]), 7) == [2, 0]
+    assert gpu_files.chosen_of(np.zeros(0, np.int64), 7) == []
+
+
+def written(folder: Path, files: dict[str, bytes]) -> list[str]:
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    return [str(folder / name) for name in files]
 
 
 def test_nothing_but_bad_files(tmp_path: Path) -> None:
@@ -261,17 +319,24 @@ def test_a_batch_is_one_call_whatever_came_before(monkeypatch: pytest.MonkeyPatc
             return original.decode(streams, **({"images": images} if images else {}), **options)
 
     monkeypatch.setattr(images, "_decoder", Watched())
-    good, damaged = matrix()["jpeg_420"], matrix()["jpeg_420"][:40]
+    good, cut = matrix()["jpeg_420"], matrix()["jpeg_420"][:40]
+    scan = good.index(b"\xff\xda") + 4
+    damaged = good[:scan] + b"\x09" + good[scan + 1 :]  # its header is good
+    assert [decode_nvimgcodec.parses(data) for data in (good, damaged, cut)] == [True, True, False]
     (want,) = decode.decode([good], DecodeOptions())
-    for batch in ([good] * 2, [good] * 5, [good, damaged, good], [], [good] * 6, [good, good, damaged] * 3):
+    for batch in ([good] * 2, [good] * 5, [good, damaged, good], [], [cut], [good] * 6, [good, good, damaged] * 3):
         for data, image in zip(batch, images.decode(batch), strict=True):
-            assert (image is None) == (data is damaged)
+            assert (image is None) == (data is not good)
             if image is not None:
                 assert_same(np.asarray(image.cpu()), want)
     # Of the last, three buffers fail: what there was before stays for the next batch.
     assert calls == [(2, 0), (5, 0), (3, 3), (6, 0), (9, 0)]
     images.decode([good] * 6)
     assert calls[-1] == (6, 6)
+    # What has no header is none of the call.
+    found = images.decode([cut, good, cut, good, good])
+    assert calls[-1] == (3, 3)
+    assert [image is None for image in found] == [True, False, True, False, False]
 
 
 def test_two_threads_at_once() -> None:

@@ -9,7 +9,6 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,65 +26,14 @@ from gpuseq.decode.reading import FileReader, ReadFiles, header_of
 from gpuseq.files import reading as readers
 from gpuseq.ops.compiled import library
 from tests import compiled_library
-from tests.decode.imagefiles import broken, matrix
+from tests.decode.imagefiles import corpus, matrix
 from tests.interrupts import descriptors_of
-
-APP1 = b"\xff\xe1\0\x0eExif\0\0II*\0"
-XMP = b"http://ns.adobe.com/xap/1.0/\0<x tiff:Orientation='6' tiff:Orientation=\"3\"/>"
 
 
 @pytest.fixture(autouse=True)
 def _compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled_library.require()
     monkeypatch.setenv(library.ENGINE, "compiled")
-
-
-def segment(marker: int, content: bytes) -> bytes:
-    return bytes([0xFF, marker]) + (len(content) + 2).to_bytes(2, "big") + content
-
-
-@cache
-def corpus() -> dict[str, bytes]:
-    """Files of every kind, and what else may stand before, between and behind the segments of a JPEG file."""
-    files = {**matrix(), **broken()}
-    plain = matrix()["jpeg_420"]
-    bare = plain[:2] + plain[20:]
-    names = bare.replace(b"\x01\x22\0\x02\x11\x01\x03\x11\x01", b"R\x22\0G\x11\x01B\x11\x01")
-    assert names != bare
-    between = {
-        "adobe_rgb": segment(0xEE, b"Adobe\0\x64\0\0\0\0\0"),
-        "adobe_ycc": segment(0xEE, b"Adobe\0\x64\0\0\0\0\1"),
-        "adobe_short": segment(0xEE, b"Adobe"),
-        "jfif": segment(0xE0, b"JFIF\0\1\1\0\0\1\0\1\0\0"),
-        "jfxx": segment(0xE0, b"JFXX\0\x10"),
-        "fill": b"\xff\xff\xff",
-        "restart": b"\xff\xd3",
-        "temporary": b"\xff\x01",
-        "comment": segment(0xFE, b"\xff\xd9 no end"),
-        "profile": segment(0xE2, b"ICC_PROFILE\0\1\1" + bytes(300)),
-        "exif": APP1,
-        "xmp": segment(0xE1, XMP),
-        "empty_segment": b"\xff\xe3\0\2",
-        "no_length": b"\xff\xe3\0\0",
-        "junk": b"\0\0" + segment(0xE1, XMP),
-        "extension": segment(0xF3, segment(0xE1, XMP)),
-        "start_again": b"\xff\xd8",
-        "end": b"\xff\xd9\0\2",
-        "tables": segment(0xC4, b"\x08\0\7\0\6\3R\0\0G\0\0B\0\0"),
-        "reserved": segment(0xC8, b"\x08\0\7\0\6\3R\0\0G\0\0B\0\0"),
-        "conditioning": segment(0xCC, b"\x08\0\7\0\6\3R\0\0G\0\0B\0\0"),
-        "frame_of_no_size": segment(0xC0, b"\x08\0\0\0\0\3\1\x11\0\2\x11\0\3\x11\0"),
-        "other_frame": segment(0xC1, b"\x08\0\7\0\6\1\1\x11\0"),
-        "lossless": segment(0xC3, b"\x08\0\7\0\6\3\1\x11\0\2\x11\0\3\x11\0"),
-        "two_colours": segment(0xC3, b"\x0c\0\7\0\6\2\1\x11\0\2\x11\0"),
-    }
-    for name, data in between.items():
-        for label, base in (("", plain), ("_bare", bare), ("_named", names)):
-            for place, at in (("first", 2), ("last", base.index(b"\xff\xda"))):
-                files[f"{name}{label}_{place}"] = base[:at] + data + base[at:]
-    for padding in (1, 100, 4094, 4095, 4096, 9000):
-        files[f"padded_{padding}"] = plain + bytes(padding)
-    return files
 
 
 def write(folder: Path, files: dict[str, bytes]) -> list[str]:
@@ -478,10 +426,24 @@ def test_a_file_of_another_size_than_it_said_is_left(tmp_path: Path, faults: Any
 
 @pytest.mark.parametrize("name", ["open_error", "stat_error", "read_error"])
 @pytest.mark.parametrize("error", [errno.EIO, errno.EACCES, errno.EMFILE, errno.EINTR])
-def test_a_file_with_any_error_is_left_and_closed(tmp_path: Path, faults: Any, name: str, error: int) -> None:
+def test_a_file_with_any_error_is_left_and_closed(
+    tmp_path: Path, faults: Any, name: str, error: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     paths = write(tmp_path, {str(number): bytes(100) for number in range(3)})
     setattr(faults, name, error)
+    engine, num_calls = reading.host_engine(), [0]
+    assert engine is not None
+
+    def counted(*arguments: Any) -> int:
+        num_calls[0] += 1
+        taken: int = engine.functions.gpuseq_read_files(*arguments)
+        return taken
+
+    functions = SimpleNamespace(gpuseq_read_files=counted)
+    monkeypatch.setattr(reading, "host_engine", lambda: library.InstructionSet("counted", 0, functions))
     found = FileReader(1).read(paths)
+    # A signal ends the call, and Python looks at it.
+    assert num_calls == [(2 if name == "read_error" else 3) if error == errno.EINTR and name != "stat_error" else 1]
     if name == "read_error":
         # One of them alone: the count goes on below zero.
         assert is_left(found) == [True, False, False]
