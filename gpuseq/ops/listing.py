@@ -20,7 +20,7 @@ from .levels import tables_of
 from .maps import fits_fixed_point, is_projective, summed_positions, write_maps
 from .weights import gaussian_weights
 
-__all__ = ["MAX_SIDE", "Steps", "steps_of"]
+__all__ = ["CODE_OF_RANK", "FIRST_RANKS", "MAX_SIDE", "NAMES", "RANKS", "RANKS_OF_GREY", "Steps", "steps_of"]
 
 # Doubles throughout: places in lists stand among coefficients, and whole numbers below 2**53 are exact.
 STEP_COLUMNS = 10
@@ -66,16 +66,21 @@ def _code(step: Step) -> int:
 _LOOSE: tuple[Kind, ...] = ("pixel", "measured", "neighbourhood", "mix")
 _GROUPS: tuple[tuple[Kind, ...], ...] = (("none", "crop"), ("table",), ("geometry",), _LOOSE, ("erase",))
 _RANKED = [step for kinds in _GROUPS for step in STEPS if step.kind in kinds]
-_NAMES = [step.name for step in _RANKED]
-_RANKS = np.array([_RANKED.index(step) for step in STEPS], np.int8)
-# Grey has no colours to change.
-_RANKS_OF_GREY = np.where([step.kind == "pixel" for step in STEPS], np.int8(0), _RANKS)
-_CODE_OF_RANK = np.array([_code(step) for step in _RANKED], np.float64)
-_SIZES = (sum(step.kind in kinds for step in STEPS) for kinds in _GROUPS[:-1])
-_TABLES, _MAPS, _OTHERS, _ERASES = itertools.accumulate(_SIZES)
-"""The first rank of each group but that of what is not listed."""
+NAMES = [step.name for step in _RANKED]
+"""Of steps, by rank."""
 
-_MIX, _NOISE = _NAMES.index("AugMix"), _NAMES.index("EraseNoise")
+RANKS = np.array([_RANKED.index(step) for step in STEPS], np.int8)
+"""By a program's code."""
+
+# Grey has no colours to change.
+RANKS_OF_GREY = np.where([step.kind == "pixel" for step in STEPS], np.int8(0), RANKS)
+CODE_OF_RANK = np.array([_code(step) for step in _RANKED], np.float64)
+_SIZES = (sum(step.kind in kinds for step in STEPS) for kinds in _GROUPS[:-1])
+FIRST_RANKS = tuple(itertools.accumulate(_SIZES))
+"""The first rank of each group but that of what is not listed: tables, maps, others, erasing."""
+
+_TABLES, _MAPS, _OTHERS, _ERASES = FIRST_RANKS
+_MIX, _NOISE = NAMES.index("AugMix"), NAMES.index("EraseNoise")
 _NO_PLACES = np.empty(0, np.intp)
 _FLIPS = ("HorizontalFlip", "VerticalFlip")
 _MOST_CHAINS = 5
@@ -137,7 +142,7 @@ def steps_of(program: np.ndarray, height: int, width: int, num_channels: int) ->
         If the maps of a batch need more positions than the engines count.
     """
     flat, steps_per_sample = program.reshape(-1), max(1, program.shape[1])
-    ranks = (_RANKS_OF_GREY if num_channels == 1 else _RANKS).take(flat["op"])
+    ranks = (RANKS_OF_GREY if num_channels == 1 else RANKS).take(flat["op"])
     counts = np.bincount(ranks, minlength=len(STEPS)).tolist()
     erasing = (ranks >= _ERASES).nonzero()[0] if sum(counts[_ERASES:]) else _NO_PLACES
     steps = Steps(
@@ -266,7 +271,7 @@ def _runs(counts: list[int], first_rank: int, last_rank: int) -> Runs:
     runs, first = [], 0
     for rank in range(first_rank, last_rank):
         if counts[rank]:
-            runs.append((_NAMES[rank], first, first + counts[rank]))
+            runs.append((NAMES[rank], first, first + counts[rank]))
             first += counts[rank]
     return runs
 
@@ -290,7 +295,7 @@ class _Lists:
         # With room for the ends of chains and mixes.
         self.numbers = np.empty((len(steps) + (_MOST_CHAINS + 1) * counts[_MIX], STEP_COLUMNS))
         given = self.numbers[: len(steps)]
-        given[:, 0], given[:, 1:9], given[:, 9:] = _CODE_OF_RANK.take(ranks), steps["arg"], steps["fill"].view("<u4")
+        given[:, 0], given[:, 1:9], given[:, 9:] = CODE_OF_RANK.take(ranks), steps["arg"], steps["fill"].view("<u4")
         tables, maps, others = (
             _runs(counts, first, last) for first, last in ((_TABLES, _MAPS), (_MAPS, _OTHERS), (_OTHERS, _ERASES))
         )

@@ -14,7 +14,15 @@ import numpy as np
 
 from gpuseq.plan.program import STEPS
 
-__all__ = ["FIXED_LIMIT", "coefficients", "fits_fixed_point", "is_projective", "summed_positions", "write_maps"]
+__all__ = [
+    "FIXED_LIMIT",
+    "coefficients",
+    "fits_fixed_point",
+    "is_projective",
+    "summed_positions",
+    "turns",
+    "write_maps",
+]
 
 FIXED_LIMIT = 32768.0
 """Source positions below this in size fit Pillow's numbers of 16 bits before and 16 after the point."""
@@ -133,8 +141,8 @@ def _summed(first: float, down: float, across: float, height: int, width: int) -
 
 
 def _rotate(maps: np.ndarray, args: np.ndarray, height: int, width: int) -> None:
-    turns = _turns(args[:, 0])
-    cos, sin = turns.real, turns.imag
+    turned = turns(args[:, 0])
+    cos, sin = turned.real, turned.imag
     # Both axes at once: by column, by row, and where they begin. Term by term as Pillow has it, the + 0.0 included.
     by_axis = maps[:6].reshape(2, 3, -1)
     by_axis[0, 0] = by_axis[1, 1] = cos
@@ -151,7 +159,7 @@ _MOST_TURNS = 4096
 _known_turns: dict[float, complex] = {}
 
 
-def _turns(degrees: np.ndarray) -> np.ndarray:
+def turns(degrees: np.ndarray) -> np.ndarray:
     """Return cosine and sine, as complex numbers, of turns the other way."""
     wanted = degrees.tolist()
     known = [*map(_known_turns.get, wanted)]

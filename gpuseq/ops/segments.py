@@ -47,6 +47,9 @@ COMPOSED_FROM = 1 / 16
 """Share of the steps from which on pairs of tables are composed: of fewer the kernel reads both, in less time than the
 host takes to compose them."""
 
+PART_BYTES = 256
+"""Where a part of an upload begins, as CuPy's own arrays do."""
+
 SOURCE = -1
 """In the place of a slot: the source image."""
 
@@ -82,6 +85,9 @@ class Segments:
         Tables that ``tabulate`` makes.
     num_slots : int
         Intermediate images.
+    flat : numpy.ndarray or None
+        uint8: the memory of all arrays, where one behind another begins at a multiple of `PART_BYTES` and an empty one
+        is followed by zeros: samples, stages, steps, weights, erases, tables, lines. None: each has its own.
     """
 
     samples: np.ndarray
@@ -94,6 +100,7 @@ class Segments:
     erases: np.ndarray
     num_looks: int
     num_slots: int
+    flat: np.ndarray | None = None
 
 
 def cut(

@@ -1,10 +1,11 @@
-// What the shared library offers: the instruction sets that were compiled into it, which of them run here, numbers by key, and
-// files.
+// What the shared library offers: the instruction sets that were compiled into it, which of them run here, numbers by key,
+// files, and programs cut into segments.
 #include "files.h"
 #include "job.h"
 #include "philox.h"
 #include "program.h"
 #include "resize.h"
+#include "segments.h"
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
@@ -48,11 +49,13 @@ constexpr int NUM_SETS = sizeof SETS / sizeof *SETS;
 } // namespace
 
 // Raised whenever a field of a job or a function below changes.
-EXPORT int gpuseq_abi() { return 6; }
+EXPORT int gpuseq_abi() { return 7; }
 EXPORT int gpuseq_job_bytes() { return (int)sizeof(Job); }
 EXPORT int gpuseq_program_job_bytes() { return (int)sizeof(ProgramJob); }
 EXPORT int gpuseq_resize_job_bytes() { return (int)sizeof(ResizeJob); }
 EXPORT int gpuseq_file_record_bytes() { return (int)sizeof(FileRecord); }
+EXPORT int gpuseq_cut_job_bytes() { return (int)sizeof(CutJob); }
+EXPORT int gpuseq_cut_found_bytes() { return (int)sizeof(CutFound); }
 
 // The name of instruction set `number`, or null past the last.
 EXPORT const char *gpuseq_set_name(int number) { return number >= 0 && number < NUM_SETS ? SETS[number].name : nullptr; }
@@ -86,3 +89,9 @@ EXPORT int64_t gpuseq_read_files(const char *names, FileRecord *records, int64_t
 {
     return read_files(names, records, count, room, room_bytes, taken, buffer, largest, most, num_threads);
 }
+
+// Bytes of `CutJob::room`; -1 where the program is left to NumPy.
+EXPORT int64_t gpuseq_cut_room(CutJob *job) { return count_steps(*job) ? Work(*job, nullptr).num_bytes : -1; }
+EXPORT int gpuseq_list_steps(const CutJob *job, CutFound *found) { return list_steps(*job, found); }
+EXPORT int gpuseq_cut_steps(const CutJob *job, CutFound *found) { return cut_steps(*job, found); }
+EXPORT void gpuseq_write_segments(const CutJob *job, const CutFound *found, unsigned char *to) { write_segments(*job, found, to); }

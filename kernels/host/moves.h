@@ -5,12 +5,9 @@
 #include <cstring>
 
 #include "planes.h"
+#include "steps.h"
 
 namespace {
-
-enum Code { FIXED = 1, LINES, PROJECTIVE, TABLE, COLOR, GREY, HUE, PERMUTE, BILINEAR, SHARPNESS, BLUR, CONTRAST, AUTOCONTRAST, EQUALIZE,
-            MIX, CHAIN_END, MIX_END };
-constexpr int STEP_COLUMNS = 10, STEP_FILL = 9;
 
 struct Image {
     const uint8_t *from;                 // (H, W, C), C-contiguous

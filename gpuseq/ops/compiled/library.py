@@ -22,6 +22,8 @@ __all__ = [
     "ENGINE",
     "LIBRARY",
     "PATH",
+    "CutFound",
+    "CutJob",
     "FileRecord",
     "InstructionSet",
     "Job",
@@ -42,7 +44,7 @@ PATH = "GPUSEQ_CPU_LIBRARY"
 # Not an extension module: it knows no Python, so one wheel serves every version of it.
 LIBRARY = "gpuseq_cpu.so"
 
-ABI = 6
+ABI = 7
 """Has to be the library's ``gpuseq_abi()``: what a job holds, and which functions there are."""
 
 logger = logging.getLogger("gpuseq")
@@ -108,6 +110,33 @@ class FileRecord(ctypes.Structure):
     )
 
 
+class CutJob(ctypes.Structure):
+    """``CutJob`` of ``kernels/host/segments.h``, where its fields are explained."""
+
+    _fields_ = (
+        *((name, _POINTER) for name in ("ranks", "codes", "maps", "program", "rows", "moved", "room")),
+        *((name, _POINTER) for name in ("gammas", "found", "turns", "given", "kernels", "weights")),
+        *(("cval", ctypes.c_double), ("composed_from", ctypes.c_double)),
+        *((name, _LONG) for name in ("num_samples", "steps_per_sample", "height", "width", "num_weights")),
+        *((name, _LONG) for name in ("num_listed", "num_mixes")),
+        *((name, _INT) for name in ("num_program_codes", "num_ranks")),
+        *((name, _INT) for name in ("first_table", "first_map", "first_other", "first_erase", "mix", "noise")),
+        *((name, _INT) for name in ("is_known", "part_bytes")),
+    )
+
+
+class CutFound(ctypes.Structure):
+    """``CutFound`` of ``kernels/host/segments.h``."""
+
+    _fields_ = (
+        *((name, _LONG) for name in ("num_tables", "num_gammas", "num_looked", "num_turns", "num_given")),
+        *((name, _LONG) for name in ("num_kernels", "gammas", "looked", "turns", "given", "kernels", "ranks")),
+        *((name, _LONG) for name in ("num_steps", "num_stages", "num_rounds", "num_looks", "num_slots", "num_lines")),
+        *((name, _LONG) for name in ("num_weights", "num_erases", "num_final_tables", "rounds")),
+        ("begins", _LONG * 8),
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class InstructionSet:
     """One compilation of the engine, which runs on this machine.
@@ -131,6 +160,15 @@ _BUILT = str(Path(__file__).with_name(LIBRARY))
 """Where the build puts it; made once, because every call of an op asks for the engine."""
 
 
+_WITH_GIL: dict[str, tuple[Any, ...]] = {
+    "gpuseq_cut_room": (_LONG, _POINTER),
+    "gpuseq_list_steps": (ctypes.c_int, _POINTER, _POINTER),
+    "gpuseq_cut_steps": (ctypes.c_int, _POINTER, _POINTER),
+    "gpuseq_write_segments": (None, _POINTER, _POINTER, _POINTER),
+}
+"""Functions that hold the GIL: the type of the result, and those of the arguments."""
+
+
 @lru_cache(maxsize=8)
 def _load(path: str) -> ctypes.CDLL | str:
     """Return the library, or one line that says why there is none."""
@@ -146,12 +184,13 @@ def _load(path: str) -> ctypes.CDLL | str:
         # Older libraries lack a function, and the message below is better than that of the missing name.
         program_job = library.gpuseq_program_job_bytes() if abi > 1 else 0
         file_record = library.gpuseq_file_record_bytes() if abi > 5 else 0
+        cut = (library.gpuseq_cut_job_bytes(), library.gpuseq_cut_found_bytes()) if abi > 6 else (0, 0)
     except (OSError, AttributeError) as error:
         return f"{path} cannot be loaded ({error}). Install gpuseq again"
     # The number alone is kept by hand; the sizes tell of a field that was added on one side only, before the library
     # reads past the end of a structure.
-    sizes = tuple(map(ctypes.sizeof, (Job, ResizeJob, ProgramJob, FileRecord)))
-    if (abi, job, resize_job, program_job, file_record) != (ABI, *sizes):
+    sizes = tuple(map(ctypes.sizeof, (Job, ResizeJob, ProgramJob, FileRecord, CutJob, CutFound)))
+    if (abi, job, resize_job, program_job, file_record, *cut) != (ABI, *sizes):
         return f"{path} is of another version of gpuseq (its interface is {abi}, not {ABI}). Install gpuseq again"
     # Undeclared, ctypes would take results and addresses for 32-bit integers and cut them.
     library.gpuseq_set_name.restype = ctypes.c_char_p
@@ -170,6 +209,9 @@ def _load(path: str) -> ctypes.CDLL | str:
         *(ctypes.c_char_p, _POINTER, _LONG, _POINTER, _LONG, _LONG),
         *(_INT, _LONG, _LONG, _INT),
     )
+    # These take microseconds, and a thread that gives the GIL away may wait for milliseconds until it has it back.
+    for name, (result, *arguments) in _WITH_GIL.items():
+        setattr(library, name, ctypes.PYFUNCTYPE(result, *arguments)((name, library)))
     return library
 
 

@@ -16,12 +16,13 @@ import numpy as np
 from gpuseq.base.devices import place
 from gpuseq.base.errors import DeviceError
 from gpuseq.base.types import Array
+from gpuseq.ops.compiled.segments import cut
 from gpuseq.ops.crops import cropped
 from gpuseq.ops.listing import CONTRAST, STEP_COLUMNS
 from gpuseq.ops.looks import LOOKS, Looks
 from gpuseq.ops.numpy.erase import normal_quantiles
 from gpuseq.ops.options import AugmentOptions, RangesFirst, Statistics
-from gpuseq.ops.segments import COUNTS_LEVELS, NO_LOOK, SOURCE, STAGE_COLUMNS, Segments, cut
+from gpuseq.ops.segments import COUNTS_LEVELS, NO_LOOK, PART_BYTES, SOURCE, STAGE_COLUMNS, Segments
 from gpuseq.ops.table import FILL_MODES, NUM_COLUMNS, OUT_KINDS, PREPROCESSING, fill_table, needs_range
 from gpuseq.plan.columns import is_at_rest
 from gpuseq.plan.program import has_kind, only_erasing, without_erasing
@@ -48,9 +49,6 @@ PARTIAL_COUNTS = 768
 
 COUNTER_BYTES = 256 * PREPARE_BLOCK
 """Shared memory of a block that counts levels: a byte for each level and thread."""
-
-PART_BYTES = 256
-"""Where a part of an upload begins, as CuPy's own arrays do."""
 
 MAX_COUNTED_BYTES = 1 << 26
 """For what is counted of source images at once, when all of them are looked at."""
@@ -150,6 +148,7 @@ def run_program(
         *(segments.samples, segments.stages, segments.steps),
         *(segments.weights, segments.erases, segments.tables, segments.lines),
         *(() if ranges is None else (_table_of(ranges),)),
+        flat=segments.flat,
     )
     table = further[0] if further else None
     made = None
@@ -308,22 +307,32 @@ def _levels_of(options: AugmentOptions) -> AugmentOptions:
     return AugmentOptions(source_format=options.source_format, data_format=options.data_format, dtype="uint8")
 
 
-def _sent(*arrays: np.ndarray) -> list[Array]:
+def _sent(*arrays: np.ndarray, flat: np.ndarray | None = None) -> list[Array]:
     """Upload arrays in one copy, each from a multiple of `PART_BYTES` on: a copy takes the host's time and a buffer.
 
-    Where one is empty one element goes: a kernel gets no null pointer that it may add to.
+    Where one is empty one element goes: a kernel gets no null pointer that it may add to. `flat` is the memory of the
+    first arrays, where they lie so already.
     """
-    parts = [np.ascontiguousarray(each) if each.size else np.zeros((1,) * each.ndim, each.dtype) for each in arrays]
-    starts = [0]
-    for part in parts:
-        starts.append(starts[-1] + -(-part.nbytes // PART_BYTES) * PART_BYTES)
+    starts, shapes, end = [], [], 0
+    for array in arrays:
+        starts.append(end)
+        shapes.append(array.shape if array.size else (1,) * array.ndim)
+        end += -(-max(array.nbytes, array.itemsize) // PART_BYTES) * PART_BYTES
 
     def fill(buffer: np.ndarray) -> None:
-        for part, start in zip(parts, starts, strict=False):
-            buffer[start : start + part.nbytes] = part.reshape(-1).view(np.uint8)
+        first = 0
+        if flat is not None:
+            buffer[: len(flat)] = flat
+            first = starts.index(len(flat)) if len(flat) < end else len(arrays)
+        for array, start in zip(arrays[first:], starts[first:], strict=True):
+            bytes_of = array if array.size else np.zeros(1, array.dtype)
+            bytes_of = np.ascontiguousarray(bytes_of).reshape(-1).view(np.uint8)
+            buffer[start : start + len(bytes_of)] = bytes_of
 
-    flat = device.upload((starts[-1],), np.uint8, fill)
-    return [device.part(flat, start, part.shape, part.dtype) for part, start in zip(parts, starts, strict=False)]
+    sent = device.upload((end,), np.uint8, fill)
+    return [
+        device.part(sent, start, shape, array.dtype) for start, shape, array in zip(starts, shapes, arrays, strict=True)
+    ]
 
 
 _quantiles_at: dict[Any, Array] = {}
