@@ -19,6 +19,7 @@ from gpuseq.ops.compiled import augment as ops_compiled
 from gpuseq.ops.compiled import library
 from gpuseq.ops.compiled import program as compiled_program
 from gpuseq.ops.compiled import resize as ops_resize
+from gpuseq.ops.compiled import segments as compiled_segments
 from gpuseq.ops.options import AugmentOptions
 from gpuseq.plan.policies.recipe import Recipe
 from tests import compiled_library
@@ -45,6 +46,7 @@ def _programs() -> int:
         assert recipe is not None
         for height, width, channels in ((23, 31, 3), (9, 13, 4), (17, 5, 1)):
             program = recipe.draw(np.arange(20), (height, width), seed=1, epoch=0)
+            assert compiled_segments.cut(program, np.arange(20), height, width, channels).flat is not None, policy
             pictures = images((20, height, width, channels), "uint8")
             ops_compiled.STREAMED_BYTES = -1 if channels == 3 else streamed_bytes
             for data_format in ("channels_last", "channels_first"):
