@@ -140,6 +140,8 @@ def _sizes_of(records: np.ndarray, options: DecodeOptions) -> np.ndarray:
         is_taken &= pixels <= limit
     # What decides the route: few kinds in a batch, mostly one.
     kinds = records["components"].astype(np.int32) << 16 | records["bits"].astype(np.int32) << 8 | records["is_plain"]
-    _, firsts, kind_of = np.unique(kinds, return_index=True, return_inverse=True)
-    is_routed = [bool(route(header_of(record), options, "nvimgcodec")) for record in records[firsts]]
-    return np.where(is_taken & np.array(is_routed, bool)[kind_of], 3 * pixels, 0)
+    kind_of: list[int] = kinds.tolist()
+    one_of = dict(zip(kind_of, range(len(records)), strict=True))
+    routes = {kind: bool(route(header_of(records[one]), options, "nvimgcodec")) for kind, one in one_of.items()}
+    is_routed = np.array([routes[kind] for kind in kind_of], bool)
+    return np.where(is_taken & is_routed, 3 * pixels, 0)

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstring>
 #include <initializer_list>
+#include <new>
 
 #if defined(__unix__) || defined(__APPLE__)
 #include <fcntl.h>
@@ -36,7 +37,6 @@ namespace {
 
 constexpr int64_t ALIGNMENT = 64;        // of the start of a file in the buffer
 constexpr int64_t TAIL = 4096;           // bytes in which the end of the picture is looked for
-constexpr int MAX_THREADS = 64;
 constexpr size_t STACK_BYTES = 1 << 20;
 
 // What Pillow too takes for a segment with a length, and reads nothing about orientation in: tables, frames but those of JPG's own
@@ -116,15 +116,7 @@ void read_header(const uint8_t *data, FileRecord *record)
 
 #if defined(__unix__) || defined(__APPLE__)
 
-struct FileBatch;
-
-struct FileThread {
-    FileBatch *batch;
-    pthread_t thread;
-    int number;
-    bool has_next;                       // whether it has started the one after it
-};
-
+// One call. It lies on the heap, because a thread that starts late, on a machine that is busy, may look at it after the call.
 struct FileBatch {
     const char *names;
     FileRecord *records;
@@ -134,11 +126,14 @@ struct FileBatch {
     int32_t buffer;
     int64_t largest;                     // bytes of a file; larger ones are left
     int64_t begun, most;                 // nanoseconds
-    int num_threads;
-    pthread_attr_t attributes;
-    std::atomic<int64_t> next, taken;    // the next file, and bytes of the room
-    std::atomic<bool> stop;
-    FileThread threads[MAX_THREADS];
+    std::atomic<int64_t> next{0}, taken; // the next file, and bytes of the room
+    std::atomic<bool> stop{false};
+    std::atomic<int> num_unstarted;      // threads that may still be started
+    std::atomic<int> num_holders{1};     // threads that may look at this, the caller's included
+    pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
+    int num_working = 0;                 // threads that read, without the caller's; under the lock
+    bool is_over = false;                // from then on nobody touches records and room; under the lock
 };
 
 int64_t now()
@@ -211,70 +206,90 @@ void read_some(FileBatch *batch)
     }
 }
 
+void drop(FileBatch *batch)
+{
+    if (batch->num_holders.fetch_sub(1) != 1) return;
+    pthread_mutex_destroy(&batch->lock);
+    pthread_cond_destroy(&batch->changed);
+    delete batch;
+}
+
 void *run(void *argument);
 
 // Each thread starts the one after it, so that no one of them starts them all, and files in the memory of the system are read
 // before many have been.
-void start_next(FileThread *before)
+void start_next(FileBatch *batch)
 {
-    FileBatch *batch = before->batch;
-    const int number = before->number + 1;
-    before->has_next = false;
-    if (number >= batch->num_threads || batch->next.load(std::memory_order_relaxed) + 1 >= batch->count) return;
-    FileThread *thread = batch->threads + number;
-    thread->batch = batch;
-    thread->number = number;
+    if (batch->next.load(std::memory_order_relaxed) + 1 >= batch->count || batch->num_unstarted.fetch_sub(1) <= 0) return;
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    // The system keeps small stacks for the next call, and takes large ones back.
+    pthread_attr_setstacksize(&attributes, STACK_BYTES);
+    batch->num_holders.fetch_add(1);
+    pthread_t thread;
     // Where there may be no more threads, those that there are do all.
-    before->has_next = pthread_create(&thread->thread, &batch->attributes, run, thread) == 0;
+    if (pthread_create(&thread, &attributes, run, batch) != 0) drop(batch);
+    pthread_attr_destroy(&attributes);
 }
 
 void *run(void *argument)
 {
-    FileThread *thread = (FileThread *)argument;
-    start_next(thread);
-    read_some(thread->batch);
+    FileBatch *batch = (FileBatch *)argument;
+    pthread_mutex_lock(&batch->lock);
+    const bool is_late = batch->is_over;
+    if (!is_late) ++batch->num_working;
+    pthread_mutex_unlock(&batch->lock);
+    if (!is_late) {
+        start_next(batch);
+        read_some(batch);
+        pthread_mutex_lock(&batch->lock);
+        if (--batch->num_working == 0) pthread_cond_signal(&batch->changed);
+        pthread_mutex_unlock(&batch->lock);
+    }
+    drop(batch);
     return nullptr;
 }
 
 int64_t read_files(const char *names, FileRecord *records, int64_t count, uint8_t *room, int64_t room_bytes, int64_t taken,
                    int32_t buffer, int64_t largest, int64_t most, int32_t num_threads)
 {
+    FileBatch *batch = new (std::nothrow) FileBatch;
     int64_t at = 0;
     for (FileRecord *record = records; record < records + count; ++record) {
         record->path = at;
         at += (int64_t)strlen(names + at) + 1;
+        if (!batch) record->state = record->state == READ ? READ : LEFT;
     }
-    FileBatch batch;
-    batch.names = names;
-    batch.records = records;
-    batch.count = count;
-    batch.room = room;
-    batch.room_bytes = room_bytes;
-    batch.buffer = buffer;
-    batch.largest = largest;
-    batch.begun = now();
-    batch.most = most;
-    batch.num_threads = num_threads < MAX_THREADS ? num_threads : MAX_THREADS;
-    batch.next = 0;
-    batch.taken = taken;
-    batch.stop = false;
-    // The system keeps small stacks for the next call, and takes large ones back.
-    pthread_attr_init(&batch.attributes);
-    pthread_attr_setstacksize(&batch.attributes, STACK_BYTES);
-    FileThread *caller = batch.threads;
-    caller->batch = &batch;
-    caller->number = 0;
+    if (!batch) return taken;
+    batch->names = names;
+    batch->records = records;
+    batch->count = count;
+    batch->room = room;
+    batch->room_bytes = room_bytes;
+    batch->taken = taken;
+    batch->buffer = buffer;
+    batch->largest = largest;
+    batch->begun = now();
+    batch->most = most;
+    batch->num_unstarted = num_threads - 1;
     // Signals are for the threads that Python knows; those of a fault go to the thread that has it whatever is asked.
     sigset_t all, before;
     sigfillset(&all);
     for (int signal : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT}) sigdelset(&all, signal);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    start_next(caller);
+    start_next(batch);
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    read_some(&batch);
-    for (FileThread *thread = caller; thread->has_next;) pthread_join((++thread)->thread, nullptr);
-    pthread_attr_destroy(&batch.attributes);
-    return batch.taken;
+    read_some(batch);
+    // For those that are reading. Nobody waits for threads that have not begun: where all cores are busy they take longer to
+    // start than the files take.
+    pthread_mutex_lock(&batch->lock);
+    batch->is_over = true;
+    while (batch->num_working) pthread_cond_wait(&batch->changed, &batch->lock);
+    pthread_mutex_unlock(&batch->lock);
+    const int64_t taken_now = batch->taken;
+    drop(batch);
+    return taken_now;
 }
 
 #else

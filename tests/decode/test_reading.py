@@ -320,8 +320,9 @@ FAULTS = r"""
 #include <pthread.h>
 #include <sys/stat.h>
 #include <unistd.h>
-struct Faults { int open_error, stat_error, read_error, after, piece, grow, thread_error, num_threads; };
+struct Faults { int open_error, stat_error, read_error, after, piece, grow, thread_error, is_late, num_late; };
 static Faults faults;
+static void *(*late_run)(void *), *late[8];
 static int faulty_open(const char *name, int flags)
 {
     if (faults.open_error) { errno = faults.open_error; return -1; }
@@ -341,22 +342,20 @@ static ssize_t faulty_read(int file, void *to, size_t count)
 }
 static int faulty_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument)
 {
-    if (faults.thread_error) return faults.thread_error;
-    __atomic_fetch_add(&faults.num_threads, 1, __ATOMIC_SEQ_CST);
-    return pthread_create(thread, attributes, run, argument);
-}
-static int counted_join(pthread_t thread, void **answer)
-{
-    __atomic_fetch_sub(&faults.num_threads, 1, __ATOMIC_SEQ_CST);
-    return faults.thread_error ? 0 : pthread_join(thread, answer);
+    if (faults.is_late) {
+        late_run = run;
+        late[faults.num_late++] = argument;
+        return 0;
+    }
+    return faults.thread_error ? faults.thread_error : pthread_create(thread, attributes, run, argument);
 }
 #define open faulty_open
 #define fstat faulty_fstat
 #define read faulty_read
 #define pthread_create faulty_create
-#define pthread_join counted_join
 #include "files.h"
 extern "C" Faults *the_faults() { return &faults; }
+extern "C" void start_the_late() { while (faults.num_late) late_run(late[--faults.num_late]); }
 extern "C" int64_t gpuseq_read_files(const char *names, FileRecord *records, int64_t count, uint8_t *room,
                                      int64_t room_bytes, int64_t taken, int32_t buffer, int64_t largest, int64_t most,
                                      int32_t num_threads)
@@ -371,7 +370,17 @@ class Faults(ctypes.Structure):
 
     _fields_ = tuple(
         (name, ctypes.c_int)
-        for name in ("open_error", "stat_error", "read_error", "after", "piece", "grow", "thread_error", "num_threads")
+        for name in (
+            "open_error",
+            "stat_error",
+            "read_error",
+            "after",
+            "piece",
+            "grow",
+            "thread_error",
+            "is_late",
+            "num_late",
+        )
     )
 
 
@@ -454,12 +463,24 @@ def test_a_file_with_any_error_is_left_and_closed(
     assert descriptors_of(tmp_path) == []
 
 
-@pytest.mark.parametrize("error", [0, errno.EAGAIN])
-def test_the_threads_that_can_be_had_read_all_and_are_ended(tmp_path: Path, faults: Any, error: int) -> None:
+def test_without_more_threads_the_caller_reads_all(tmp_path: Path, faults: Any) -> None:
     contents = [bytes([number]) * 100 for number in range(20)]
     paths = write(tmp_path, {str(number): content for number, content in enumerate(contents)})
-    faults.thread_error = error
-    for num_threads in (1, 8):
-        found = FileReader(num_threads).read(paths)
-        assert [None if data is None else data.tobytes() for data in found.data] == contents
-        assert faults.num_threads == 0
+    faults.thread_error = errno.EAGAIN
+    found = FileReader(8).read(paths)
+    assert [None if data is None else data.tobytes() for data in found.data] == contents
+
+
+def test_threads_that_have_not_begun_are_not_waited_for(
+    tmp_path: Path, faults: Any, faulty_library: ctypes.CDLL
+) -> None:
+    """And touch nothing of the call when they do, after it."""
+    contents = [bytes([number]) * 100 for number in range(20)]
+    paths = write(tmp_path, {str(number): content for number, content in enumerate(contents)})
+    faults.is_late = 1
+    found = FileReader(8).read(paths)
+    assert [None if data is None else data.tobytes() for data in found.data] == contents
+    assert faults.num_late == 1
+    found.records[:] = 0  # as if they were to be read
+    faulty_library.start_the_late()
+    assert not found.records.view(np.uint8).any()
