@@ -41,6 +41,9 @@ BLOCKS_AT_ONCE = 660
 PREPARATION = 3
 """What a block does before its first pixel and after its last, counted in pixels of one thread."""
 
+FOLD = 1
+"""What it takes to fold the range of one band of its sample, counted in the same."""
+
 _SOURCE_TYPES = {
     np.dtype(np.uint8): "unsigned char",
     np.dtype(np.uint16): "unsigned short",
@@ -198,7 +201,7 @@ def _run(
         assert statistics is not None
         mean_c, divisor_c = constants(statistics, options.compute_dtype)
     # One geometry for all three kernels: `augment` folds the partial results of the bands that the other two wrote.
-    geometry = _geometry(num_samples, height, width, variant.tile_cols)
+    geometry = _geometry(num_samples, height, width, variant.tile_cols, variant.sample_range is not None)
     grid, block = geometry.grid, geometry.block
     bands = (num_samples, geometry.num_bands)
     tiling = (geometry.rows_per_band, geometry.num_bands, geometry.groups_across.bit_length() - 1)
@@ -308,11 +311,12 @@ def out_dtype(name: str) -> Any:
 
 
 @lru_cache(maxsize=1024)
-def _geometry(num_samples: int, height: int, width: int, tile_cols: int) -> _Geometry:
+def _geometry(num_samples: int, height: int, width: int, tile_cols: int, has_range: bool) -> _Geometry:
     """Cut a batch into bands of as many rows as finish it soonest.
 
     High bands do the least work. Where the blocks do not all run at once, the next one begins as soon as there is room
-    for it, and the last ones leave part of the GPU idle for about half of what a block takes.
+    for it, and the last ones leave part of the GPU idle for about half of what a block takes. Where a sample's range is
+    folded, each block reads that of every band.
     """
     # A row of a narrow image leaves threads idle, so the other groups of the block take further rows.
     groups_across = 1
@@ -323,10 +327,11 @@ def _geometry(num_samples: int, height: int, width: int, tile_cols: int) -> _Geo
 
     def duration(rows: int) -> float:
         bands = -(-height // rows)
-        block = rows // step_rows * cols + PREPARATION
+        preparation = PREPARATION + FOLD * bands * has_range
+        block = rows // step_rows * cols + preparation
         if num_samples * bands <= BLOCKS_AT_ONCE:
             return block
-        return num_samples * (-(-height // step_rows) * cols + bands * PREPARATION) / BLOCKS_AT_ONCE + block / 2
+        return num_samples * (-(-height // step_rows) * cols + bands * preparation) / BLOCKS_AT_ONCE + block / 2
 
     rows_per_band = min(range(step_rows, MAX_BAND_ROWS + 1, step_rows), key=duration)
     num_bands = -(-height // rows_per_band)

@@ -137,7 +137,7 @@ def rows() -> list[Row]:
     ) -> None:
         statistics = options.featurewise_center, options.featurewise_std
         variant = ops_cuda._variant(options, np.dtype(dtype), channels, True, *statistics)
-        geometry = ops_cuda._geometry(*BATCH, variant.tile_cols)
+        geometry = ops_cuda._geometry(*BATCH, variant.tile_cols, variant.sample_range is not None)
         across = variant.tile_cols * geometry.groups_across
         down = geometry.rows_per_band // (geometry.block // across)
         together = channels if channels <= 4 else 1  # channels that one round reads

@@ -132,8 +132,9 @@ def test_sums_on_the_edge_of_two_floats_are_rounded_as_scipys(monkeypatch: pytes
     ("num_samples", "height", "width"), [(1, 1, 1), (256, 224, 224), (1, 4000, 6000), (3, 5000, 1), (10**6, 8, 8)]
 )
 @pytest.mark.parametrize("tile_cols", [8, 16, 32])
-def test_every_row_is_in_one_band(num_samples: int, height: int, width: int, tile_cols: int) -> None:
-    made = ops_cuda._geometry(num_samples, height, width, tile_cols)
+@pytest.mark.parametrize("has_range", [False, True])
+def test_every_row_is_in_one_band(num_samples: int, height: int, width: int, tile_cols: int, has_range: bool) -> None:
+    made = ops_cuda._geometry(num_samples, height, width, tile_cols, has_range)
     assert 1 <= made.rows_per_band <= ops_cuda.MAX_BAND_ROWS
     assert (made.num_bands - 1) * made.rows_per_band < height <= made.num_bands * made.rows_per_band
     assert made.block <= ops_cuda.MAX_BLOCK
@@ -156,15 +157,25 @@ def test_threads_side_by_side_write_whole_sectors(data_format: Any, dtype: Any, 
 
 
 def test_a_small_batch_runs_at_once_and_the_blocks_of_a_large_one_end_together() -> None:
-    one = ops_cuda._geometry(1, 224, 224, 8)
+    one = ops_cuda._geometry(1, 224, 224, 8, False)
     assert one.num_bands == 28  # the lowest bands that there are
     for num_samples in (16, 32, 64, 100, 128):
-        blocks = num_samples * ops_cuda._geometry(num_samples, 224, 224, 8).num_bands
+        blocks = num_samples * ops_cuda._geometry(num_samples, 224, 224, 8, False).num_bands
         assert 300 < blocks <= ops_cuda.BLOCKS_AT_ONCE
     for num_samples in (256, 512):
-        blocks = num_samples * ops_cuda._geometry(num_samples, 224, 224, 8).num_bands
+        blocks = num_samples * ops_cuda._geometry(num_samples, 224, 224, 8, False).num_bands
         assert blocks > 3 * ops_cuda.BLOCKS_AT_ONCE
-    assert ops_cuda._geometry(1024, 224, 224, 8).rows_per_band == 56  # without low ones it has enough
+    assert ops_cuda._geometry(1024, 224, 224, 8, False).rows_per_band == 56  # without low ones it has enough
+
+
+def test_bands_are_high_where_each_block_reads_the_range_of_every_band() -> None:
+    for num_samples in (1, 64, 256, 1024):
+        without, with_range = (ops_cuda._geometry(num_samples, 224, 224, 8, has_range) for has_range in (False, True))
+        assert with_range.rows_per_band >= without.rows_per_band
+    assert ops_cuda._geometry(256, 224, 224, 8, True).num_bands == 4
+    assert ops_cuda._geometry(256, 224, 224, 8, False).num_bands == 10
+    # One image: 28 bands would be looked through by each of 28 blocks.
+    assert ops_cuda._geometry(1, 224, 224, 8, True).num_bands < 28
 
 
 def test_a_reduction_is_launched_only_where_it_is_needed(host: HostRun) -> None:

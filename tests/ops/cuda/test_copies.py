@@ -74,7 +74,7 @@ def test_instructions(options: AugmentOptions) -> None:
         assert of(opcodes, "ld.global", suffix="u8") == 3 * WARPS
         assert of(opcodes, "st.global") == 3 * WARPS
     # What is computed in double is the map that is not used: once in a block.
-    geometry = ops_cuda._geometry(SAMPLES, SIDE, SIDE, 8)
+    geometry = ops_cuda._geometry(SAMPLES, SIDE, SIDE, 8, False)
     assert of(by_kernel["augment"], "add", "sub", "mul", "fma", suffix="f64") < 60 * SAMPLES * geometry.num_bands
     assert of(plain["augment"], "add", "sub", "mul", "fma", suffix="f64") == 0
 

@@ -53,7 +53,7 @@ def cut(
     """Let `augment` cut every batch in one way: blocks of so many threads, bands of so many rows or whole images."""
     original = ops_cuda._variant
 
-    def geometry(num_samples: int, height: int, width: int, tile_cols: int) -> Any:
+    def geometry(num_samples: int, height: int, width: int, tile_cols: int, has_range: bool) -> Any:
         rows = rows_per_band or height
         num_bands = -(-height // rows)
         return ops_cuda._Geometry(grid or (num_bands, num_samples), block, across, rows, num_bands)
