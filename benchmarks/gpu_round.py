@@ -83,7 +83,7 @@ STEPS = (
     _suite("modern", 40, 0.5, 5),
     _suite("arrays", 80, 1.0, 5),
     _suite("folder", 60, 1, 5),
-    _suite("feed", 40, 1, 5),
+    _suite("feed", 40, 1, 15),
 )
 ON_DEMAND = (Step("memcheck", 480, ("-m", "benchmarks.gpu_tests", "--memcheck", "--processes", "4", *_KERNELS)),)
 """Only where they are named."""

@@ -20,6 +20,9 @@ from .networks import resnet50, small_cnn
 
 __all__ = ["run"]
 
+SLICE_S = 1.0
+"""A feed has fewer steps than the others in a slice where they would take longer."""
+
 
 def run(settings: Settings) -> list[Row]:
     """Train in slices of some steps, fed in turn by a constant batch, gpuseq and Keras' generator."""
@@ -44,16 +47,20 @@ def run(settings: Settings) -> list[Row]:
         except ImportError as error:
             absent = str(error)
     step = _training_step(torch, resnet50() if on_gpu and not REHEARSES else small_cnn(), on_gpu)
-    steps = 2 if settings.smoke else 20 if on_gpu else 8
+    most = 2 if settings.smoke else 20 if on_gpu else 8
+    steps = dict.fromkeys(feeds, 2)
     times: dict[str, list[float]] = {key: [] for key in feeds}
+    _slice(torch, step, feeds["a constant batch"], 2, on_gpu)  # the first steps choose algorithms
     for number in range(settings.rounds + 1):
         if number > 1 and settings.is_late:
             settings.say(f"  feed: out of time after {number - 1} of {settings.rounds} rounds")
             break
         for key, feed in feeds.items():
-            elapsed = _slice(torch, step, feed, 1 if not number else steps, on_gpu)
+            elapsed = _slice(torch, step, feed, steps[key], on_gpu)
             if number:
-                times[key].append(1e3 * elapsed / steps)
+                times[key].append(1e3 * elapsed / steps[key])
+            else:
+                steps[key] = max(2, min(most, int(SLICE_S / elapsed * 2)))
     rows = [
         row("feed", f"{name}, batch of {batch}, {size}x{size}", key, "ms per step", values, at={"images": batch})
         for key, values in times.items()
