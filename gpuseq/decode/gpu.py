@@ -280,10 +280,10 @@ class DeviceDecoder:
         return decode.decode(encoded, options, [files.names[index] for index in indices])
 
     def _finish(self, pixels: Array, files: EncodedFiles, index: int) -> Array:
-        if self.options.exif_orientation and not files.are_upright[index]:
+        if self.options.exif_orientation:
             data = files.data[index]
             assert data is not None, "it was decoded"
-            pixels = turn(pixels, orientation_of(bytes(data), files.names[index]))
+            pixels = turn(pixels, files.orientations[index] or orientation_of(bytes(data), files.names[index]))
         return to_color_mode(pixels, self.options.color_mode)
 
     def _fill(self, on_device: list[Array], by_host: Sequence[np.ndarray | ImageFileError]) -> tuple[Array, Buffer]:

@@ -31,8 +31,8 @@ class EncodedFiles(NamedTuple):
         What to call them in errors.
     sizes : numpy.ndarray
         Shape ``(N,)``, int64: bytes of a decoded image, 0 for one that is not for the GPU.
-    are_upright : list of bool
-        Whether it is known that nothing in image i says how to turn it.
+    orientations : list of int
+        Item i is image i's EXIF orientation, 0 where Pillow is to be asked.
     errors : list
         Why image i could not be had, else None.
     """
@@ -40,7 +40,7 @@ class EncodedFiles(NamedTuple):
     data: list[Encoded | None]
     names: Sequence[str]
     sizes: np.ndarray
-    are_upright: list[bool]
+    orientations: list[int]
     errors: list[ImageFileError | None]
 
 
@@ -75,7 +75,7 @@ def read_files(reader: FileReader, paths: Sequence[str], options: DecodeOptions)
     failures = decode.guarded_each(read, len(left), options.num_threads or cpu_count())
     for index, error in zip(left, failures, strict=True):
         errors[index] = error
-    return EncodedFiles(data, paths, sizes, (found.records["orientation"] == 1).tolist(), errors)
+    return EncodedFiles(data, paths, sizes, found.records["orientation"].tolist(), errors)
 
 
 def given(encoded: Sequence[bytes | None], names: Sequence[str], options: DecodeOptions) -> EncodedFiles:
@@ -91,7 +91,7 @@ def given(encoded: Sequence[bytes | None], names: Sequence[str], options: Decode
         How they will be decoded.
     """
     sizes = np.array([0 if data is None else _size_of(data, options) for data in encoded], np.int64)
-    return EncodedFiles([*encoded], names, sizes, [False] * len(encoded), [None] * len(encoded))
+    return EncodedFiles([*encoded], names, sizes, [0] * len(encoded), [None] * len(encoded))
 
 
 def chosen_of(sizes: np.ndarray, most: int) -> list[int]:

@@ -29,7 +29,7 @@ struct FileRecord {
     int32_t width, height;
     uint8_t components, bits, is_plain, is_stored_as_rgb;
     uint8_t is_complete;                 // gpuseq.decode.headers.is_complete
-    uint8_t orientation;                 // 1 where nothing in the file can turn it, 0 where EXIF or XMP may
+    uint8_t orientation;                 // gpuseq.decode.orientation.orientation_of; 0 where only Pillow knows
     uint8_t unused[2];
 };
 
@@ -39,12 +39,11 @@ constexpr int64_t ALIGNMENT = 64;        // of the start of a file in the buffer
 constexpr int64_t TAIL = 4096;           // bytes in which the end of the picture is looked for
 constexpr size_t STACK_BYTES = 1 << 20;
 
-// What Pillow too takes for a segment with a length, and reads nothing about orientation in: tables, frames but those of JPG's own
-// extensions, restart intervals, application data but APP1's, comments.
+// What Pillow too takes for a segment with a length: tables, frames, restart intervals, application data, comments.
 bool is_plain_segment(int marker)
 {
     return (marker >= 0xC0 && marker <= 0xCF && marker != 0xC8) || marker == 0xDB || marker == 0xDD ||
-           (marker >= 0xE0 && marker <= 0xEF && marker != 0xE1) || marker == 0xFE;
+           (marker >= 0xE0 && marker <= 0xEF) || marker == 0xFE;
 }
 
 bool begins_with(const uint8_t *data, int64_t size, int64_t at, const char *text, int64_t length)
@@ -52,11 +51,46 @@ bool begins_with(const uint8_t *data, int64_t size, int64_t at, const char *text
     return at + length <= size && memcmp(data + at, text, (size_t)length) == 0;
 }
 
+// The orientation of an EXIF segment's content; 1 where that has none, or one that is none, and sets `has_one`. 0 where Pillow has
+// to be asked, which reads damaged directories to some point: here all of it has to be sound.
+int exif_orientation(const uint8_t *data, int64_t size, bool *has_one)
+{
+    constexpr uint8_t UNITS[13] = {0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8};  // bytes of a value of each of TIFF's types
+    const bool is_little = begins_with(data, size, 0, "II*\0", 4);
+    if (size < 8 || (!is_little && !begins_with(data, size, 0, "MM\0*", 4))) return 0;
+    const auto u16 = [=](int64_t at) { return is_little ? data[at + 1] << 8 | data[at] : data[at] << 8 | data[at + 1]; };
+    const auto u32 = [=](int64_t at) {
+        return is_little ? (int64_t)u16(at + 2) << 16 | u16(at) : (int64_t)u16(at) << 16 | u16(at + 2);
+    };
+    const int64_t first = u32(4) + 2;
+    if (first > size) return 0;
+    const int64_t count = u16(first - 2);
+    if (first + 12 * count > size) return 0;
+    int orientation = 1;
+    int64_t num_bytes = 0;
+    for (int64_t at = first; at < first + 12 * count; at += 12) {
+        const int type = u16(at + 2);
+        if (type < 1 || type > 12) return 0;
+        const int64_t value_bytes = u32(at + 4) * UNITS[type];
+        if (value_bytes > 4) {
+            num_bytes += value_bytes;
+            if (num_bytes > size || u32(at + 8) + value_bytes > size) return 0;
+        }
+        if (u16(at) != 0x0112) continue;
+        if (*has_one || type != 3 || value_bytes != 2) return 0;
+        *has_one = true;
+        const int value = u16(at + 8);
+        orientation = value >= 1 && value <= 8 ? value : 1;
+    }
+    return orientation;
+}
+
 // `_jpeg` of headers.py, line by line; false where that has no header.
 bool read_jpeg(const uint8_t *data, int64_t size, FileRecord *record)
 {
-    bool has_frame = false, has_jfif = false, has_end = false, may_turn = false;
-    int transform = -1, coding = 0, components = 0;
+    bool has_frame = false, has_jfif = false, has_end = false, is_odd = false;
+    bool has_exif = false, has_orientation = false, has_other = false;
+    int transform = -1, coding = 0, components = 0, orientation = 1;
     bool is_named_rgb = false;
     int64_t at = 2;
     while (at + 4 <= size && data[at] == 0xFF) {
@@ -66,7 +100,7 @@ bool read_jpeg(const uint8_t *data, int64_t size, FileRecord *record)
             continue;
         }
         if (marker == 0x01 || (marker >= 0xD0 && marker <= 0xD7)) {  // markers without a length
-            may_turn = may_turn || marker == 0x01;
+            is_odd = is_odd || marker == 0x01;
             at += 2;
             continue;
         }
@@ -76,12 +110,20 @@ bool read_jpeg(const uint8_t *data, int64_t size, FileRecord *record)
         }
         const int64_t start = at + 4;
         const int length = data[at + 2] << 8 | data[at + 3];
-        may_turn = may_turn || !is_plain_segment(marker);
+        is_odd = is_odd || !is_plain_segment(marker);
         if (marker == 0xE0 && begins_with(data, size, start, "JFIF\0", 5)) {
             has_jfif = true;
         } else if (marker == 0xEE && begins_with(data, size, start, "Adobe", 5)) {
             if (start + 11 >= size) return false;
             transform = data[start + 11];
+        } else if (marker == 0xE1 && begins_with(data, size, start, "Exif\0\0", 6)) {
+            const int64_t end = at + 2 + length;
+            // Pillow puts several together.
+            is_odd = is_odd || has_exif || end < start + 6 || end > size;
+            has_exif = true;
+            if (!is_odd) orientation = exif_orientation(data + start + 6, end - start - 6, &has_orientation);
+        } else if (marker == 0xE1) {
+            has_other = true;            // XMP, which counts where EXIF has no orientation
         } else if (!has_frame && marker >= 0xC0 && marker <= 0xCF && marker != 0xC4 && marker != 0xC8 && marker != 0xCC) {
             if (start + 6 > size) return false;
             has_frame = true;
@@ -98,7 +140,8 @@ bool read_jpeg(const uint8_t *data, int64_t size, FileRecord *record)
     record->components = (uint8_t)components;
     record->is_plain = (components == 1 || components == 3) && coding <= 0xC2;
     record->is_stored_as_rgb = components == 3 && !has_jfif && (transform < 0 ? is_named_rgb : transform == 0);
-    record->orientation = has_end && !may_turn;
+    const bool is_known = has_end && !is_odd && (has_orientation || !has_other);
+    record->orientation = is_known ? (uint8_t)orientation : 0;
     return true;
 }
 
@@ -133,7 +176,6 @@ struct FileBatch {
     pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
     pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
     int num_working = 0;                 // threads that read, without the caller's; under the lock
-    bool is_over = false;                // from then on nobody touches records and room; under the lock
 };
 
 int64_t now()
@@ -220,6 +262,7 @@ void *run(void *argument);
 // before many have been.
 void start_next(FileBatch *batch)
 {
+    if (batch->stop.load(std::memory_order_relaxed)) return;
     if (batch->next.load(std::memory_order_relaxed) + 1 >= batch->count || batch->num_unstarted.fetch_sub(1) <= 0) return;
     pthread_attr_t attributes;
     pthread_attr_init(&attributes);
@@ -237,16 +280,14 @@ void *run(void *argument)
 {
     FileBatch *batch = (FileBatch *)argument;
     pthread_mutex_lock(&batch->lock);
-    const bool is_late = batch->is_over;
-    if (!is_late) ++batch->num_working;
+    ++batch->num_working;
     pthread_mutex_unlock(&batch->lock);
-    if (!is_late) {
-        start_next(batch);
-        read_some(batch);
-        pthread_mutex_lock(&batch->lock);
-        if (--batch->num_working == 0) pthread_cond_signal(&batch->changed);
-        pthread_mutex_unlock(&batch->lock);
-    }
+    // After the call all files are taken, or `stop` is set, so that a thread that comes late touches neither records nor room.
+    start_next(batch);
+    read_some(batch);
+    pthread_mutex_lock(&batch->lock);
+    if (--batch->num_working == 0) pthread_cond_signal(&batch->changed);
+    pthread_mutex_unlock(&batch->lock);
     drop(batch);
     return nullptr;
 }
@@ -284,7 +325,6 @@ int64_t read_files(const char *names, FileRecord *records, int64_t count, uint8_
     // For those that are reading. Nobody waits for threads that have not begun: where all cores are busy they take longer to
     // start than the files take.
     pthread_mutex_lock(&batch->lock);
-    batch->is_over = true;
     while (batch->num_working) pthread_cond_wait(&batch->changed, &batch->lock);
     pthread_mutex_unlock(&batch->lock);
     const int64_t taken_now = batch->taken;

@@ -256,12 +256,67 @@ def broken() -> dict[str, bytes]:
     }
 
 
-_APP1 = b"\xff\xe1\0\x0eExif\0\0II*\0"
 _XMP = b"http://ns.adobe.com/xap/1.0/\0<x tiff:Orientation='6' tiff:Orientation=\"3\"/>"
 
 
 def _segment(marker: int, content: bytes) -> bytes:
     return bytes([0xFF, marker]) + (len(content) + 2).to_bytes(2, "big") + content
+
+
+def _exif(order: str, *entries: tuple[int, int, int, bytes], spill: bytes = b"", start: int = 8) -> bytes:
+    """Write an EXIF segment: tag, type, number and value, or offset, of each entry; `spill` follows the directory."""
+    directory = struct.pack(order + "H", len(entries))
+    for tag, kind, number, value in entries:
+        directory += struct.pack(order + "HHI", tag, kind, number) + value.ljust(4, b"\0")
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", start)
+    return _segment(0xE1, b"Exif\0\0" + head + directory + bytes(4) + spill)
+
+
+def _exifs() -> dict[str, bytes]:
+    """EXIF segments, sound ones and others, with what may follow them."""
+
+    def turned(value: int, order: str = "<", kind: int = 3, number: int = 1) -> tuple[int, int, int, bytes]:
+        return 0x0112, kind, number, struct.pack(order + ("H" if kind == 3 else "I"), value)
+
+    def at(offset: int, order: str = "<") -> bytes:
+        return struct.pack(order + "I", offset)
+
+    def camera(order: str, value: int) -> bytes:
+        # The directory ends at 8 + 2 + 12 * 4 + 4.
+        maker, width = (0x010F, 2, 9, at(62, order)), (0x011A, 5, 1, at(71, order))
+        return _exif(order, maker, turned(value, order), width, (0x8769, 4, 1, at(8, order)), spill=bytes(17))
+
+    sound, none = camera("<", 6), _exif("<", (0x010F, 2, 3, b"ab\0"))
+    xmp = _segment(0xE1, _XMP)
+    return {
+        "exif_camera": sound,
+        "exif_camera_big": camera(">", 3),
+        "exif_none": none,
+        "exif_of_nothing": _exif("<"),
+        "exif_zero": camera("<", 0),
+        "exif_nine": camera("<", 9),
+        "exif_then_xmp": sound + xmp,
+        "exif_after_xmp": xmp + camera(">", 8),
+        "exif_none_then_xmp": none + xmp,
+        "exif_twice": sound + camera("<", 8),
+        "exif_tag_twice": _exif("<", turned(5), turned(7)),
+        "exif_long": _exif("<", turned(6, kind=4)),
+        "exif_two_values": _exif("<", turned(6 | 7 << 16, number=2, kind=4)),
+        "exif_two_shorts": _exif("<", (0x0112, 3, 2, b"\6\0\7\0")),
+        "exif_no_value": _exif("<", turned(6, number=0)),
+        "exif_odd_type": _exif("<", (0x010F, 77, 1, b""), turned(6)),
+        "exif_outside": _exif("<", (0x010F, 2, 90, at(60)), turned(6)),
+        "exif_far_outside": _exif("<", (0x010F, 5, 0xFFFFFFFF, at(0xFFFFFFFF)), turned(6)),
+        "exif_overlapping": _exif("<", *[(tag, 2, 22, at(8)) for tag in range(0x010F, 0x0112)], turned(6)),
+        "exif_cut_directory": _segment(0xE1, _exif("<", turned(6), turned(6))[4:-10]),
+        "exif_no_directory": _segment(0xE1, b"Exif\0\0II*\0\x08\0\0\0"),
+        "exif_directory_outside": _exif("<", turned(6), start=4000),
+        "exif_of_large_tiff": _segment(0xE1, b"Exif\0\0II+\0" + bytes(40)),
+        "exif_named_twice": _segment(0xE1, b"Exif\0\0" + sound[4:]),
+        "exif_named": _segment(0xE1, b"Exif\0\0"),
+        "exif_short": _segment(0xE1, b"Exif\0"),
+        "exif_after_junk": sound + b"\0\0" + camera("<", 8),
+    }
 
 
 @cache
@@ -283,7 +338,6 @@ def corpus() -> dict[str, bytes]:
         "temporary": b"\xff\x01",
         "comment": _segment(0xFE, b"\xff\xd9 no end"),
         "profile": _segment(0xE2, b"ICC_PROFILE\0\1\1" + bytes(300)),
-        "exif": _APP1,
         "xmp": _segment(0xE1, _XMP),
         "empty_segment": b"\xff\xe3\0\2",
         "no_length": b"\xff\xe3\0\0",
@@ -303,6 +357,7 @@ def corpus() -> dict[str, bytes]:
         for label, base in (("", plain), ("_bare", bare), ("_named", names)):
             for place, at in (("first", 2), ("last", base.index(b"\xff\xda"))):
                 files[f"{name}{label}_{place}"] = base[:at] + data + base[at:]
+    files |= {name: plain[:20] + data + plain[20:] for name, data in _exifs().items()}
     for padding in (1, 100, 4094, 4095, 4096, 9000):
         files[f"padded_{padding}"] = plain + bytes(padding)
     return files

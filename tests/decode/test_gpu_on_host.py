@@ -121,7 +121,7 @@ def test_files_are_chosen_as_their_bytes_are(
     assert [None if data is None else bytes(data) for data in files.data] == want.data
     assert [error is None for error in files.errors] == [data is not None for data in want.data]
     assert files.sizes[list(corpus()).index("jpeg_420")] == (0 if asked.max_pixels == 53 * 37 - 1 else 3 * 53 * 37)
-    assert any(files.are_upright) == (engine == "compiled")
+    assert any(files.orientations) == (engine == "compiled")
 
 
 def test_the_largest_images_that_fit_are_chosen() -> None:

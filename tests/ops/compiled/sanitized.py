@@ -25,7 +25,7 @@ from gpuseq.plan.policies.recipe import Recipe
 from tests import compiled_library
 from tests.cases import draw_params, images
 from tests.compare import assert_same
-from tests.decode.imagefiles import matrix
+from tests.decode.imagefiles import corpus
 from tests.ops.cuda.catalogue import CASES
 from tests.ops.cuda.test_program_on_host import POLICIES
 
@@ -59,12 +59,14 @@ def _programs() -> int:
 
 def _files() -> int:
     """Read cut files, each into memory that ends with it, and all together on threads; return how many runs."""
-    data, num_runs = matrix()["jpeg_420"], 0
+    camera = corpus()["exif_camera"]
+    cut = [camera[:length] for length in [*range(200), *range(200, len(camera) + 1, 7)]]
+    num_runs = 0
     with tempfile.TemporaryDirectory() as folder:
-        paths = [str(Path(folder) / str(length)) for length in range(0, len(data) + 1, 7)]
-        for path in paths:
-            length = int(Path(path).name)
-            Path(path).write_bytes(data[:length])
+        paths = [str(Path(folder) / str(number)) for number in range(len(cut))]
+        for path, data in zip(paths, cut, strict=True):
+            length = len(data)
+            Path(path).write_bytes(data)
             records, room = np.zeros(1, RECORD), np.empty(length + 1, np.uint8)
             found = library.instruction_sets()
             assert not isinstance(found, str), found
@@ -72,7 +74,7 @@ def _files() -> int:
                 *(os.fsencode(path), records.ctypes.data, 1, room.ctypes.data, len(room), 0, 0, 1 << 28, 10**9, 1)
             )
             assert records["num_bytes"][0] == length
-            assert room[:length].tobytes() == data[:length]
+            assert room[:length].tobytes() == data
             num_runs += 1
         for num_threads in (1, 4):
             assert all(part is not None for part in FileReader(num_threads).read(paths).data)
