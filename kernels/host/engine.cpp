@@ -1,5 +1,6 @@
 // What the shared library offers: the instruction sets that were compiled into it, which of them run here, numbers by key,
-// files, and programs cut into segments.
+// files, programs drawn and cut into segments.
+#include "choices.h"
 #include "files.h"
 #include "job.h"
 #include "philox.h"
@@ -49,11 +50,12 @@ constexpr int NUM_SETS = sizeof SETS / sizeof *SETS;
 } // namespace
 
 // Raised whenever a field of a job or a function below changes.
-EXPORT int gpuseq_abi() { return 7; }
+EXPORT int gpuseq_abi() { return 8; }
 EXPORT int gpuseq_job_bytes() { return (int)sizeof(Job); }
 EXPORT int gpuseq_program_job_bytes() { return (int)sizeof(ProgramJob); }
 EXPORT int gpuseq_resize_job_bytes() { return (int)sizeof(ResizeJob); }
 EXPORT int gpuseq_file_record_bytes() { return (int)sizeof(FileRecord); }
+EXPORT int gpuseq_choices_bytes() { return (int)sizeof(ChoicesTable); }
 EXPORT int gpuseq_cut_job_bytes() { return (int)sizeof(CutJob); }
 EXPORT int gpuseq_cut_found_bytes() { return (int)sizeof(CutFound); }
 
@@ -95,3 +97,12 @@ EXPORT int64_t gpuseq_cut_room(CutJob *job) { return count_steps(*job) ? Work(*j
 EXPORT int gpuseq_list_steps(const CutJob *job, CutFound *found) { return list_steps(*job, found); }
 EXPORT int gpuseq_cut_steps(const CutJob *job, CutFound *found) { return cut_steps(*job, found); }
 EXPORT void gpuseq_write_segments(const CutJob *job, const CutFound *found, unsigned char *to) { write_segments(*job, found, to); }
+
+EXPORT int gpuseq_choose_steps(const ChoicesTable *table, const double *uniform, int64_t num_samples, int64_t num_uniform, ProgramStep *to)
+{
+    return choose_steps(*table, uniform, num_samples, num_uniform, to);
+}
+EXPORT void gpuseq_put_identities_last(ProgramStep *steps, int64_t num_samples, int64_t num_steps)
+{
+    put_identities_last(steps, num_samples, num_steps);
+}

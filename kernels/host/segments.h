@@ -17,7 +17,7 @@ struct CutJob {
     const int8_t *ranks;                 // by the code of a program's step: its place in the order of `_RANKED`
     const double *codes;                 // by rank: a `Code`
     const int8_t *maps;                  // by rank: a `Map` or a `Levels`
-    const uint8_t *program;              // (N, S): steps of STEP_BYTES
+    const uint8_t *program;              // (N, S): a `ProgramStep` each
     const int64_t *rows;                 // (N,): the source image of each sample
     const uint8_t *moved;                // (N,): whether Keras' ranges come first; or null
     uint8_t *room;                       // scratch, the same in all calls
@@ -55,7 +55,7 @@ struct CutFound {
 
 namespace {
 
-constexpr int STEP_BYTES = 72, NUM_ARGUMENTS = 8, SAMPLE_COLUMNS = 6, STAGE_COLUMNS = 8, TABLE_BYTES = 768;
+constexpr int SAMPLE_COLUMNS = 6, STAGE_COLUMNS = 8, TABLE_BYTES = 768;
 constexpr int MAX_SEGMENT_STEPS = 16, MOST_CHAINS = 5, NO_SLOT = -1;
 constexpr double MOST_ARGUMENT = 1e9;    // of a table: what is larger, or no number, is left to NumPy
 constexpr double FIXED_LIMIT = 32768.0, OUTERMOST = 32768.0;     // of gpuseq/ops/maps.py, and MAX_SIDE of gpuseq/ops/listing.py
@@ -78,15 +78,6 @@ Role role_of(int code)
     default: return PLAIN;
     }
 }
-
-// A step of a program: op and chain, whether it is bilinear, four bytes of fill, arguments.
-struct ProgramStep {
-    int16_t op;
-    int8_t chain, bilinear;
-    uint32_t fill;
-    double args[NUM_ARGUMENTS];
-};
-static_assert(sizeof(ProgramStep) == STEP_BYTES, "STEP_DTYPE of gpuseq/plan/program.py has no gaps");
 
 struct TableKey {
     double first, second;                // arguments

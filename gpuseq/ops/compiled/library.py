@@ -22,6 +22,7 @@ __all__ = [
     "ENGINE",
     "LIBRARY",
     "PATH",
+    "ChoicesTable",
     "CutFound",
     "CutJob",
     "FileRecord",
@@ -44,7 +45,7 @@ PATH = "GPUSEQ_CPU_LIBRARY"
 # Not an extension module: it knows no Python, so one wheel serves every version of it.
 LIBRARY = "gpuseq_cpu.so"
 
-ABI = 7
+ABI = 8
 """Has to be the library's ``gpuseq_abi()``: what a job holds, and which functions there are."""
 
 logger = logging.getLogger("gpuseq")
@@ -110,6 +111,17 @@ class FileRecord(ctypes.Structure):
     )
 
 
+class ChoicesTable(ctypes.Structure):
+    """``ChoicesTable`` of ``kernels/host/choices.h``, where its fields are explained."""
+
+    _fields_ = (
+        *((name, _POINTER) for name in ("codes", "moves", "arguments")),
+        *((name, _LONG) for name in ("num_codes", "num_bins", "num_steps")),
+        *((name, _LONG) for name in ("choice", "sign", "number", "stride", "bin")),
+        *(("bilinear", _INT), ("fill", ctypes.c_uint8 * 4)),
+    )
+
+
 class CutJob(ctypes.Structure):
     """``CutJob`` of ``kernels/host/segments.h``, where its fields are explained."""
 
@@ -165,6 +177,8 @@ _WITH_GIL: dict[str, tuple[Any, ...]] = {
     "gpuseq_list_steps": (ctypes.c_int, _POINTER, _POINTER),
     "gpuseq_cut_steps": (ctypes.c_int, _POINTER, _POINTER),
     "gpuseq_write_segments": (None, _POINTER, _POINTER, _POINTER),
+    "gpuseq_choose_steps": (ctypes.c_int, _POINTER, _POINTER, _LONG, _LONG, _POINTER),
+    "gpuseq_put_identities_last": (None, _POINTER, _LONG, _LONG),
 }
 """Functions that hold the GIL: the type of the result, and those of the arguments."""
 
@@ -185,12 +199,13 @@ def _load(path: str) -> ctypes.CDLL | str:
         program_job = library.gpuseq_program_job_bytes() if abi > 1 else 0
         file_record = library.gpuseq_file_record_bytes() if abi > 5 else 0
         cut = (library.gpuseq_cut_job_bytes(), library.gpuseq_cut_found_bytes()) if abi > 6 else (0, 0)
+        choices = library.gpuseq_choices_bytes() if abi > 7 else 0
     except (OSError, AttributeError) as error:
         return f"{path} cannot be loaded ({error}). Install gpuseq again"
     # The number alone is kept by hand; the sizes tell of a field that was added on one side only, before the library
     # reads past the end of a structure.
-    sizes = tuple(map(ctypes.sizeof, (Job, ResizeJob, ProgramJob, FileRecord, CutJob, CutFound)))
-    if (abi, job, resize_job, program_job, file_record, *cut) != (ABI, *sizes):
+    sizes = tuple(map(ctypes.sizeof, (Job, ResizeJob, ProgramJob, FileRecord, CutJob, CutFound, ChoicesTable)))
+    if (abi, job, resize_job, program_job, file_record, *cut, choices) != (ABI, *sizes):
         return f"{path} is of another version of gpuseq (its interface is {abi}, not {ABI}). Install gpuseq again"
     # Undeclared, ctypes would take results and addresses for 32-bit integers and cut them.
     library.gpuseq_set_name.restype = ctypes.c_char_p

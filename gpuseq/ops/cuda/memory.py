@@ -99,10 +99,8 @@ def part(array: Array, offset: int, shape: tuple[int, ...], dtype: Any) -> Array
     dtype : dtype
         Of the part.
     """
-    import cupy
-
     # In one step: a slice, a view and a shape are three arrays, each of which takes the host a microsecond.
-    return cupy.ndarray(shape, dtype, array.data + offset)
+    return type(array)(shape, dtype, array.data + offset)
 
 
 def contiguous(array: Array) -> Array:

@@ -202,6 +202,8 @@ def put_all(
     program["op"] = codes
     for position, values in enumerate(args):
         program["arg"][..., position] = values
+    if not (bilinear or any(fill)):
+        return
     moves = of_kind(program, "geometry")
     if bilinear:
         program["bilinear"] = moves

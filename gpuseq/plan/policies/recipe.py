@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from gpuseq.plan.choices import put_identities_last
 from gpuseq.plan.philox import philox_rows
-from gpuseq.plan.program import IDENTITY
 
 from .augmentation import Augmentation
 from .combine import checked_augmentations
@@ -146,11 +146,5 @@ class Recipe:
             # A crop comes first and alone changes the size, so all others see that of the finished images.
             size = self.image_size(image_size)
         program = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-        if program.shape[1] == 1:
-            return program
-        # Stable, so that the steps keep their order.
-        order = np.argsort(program["op"] == IDENTITY, axis=1, kind="stable")
-        # By places in the whole: `take` copies steps, an index of rows and columns takes ten times as long.
-        order += np.arange(len(program))[:, None] * program.shape[1]
-        drawn: np.ndarray = program.reshape(-1).take(order)
-        return drawn
+        put_identities_last(program)
+        return program

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
 from gpuseq.base.arguments import did_you_mean
-from gpuseq.plan.program import IDENTITY, code_of, empty_program
+from gpuseq.plan.choices import Choices, choose_steps
+from gpuseq.plan.program import IDENTITY, STEPS, code_of, empty_program
 
 from .augmentation import (
     Augmentation,
@@ -96,6 +97,10 @@ class _Space:
         return np.array([code_of(entry.step) for entry in self.entries], np.int16)
 
     @cached_property
+    def moves(self) -> np.ndarray:
+        return np.array([STEPS[code].kind == "geometry" for code in self.codes])
+
+    @cached_property
     def is_signed(self) -> np.ndarray:
         return np.array([entry.signed for entry in self.entries])
 
@@ -105,14 +110,19 @@ class _Space:
 
 
 @lru_cache(maxsize=64)
-def _strengths(space: _Space, last: int, image_size: tuple[int, int]) -> np.ndarray:
-    """Return what each entry's step takes at each bin: shape ``(entries, last + 1)``, 0 where it takes nothing."""
+def _arguments(space: _Space, last: int, image_size: tuple[int, int]) -> np.ndarray:
+    """Return what each entry's step takes at each bin, as it is and negated where a coin gives it a sign.
+
+    Shape ``(entries * (last + 1) * 2,)``, the sign varying fastest; 0 where a step takes nothing.
+    """
     bins = np.arange(last + 1)
     made = [
         np.zeros(last + 1) if entry.strength is None else entry.strength(bins, last, image_size)
         for entry in space.entries
     ]
-    return np.stack(made)
+    strengths = np.stack(made)[:, :, None]
+    signed = space.offsets[:, None, None] + np.array([1.0, -1.0]) * strengths
+    return np.where(space.is_signed[:, None, None], signed, strengths).reshape(-1)
 
 
 def _space_of(*, shear: float, share: float | None, degrees: float, factor: float, bits: int) -> _Space:
@@ -137,27 +147,29 @@ _WIDE_SPACE = _space_of(shear=0.99, share=None, degrees=135.0, factor=0.99, bits
 _LEARNED_SPACE = _Space((*_RAND_SPACE.entries, _Entry("Invert")))
 
 
-def _drawn(
+@lru_cache(maxsize=64)
+def _choices(
+    owner: RandAugment | TrivialAugmentWide,
     space: _Space,
-    chosen: np.ndarray,
-    bins: np.ndarray | int,
-    last: int,
-    sign: np.ndarray,
     image_size: tuple[int, int],
-    owner: Any,
-    done: np.ndarray | None = None,
-) -> np.ndarray:
-    """Return a program of the chosen entries, of the choices' shape; only where `done`, if that is given."""
-    value = _strengths(space, last, image_size)[chosen, bins]
-    # torchvision negates where `rand() <= 0.5`.
-    signed = space.offsets[chosen] + np.where(sign <= 0.5, -1.0, 1.0) * value
-    value = np.where(space.is_signed[chosen], signed, value)
-    codes = space.codes[chosen]
-    if done is not None:
-        codes, value = np.where(done, codes, IDENTITY), np.where(done, value, 0.0)
-    program = empty_program(*chosen.shape)
-    put_all(program, codes, value, **reading(owner))
-    return program
+    num_steps: int,
+    columns: tuple[int, int, int],
+    magnitude: int = 0,
+) -> Choices:
+    """Return what a policy chooses from for images of a size: by the choice's, the sign's and the bin's number."""
+    choice, sign, number = columns
+    return Choices(
+        codes=space.codes,
+        moves=space.moves,
+        arguments=_arguments(space, owner.num_magnitude_bins - 1, image_size),
+        num_steps=num_steps,
+        choice=choice,
+        sign=sign,
+        number=number,
+        stride=owner.num_uniform // num_steps,
+        bin=magnitude,
+        **reading(owner),
+    )
 
 
 @checked_call
@@ -219,9 +231,8 @@ class RandAugment(Augmentation):
 
     def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
         """Return the steps that these numbers ask for; see `Augmentation.draw`."""
-        choice, sign = uniform[:, ::2], uniform[:, 1::2]
-        chosen = choose(choice, len(_RAND_SPACE.entries))
-        return _drawn(_RAND_SPACE, chosen, self.magnitude, self.num_magnitude_bins - 1, sign, image_size, self)
+        columns = 0, 1, -1
+        return choose_steps(_choices(self, _RAND_SPACE, image_size, self.num_ops, columns, self.magnitude), uniform)
 
 
 @checked_call
@@ -268,9 +279,8 @@ class TrivialAugmentWide(Augmentation):
 
     def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
         """Return the steps that these numbers ask for; see `Augmentation.draw`."""
-        choice, number, sign = (uniform[:, column : column + 1] for column in range(3))
-        chosen, bins = choose(choice, len(_WIDE_SPACE.entries)), choose(number, self.num_magnitude_bins)
-        return _drawn(_WIDE_SPACE, chosen, bins, self.num_magnitude_bins - 1, sign, image_size, self)
+        columns = 0, 2, 1
+        return choose_steps(_choices(self, _WIDE_SPACE, image_size, 1, columns), uniform)
 
 
 _LEARNED = {
@@ -392,4 +402,12 @@ class AutoAugment(Augmentation):
         # Below and not up to it: a probability of 0, which some pairs have, never happens, and one of 1 always, as
         # numbers lie in [0, 1). torchvision's `<=` lets a drawn 0 through.
         done = coin < probabilities[pair]
-        return _drawn(_LEARNED_SPACE, entries[pair], bins[pair], _LEARNED_BINS - 1, sign, image_size, self, done=done)
+        chosen = entries[pair]
+        place = 2 * (chosen * _LEARNED_BINS + bins[pair])
+        # torchvision negates where `rand() <= 0.5`.
+        place += sign <= 0.5
+        value = _arguments(_LEARNED_SPACE, _LEARNED_BINS - 1, image_size).take(place)
+        program = empty_program(*chosen.shape)
+        codes = np.where(done, _LEARNED_SPACE.codes.take(chosen), IDENTITY)
+        put_all(program, codes, np.where(done, value, 0.0), **reading(self))
+        return program
