@@ -91,6 +91,8 @@ class Spread(NamedTuple):
         Shape ``(1, columns)``, float64: the parameters of a sample of which nothing is drawn.
     dtype : numpy.dtype
         Of parameters: those columns as fields.
+    is_at_rest : bool
+        Whether no number becomes a parameter. Those of the flips are taken all the same.
     """
 
     num_doubles: int
@@ -102,11 +104,7 @@ class Spread(NamedTuple):
     flips: tuple[tuple[int, int], ...]
     at_rest: np.ndarray
     dtype: np.dtype[np.void]
-
-    @property
-    def is_at_rest(self) -> bool:
-        """Whether no number becomes a parameter: those of the flips are taken all the same."""
-        return not (self.runs or self.chosen or self.flips)
+    is_at_rest: bool
 
 
 @dataclass(frozen=True)
@@ -196,7 +194,10 @@ class TransformRanges:
         lows, widths = (np.tile(row, (BLOCK, 1)) for row in np.array(factors, np.float64).T)
         parts = _runs(uniform), tuple(chosen), tuple(fractional), tuple(flips)
         at_rest = identity_params(1)
-        return Spread(len(factors), lows, widths, *parts, at_rest.view(np.float64).reshape(1, -1), at_rest.dtype)
+        columns = at_rest.view(np.float64).reshape(1, -1)
+        return Spread(
+            len(factors), lows, widths, *parts, columns, at_rest.dtype, is_at_rest=not (uniform or chosen or flips)
+        )
 
 
 @lru_cache(maxsize=32)
