@@ -119,7 +119,7 @@ bool read_jpeg(const uint8_t *data, int64_t size, FileRecord *record)
         } else if (marker == 0xE1 && begins_with(data, size, start, "Exif\0\0", 6)) {
             const int64_t end = at + 2 + length;
             // Pillow puts several together.
-            is_odd = is_odd || has_exif || end < start + 6 || end > size;
+            is_odd = is_odd || has_exif || end > size;
             has_exif = true;
             if (!is_odd) orientation = exif_orientation(data + start + 6, end - start - 6, &has_orientation);
         } else if (marker == 0xE1) {

@@ -282,9 +282,10 @@ def _exifs() -> dict[str, bytes]:
         return struct.pack(order + "I", offset)
 
     def camera(order: str, value: int) -> bytes:
-        # The directory ends at 8 + 2 + 12 * 4 + 4.
-        maker, width = (0x010F, 2, 9, at(62, order)), (0x011A, 5, 1, at(71, order))
-        return _exif(order, maker, turned(value, order), width, (0x8769, 4, 1, at(8, order)), spill=bytes(17))
+        # The directory ends at 8 + 2 + 12 * 5 + 4.
+        maker, width = (0x010F, 2, 9, at(74, order)), (0x011A, 5, 1, at(83, order))
+        more = (0x8769, 4, 1, at(8, order)), (0x9999, 12, 1, at(91, order))
+        return _exif(order, maker, turned(value, order), width, *more, spill=bytes(25))
 
     sound, none = camera("<", 6), _exif("<", (0x010F, 2, 3, b"ab\0"))
     xmp = _segment(0xE1, _XMP)
@@ -305,12 +306,17 @@ def _exifs() -> dict[str, bytes]:
         "exif_two_shorts": _exif("<", (0x0112, 3, 2, b"\6\0\7\0")),
         "exif_no_value": _exif("<", turned(6, number=0)),
         "exif_odd_type": _exif("<", (0x010F, 77, 1, b""), turned(6)),
-        "exif_outside": _exif("<", (0x010F, 2, 90, at(60)), turned(6)),
+        "exif_none_then_sound": none + sound,
+        "exif_signed": _exif("<", (0x0112, 8, 1, b"\6\0")),
+        "exif_outside": _exif("<", (0x010F, 2, 30, at(60)), turned(6)),
+        "exif_eight_outside": _exif("<", (0x011A, 5, 1, at(900)), turned(6)),
         "exif_far_outside": _exif("<", (0x010F, 5, 0xFFFFFFFF, at(0xFFFFFFFF)), turned(6)),
         "exif_overlapping": _exif("<", *[(tag, 2, 22, at(8)) for tag in range(0x010F, 0x0112)], turned(6)),
         "exif_cut_directory": _segment(0xE1, _exif("<", turned(6), turned(6))[4:-10]),
         "exif_no_directory": _segment(0xE1, b"Exif\0\0II*\0\x08\0\0\0"),
-        "exif_directory_outside": _exif("<", turned(6), start=4000),
+        "exif_directory_in_next": _segment(0xE1, b"Exif\0\0II*\0\x08\0\0\0\2\0" + struct.pack("<HHII", 0x0112, 3, 1, 6))
+        + _segment(0xFE, struct.pack("<II", 1, 0) + bytes(758)),
+        "exif_directory_outside": _exif("<", turned(6), start=0x7FFFFFF0),
         "exif_of_large_tiff": _segment(0xE1, b"Exif\0\0II+\0" + bytes(40)),
         "exif_named_twice": _segment(0xE1, b"Exif\0\0" + sound[4:]),
         "exif_named": _segment(0xE1, b"Exif\0\0"),

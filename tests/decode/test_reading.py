@@ -35,6 +35,7 @@ from tests.interrupts import descriptors_of
 def _compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled_library.require()
     monkeypatch.setenv(library.ENGINE, "compiled")
+    monkeypatch.setattr(reading, "SECONDS", 600.0)  # how many calls a batch takes is not to depend on the machine
 
 
 def write(folder: Path, files: dict[str, bytes]) -> list[str]:
@@ -332,8 +333,9 @@ FAULTS = r"""
 #include <pthread.h>
 #include <sys/stat.h>
 #include <unistd.h>
-struct Faults { int open_error, stat_error, read_error, after, piece, grow, thread_error, is_late, num_late; };
+struct Faults { int open_error, stat_error, read_error, after, piece, grow, thread_error, is_late, num_late, is_slow; };
 static Faults faults;
+static pthread_t caller;
 static void *(*late_run)(void *), *late[8];
 static int faulty_open(const char *name, int flags)
 {
@@ -350,6 +352,8 @@ static int faulty_fstat(int file, struct stat *status)
 static ssize_t faulty_read(int file, void *to, size_t count)
 {
     if (faults.read_error && faults.after-- == 0) { errno = faults.read_error; return -1; }
+    // No thread but the one that made the call is as quick as it.
+    if (faults.is_slow && !pthread_equal(pthread_self(), caller)) usleep(20000);
     return read(file, to, faults.piece && (size_t)faults.piece < count ? (size_t)faults.piece : count);
 }
 static int faulty_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument)
@@ -372,6 +376,7 @@ extern "C" int64_t gpuseq_read_files(const char *names, FileRecord *records, int
                                      int64_t room_bytes, int64_t taken, int32_t buffer, int64_t largest, int64_t most,
                                      int32_t num_threads)
 {
+    caller = pthread_self();
     return read_files(names, records, count, room, room_bytes, taken, buffer, largest, most, num_threads);
 }
 """
@@ -445,13 +450,8 @@ def test_a_file_of_another_size_than_it_said_is_left(tmp_path: Path, faults: Any
     assert is_left(FileReader(1).read(paths)) == [True]
 
 
-@pytest.mark.parametrize("name", ["open_error", "stat_error", "read_error"])
-@pytest.mark.parametrize("error", [errno.EIO, errno.EACCES, errno.EMFILE, errno.EINTR])
-def test_a_file_with_any_error_is_left_and_closed(
-    tmp_path: Path, faults: Any, name: str, error: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    paths = write(tmp_path, {str(number): bytes(100) for number in range(3)})
-    setattr(faults, name, error)
+def counted_calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Let the calls of the library be counted from now on; return the list of one number."""
     engine, num_calls = reading.host_engine(), [0]
     assert engine is not None
 
@@ -462,6 +462,17 @@ def test_a_file_with_any_error_is_left_and_closed(
 
     functions = SimpleNamespace(gpuseq_read_files=counted)
     monkeypatch.setattr(reading, "host_engine", lambda: library.InstructionSet("counted", 0, functions))
+    return num_calls
+
+
+@pytest.mark.parametrize("name", ["open_error", "stat_error", "read_error"])
+@pytest.mark.parametrize("error", [errno.EIO, errno.EACCES, errno.EMFILE, errno.EINTR])
+def test_a_file_with_any_error_is_left_and_closed(
+    tmp_path: Path, faults: Any, name: str, error: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = write(tmp_path, {str(number): bytes(100) for number in range(3)})
+    setattr(faults, name, error)
+    num_calls = counted_calls(monkeypatch)
     found = FileReader(1).read(paths)
     # A signal ends the call, and Python looks at it.
     assert num_calls == [(2 if name == "read_error" else 3) if error == errno.EINTR and name != "stat_error" else 1]
@@ -490,9 +501,22 @@ def test_threads_that_have_not_begun_are_not_waited_for(
     contents = [bytes([number]) * 100 for number in range(20)]
     paths = write(tmp_path, {str(number): content for number, content in enumerate(contents)})
     faults.is_late = 1
+    FileReader(1).read(paths)
+    assert faults.num_late == 0
     found = FileReader(8).read(paths)
     assert [None if data is None else data.tobytes() for data in found.data] == contents
     assert faults.num_late == 1
     found.records[:] = 0  # as if they were to be read
     faulty_library.start_the_late()
     assert not found.records.view(np.uint8).any()
+
+
+def test_threads_that_read_are_waited_for(tmp_path: Path, faults: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    contents = [bytes([number]) * 100 for number in range(20)]
+    paths = write(tmp_path, {str(number): content for number, content in enumerate(contents)})
+    faults.is_slow = 1
+    num_calls = counted_calls(monkeypatch)
+    for _ in range(3):
+        found = FileReader(4).read(paths)
+        assert [None if data is None else data.tobytes() for data in found.data] == contents
+    assert num_calls == [3]
