@@ -116,17 +116,21 @@ def _program_engine(name: str) -> ModuleType:
 
 
 @cache  # as `_cuda_engine`
-def _program_checks() -> tuple[Callable[..., np.ndarray], Callable[..., None]]:
+def _program_checks() -> tuple[Callable[..., np.ndarray], Callable[..., None], Callable[..., bool]]:
     from gpuseq.plan.boxes import with_boxes
 
     from .checks import check_program
+    from .compiled.checks import are_within_limits
 
-    return with_boxes, check_program
+    return with_boxes, check_program, are_within_limits
 
 
 def _checked(program: np.ndarray, dtype: np.dtype[Any], channels: int, size: tuple[int, int]) -> np.ndarray:
     """Return a program with its crops as rectangles, or refuse what it is not defined for."""
-    with_boxes, check_program = _program_checks()
+    with_boxes, check_program, are_within_limits = _program_checks()
+    # The same look, by the library: what it lets through is defined on uint8 images of colours and greys.
+    if dtype == np.uint8 and channels in (1, 3, 4) and are_within_limits(program, size):
+        return program
     present = names_in(program)
     if "CropByKey" in present:
         program = with_boxes(program, size)
@@ -357,7 +361,7 @@ def erase(batch: Array, program: np.ndarray, data_format: str) -> None:
     ValueError
         If a rectangle lies outside of the images.
     """
-    _, check_program = _program_checks()
+    _, check_program, _ = _program_checks()
     size = batch.shape[1:3] if data_format == "channels_last" else batch.shape[2:]
     check_program(only_erasing(program), batch.dtype, 3, size)
     engine, current = _program_engine_for(batch)

@@ -1,8 +1,9 @@
 // What the shared library offers: the instruction sets that were compiled into it, which of them run here, numbers by key,
-// files, programs drawn and cut into segments.
+// files, programs drawn, looked at and cut into segments.
 #include "choices.h"
 #include "files.h"
 #include "job.h"
+#include "limits.h"
 #include "philox.h"
 #include "program.h"
 #include "resize.h"
@@ -50,7 +51,7 @@ constexpr int NUM_SETS = sizeof SETS / sizeof *SETS;
 } // namespace
 
 // Raised whenever a field of a job or a function below changes.
-EXPORT int gpuseq_abi() { return 8; }
+EXPORT int gpuseq_abi() { return 9; }
 EXPORT int gpuseq_job_bytes() { return (int)sizeof(Job); }
 EXPORT int gpuseq_program_job_bytes() { return (int)sizeof(ProgramJob); }
 EXPORT int gpuseq_resize_job_bytes() { return (int)sizeof(ResizeJob); }
@@ -105,4 +106,9 @@ EXPORT int gpuseq_choose_steps(const ChoicesTable *table, const double *uniform,
 EXPORT void gpuseq_put_identities_last(ProgramStep *steps, int64_t num_samples, int64_t num_steps)
 {
     put_identities_last(steps, num_samples, num_steps);
+}
+EXPORT int gpuseq_are_within_limits(const ProgramStep *steps, int64_t count, int64_t rows, int64_t cols, const int8_t *limits,
+                                    int64_t num_codes)
+{
+    return are_within_limits(steps, count, rows, cols, limits, num_codes);
 }

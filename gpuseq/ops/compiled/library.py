@@ -45,7 +45,7 @@ PATH = "GPUSEQ_CPU_LIBRARY"
 # Not an extension module: it knows no Python, so one wheel serves every version of it.
 LIBRARY = "gpuseq_cpu.so"
 
-ABI = 8
+ABI = 9
 """Has to be the library's ``gpuseq_abi()``: what a job holds, and which functions there are."""
 
 logger = logging.getLogger("gpuseq")
@@ -179,6 +179,7 @@ _WITH_GIL: dict[str, tuple[Any, ...]] = {
     "gpuseq_write_segments": (None, _POINTER, _POINTER, _POINTER),
     "gpuseq_choose_steps": (ctypes.c_int, _POINTER, _POINTER, _LONG, _LONG, _POINTER),
     "gpuseq_put_identities_last": (None, _POINTER, _LONG, _LONG),
+    "gpuseq_are_within_limits": (ctypes.c_int, _POINTER, _LONG, _LONG, _LONG, _POINTER, _LONG),
 }
 """Functions that hold the GIL: the type of the result, and those of the arguments."""
 

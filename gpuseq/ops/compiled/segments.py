@@ -23,6 +23,7 @@ from gpuseq.ops.listing import (
 from gpuseq.ops.maps import turns, write_maps
 from gpuseq.ops.segments import SAMPLE_COLUMNS, STAGE_COLUMNS, Known, Segments
 from gpuseq.ops.weights import gaussian_weights
+from gpuseq.plan.program import STEP_DTYPE
 
 from .library import CutFound, CutJob, InstructionSet, chosen
 
@@ -110,7 +111,7 @@ def _cut(
     program, rows = np.ascontiguousarray(program), np.ascontiguousarray(rows, np.int64)
     moved = None if moved is None else np.ascontiguousarray(moved, np.bool_)
     address = program.ctypes.data
-    if address % 8:
+    if address % 8 or program.dtype != STEP_DTYPE:
         return None
     num_samples, num_steps = program.shape
     job = CutJob(
