@@ -227,26 +227,38 @@ bool leave_strays_out(const CutJob &job, const Work &work)
     return true;
 }
 
+template <class Level> void fill_table(uint8_t *table, Level level_of)
+{
+    for (int level = 0; level < 256; ++level) table[level] = (uint8_t)level_of(level);
+}
+
 // False where the arguments are none of such a table.
 bool make_table(uint8_t *table, int how, double first, double second)
 {
-    if (how == POSTERIZE && !(first >= 0 && first <= 8)) return false;
-    const float factor = (float)first;
-    const int64_t addition = (int64_t)first;
-    const int mask = how == POSTERIZE ? 256 - (1 << (8 - addition)) : 0;
-    for (int level = 0; level < 256; ++level) switch (how) {
-        case BRIGHTNESS: {
+    switch (how) {
+    case BRIGHTNESS: {
+        const float factor = (float)first;
+        fill_table(table, [=](int level) {
             const float mixed = factor * (float)level;
-            table[level] = (uint8_t)(mixed < 0.0f ? 0.0f : mixed > 255.0f ? 255.0f : mixed);
-            break;
-        }
-        case POSTERIZE: table[level] = (uint8_t)(level & mask); break;
-        case SOLARIZE: table[level] = (uint8_t)(first > level ? level : 255 - level); break;
-        case SOLARIZE_ADD: table[level] = (uint8_t)(second > level ? std::min<int64_t>(255, level + addition) : level); break;
-        case INVERT: table[level] = (uint8_t)(255 - level); break;
-        default: return false;
-        }
-    return true;
+            return (int)(mixed < 0.0f ? 0.0f : mixed > 255.0f ? 255.0f : mixed);
+        });
+        return true;
+    }
+    case POSTERIZE: {
+        if (!(first >= 0 && first <= 8)) return false;
+        const int mask = 256 - (1 << (8 - (int)first));
+        fill_table(table, [=](int level) { return level & mask; });
+        return true;
+    }
+    case SOLARIZE: fill_table(table, [=](int level) { return first > level ? level : 255 - level; }); return true;
+    case SOLARIZE_ADD: {
+        const int addition = (int)first;
+        fill_table(table, [=](int level) { return second > level ? std::min(255, level + addition) : level; });
+        return true;
+    }
+    case INVERT: fill_table(table, [](int level) { return 255 - level; }); return true;
+    default: return false;
+    }
 }
 
 // False where a step has no code of a step.

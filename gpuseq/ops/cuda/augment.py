@@ -23,7 +23,7 @@ from . import compile as kernels
 from . import memory as device
 from .resize import resize
 
-__all__ = ["augment", "int32", "launches", "resize", "standardize", "warp_spline", "whiten"]
+__all__ = ["augment", "launches", "resize", "standardize", "warp_spline", "whiten"]
 
 MAX_SAMPLE_VALUES = 2**31
 """Positions within a sample are 32-bit in the kernels."""
@@ -205,7 +205,7 @@ def _run(
     grid, block = geometry.grid, geometry.block
     bands = (num_samples, geometry.num_bands)
     tiling = (geometry.rows_per_band, geometry.num_bands, geometry.groups_across.bit_length() - 1)
-    sizes = int32(num_samples, len(images), height, width, channels, *tiling)
+    sizes = _int32(num_samples, len(images), height, width, channels, *tiling)
     cval, rescale = np.float64(options.cval), np.float64(options.rescale)
     # In this order, on one stream: moments follow from colours, and colours from ranges.
     ranges = moments = None
@@ -341,7 +341,7 @@ def _geometry(num_samples: int, height: int, width: int, tile_cols: int, has_ran
 
 
 @lru_cache(maxsize=1024)
-def int32(*sizes: int) -> tuple[np.int32, ...]:
+def _int32(*sizes: int) -> tuple[np.int32, ...]:
     """Return sizes as the kernels take them; kept, because they are those of the batch before."""
     return tuple(map(np.int32, sizes))
 

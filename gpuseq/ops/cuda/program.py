@@ -159,7 +159,8 @@ def run_program(
         made = device.empty((segments.num_looks * TABLE_BYTES + segments.num_slots * image_bytes,), np.uint8)
         partials = _partials(segments.num_looks, height * width)
         for rows_of_round, measures in _rounds(segments):
-            read = (images, stages[rows_of_round], steps, lines, weights, tables, table)
+            own = stages if len(segments.rounds) == 1 else stages[rows_of_round]
+            read = (images, own, steps, lines, weights, tables, table)
             _prepare(macros, read, made, partials, measures, segments.num_looks, height, width)
     mean_c = divisor_c = None
     if mean is not None or std is not None:
@@ -172,9 +173,7 @@ def run_program(
         PROGRAM_BLOCK,
         (
             *(images, samples, steps, lines, weights, tables, made, erases, _quantiles(segments)),
-            *(mean_c, divisor_c, table, out),
-            *ops_cuda.int32(len(program), segments.num_looks, height, width),
-            np.float64(options.rescale),
+            *(mean_c, divisor_c, table, out, len(program), segments.num_looks, height, width, options.rescale),
         ),
     )
     return out
@@ -233,7 +232,7 @@ def _look(images: Array, macros: kernels.Macros) -> np.ndarray:
         stages[:, 4] = np.tile(np.array(LOOKS) - CONTRAST + 1, len(rows))
         stages[:, 5] = np.arange(num_looks)
         stages[:, 7] = rows.repeat(len(LOOKS))
-        sent = _sent(stages, np.zeros((1, STEP_COLUMNS)), np.zeros(1, np.int32), np.zeros(1), np.zeros(1, np.uint8))
+        sent = _sent(stages, np.empty((0, STEP_COLUMNS)), np.empty(0, np.int32), np.empty(0), np.empty(0, np.uint8))
         made = device.empty((num_looks * TABLE_BYTES,), np.uint8)
         partials = _partials(num_looks, height * width)
         _prepare(macros, (images, *sent, None), made, partials, set(stages[:, 4]), num_looks, height, width)
@@ -275,14 +274,12 @@ def _prepare(
         # The most blocks that a grid has in x; the kernel goes on in strides.
         (min(len(stages) * num_parts, 2**31 - 1),),
         PREPARE_BLOCK,
-        (*read, made, partials, *ops_cuda.int32(len(stages), num_looks, num_parts, height, width)),
+        (*read, made, partials, len(stages), num_looks, num_parts, height, width),
         shared_bytes=COUNTER_BYTES if measures & COUNTS_LEVELS else 0,
     )
     if measures:
         kernels.load("tabulate", macros).launch(
-            (len(stages),),
-            PROGRAM_BLOCK,
-            (stages, partials, made, *ops_cuda.int32(len(stages), num_parts, height * width)),
+            (len(stages),), PROGRAM_BLOCK, (stages, partials, made, len(stages), num_parts, height * width)
         )
 
 
@@ -310,14 +307,13 @@ def _levels_of(options: AugmentOptions) -> AugmentOptions:
 def _sent(*arrays: np.ndarray, flat: np.ndarray | None = None) -> list[Array]:
     """Upload arrays in one copy, each from a multiple of `PART_BYTES` on: a copy takes the host's time and a buffer.
 
-    Where one is empty one element goes: a kernel gets no null pointer that it may add to. `flat` is the memory of the
-    first arrays, where they lie so already.
+    Where one is empty one element of no meaning goes: a kernel gets no null pointer that it may add to. `flat` is the
+    memory of the first arrays, where they lie so already.
     """
-    starts, shapes, end = [], [], 0
+    starts, end = [], 0
     for array in arrays:
         starts.append(end)
-        shapes.append(array.shape if array.size else (1,) * array.ndim)
-        end += -(-max(array.nbytes, array.itemsize) // PART_BYTES) * PART_BYTES
+        end += -(-max(array.nbytes, 1) // PART_BYTES) * PART_BYTES
 
     def fill(buffer: np.ndarray) -> None:
         first = 0
@@ -325,13 +321,12 @@ def _sent(*arrays: np.ndarray, flat: np.ndarray | None = None) -> list[Array]:
             buffer[: len(flat)] = flat
             first = starts.index(len(flat)) if len(flat) < end else len(arrays)
         for array, start in zip(arrays[first:], starts[first:], strict=True):
-            bytes_of = array if array.size else np.zeros(1, array.dtype)
-            bytes_of = np.ascontiguousarray(bytes_of).reshape(-1).view(np.uint8)
-            buffer[start : start + len(bytes_of)] = bytes_of
+            buffer[start : start + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
     sent = device.upload((end,), np.uint8, fill)
     return [
-        device.part(sent, start, shape, array.dtype) for start, shape, array in zip(starts, shapes, arrays, strict=True)
+        device.part(sent, start, array.shape if array.size else (1,) * array.ndim, array.dtype)
+        for start, array in zip(starts, arrays, strict=True)
     ]
 
 
