@@ -234,10 +234,10 @@ def test_the_host_suite_measures_the_real_launcher_and_puts_it_back() -> None:
     from gpuseq.ops import dispatch as ops
     from gpuseq.ops.cuda import compile as kernels
 
-    before = (ops._engine_for, kernels.load)
+    before = (ops._engine_for, ops._program_engine_for, kernels.load)
     found = {item["contender"] for item in suite("host")(QUICK)}
-    assert {"plan, the draw included", "launch", "plan and launch"} <= found
-    assert (ops._engine_for, kernels.load) == before
+    assert {"plan, the draw included", "launch", "plan and launch", "RandAugment(2, 9), by next()"} <= found
+    assert (ops._engine_for, ops._program_engine_for, kernels.load) == before
 
 
 @pytest.mark.parametrize("name", ["imports", "feed", "growth"])

@@ -82,7 +82,9 @@ def launches(options: AugmentOptions, program: np.ndarray, *, is_known: bool = F
     known = (lambda codes, rows, factors: np.zeros((len(codes), 3, 256), np.uint8)) if is_known and in_place else None
     # Where a program is cut does not follow from the size of the images.
     segments = cut(program, np.arange(len(program)), 64, 64, 3, moved=moved, known=known)
-    found += [kernel for _, looks in _rounds(segments) for kernel in ("prepare", *(["tabulate"] if looks else []))]
+    found += [
+        kernel for _, look in _rounds(segments) for kernel in ("prepare", *([] if look == NO_LOOK else ["tabulate"]))
+    ]
     found.append("program")
     if options.samplewise_center or options.samplewise_std:
         found += ["sample_moments", "augment", *(["erase"] if has_kind(program, "erase") else [])]
@@ -158,10 +160,10 @@ def run_program(
         # them.
         made = device.empty((segments.num_looks * TABLE_BYTES + segments.num_slots * image_bytes,), np.uint8)
         partials = _partials(segments.num_looks, height * width)
-        for rows_of_round, measures in _rounds(segments):
+        for rows_of_round, look in _rounds(segments):
             own = stages if len(segments.rounds) == 1 else stages[rows_of_round]
             read = (images, own, steps, lines, weights, tables, table)
-            _prepare(macros, read, made, partials, measures, segments.num_looks, height, width)
+            _prepare(macros, read, made, partials, look, segments.num_looks, height, width)
     mean_c = divisor_c = None
     if mean is not None or std is not None:
         assert statistics is not None
@@ -235,18 +237,18 @@ def _look(images: Array, macros: kernels.Macros) -> np.ndarray:
         sent = _sent(stages, np.empty((0, STEP_COLUMNS)), np.empty(0, np.int32), np.empty(0), np.empty(0, np.uint8))
         made = device.empty((num_looks * TABLE_BYTES,), np.uint8)
         partials = _partials(num_looks, height * width)
-        _prepare(macros, (images, *sent, None), made, partials, set(stages[:, 4]), num_looks, height, width)
+        _prepare(macros, (images, *sent, None), made, partials, float(stages[:, 4].max()), num_looks, height, width)
         found[rows] = place(made, "cpu").reshape(len(rows), len(LOOKS), 3, 256)[:, :, :colours]
     return found
 
 
-def _rounds(segments: Segments) -> Iterator[tuple[slice, set[float]]]:
-    """Yield the rows of the stages of each round, and what images are looked at for in it."""
+def _rounds(segments: Segments) -> Iterator[tuple[slice, float]]:
+    """Yield the rows of the stages of each round, and the last look that images are looked at for in it."""
     stop = 0
     for count in segments.rounds:
         rows = slice(stop, stop + count)
         stop = rows.stop
-        yield rows, set(segments.stages[rows, 4].tolist()) - {NO_LOOK}
+        yield rows, float(np.maximum.reduce(segments.stages[rows, 4]))
 
 
 def _num_parts(num_pixels: int) -> int:
@@ -263,21 +265,21 @@ def _prepare(
     read: tuple[Any, ...],
     made: Array,
     partials: Array,
-    measures: set[float],
+    look: float,
     num_looks: int,
     height: int,
     width: int,
 ) -> None:
-    """Launch a round of stages: what they write, and the tables of what they look at for `measures`."""
+    """Launch a round of stages: what they write, and the tables of what they look at, for `look` at most."""
     stages, num_parts = read[1], _num_parts(height * width)
     kernels.load("prepare", macros).launch(
         # The most blocks that a grid has in x; the kernel goes on in strides.
         (min(len(stages) * num_parts, 2**31 - 1),),
         PREPARE_BLOCK,
         (*read, made, partials, len(stages), num_looks, num_parts, height, width),
-        shared_bytes=COUNTER_BYTES if measures & COUNTS_LEVELS else 0,
+        shared_bytes=COUNTER_BYTES if look >= COUNTS_LEVELS else 0,
     )
-    if measures:
+    if look != NO_LOOK:
         kernels.load("tabulate", macros).launch(
             (len(stages),), PROGRAM_BLOCK, (stages, partials, made, len(stages), num_parts, height * width)
         )

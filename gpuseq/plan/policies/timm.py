@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -117,19 +118,30 @@ def _write(
     owner: Any,
 ) -> None:
     """Write the chosen steps where their number is not negative; all arrays have the program's shape."""
+    # The order of the steps in the tuple is the choice's number. Those of one number are made at once: sorted by it
+    # they lie side by side. Eight bits, because these are sorted by counting.
+    flat = chosen.astype(np.int8).reshape(-1)
+    order = flat.argsort(kind="stable")
+    ends = np.bincount(flat + 1, minlength=len(steps) + 1).cumsum().tolist()
+    level = magnitude.reshape(-1).take(order) / _UNIT
     # timm negates where `random() > 0.5`, torchvision where it is at most 0.5.
-    level, signs = magnitude / _UNIT, np.where(sign > 0.5, -1.0, 1.0)
-    values = np.zeros(chosen.shape)
-    for number, step in enumerate(steps):
-        # The order of the steps in the tuple is the choice's number.
-        where = np.nonzero(chosen == number)
-        made = levels[step](level[where], signs[where], image_size)
-        if made is not None:
-            values[where] = made
+    signs = np.where(sign.reshape(-1).take(order) > 0.5, -1.0, 1.0)
+    made = np.zeros(flat.shape)
+    for step, first, end in zip(steps, ends[:-1], ends[1:], strict=True):
+        values = levels[step](level[first:end], signs[first:end], image_size)
+        if values is not None:
+            made[first:end] = values
+    values = np.empty(chosen.shape)
+    values.reshape(-1)[order] = made
     # A choice of -1 finds the code behind the last step's.
-    codes = np.array([*map(code_of, steps), IDENTITY], np.int16)[chosen]
-    thresholds = np.where(codes == code_of("SolarizeAdd"), 128.0, 0.0)
-    put_all(program, codes, values, thresholds, **reading(owner))
+    codes = _codes(steps).take(chosen, mode="wrap")
+    further = [np.where(codes == code_of("SolarizeAdd"), 128.0, 0.0)] if "SolarizeAdd" in steps else []
+    put_all(program, codes, values, *further, **reading(owner))
+
+
+@lru_cache(maxsize=8)
+def _codes(steps: tuple[str, ...]) -> np.ndarray:
+    return np.array([*map(code_of, steps), IDENTITY], np.int16)
 
 
 def _magnitudes(uniform: np.ndarray, middle: float, std: float, most: float) -> np.ndarray:
