@@ -6,6 +6,8 @@ import importlib
 import os
 from types import ModuleType
 
+from .forks import forks_wait
+
 __all__ = [
     "BatchIndexError",
     "DeviceError",
@@ -114,7 +116,9 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
         If the package is not installed.
     """
     try:
-        return importlib.import_module(module)
+        # On whatever thread: of a half-done import a forked child would wait for the end, for ever.
+        with forks_wait(f"the import of {module}"):
+            return importlib.import_module(module)
     except ModuleNotFoundError as error:
         top = module.partition(".")[0]
         # A package that is there and cannot import something of its own is another fault: it is not cured by an

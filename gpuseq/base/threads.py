@@ -1,12 +1,11 @@
 """Threads for work that releases the GIL: how many, one kept pool per size, the caller works too, Ctrl-C stops all.
 
-And what becomes of locks and threads in a pickle, a copy and a forked child: see `PerProcess`, and `outlive_forks` for
-objects of other libraries.
+And what becomes of locks and threads in a pickle, a copy and a forked child: see `PerProcess`, and
+`gpuseq.base.forks` for other libraries'.
 """
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import itertools
 import math
@@ -19,7 +18,7 @@ from typing import Any, ClassVar, TypeVar
 
 from .machine import cpu_limit
 
-__all__ = ["PerProcess", "close_pools", "cpu_count", "for_each", "outlive_forks", "per_thread", "submit"]
+__all__ = ["PerProcess", "close_pools", "cpu_count", "for_each", "per_thread", "submit"]
 
 T = TypeVar("T", bound="PerProcess")
 Made = TypeVar("Made")
@@ -30,9 +29,6 @@ _pools: dict[int, ThreadPoolExecutor] = {}
 _lock = threading.Lock()
 # By identity: an object of ours may be compared by value, or not be hashable.
 _per_process: weakref.WeakValueDictionary[int, PerProcess] = weakref.WeakValueDictionary()
-# By identity, too: what `outlive_forks` was given. And what a fork that is under way holds, by the thread that forks.
-_with_threads: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
-_held: dict[int, list[Any]] = {}
 _num_forks = 0  # between the process that imported this module and this one
 
 
@@ -192,23 +188,6 @@ def per_thread(make: Callable[..., Made]) -> Callable[..., Made]:
     return kept
 
 
-def outlive_forks(thing: Made) -> Made:
-    """Keep forked children from ending an object that they inherit; return it.
-
-    For objects of other libraries that own threads. Their destructors join them, and a child has none of them: where it
-    drops the object, by itself, with the locals of a thread that it does not have, or in a collection of garbage that
-    it inherited, it is ended by a signal or waits for ever. So the object is never ended there. What a child works with
-    it has to make anew.
-
-    Parameters
-    ----------
-    thing : object
-        Of a type that weak references are made to. In this process it lives no longer for this.
-    """
-    _with_threads[id(thing)] = thing
-    return thing
-
-
 class PerProcess:
     """An object with attributes that belong to one process: locks, threads, and what those are at.
 
@@ -248,22 +227,6 @@ class PerProcess:
         self.__dict__.update(state)
 
 
-def _hold() -> None:
-    # Before the fork: when the first hook runs in the child, the locals of the threads that it lacks are gone.
-    # Without a lock: whoever has it need not give it back before the fork is done. The list is made in one step.
-    _held[threading.get_ident()] = [ref() for ref in _with_threads.valuerefs()]
-
-
-def _let_go() -> None:
-    _held.pop(threading.get_ident(), None)
-
-
-def _keep() -> None:
-    for thing in _held.pop(threading.get_ident(), ()):
-        # A reference that nobody gives back. A list of ours would be emptied when the interpreter ends.
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
-
-
 def _renew_all() -> None:
     global _lock, _num_forks
     _num_forks += 1
@@ -276,4 +239,3 @@ def _renew_all() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_all)
-    os.register_at_fork(before=_hold, after_in_parent=_let_go, after_in_child=_keep)

@@ -8,7 +8,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from gpuseq.base.errors import require
-from gpuseq.base.threads import outlive_forks, per_thread
+from gpuseq.base.forks import forks_wait, outlive_forks
+from gpuseq.base.threads import per_thread
 from gpuseq.base.types import Array
 
 from . import nvimgcodec as decode_nvimgcodec
@@ -57,16 +58,21 @@ def decode_host(encoded: Sequence[bytes], layout: Layout, num_threads: int) -> l
 
     Notes
     -----
+    A fork waits for it (`gpuseq.base.forks.forks_wait`). DALI 2.4 takes the nodes of its lists of tasks from a pool of
+    the process behind a spinlock (``dali::mm::detail::object_pool_allocator``): in a child that was forked while a
+    thread held it, the first batch spins for ever, in whatever context.
+
     A sample that DALI cannot parse, in a batch with one that it cannot decode, has been seen to abort the process
     (DALI 2.4, truncated PNG files). So nvImageCodec, which DALI installs and decodes with, parses each file first.
     """
     dynamic, types = check()
 
+    # The views that are returned are given back to DALI behind the wait, but by Python, and so with the GIL: no fork.
     def decode(batch: Any) -> list[np.ndarray]:
         images = dynamic.decoders.image(batch, device="cpu", output_type=types.RGB, **_AS_PILLOW)
         return [np.asarray(tensor) for tensor in images.tensors]
 
-    with _host_context(num_threads):
+    with forks_wait(decode_nvimgcodec.DECODING), _host_context(num_threads):
         return _decode_sound(dynamic, decode, encoded)
 
 
@@ -135,7 +141,7 @@ class DeviceImages:
         def decode(batch: Any) -> list[Any]:
             return list(self._dynamic.decoders.image(batch, **self._decode_options).evaluate().tensors)
 
-        with self._context():
+        with forks_wait(decode_nvimgcodec.DECODING), self._context():
             return _decode_sound(self._dynamic, decode, encoded)
 
     @staticmethod

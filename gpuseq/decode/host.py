@@ -10,8 +10,9 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 from PIL import Image
 
-from gpuseq.base.arguments import check_choice
+from gpuseq.base.arguments import check_choice, warn
 from gpuseq.base.errors import ImageFileError
+from gpuseq.base.forks import InheritedLockError
 from gpuseq.base.threads import cpu_count, for_each
 from gpuseq.base.types import COLOR_CHANNELS, DecoderChoice, literals
 from gpuseq.files.reading import read_bytes
@@ -447,7 +448,7 @@ class _Codec:
         return layout
 
     def decode(self, encoded: Sequence[bytes], layouts: Sequence[Layout | None]) -> list[np.ndarray | None]:
-        """Decode what has a layout."""
+        """Decode what has a layout; None for the rest, for what failed, and for all where the codec cannot be used."""
         pixels: list[np.ndarray | None] = [None] * len(encoded)
         layout: Layout
         # A call for each layout, since its parameters hold for the whole call.
@@ -455,7 +456,13 @@ class _Codec:
             chosen = [index for index, wanted in enumerate(layouts) if wanted == layout]
             if not chosen:
                 continue
-            found = _CODECS[self.decoder].decode_host([encoded[index] for index in chosen], layout, self.num_threads)
+            some = [encoded[index] for index in chosen]
+            try:
+                found = _CODECS[self.decoder].decode_host(some, layout, self.num_threads)
+            except InheritedLockError as error:
+                # What has a layout has Pillow's pixels (`routes`): the batch is the same, and later.
+                warn(f"Pillow decodes in the place of {self.decoder!r}: {error}", RuntimeWarning)
+                break
             for index, image in zip(chosen, found, strict=True):
                 pixels[index] = image
         return pixels

@@ -10,12 +10,16 @@ from typing import Any
 import numpy as np
 
 from gpuseq.base.errors import require
-from gpuseq.base.threads import outlive_forks, per_thread
+from gpuseq.base.forks import forks_wait, outlive_forks
+from gpuseq.base.threads import per_thread
 from gpuseq.base.types import Array
 
 from .routes import Encoded, Layout
 
-__all__ = ["DeviceImages", "check", "decode_host", "parses"]
+__all__ = ["DECODING", "DeviceImages", "check", "decode_host", "parses"]
+
+DECODING = "decoding with nvImageCodec or DALI"
+"""What a fork waits for. One name for both: DALI decodes with nvImageCodec."""
 
 
 def check() -> Any:
@@ -54,8 +58,9 @@ def decode_host(encoded: Sequence[bytes], layout: Layout, num_threads: int) -> l
     if not encoded:
         return []
     codec = check()
-    images = _host_decoder(num_threads).decode(list(encoded), params=_params(codec, layout))
-    return [_to_host(image) for image in images]
+    with forks_wait(DECODING):
+        images = _host_decoder(num_threads).decode(list(encoded), params=_params(codec, layout))
+        return [_to_host(image) for image in images]
 
 
 def parses(encoded: Encoded) -> bool:
@@ -102,14 +107,15 @@ class DeviceImages:
     def __init__(self, device_id: int | None, stream: int, num_threads: int, hw_decoder_load: float) -> None:
         self._codec = check()
         self._stream = stream
-        self._decoder = outlive_forks(
-            self._codec.Decoder(
-                device_id=self._codec.NVIMGCODEC_DEVICE_CPU_ONLY if device_id is None else device_id,
-                max_num_cpu_threads=_most_threads(num_threads),
-                backends=_backends(self._codec, device_id, hw_decoder_load),
-                options=" ".join(_OPTIONS),
+        with forks_wait(DECODING):
+            self._decoder = outlive_forks(
+                self._codec.Decoder(
+                    device_id=self._codec.NVIMGCODEC_DEVICE_CPU_ONLY if device_id is None else device_id,
+                    max_num_cpu_threads=_most_threads(num_threads),
+                    backends=_backends(self._codec, device_id, hw_decoder_load),
+                    options=" ".join(_OPTIONS),
+                )
             )
-        )
         self._params = _params(self._codec, "RGB")
         self._images: list[Any] = []
 
@@ -132,7 +138,8 @@ class DeviceImages:
         # batches before would decide which decoder an image gets, and so its pixels.
         has_room = len(streams) <= len(self._images)
         reuse = {"images": self._images[: len(streams)]} if has_room else {}
-        found = list(self._decoder.decode(streams, params=self._params, cuda_stream=self._stream, **reuse))
+        with forks_wait(DECODING):
+            found = list(self._decoder.decode(streams, params=self._params, cuda_stream=self._stream, **reuse))
         if has_room:
             # A buffer whose file failed stays in its place; it is as good for the next one.
             for number, image in enumerate(found):

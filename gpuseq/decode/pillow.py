@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import ctypes
 import io
-import os
 import struct
-import threading
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from gpuseq.base.errors import ImageFileError
+from gpuseq.base.forks import InheritedLockError, forks_wait
 from gpuseq.base.text import bytes_text
 from gpuseq.base.types import Interpolation
 from gpuseq.ops.compiled.library import InstructionSet
@@ -172,13 +171,6 @@ def open_image(encoded: bytes, limit: int | None, name: str) -> Image.Image:
 _APPLE_DOUBLE = b"\x00\x05\x16\x07"
 
 
-# Held while Pillow imports its plugins, on whatever thread that comes up, and during a fork: a child that inherits the
-# lock of a half-done import waits for it for ever.
-_loading = threading.Lock()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_loading.acquire, after_in_parent=_loading.release, after_in_child=_loading.release)
-
-
 def _identify(stream: io.BytesIO, prefix: bytes) -> Image.Image | str:
     # Return the opened image, or why there is none.
     # Pillow's registry instead of Image.open: the size limit is ours (max_pixels may lie above or below Pillow's),
@@ -188,7 +180,8 @@ def _identify(stream: io.BytesIO, prefix: bytes) -> Image.Image | str:
         return "no image, but what macOS notes about the file of that name without ._: find . -name '._*' -delete"
     tried: set[str] = set()
     for load_plugins in (Image.preinit, Image.init):
-        with _loading:
+        # Pillow imports its plugins on whatever thread that comes up.
+        with forks_wait(f"Pillow's {load_plugins.__name__}()"):
             load_plugins()
         for format_name in [name for name in Image.ID if name not in tried]:
             tried.add(format_name)
@@ -268,14 +261,12 @@ def load_converted(encoded: bytes, options: DecodeOptions, name: str) -> Image.I
         image = open_image(encoded, pixel_limit(options), name)
         _reserve(image)
         if options.exif_orientation:
-            from PIL import ImageOps
-
             ImageOps.exif_transpose(image, in_place=True)
         # Keras converts first and resizes then, which rounds otherwise than the other way round.
         image = convert(image, options)
         image.load()
         return image
-    except ImageFileError:
+    except (ImageFileError, InheritedLockError):  # the latter is not the file's fault
         raise
     except Exception as error:  # plugins raise nearly anything on damaged data
         raise ImageFileError(name, decode_failure(error)) from error

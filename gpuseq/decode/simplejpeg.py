@@ -14,6 +14,7 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from gpuseq.base.errors import MissingDependencyError, require
+from gpuseq.base.forks import forks_wait
 from gpuseq.ops.compiled.library import InstructionSet
 from gpuseq.ops.numpy.affine import scratch
 
@@ -52,7 +53,8 @@ def check() -> None:
 def problem() -> str | None:
     """Return why simplejpeg cannot stand in for Pillow, None where it can."""
     try:
-        version = importlib.import_module("simplejpeg").__version__
+        with forks_wait("the import of simplejpeg"):
+            version = importlib.import_module("simplejpeg").__version__
     except Exception as error:  # one that was built for another NumPy raises as it likes
         is_absent = isinstance(error, ModuleNotFoundError) and error.name == "simplejpeg"
         return "it is not installed" if is_absent else f"it does not import: {error}"

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpuseq.base.devices import is_cupy, on_device, place
+from gpuseq.base.forks import forks_wait
 from gpuseq.base.machine import available_memory
 from gpuseq.base.threads import cpu_count
 from gpuseq.base.types import Array
@@ -50,6 +51,8 @@ __all__ = [
     "upload",
     "whiten",
 ]
+
+_IMPORT = "the import of an engine"  # on whatever thread makes the first batch
 
 
 def _rows(indices: np.ndarray, num_rows: int) -> np.ndarray:
@@ -88,7 +91,8 @@ def _engine_for(array: Array) -> tuple[ModuleType, AbstractContextManager[Any]]:
 @cache  # an import statement within a function looks the module up anew each time
 def _cuda_engine() -> ModuleType:
     # Imported where the first device array arrives: `import gpuseq` brings no CUDA.
-    from .cuda import augment as ops_cuda
+    with forks_wait(_IMPORT):
+        from .cuda import augment as ops_cuda
 
     return ops_cuda
 
@@ -102,25 +106,27 @@ def _program_engine_for(array: Array) -> tuple[ModuleType, AbstractContextManage
 
 @cache  # as `_cuda_engine`
 def _program_engine(name: str) -> ModuleType:
-    if name == "cuda":
-        from .cuda import program as cuda_program
+    with forks_wait(_IMPORT):
+        if name == "cuda":
+            from .cuda import program as cuda_program
 
-        return cuda_program
-    if name == "numpy":
-        from .numpy import program as numpy_program
+            return cuda_program
+        if name == "numpy":
+            from .numpy import program as numpy_program
 
-        return numpy_program
-    from .compiled import program as compiled_program
+            return numpy_program
+        from .compiled import program as compiled_program
 
-    return compiled_program
+        return compiled_program
 
 
 @cache  # as `_cuda_engine`
 def _program_checks() -> tuple[Callable[..., np.ndarray], Callable[..., None], Callable[..., bool]]:
-    from gpuseq.plan.boxes import with_boxes
+    with forks_wait(_IMPORT):
+        from gpuseq.plan.boxes import with_boxes
 
-    from .checks import check_program
-    from .compiled.checks import are_within_limits
+        from .checks import check_program
+        from .compiled.checks import are_within_limits
 
     return with_boxes, check_program, are_within_limits
 

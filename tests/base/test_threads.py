@@ -10,10 +10,10 @@ import threading
 import time
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,25 +21,7 @@ from PIL import Image
 
 import gpuseq
 from gpuseq.base import threads as workers
-
-
-def needs_fork(test: Any) -> Any:
-    """Skip a test where there is no fork; what newer Pythons say of one beside threads is what is tested."""
-    test = pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")(test)
-    return pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")(test)
-
-
-def in_a_child(holds: Callable[[], bool]) -> bool:
-    """Return whether something holds in a forked child."""
-    child = os.fork()
-    if child == 0:
-        status = 2
-        try:
-            status = 0 if holds() else 1
-        finally:
-            os._exit(status)
-    _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status) == 0
+from tests.base.children import in_a_child, needs_fork
 
 
 @pytest.mark.parametrize("num_threads", [1, 2, 5])
@@ -223,64 +205,6 @@ def test_a_child_makes_what_is_made_per_thread_anew() -> None:
     assert in_a_child(lambda: (make(), make(), made == [os.getppid(), os.getpid()])[-1])
     make()
     assert made == [os.getpid()]
-
-
-class Joining:
-    """Its end is noticed, as that of an object which joins its threads is in a process that has none of them."""
-
-    ended: ClassVar[list[int]] = []
-
-    def __del__(self) -> None:
-        Joining.ended.append(os.getpid())
-
-
-@pytest.fixture
-def ended(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    found: list[int] = []
-    monkeypatch.setattr(Joining, "ended", found)
-    return found
-
-
-@needs_fork
-@pytest.mark.parametrize("generations", [1, 2])
-def test_no_child_ends_what_outlives_forks(ended: list[int], generations: int) -> None:
-    """Be it dropped, be it inherited as garbage, be it a local of a thread that the child lacks."""
-    mine, garbage = workers.outlive_forks(Joining()), workers.outlive_forks(Joining())
-    held = [mine]
-    begun, may_end = threading.Event(), threading.Event()
-
-    def keep_one() -> None:
-        local = threading.local()
-        local.other = workers.outlive_forks(Joining())
-        begun.set()
-        may_end.wait()
-
-    thread = threading.Thread(target=keep_one)
-    thread.start()
-    begun.wait()
-    gc.disable()  # before the fork, that is
-    try:
-        cycle: list[Any] = [garbage]
-        cycle.append(cycle)
-        del mine, garbage, cycle
-
-        def drop() -> bool:
-            held.clear()
-            gc.collect()
-            return not ended
-
-        def in_the_last(left: int) -> bool:
-            return drop() and (left == 1 or in_a_child(lambda: in_the_last(left - 1)))
-
-        assert in_a_child(lambda: in_the_last(generations))
-    finally:
-        gc.enable()
-        may_end.set()
-        thread.join()
-    del thread
-    held.clear()
-    gc.collect()
-    assert ended == [os.getpid()] * 3, "in this process they live no longer than before"
 
 
 # A process that may have no more threads.

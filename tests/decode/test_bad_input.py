@@ -17,11 +17,14 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
+from gpuseq.base import forks
 from gpuseq.base.errors import ImageFileError, StorageError
 from gpuseq.decode import host as decode
 from gpuseq.decode import pillow
 from gpuseq.decode.options import DecodeOptions
 from gpuseq.files import reading as readers
+from gpuseq.sources.files import FileSource
+from gpuseq.sources.options import OnError
 from tests.compare import assert_same
 from tests.decode.imagefiles import broken, matrix, picture
 
@@ -119,6 +122,16 @@ def test_each_format_is_asked_once_about_a_file(monkeypatch: pytest.MonkeyPatch)
         pillow.open_image(b"no image" * 99, None, "text.png")
     assert "PNG" in asked
     assert len(asked) == len(set(asked))
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_a_half_done_import_is_no_bad_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_error: OnError) -> None:
+    """A child that could not import Pillow's plugins would else pass over every file that it has."""
+    monkeypatch.setattr(forks, "_inherited", {"Pillow's preinit()"})
+    source = FileSource(write_good(tmp_path), DecodeOptions(target_size=(4, 4)), on_error=on_error)
+    with pytest.raises(forks.InheritedLockError, match=r"Pillow's preinit\(\)"):
+        source.fetch(np.arange(2))
+    assert not source.bad_files
 
 
 def test_wrong_extensions_are_read_by_content(tmp_path: Path, options: DecodeOptions) -> None:

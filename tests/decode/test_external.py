@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gpuseq.base import forks
 from gpuseq.base.errors import ImageFileError
 from gpuseq.base.types import ColorMode, literals
 from gpuseq.decode import dali as decode_dali
@@ -213,6 +214,62 @@ may_end.set()
 beside.join()
 """
     run_script(script)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_fork_waits_for_the_batch_that_a_thread_decodes(decoder: Any, run_script: Any) -> None:
+    """Within it the libraries hold locks of the whole process, and a child finds them as they are."""
+    script = f"""
+import os, signal, sys, threading, time
+import numpy as np
+from gpuseq.decode import {decoder} as decoder
+from tests.decode.imagefiles import matrix
+
+encoded = [matrix()["jpeg_420"]] * 3
+
+def decode():
+    return np.stack([np.asarray(image) for image in decoder.decode_host(encoded, "RGB", 2)])
+
+wanted = decode()
+begun, asked, is_done = threading.Event(), threading.Event(), False
+name = "_decode_sound" if {decoder!r} == "dali" else "_to_host"
+inner = getattr(decoder, name)
+def held_up(*arguments):
+    global is_done
+    begun.set()
+    asked.wait()
+    time.sleep(0.2)  # a fork that does not wait is over by now
+    result = inner(*arguments)
+    is_done = True
+    return result
+setattr(decoder, name, held_up)
+thread = threading.Thread(target=decode)
+thread.start()
+begun.wait()
+os.register_at_fork(before=asked.set)
+child = os.fork()
+if child == 0:
+    signal.alarm(120)
+    setattr(decoder, name, inner)
+    os._exit(7 if is_done and (decode() == wanted).all() else 1)
+ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+assert ended == 7, ended
+thread.join()
+assert (decode() == wanted).all()
+"""
+    run_script(script)
+
+
+def test_what_cannot_be_decoded_with_after_a_fork_is_decoded_by_pillow(
+    decoder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded = [matrix()[name] for name in ("jpeg_420", "png_rgba", "gif")]
+    wanted = decode.decode(encoded, DecodeOptions(color_mode="rgba"))
+    monkeypatch.setattr(forks, "_inherited", {decode_nvimgcodec.DECODING})
+    with pytest.warns(RuntimeWarning, match=f"Pillow decodes in the place of '{decoder}': this process was forked"):
+        found = decode.decode(encoded, DecodeOptions(color_mode="rgba", decoder=decoder, num_threads=1))
+    for image, expected in zip(found, wanted, strict=True):
+        assert_same(image, expected)
 
 
 def test_nothing_in_nothing_out(decoder: Any) -> None:

@@ -6,6 +6,7 @@ from functools import cache
 
 import numpy as np
 
+from gpuseq.base.forks import forks_wait
 from gpuseq.plan.program import STEPS
 
 __all__ = ["erase", "normal_noise", "normal_quantiles", "philox_words"]
@@ -63,7 +64,8 @@ def _as_levels(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
 @cache
 def normal_quantiles() -> np.ndarray:
     """Return 65,536 values that cut the normal distribution into equal shares, float32: a number for 16 random bits."""
-    from statistics import NormalDist  # here, because it takes longer to import than all of this
+    with forks_wait("the import of statistics"):
+        from statistics import NormalDist  # here, because it takes longer to import than all of this
 
     # A table, and no Box-Muller: `log` and `cos` differ between host and device by bits, and a table does not. The
     # middle of each of the 65,536 shares, so neither end is infinite.
