@@ -206,7 +206,7 @@ print(json.dumps({"seconds": seconds, "new": sorted(new)}))
 LOADED = {
     "": ("generator",),
     "base": (
-        *("arguments", "atomic", "devices", "errors", "machine", "streams"),
+        *("arguments", "atomic", "devices", "errors", "forks", "machine", "streams"),
         *("text", "threads", "types", "version"),
     ),
     "decode": (
@@ -220,11 +220,11 @@ LOADED = {
         *("folders", "frames", "iterator", "passing", "planned", "sequence"),
     ),
     "ops": ("dispatch", "options", "resample", "table"),
-    "ops.compiled": ("augment", "library", "philox", "resize"),
+    "ops.compiled": ("augment", "choices", "library", "philox", "resize"),
     "ops.cuda": ("memory", "resident"),
     "ops.numpy": ("affine", "augment", "blocks", "resize"),
     "plan": (
-        *("columns", "draw", "order", "philox", "plan", "planner"),
+        *("choices", "columns", "draw", "order", "philox", "plan", "planner"),
         *("program", "ranges", "sharding", "state"),
     ),
     "sources": ("arrays", "cache", "crops", "files", "masks", "options", "source"),
