@@ -27,6 +27,7 @@ POLICIES: tuple[Any, ...] = (
     gpuseq.AutoAugment("imagenet"),
     "rand-m9-mstd0.5-inc1",
     gpuseq.AugMix(),
+    [gpuseq.GaussianBlur(1), gpuseq.AugMix()],
     [gpuseq.TrivialAugmentWide(), gpuseq.AugMix(), gpuseq.RandomErasing(0.5, value="random")],
     gpuseq.ColorJitter(0.4, 0.4, 0.4, 0.1),
     gpuseq.RandomPhotometricDistort(),
