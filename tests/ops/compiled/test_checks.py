@@ -53,6 +53,24 @@ def test_each_step(step: Step) -> None:
     assert is_crop or let_through
 
 
+@pytest.mark.parametrize("name", ["Erase", "EraseNoise"])
+@pytest.mark.parametrize("place", range(4))
+def test_rectangles_end_where_the_image_ends(name: str, place: int) -> None:
+    """The whole image, and corners of it: a pixel further, or a corner before the first pixel, is outside."""
+    for box in ([0, 0, *SIZE], [5, 4, SIZE[0] - 5, SIZE[1] - 4]):
+        program = empty_program(1, 1)
+        program["op"], program["arg"][0, 0, :4] = code_of(name), box
+        assert are_within_limits(program, SIZE)
+        program["arg"][0, 0, place] += 1
+        assert not are_within_limits(program, SIZE)
+        assert not _is_let_through(program)
+    program["arg"][0, 0, :4] = 2
+    assert are_within_limits(program, SIZE)
+    program["arg"][0, 0, place] = -1
+    assert not are_within_limits(program, SIZE)
+    assert not _is_let_through(program)
+
+
 def test_codes_of_no_step_are_left_to_numpy() -> None:
     program = empty_program(1, 2)
     for code in (-1, len(STEPS), 1000):
