@@ -20,7 +20,10 @@
 #define STAGE_COLUMNS 8          // numbers of a stage: from, first step, steps, to, measure, table, factor, source row
 #define PARTIAL_COUNTS 768       // of one part of an image: pixels of each level and channel, or the sum of its light
 #define UNIT_PIXELS 2048         // of one sample, for one block of `program`
-#define PROGRAM_BLOCKS 5         // of `program`, at once on a multiprocessor: at most 48 registers
+// Plain segments have loops of their own, for which `program` takes up to 64 registers: four blocks at once on a multiprocessor.
+// After Keras' ranges few segments are plain, and of many channels a pixel takes what four of few take: five blocks, 48 registers.
+#define HAS_PLAIN (CHANNELS <= 4 && !HAS_KERAS)
+#define PROGRAM_BLOCKS (HAS_PLAIN ? 4 : 5)
 
 #define MEASURE_NOTHING 0
 #define MEASURE_CONTRAST 1
@@ -53,7 +56,10 @@ DEVICE void go_on(Walk &at, int width)
 DEVICE void load_steps(Steps &shared, const double *steps, int first, int count, const double *table, int height, int width)
 {
     const double *own = steps + (long long)first * STEP_COLUMNS;
-    for (int number = threadIdx.x; number < count * STEP_COLUMNS; number += blockDim.x) shared.numbers[number] = own[number];
+    for (int number = threadIdx.x; number < count * STEP_COLUMNS; number += blockDim.x) {
+        shared.numbers[number] = own[number];
+        shared.whole[number] = whole_of(own[number]);
+    }
 #if HAS_KERAS
     if (threadIdx.x == 0 && count > 0 && own[0] == STEP_KERAS) {
         const double *row = table + (long long)own[1] * NUM_COLUMNS;
@@ -291,22 +297,72 @@ DEVICE COMPUTE_T standardized(COMPUTE_T value, int channel, const COMPUTE_T *mea
     return value;
 }
 
-// What the erasing steps write at a pixel, the last of them; false where none does.
-DEVICE bool erased(const double *erases, int count, const float *quantiles, int row, int col, int channel, int channels, COMPUTE_T &value)
+// A sample of the batch, and what its pixels still need.
+struct Finish {
+    OUT_T *out;                  // (H, W, C) or (C, H, W)
+    const COMPUTE_T *mean_c, *divisor_c;
+    double rescale;
+    int num_pixels;
+};
+
+DEVICE OUT_T finished(const Finish &to, const Pixel &pixel, int channel)
 {
-    for (int number = count - 1; number >= 0; --number) {
-        const double *erase = erases + number * ERASE_COLUMNS;
-        const int down = row - (int)erase[0], across = col - (int)erase[1];
-        const int height = (int)erase[2], width = (int)erase[3];
-        if (down < 0 || across < 0 || down >= height || across >= width) continue;
-        if (erase[8] != 0.0) {
-            value = (COMPUTE_T)normal_number(erase[4], (unsigned)((down * width + across) * channels + channel), quantiles);
-        } else {
-            value = (COMPUTE_T)erase[4 + (channels <= 4 ? channel : 0)];
+    const COMPUTE_T value = (COMPUTE_T)pixel.level[source_channel(channel, CHANNELS)];
+    return cast_out(standardized(value, channel, to.mean_c, to.divisor_c, to.rescale));
+}
+
+DEVICE void write_pixel(const Finish &to, int position, const Pixel &pixel)
+{
+#pragma unroll
+    for (int channel = 0; channel < CHANNELS; ++channel)
+        to.out[OUT_CHANNELS_LAST ? position * CHANNELS + channel : channel * to.num_pixels + position] = finished(to, pixel, channel);
+}
+
+// Four values of the batch that lie side by side: one store, two of doubles.
+struct alignas(4 * sizeof(OUT_T) < 16 ? 4 * sizeof(OUT_T) : 16) FourValues {
+    OUT_T values[4];
+};
+
+// Writes the four pixels that begin at a position divisible by four.
+DEVICE void write_four(const Finish &to, int position, const Pixel *pixels)
+{
+#pragma unroll
+    for (int number = 0; number < CHANNELS; ++number) {
+        FourValues four;
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+            const int value = 4 * number + k;
+            four.values[k] = OUT_CHANNELS_LAST ? finished(to, pixels[value / CHANNELS], value % CHANNELS) : finished(to, pixels[k], number);
         }
-        return true;
+        *(FourValues *)(to.out + (OUT_CHANNELS_LAST ? position * CHANNELS + 4 * number : number * to.num_pixels + position)) = four;
     }
-    return false;
+}
+
+// Writes what the erasing steps put into pixels `start` to `stop` of a sample of the batch, by the whole block: rectangle after
+// rectangle, so that the last one stays.
+DEVICE void erase_pixels(OUT_T *batch, const double *erases, int count, const float *quantiles, int start, int stop, int height, int width,
+                         int channels)
+{
+    auto within = [](double edge, int from, int to) { return edge < from ? from : edge < to ? (int)edge : to; };
+    const int first_row = start / width, end_row = (stop - 1) / width + 1;
+    for (int number = 0; number < count; ++number) {
+        const double *erase = erases + number * ERASE_COLUMNS;
+        const int top = within(erase[0], first_row, end_row), bottom = within(erase[0] + erase[2], top, end_row);
+        const int left = within(erase[1], 0, width), cols = within(erase[1] + erase[3], left, width) - left;
+        const bool is_noise = erase[8] != 0.0;
+        __syncthreads();                     // what lies below the rectangle was written by other threads
+        for (int place = threadIdx.x; place < (bottom - top) * cols; place += blockDim.x) {
+            const int row = top + place / cols, col = left + place % cols, position = row * width + col;
+            if (position < start || position >= stop) continue;
+            const int element = (row - (int)erase[0]) * (int)erase[3] + col - (int)erase[1];
+#pragma unroll 1                             // the numbers of one value take some twenty registers
+            for (int channel = 0; channel < channels; ++channel) {
+                const COMPUTE_T value = is_noise ? (COMPUTE_T)normal_number(erase[4], (unsigned)(element * channels + channel), quantiles)
+                                                 : (COMPUTE_T)erase[4 + (channels <= 4 ? channel : 0)];
+                batch[OUT_CHANNELS_LAST ? position * channels + channel : channel * (height * width) + position] = cast_out(value);
+            }
+        }
+    }
 }
 
 extern "C" __global__ void __launch_bounds__(MAX_BLOCK, PROGRAM_BLOCKS) program(
@@ -317,7 +373,7 @@ extern "C" __global__ void __launch_bounds__(MAX_BLOCK, PROGRAM_BLOCKS) program(
     const double *__restrict__ weights,
     const unsigned char *__restrict__ tables, // (T, 3, 256)
     const unsigned char *__restrict__ made,   // prepare's; null where nothing was prepared
-    const double *__restrict__ erases,        // (E, ERASE_COLUMNS)
+    const double *__restrict__ erases,        // (E, ERASE_COLUMNS); null where nothing is erased
     const float *__restrict__ quantiles,      // (65536,); null without noise
     const COMPUTE_T *__restrict__ mean_c,     // (C,); null without FEATUREWISE_CENTER
     const COMPUTE_T *__restrict__ divisor_c,  // (C,); null without FEATUREWISE_STD
@@ -327,50 +383,72 @@ extern "C" __global__ void __launch_bounds__(MAX_BLOCK, PROGRAM_BLOCKS) program(
 {
     __shared__ Steps shared;
     const unsigned char *scratch = made + (long long)num_made * TABLE_BYTES;
-    const int num_pixels = height * width;
-    const int units = (num_pixels + UNIT_PIXELS - 1) / UNIT_PIXELS;
-    for (long long unit = blockIdx.x; unit < (long long)num_samples * units; unit += gridDim.x) {
-        const long long sample = unit / units;
-        const int start = (int)(unit % units) * UNIT_PIXELS;
-        const double *numbers = samples + sample * 6;
-        const int num_steps = (int)numbers[3], num_erases = (int)numbers[5];
-        OUT_T *batch = out + sample * ((long long)num_pixels * CHANNELS);
-        const int stop = num_pixels - start < UNIT_PIXELS ? num_pixels : start + UNIT_PIXELS;
-        if (num_steps == 0 && num_erases == 0 && numbers[1] < 0.0) {
-            // Nothing is asked for: pixels lie where they are written, so that no row and no column is worked out.
-            const Levels image = source_image(images, (long long)numbers[0], height, width);
-            for (int position = start + threadIdx.x; position < stop; position += blockDim.x) {
-                const Pixel read = read_pixel(image, 0, position);
-#pragma unroll
-                for (int channel = 0; channel < CHANNELS; ++channel) {
-                    const COMPUTE_T value = (COMPUTE_T)read.level[source_channel(channel, CHANNELS)];
-                    batch[OUT_CHANNELS_LAST ? position * CHANNELS + channel : channel * num_pixels + position]
-                        = cast_out(standardized(value, channel, mean_c, divisor_c, rescale));
+    const Tables read = {tables, made, lines, weights, scratch};
+    const int num_pixels = height * width, units = (num_pixels + UNIT_PIXELS - 1) / UNIT_PIXELS;
+    // The grid is (units, samples): a division of 64 bits takes as long as some pixels.
+    for (int sample = blockIdx.y; sample < num_samples; sample += gridDim.y) {
+        for (int unit = blockIdx.x; unit < units; unit += gridDim.x) {
+            const double *numbers = samples + sample * 6LL;
+            const int start = unit * UNIT_PIXELS, stop = num_pixels - start < UNIT_PIXELS ? num_pixels : start + UNIT_PIXELS;
+            const int num_steps = (int)numbers[3], stride = blockDim.x;
+            const Levels image = image_of(images, scratch, numbers[1], numbers[0], height, width);
+            const Finish to = {out + sample * ((long long)num_pixels * CHANNELS), mean_c, divisor_c, rescale, num_pixels};
+            __syncthreads();                 // the block may still work on its last unit
+            load_steps(shared, steps, (int)numbers[2], num_steps, table, height, width);
+            __syncthreads();
+            const Plain kind = HAS_PLAIN ? plain_of(shared, num_steps) : Plain{false, false};
+            const bool is_in_place = kind.is_plain && !kind.is_moved;
+            if (is_in_place && is_in_fours(image, num_pixels) && (size_t)out % alignof(FourValues) == 0) {
+                // Pixels lie where they are written: four neighbours go together, and no row and no column is worked out.
+                for (int position = start + AT_ONCE * (int)threadIdx.x; position < stop; position += AT_ONCE * stride) {
+                    const int first[AT_ONCE] = {0, 0, 0, 0};
+                    Pixel pixels[AT_ONCE];
+                    read_four(pixels, image, position);
+                    recolour_plain(pixels, first, shared, num_steps, read);
+                    write_four(to, position, pixels);
                 }
-            }
-            continue;
-        }
-        __syncthreads();                     // the block may still work on its last unit
-        load_steps(shared, steps, (int)numbers[2], num_steps, table, height, width);
-        __syncthreads();
-        const Levels image = image_of(images, scratch, numbers[1], numbers[0], height, width);
-        const double *own_erases = erases + (long long)numbers[4] * ERASE_COLUMNS;
-        Walk at = walk_from(start + threadIdx.x, width);
-        for (int position = start + threadIdx.x; position < stop; position += blockDim.x, go_on(at, width)) {
-            const int row = at.row, col = at.col;
-            const Pixel done = run_segment(shared, num_steps, image, {tables, made, lines, weights, scratch}, height, width, row, col);
+            } else if (kind.is_plain) {
+                Walk at = walk_from(start + threadIdx.x, width);
+                for (int position = start + threadIdx.x; position < stop; position += AT_ONCE * stride) {
+                    int first[AT_ONCE], rows[AT_ONCE], cols[AT_ONCE];
+                    Pixel pixels[AT_ONCE];
 #pragma unroll
-            for (int channel = 0; channel < CHANNELS; ++channel) {
-                COMPUTE_T value = (COMPUTE_T)done.level[source_channel(channel, CHANNELS)];
-                value = standardized(value, channel, mean_c, divisor_c, rescale);
-                erased(own_erases, num_erases, quantiles, row, col, channel, CHANNELS, value);
-                batch[OUT_CHANNELS_LAST ? position * CHANNELS + channel : channel * num_pixels + position] = cast_out(value);
+                    for (int k = 0; k < AT_ONCE; ++k) {
+                        if (kind.is_moved) { // of one from `stop` on too nothing is read but what lies inside
+                            rows[k] = at.row;
+                            cols[k] = at.col;
+                            go_on(at, width);
+                        } else {             // as in one long row; for one from `stop` on the first is read again
+                            rows[k] = 0;
+                            cols[k] = position + k * stride < stop ? position + k * stride : position;
+                        }
+                    }
+                    read_plain(pixels, first, shared, num_steps, image, height, width, rows, cols);
+                    recolour_plain(pixels, first, shared, num_steps, read);
+#pragma unroll
+                    for (int k = 0; k < AT_ONCE; ++k)
+                        if (position + k * stride < stop) write_pixel(to, position + k * stride, pixels[k]);
+                }
+            } else {
+                Walk at = walk_from(start + threadIdx.x, width);
+                for (int position = start + threadIdx.x; position < stop; position += stride, go_on(at, width))
+                    write_pixel(to, position, run_segment(shared, num_steps, image, read, height, width, at.row, at.col));
             }
+        }
+    }
+    if (erases == nullptr) return;
+    // In loops of their own, so that no register is kept for them above.
+    for (int sample = blockIdx.y; sample < num_samples; sample += gridDim.y) {
+        for (int unit = blockIdx.x; unit < units; unit += gridDim.x) {
+            const double *numbers = samples + sample * 6LL, *own_erases = erases + (long long)numbers[4] * ERASE_COLUMNS;
+            const int start = unit * UNIT_PIXELS, stop = num_pixels - start < UNIT_PIXELS ? num_pixels : start + UNIT_PIXELS;
+            OUT_T *batch = out + sample * ((long long)num_pixels * CHANNELS);
+            erase_pixels(batch, own_erases, (int)numbers[5], quantiles, start, stop, height, width, CHANNELS);
         }
     }
 }
 
-// Erasing on a batch that is finished already; one block to a row of a rectangle's sample.
+// Erasing on a batch that is finished already; a block takes one row of a sample.
 extern "C" __global__ void __launch_bounds__(MAX_BLOCK) erase(
     const double *__restrict__ samples,       // (N, 6): as program's
     const double *__restrict__ erases,        // (E, ERASE_COLUMNS)
@@ -378,18 +456,11 @@ extern "C" __global__ void __launch_bounds__(MAX_BLOCK) erase(
     OUT_T *__restrict__ batch,                // (N, H, W, C) or (N, C, H, W); written within the rectangles
     int num_samples, int height, int width, int channels)
 {
-    const int num_pixels = height * width;
     for (long long unit = blockIdx.x; unit < (long long)num_samples * height; unit += gridDim.x) {
         const long long sample = unit / height;
-        const int row = (int)(unit % height), num_erases = (int)samples[sample * 6 + 5];
-        if (num_erases == 0) continue;
-        const double *own_erases = erases + (long long)samples[sample * 6 + 4] * ERASE_COLUMNS;
-        OUT_T *image = batch + sample * ((long long)num_pixels * channels);
-        for (int number = threadIdx.x; number < width * channels; number += blockDim.x) {
-            const int col = number / channels, channel = number % channels, position = row * width + col;
-            COMPUTE_T value = (COMPUTE_T)0.0;
-            if (erased(own_erases, num_erases, quantiles, row, col, channel, channels, value))
-                image[OUT_CHANNELS_LAST ? position * channels + channel : channel * num_pixels + position] = cast_out(value);
-        }
+        const int row = (int)(unit % height);
+        const double *numbers = samples + sample * 6, *own_erases = erases + (long long)numbers[4] * ERASE_COLUMNS;
+        OUT_T *image = batch + sample * ((long long)height * width * channels);
+        erase_pixels(image, own_erases, (int)numbers[5], quantiles, row * width, (row + 1) * width, height, width, channels);
     }
 }

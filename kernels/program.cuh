@@ -45,6 +45,7 @@ struct Pixel {
 // Steps of the segment that a block works on.
 struct Steps {
     double numbers[MAX_STEPS * STEP_COLUMNS];
+    int whole[MAX_STEPS * STEP_COLUMNS]; // the same through `whole_of`: a conversion takes longer than a load
 #if HAS_KERAS
     Sample sample;               // what the row of the table says that STEP_KERAS points at
 #endif
@@ -73,9 +74,13 @@ DEVICE Pixel read_pixel(const Levels &image, int row, int col)
     return pixel;
 }
 
-DEVICE Pixel fill_of(const double *step)
+// A number of a step without its fraction, or the four bytes of its fill: the 32 lowest bits. Nothing that is read as a whole
+// number is as large as the limits here.
+DEVICE int whole_of(double number) { return number > -9e18 && number < 9e18 ? (int)(long long)number : 0; }
+
+DEVICE Pixel fill_of(const int *whole)
 {
-    const unsigned fill = (unsigned)step[STEP_FILL];
+    const unsigned fill = (unsigned)whole[STEP_FILL];
     Pixel pixel;
 #pragma unroll
     for (int channel = 0; channel < CHANNELS; ++channel)
@@ -127,14 +132,18 @@ DEVICE void rotate_hue(Pixel &pixel, float shift)
 }
 #endif
 
-// A step that looks at one pixel.
-DEVICE void recolour(Pixel &pixel, const double *step, const Tables &tables)
+// Table -1 is the first that `prepare` has made: -1 - n is its number.
+DEVICE const unsigned char *table_of(const Tables &tables, int number)
 {
-    const int code = (int)step[0];
+    return number < 0 ? tables.made + (-1 - number) * (long long)TABLE_BYTES : tables.levels + number * (long long)TABLE_BYTES;
+}
+
+// A step that looks at one pixel.
+DEVICE void recolour(Pixel &pixel, const double *step, const int *whole, const Tables &tables)
+{
+    const int code = whole[0];
     if (code == STEP_TABLE) {
-        // Table -1 is the first that `prepare` has made: -1 - n is its number.
-        const long long table = (long long)step[1];
-        const unsigned char *levels = table < 0 ? tables.made + (-1 - table) * TABLE_BYTES : tables.levels + table * TABLE_BYTES;
+        const unsigned char *levels = table_of(tables, whole[1]);
 #pragma unroll
         for (int channel = 0; channel < COLOURS && channel < 3; ++channel)
             pixel.level[channel] = levels[channel * 256 + pixel.level[channel]];
@@ -148,7 +157,7 @@ DEVICE void recolour(Pixel &pixel, const double *step, const Tables &tables)
 #pragma unroll
         for (int channel = 0; channel < 3; ++channel) {
             // No index into registers: the compiler would put the pixel into local memory.
-            const int from = (int)step[1 + channel];
+            const int from = whole[1 + channel];
             pixel.level[channel] = from == 0 ? before.level[0] : from == 1 ? before.level[1] : before.level[2];
         }
     } else {
@@ -160,20 +169,31 @@ DEVICE void recolour(Pixel &pixel, const double *step, const Tables &tables)
 #endif
 }
 
-// Moves (row, col) of the step's output to its input, nearest; false where that lies outside.
-DEVICE bool trace_back(const double *step, const Tables &tables, int height, int width, int &row, int &col)
+DEVICE bool is_inside(int row, int col, int height, int width)
 {
-    const int code = (int)step[0];
+    return (unsigned)col < (unsigned)width && (unsigned)row < (unsigned)height;
+}
+
+// Moves (row, col) of the output of a STEP_FIXED to its input.
+DEVICE void trace_fixed(const int *whole, int &row, int &col)
+{
+    // 16.16 in 64 bits: the products of a position and a coefficient leave 32. The shift is a floor, of negative
+    // numbers too.
+    const long long from_col = whole[3] + col * (long long)whole[1] + row * (long long)whole[2];
+    const long long from_row = whole[6] + col * (long long)whole[4] + row * (long long)whole[5];
+    col = (int)(from_col >> 16);
+    row = (int)(from_row >> 16);
+}
+
+// Moves (row, col) of the step's output to its input, nearest; false where that lies outside.
+DEVICE bool trace_back(const double *step, const int *whole, const Tables &tables, int height, int width, int &row, int &col)
+{
+    const int code = whole[0];
     if (code == STEP_FIXED) {
-        // 16.16 in 64 bits: the products of a position and a coefficient leave 32. The shift is a floor, of negative
-        // numbers too.
-        const long long from_col = (long long)step[3] + col * (long long)step[1] + row * (long long)step[2];
-        const long long from_row = (long long)step[6] + col * (long long)step[4] + row * (long long)step[5];
-        col = (int)(from_col >> 16);
-        row = (int)(from_row >> 16);
+        trace_fixed(whole, row, col);
     } else if (code == STEP_LINES) {
-        const int from_col = tables.lines[(int)step[1] + row * (int)step[3] + col];
-        row = tables.lines[(int)step[2] + col * (int)step[4] + row];
+        const int from_col = tables.lines[whole[1] + row * whole[3] + col];
+        row = tables.lines[whole[2] + col * whole[4] + row];
         col = from_col;
     } else {
         const double x = col + 0.5, y = row + 0.5;
@@ -183,7 +203,7 @@ DEVICE bool trace_back(const double *step, const Tables &tables, int height, int
         col = (int)at_col;
         row = (int)at_row;
     }
-    return (unsigned)col < (unsigned)width && (unsigned)row < (unsigned)height;
+    return is_inside(row, col, height, width);
 }
 
 // Pillow's premultiplied alpha, in which it blends.
@@ -213,7 +233,7 @@ DEVICE void unpremultiply(Pixel &pixel)
 
 DEVICE int clamped(int position, int side) { return position < 0 ? 0 : position < side ? position : side - 1; }
 
-DEVICE Pixel read_bilinear(const double *step, const Levels &image, int height, int width, int row, int col)
+DEVICE Pixel read_bilinear(const double *step, const int *whole, const Levels &image, int height, int width, int row, int col)
 {
     const double x = col + 0.5, y = row + 0.5;
     double at_col = step[1] * x + step[2] * y + step[3], at_row = step[4] * x + step[5] * y + step[6];
@@ -244,7 +264,7 @@ DEVICE Pixel read_bilinear(const double *step, const Levels &image, int height, 
             blended.level[channel] = (int)(upper + (lower - upper) * below);
         }
     } else {
-        blended = fill_of(step);
+        blended = fill_of(whole);
     }
     unpremultiply(blended);
     return blended;
@@ -372,16 +392,17 @@ DEVICE Pixel read_keras(const Steps &steps, const Levels &image, int height, int
 DEVICE Pixel run_segment(const Steps &segment, int num_steps, const Levels &image, const Tables &tables, int height, int width, int row, int col)
 {
     const double *steps = segment.numbers;
-    const bool has_front = num_steps > 0 && (int)steps[0] >= STEP_BILINEAR;
+    const int front = num_steps > 0 ? segment.whole[0] : 0;
+    const bool has_front = front >= STEP_BILINEAR;
     int first = has_front ? 1 : 0;
     Pixel pixel;
     bool is_filled = false;
     // From the last step to the first: each step of geometry says where its output pixel comes from. Where one finds
     // nothing, what lies before it is of no interest, and its fill goes through the steps after it.
     for (int step = num_steps - 1; step >= first && !is_filled; --step) {
-        const double *numbers = steps + step * STEP_COLUMNS;
-        if ((int)numbers[0] >= STEP_TABLE || trace_back(numbers, tables, height, width, row, col)) continue;
-        pixel = fill_of(numbers);
+        const int *whole = segment.whole + step * STEP_COLUMNS;
+        if (whole[0] >= STEP_TABLE || trace_back(steps + step * STEP_COLUMNS, whole, tables, height, width, row, col)) continue;
+        pixel = fill_of(whole);
         first = step + 1;
         is_filled = true;
     }
@@ -389,22 +410,118 @@ DEVICE Pixel run_segment(const Steps &segment, int num_steps, const Levels &imag
         if (!has_front) {
             pixel = read_pixel(image, row, col);
 #if HAS_KERAS
-        } else if ((int)steps[0] == STEP_KERAS) {
+        } else if (front == STEP_KERAS) {
             pixel = read_keras(segment, image, height, width, row, col);
 #endif
-        } else if ((int)steps[0] == STEP_BILINEAR) {
-            pixel = read_bilinear(steps, image, height, width, row, col);
-        } else if ((int)steps[0] == STEP_SHARPNESS) {
+        } else if (front == STEP_BILINEAR) {
+            pixel = read_bilinear(steps, segment.whole, image, height, width, row, col);
+        } else if (front == STEP_SHARPNESS) {
             pixel = read_sharpened(steps, image, height, width, row, col);
-        } else if ((int)steps[0] == STEP_MIX) {
+        } else if (front == STEP_MIX) {
             pixel = read_mixed(steps, image, tables, height, width, row, col);
         } else {
             pixel = read_blurred(steps, image, tables, height, width, row, col);
         }
     }
     for (int step = first; step < num_steps; ++step) {
-        const double *numbers = steps + step * STEP_COLUMNS;
-        if ((int)numbers[0] >= STEP_TABLE) recolour(pixel, numbers, tables);
+        const int *whole = segment.whole + step * STEP_COLUMNS;
+        if (whole[0] >= STEP_TABLE) recolour(pixel, steps + step * STEP_COLUMNS, whole, tables);
     }
     return pixel;
+}
+
+// ------------------------------------------------------------------------------------------------ plain segments
+// What most segments are made of: maps in fixed point, tables and colours. Several pixels of a thread go through such a segment
+// together, so that a step is read once for them, and their loads are in flight at once.
+#define AT_ONCE 4                // pixels of a thread
+
+struct Plain {
+    bool is_plain, is_moved;     // whether a segment is; whether it moves pixels
+};
+
+DEVICE Plain plain_of(const Steps &segment, int num_steps)
+{
+    Plain found = {true, false};
+#pragma unroll 1                 // once for some 2,048 pixels; unrolled it takes the registers of the whole kernel
+    for (int step = 0; step < num_steps; ++step) {
+        const int code = segment.whole[step * STEP_COLUMNS];
+        found.is_plain &= code == STEP_FIXED || code == STEP_TABLE || code == STEP_COLOR || code == STEP_GREY;
+        found.is_moved |= code == STEP_FIXED;
+    }
+    return found;
+}
+
+// Reads pixels where the segment takes them from, or fills them; `first` says from which step on each is recoloured.
+DEVICE void read_plain(Pixel *pixels, int *first, const Steps &segment, int num_steps, const Levels &image, int height, int width,
+                       int *rows, int *cols)
+{
+#pragma unroll
+    for (int k = 0; k < AT_ONCE; ++k) first[k] = 0;
+    for (int step = num_steps - 1; step >= 0; --step) {
+        const int *whole = segment.whole + step * STEP_COLUMNS;
+        if (whole[0] != STEP_FIXED) continue;
+#pragma unroll
+        for (int k = 0; k < AT_ONCE; ++k) {
+            if (first[k] > 0) continue;
+            trace_fixed(whole, rows[k], cols[k]);
+            if (is_inside(rows[k], cols[k], height, width)) continue;
+            pixels[k] = fill_of(whole);
+            first[k] = step + 1;
+        }
+    }
+#pragma unroll
+    for (int k = 0; k < AT_ONCE; ++k)
+        if (first[k] == 0) pixels[k] = read_pixel(image, rows[k], cols[k]);
+}
+
+// The colours of a plain segment; those of pixel k begin with step first[k].
+DEVICE void recolour_plain(Pixel *pixels, const int *first, const Steps &segment, int num_steps, const Tables &tables)
+{
+    for (int step = 0; step < num_steps; ++step) {
+        const int *whole = segment.whole + step * STEP_COLUMNS;
+        const int code = whole[0];
+        if (code == STEP_TABLE) {
+            const unsigned char *levels = table_of(tables, whole[1]);
+#pragma unroll
+            for (int k = 0; k < AT_ONCE; ++k)
+#pragma unroll
+                for (int channel = 0; channel < COLOURS && channel < 3; ++channel)
+                    if (step >= first[k]) pixels[k].level[channel] = levels[channel * 256 + pixels[k].level[channel]];
+#if CHANNELS >= 3
+        } else if (code != STEP_FIXED) {
+            const float factor = code == STEP_COLOR ? (float)segment.numbers[step * STEP_COLUMNS + 1] : 0.0f;
+#pragma unroll
+            for (int k = 0; k < AT_ONCE; ++k) {
+                const int grey = luminance(pixels[k]);
+#pragma unroll
+                for (int channel = 0; channel < 3; ++channel)
+                    if (step >= first[k]) pixels[k].level[channel] = blend_levels(grey, pixels[k].level[channel], factor);
+            }
+#endif
+        }
+    }
+}
+
+// Whether pixels of an image can be read four at once, in whole words: of each channel, or of all where they lie side by side.
+DEVICE bool is_in_fours(const Levels &image, int num_pixels)
+{
+    return num_pixels % 4 == 0 && (size_t)image.data % 4 == 0;
+}
+
+// Reads the four pixels that begin at a position divisible by four.
+DEVICE void read_four(Pixel *pixels, const Levels &image, int position)
+{
+    unsigned words[CHANNELS];
+    const bool is_side_by_side = image.channel_stride == 1;
+#pragma unroll
+    for (int number = 0; number < CHANNELS; ++number)
+        words[number] = *(const unsigned *)(image.data + (is_side_by_side ? position * CHANNELS + 4 * number
+                                                                          : number * image.channel_stride + position));
+#pragma unroll
+    for (int k = 0; k < 4; ++k)
+#pragma unroll
+        for (int channel = 0; channel < CHANNELS; ++channel) {
+            const int byte = k * CHANNELS + channel;
+            pixels[k].level[channel] = is_side_by_side ? words[byte / 4] >> byte % 4 * 8 & 255u : words[channel] >> k * 8 & 255u;
+        }
 }

@@ -168,13 +168,13 @@ def run_program(
     if mean is not None or std is not None:
         assert statistics is not None
         mean_c, divisor_c = ops_cuda.constants(statistics, options.compute_dtype)
-    units = len(program) * -(-height * width // UNIT_PIXELS)
     kernels.load("program", macros).launch(
-        # The most blocks that a grid has in x; the kernel goes on in strides.
-        (min(units, 2**31 - 1),),
+        # CUDA allows 65,535 blocks in y; the kernel goes on in strides.
+        (-(-height * width // UNIT_PIXELS), min(len(program), ops_cuda.MAX_GRID_Y)),
         PROGRAM_BLOCK,
         (
-            *(images, samples, steps, lines, weights, tables, made, erases, _quantiles(segments)),
+            *(images, samples, steps, lines, weights, tables, made),
+            *(erases if len(segments.erases) else None, _quantiles(segments)),
             *(mean_c, divisor_c, table, out, len(program), segments.num_looks, height, width, options.rescale),
         ),
     )

@@ -75,6 +75,8 @@ class Row:
         the launch depends on the images.
     block, dynamic_bytes : int
         Threads of a block, and its dynamic shared memory.
+    at_once : int
+        Pixels of a thread that one round of the innermost loop does.
     """
 
     what: str
@@ -84,6 +86,7 @@ class Row:
     rounds: tuple[int, ...] | None
     block: int = ops_cuda.MAX_BLOCK
     dynamic_bytes: int = 0
+    at_once: int = 1
 
 
 @dataclass(frozen=True)
@@ -187,17 +190,19 @@ def rows() -> list[Row]:
         found.append(Row(f"resize, {channels} channels, four taps", "resample_pass", macros, four, None))
         whole: Work = [*four, ("STG*", channels)]
         found.append(Row(f"resize, {channels} channels, a pixel of four taps", "resample_pass", macros, whole, None))
-    steps: Work = [("LDS*", 2)]  # a segment's first step is asked for twice, from its front and from its end
-    for what, options, channels, further in (
-        ("augmentations, none of them: a copy", EVERYDAY, 3, ()),
-        ("the same, channels last, uint8 batch", replace(last, dtype="uint8", rescale=1.0), 3, ()),
-        ("the same, grey", EVERYDAY, 1, ()),
-        ("a segment of one step, without the step", EVERYDAY, 3, steps),
+    # A round of a plain segment does four pixels: in words where they stay in place, in bytes where not.
+    for what, options, channels, load, pixels in (
+        ("augmentations, none of them: a copy", EVERYDAY, 3, "LD.E", 4),
+        ("the same, channels last, uint8 batch", replace(last, dtype="uint8", rescale=1.0), 3, "LD.E", 4),
+        ("the same, grey", EVERYDAY, 1, "LD.E", 4),
+        ("a segment that moves four pixels, without its steps", EVERYDAY, 3, "LD.E.U8", 4),
+        ("a segment of one step, without the step", EVERYDAY, 3, "LD.E.U8", 1),
     ):
         macros = cuda_program._macros(options, channels, False, False)
-        work = [("LDG.E.U8*", channels), ("STG*", channels), *further]
-        a_unit = cuda_program.UNIT_PIXELS // cuda_program.PROGRAM_BLOCK
-        found.append(Row(what, "program", macros, work, (a_unit, 1), cuda_program.PROGRAM_BLOCK))
+        values = channels * pixels if load == "LD.E.U8" else channels
+        work = [(load, values), ("STG*", values)]
+        a_unit = cuda_program.UNIT_PIXELS // cuda_program.PROGRAM_BLOCK // pixels
+        found.append(Row(what, "program", macros, work, (a_unit, 1), cuda_program.PROGRAM_BLOCK, at_once=pixels))
     macros = cuda_program._macros(EVERYDAY, 3, False, False)
     counting = cuda_program.PREPARE_BLOCK, cuda_program.COUNTER_BYTES
     found.append(Row("intermediate images and looks at them", "prepare", macros, (), None, *counting))
@@ -273,9 +278,9 @@ def count(row: Row, architecture: str) -> Counts:
         first_warp = [*row.work, ("STS*", listing.most("STS*", row.work))]
         further = listing.whole(first_warp, (), ()).total() - listing.whole(row.work, (), ()).total()
         total = listing.whole(row.work, heads, rounds).total() + further / WARPS
-        launch = round(total / (row.rounds[-1] * row.rounds[-2]))
-    local = inside["LDL"] + inside["STL"]
-    return Counts(*taken, inside.total(), num_double(inside), local, threads, launch, listing.digest)
+        launch = round(total / (row.rounds[-1] * row.rounds[-2] * row.at_once))
+    inside = [inside.total(), num_double(inside), inside["LDL"] + inside["STL"]]
+    return Counts(*taken, *(round(each / row.at_once) for each in inside), threads, launch, listing.digest)
 
 
 def shared_bytes(words: str) -> int:

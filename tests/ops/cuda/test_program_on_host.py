@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,7 @@ from tests.standin import host_runner
 from tests.standin.host_runner import HostRun, Launch
 
 UINT8 = AugmentOptions(dtype="uint8")
+DTYPES = ("uint8", "float16", "float32", "float64")
 FURTHER = [
     *(step("Hue", shift) for shift in (-0.5, -0.31, 0.02, 0.5)),
     *(step("GaussianBlur", width, height, sigma) for width, height, sigma in ((3, 3, 0.3), (5, 3, 1.1), (1, 7, 2.0))),
@@ -130,7 +133,7 @@ def test_launches(host: HostRun) -> None:
 
 @pytest.mark.parametrize("last", [True, False], ids=["last", "first"])
 @pytest.mark.parametrize("out_last", [True, False], ids=["to_last", "to_first"])
-@pytest.mark.parametrize("dtype", ["uint8", "float32", "float64", "float16"])
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_what_follows(dtype: str, last: bool, out_last: bool, host: HostRun) -> None:
     """Layouts, casts, modes, rescale, featurewise and samplewise normalisation, and erasing after all of them."""
     rng = np.random.default_rng(3)
@@ -159,6 +162,100 @@ def test_what_follows(dtype: str, last: bool, out_last: bool, host: HostRun) -> 
         indices = rng.integers(0, 5, 12)
         _same(x, program, options, indices=indices, statistics=statistics)  # which count where they are asked for
     _same(x, program, options, indices=indices, statistics=None)  # a generator that nothing was fitted to
+
+
+SIDES = ((1, 1), (1, 4), (2, 2), (7, 3), (13, 17), (12, 17), (46, 45), (46, 46), (52, 48))
+"""Of images: pixels that are a multiple of four and not, one unit of `program` and two, whose last one is not full."""
+
+LAYOUTS = list(product((True, False), repeat=2))
+"""Whether the channels of the batch, and those of the source, come last."""
+
+
+def plain_program(channels: int) -> np.ndarray:
+    """Return programs of maps in fixed point, tables and colours: alone, and in chains that leave the image."""
+    moves = [
+        step("Rotate", 31.0, fill=(9, 8, 7, 6)),
+        step("ShearX", 0.3),
+        step("TranslateY", 3.0, fill=(70, 60, 50, 40)),
+        step("TranslateY", -2.0),
+    ]
+    tables = [step("Posterize", 3), step("Solarize", 99)] if channels in (1, 3, 4) else []
+    colours = [step("Color", 1.7), step("Grayscale")] if channels in (3, 4) else []
+    chains = [[], *([one] for one in (*moves, *tables, *colours)), moves, [*tables, *colours], [*colours, *moves]]
+    chains.append([step("TranslateX", -2.0, fill=(200, 100, 50, 25)), *tables, moves[0], *colours, moves[1]])
+    program = np.zeros((len(chains), max(map(len, chains))), step("Invert").dtype)
+    for row, chain in zip(program, chains, strict=True):
+        row[: len(chain)] = np.concatenate(chain) if chain else row[:0]
+    return program
+
+
+def check_plain(channels: int, dtype: str, sides: Iterable[tuple[int, int]]) -> None:
+    """Pixels go four at once, in words where they stay in place and arrays begin with one, in bytes anywhere else."""
+    # Each number of channels in each dtype, and in each layout.
+    out_last, last = LAYOUTS[(channels + DTYPES.index(dtype)) % len(LAYOUTS)]
+    options = AugmentOptions(
+        source_format="channels_last" if last else "channels_first",
+        data_format="channels_last" if out_last else "channels_first",
+        dtype=dtype,  # type: ignore[arg-type]
+        rescale=1.0 if dtype == "uint8" else 1 / 255,
+    )
+    program = plain_program(channels)
+    rng = np.random.default_rng(6)
+    for number, (height, width) in enumerate(sides):
+        shape = (2, height, width, channels) if last else (2, channels, height, width)
+        to = (len(program), height, width, channels) if out_last else (len(program), channels, height, width)
+        rows = rng.integers(0, 2, len(program))
+        # Where the arrays begin, in bytes of the source and in values of the batch, from a multiple of 64 bytes on.
+        for lead, out_lead in ((0, 0), (0, 1), (number % 3 + 1, 0)):
+            images = _placed(shape, np.dtype(np.uint8), lead)
+            images[:] = rng.integers(0, 256, shape, np.uint8)
+            out = _placed(to, np.dtype(dtype), out_lead)
+            assert cuda_program.run_program(images, program, options, indices=rows, out=out) is out
+            wanted = numpy_program.run_program(images, program, options, indices=rows)
+            for sample, steps in enumerate(program):
+                assert_same(out[sample], wanted[sample], message=as_text(steps))
+
+
+def _placed(shape: tuple[int, ...], dtype: np.dtype[Any], lead: int) -> np.ndarray:
+    memory = np.zeros((math.prod(shape) + lead) * dtype.itemsize + 64, np.uint8)
+    first = -memory.ctypes.data % 64 + lead * dtype.itemsize
+    return memory[first : first + math.prod(shape) * dtype.itemsize].view(dtype).reshape(shape)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
+def test_plain_segments(channels: int, dtype: str, host: HostRun) -> None:
+    check_plain(channels, dtype, SIDES)
+    assert host.num_launches == 3 * len(SIDES)
+
+
+@pytest.mark.parametrize("out_last", [True, False], ids=["to_last", "to_first"])
+def test_rectangles_over_one_another(out_last: bool, host: HostRun) -> None:
+    check_rectangles(out_last)
+
+
+def check_rectangles(out_last: bool) -> None:
+    """The last one stays, wherever the units of a sample meet, and whatever was written below by another thread."""
+    erasing = [
+        ("Erase", 3, 2, 60, 40, 5.5, -1, 300),
+        ("EraseNoise", 0, 0, 64, 47, 2**52 + 3),
+        ("EraseNoise", 40, 30, 15, 17, 12345),
+        ("Erase", 10, 12, 45, 9, 1, 2, 3),
+        ("Erase", 42, 0, 2, 47, 7, 8, 9),
+    ]
+    programs = [
+        erasing,
+        erasing[::-1],
+        [("Rotate", 12.0), *erasing[2:]],
+        [("Sharpness", 1.5), erasing[0]],
+        erasing[1:2],
+        [],
+    ]
+    program = np.zeros((len(programs), len(erasing)), step("Invert").dtype)
+    for row, chain in zip(program, programs, strict=True):
+        row[: len(chain)] = np.concatenate([step(*one) for one in chain]) if chain else row[:0]
+    images = np.random.default_rng(2).integers(0, 256, (len(program), 64, 47, 3), np.uint8)
+    _same(images, program, AugmentOptions(data_format="channels_last" if out_last else "channels_first"))
 
 
 def test_samplewise(host: HostRun) -> None:

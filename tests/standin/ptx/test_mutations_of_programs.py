@@ -14,7 +14,7 @@ from gpuseq.ops.options import AugmentOptions
 from gpuseq.plan.policies.recipe import Recipe
 from tests.cases import images
 from tests.compare import assert_same
-from tests.ops.cuda.test_program_on_host import FURTHER
+from tests.ops.cuda.test_program_on_host import FURTHER, plain_program
 from tests.ops.pillow_steps import CASES, FAR, step
 from tests.standin.host_runner import Launch
 from tests.standin.ptx import compiler, machine, runner
@@ -75,6 +75,8 @@ def parts() -> list[Part]:
         step("Invert")[:0],
     ]
     found = [part(small, *drawn[0], *alone), part(small, *drawn[1], blocks=1)]
+    # Pixels that go four at once: in words where they stay in place; a thread's second may be the first of no image.
+    found.append(part(images((2, 16, 20, 3), seed=3), *map(trimmed, plain_program(3))))
     # Each step of the grid by itself, on few levels: those that are reached exactly are on an edge.
     few = images((2, 9, 11, 3), seed=4) // 64 * 85
     singles = [case.steps for case in CASES if case.name != "ResizedCrop"]
@@ -99,10 +101,15 @@ def parts() -> list[Part]:
     ]
     # Of fewer than 255 pixels Equalize changes nothing.
     measured = [step(name) for name in ("Equalize", "AutoContrast") for _ in range(2)]
+    several = [chain(("Rotate", 12.0), ("Color", 0.3)), chain(("Sharpness", 1.6), ("ShearY", 0.2))]
     large = images((2, 46, 45, 3), seed=2)
     large[1] = large[1] // 4 + 30
-    found.append(part(large, *measured, *erased, step("Invert")[:0], chain(("Rotate", 12.0), ("Color", 0.3)), blocks=2))
+    found.append(part(large, *measured, *erased, step("Invert")[:0], *several, blocks=2))
     return found
+
+
+def trimmed(program: np.ndarray) -> np.ndarray:
+    return program[: int((program["op"] != 0).sum())]  # type: ignore[no-any-return]
 
 
 class Trial:
@@ -144,6 +151,10 @@ RULES = (
     Rule("program", r"num_steps == 0|own_erases", "", "no steps begin with the source; no erasing reads none"),
     Rule("image_of", "from < 0.0", EDGE, "the source is -1"),
     Rule("load_steps", "", "", "a number too many is copied and not read"),
+    Rule("whole_of", "9e18", EDGE, "no number is as large"),
+    Rule("erase_pixels", "within = ", EDGE + "|to nearest", "what is cut off at an edge is the edge; whole numbers"),
+    Rule("erase_pixels", "end_row", "add for sub", "a row of the next unit: its pixels are left out"),
+    Rule("erase_pixels", "position < start", EDGE + "|and for or", "pixels that the next unit erases in the same way"),
     # Steps.
     Rule("trace_back", "at_col >= 0.0", EDGE, "the pixel that begins at the far edge is outside too", r"^setp\.geu"),
     Rule("read_bilinear", r"step\[7\] != 0.0", "", "a depth of 1 divides to no effect"),
@@ -156,12 +167,14 @@ RULES = (
     ),
     Rule("read_sharpened", "26", "add for sub", "the sign of a division of no negative number"),
     Rule("read_sharpened|recolour", r"\(float\)step", "to zero", "the last bit of a factor"),
+    Rule("recolour", "rotate_hue", "add for sub", "the sign of a division of no negative number"),
     Rule("rotate_hue", r"[<>] (green|blue) \?|clipped|>= 1.0f|whole % 6", "", "equal colours; sides of a full turn"),
     Rule("read_blurred", "channel", "no negation|add for sub|of the next", "halves of odd numbers, equal weights"),
     Rule("run_segment", "", "multiply-add", "the steps lie where shared memory begins, at 0"),
     Rule("run_segment", "has_front", EDGE, "there is no step between the last of a pixel and the first of several"),
     Rule("run_segment", "^for ", OTHER_WAY, "the first test of a loop"),
     # Looks at an image.
+    Rule("count_levels", "dp4a", "add for sub", "the columns are added in another order"),
     Rule("count_levels", "pixel < stop", EDGE, "images of so few pixels end with the second one of a thread"),
     Rule("block_reduce", "", EDGE, "the first test of a loop"),
     Rule("write_equalized", "/ 255", "add for sub", "the sign of a division of no negative number", r"^add\."),

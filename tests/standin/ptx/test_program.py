@@ -12,7 +12,18 @@ from gpuseq.ops.cuda import program as cuda_program
 from gpuseq.ops.options import AugmentOptions
 from gpuseq.plan.policies.recipe import Recipe
 from tests.cases import images
-from tests.ops.cuda.test_program_on_host import CASES, FURTHER, POLICIES, RANGES, _same, check_ranges
+from tests.ops.cuda.test_program_on_host import (
+    CASES,
+    DTYPES,
+    FURTHER,
+    POLICIES,
+    RANGES,
+    SIDES,
+    _same,
+    check_plain,
+    check_ranges,
+    check_rectangles,
+)
 from tests.standin.ptx import compiler
 from tests.standin.ptx.test_catalogue import WAYS, install
 
@@ -56,3 +67,24 @@ def test_policies(policy: Any, way: tuple[str, str], monkeypatch: pytest.MonkeyP
 def test_ranges_are_done_in_the_same_launch(case: str, way: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     made = install(monkeypatch, way)
     check_ranges(case, lambda: sum(made.launches.values()))
+
+
+@pytest.mark.parametrize(
+    ("channels", "way"),
+    [
+        pytest.param(channels, WAYS[channels % len(WAYS)], marks=() if channels == 3 else pytest.mark.exhaustive)
+        for channels in (1, 2, 3, 4, 5)
+    ],
+)
+def test_plain_segments(channels: int, way: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Words that begin where none may, and pixels beyond an image or a unit, are faults here."""
+    install(monkeypatch, way)
+    for dtype in DTYPES:
+        check_plain(channels, dtype, SIDES[4:6] if channels == 3 else SIDES)
+
+
+@pytest.mark.parametrize("out_last", [True, False], ids=["to_last", "to_first"])
+def test_rectangles_over_one_another(out_last: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one thread wrote and another writes over it, without a barrier in between, is a race here."""
+    install(monkeypatch, WAYS[1 if out_last else 3])
+    check_rectangles(out_last)
