@@ -55,8 +55,10 @@ def run(settings: Settings) -> list[Row]:
         if number > 1 and settings.is_late:
             settings.say(f"  feed: out of time after {number - 1} of {settings.rounds} rounds")
             break
-        for key, feed in feeds.items():
-            elapsed = _slice(torch, step, feed, steps[key], on_gpu)
+        # In another order each time: what comes after a slow feed meets a GPU that has slept.
+        keys = list(feeds)
+        for key in keys[number % len(keys) :] + keys[: number % len(keys)]:
+            elapsed = _slice(torch, step, feeds[key], steps[key], on_gpu)
             if number:
                 times[key].append(1e3 * elapsed / steps[key])
             else:
