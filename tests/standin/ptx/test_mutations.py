@@ -170,7 +170,8 @@ def num_barriers(*files: str) -> int:
 
 
 def test_every_barrier_of_programs_is_missed(run: PtxRun) -> None:
-    recipe = Recipe.parse("augmentations", gpuseq.RandAugment(4, 14))
+    chain = [gpuseq.RandAugment(4, 14), gpuseq.RandomErasing(1.0, (0.3, 0.6)), gpuseq.RandomErasing(1.0, (0.3, 0.6))]
+    recipe = Recipe.parse("augmentations", chain)
     assert recipe is not None
     batch, rows = images((7, 13, 11, 3), seed=1), np.arange(40) % 7
     program = recipe.draw(np.arange(40), (13, 11), seed=5, epoch=0)
