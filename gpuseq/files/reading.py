@@ -17,9 +17,11 @@ import stat
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from gpuseq.base.errors import ImageFileError, MissingDependencyError, StorageError, require
+from gpuseq.base.forks import forks_wait
 
 __all__ = [
     "ask_store",
@@ -338,5 +340,10 @@ def open_filesystem(path: str) -> tuple[Any, str]:
         If the package of its protocol is not installed.
     """
     fsspec = require("fsspec", extra="fsspec", purpose=f"Reading the URL {path!r}")
+    # By itself, and not within the next line, which may ask a server: a fork waits for imports.
+    with forks_wait("the import of fsspec's file systems"):
+        for part in path.split("::"):
+            with suppress(ImportError, ValueError):  # what is missing or unknown is said by the next line
+                fsspec.get_filesystem_class(part.partition("://")[0])
     filesystem, key = fsspec.core.url_to_fs(path)
     return filesystem, key

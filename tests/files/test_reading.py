@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from gpuseq import ImageDataGenerator
+from gpuseq.base import forks
 from gpuseq.base.errors import ImageFileError, MissingDependencyError, StorageError
 from gpuseq.decode import host as decode
 from gpuseq.decode.options import DecodeOptions
@@ -294,3 +296,23 @@ def test_what_would_fail_for_the_next_file_too_is_no_bad_file(
     with pytest.raises(StorageError) as caught:
         readers.read_bytes(str(tmp_path / "file"))
     assert pickle.loads(pickle.dumps(caught.value)).reason == caught.value.reason
+
+
+@pytest.mark.parametrize("url", ["memory://pictures/one", "simplecache::memory://pictures/one", "nosuch://one"])
+def test_a_fork_waits_for_the_import_of_a_file_system(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fsspec = pytest.importorskip("fsspec")
+    imported, kept_waiting = [], []
+    find = fsspec.get_filesystem_class
+
+    def watched(protocol: str) -> Any:
+        imported.append(protocol)
+        kept_waiting.append(bool(forks._at_work.get(threading.get_ident())))
+        return find(protocol)
+
+    monkeypatch.setattr(fsspec, "get_filesystem_class", watched)
+    with contextlib.suppress(ValueError):  # a protocol that there is not
+        readers.open_filesystem(url)
+    wanted = [part.partition("://")[0] for part in url.split("::")]
+    assert imported[: len(wanted)] == wanted
+    assert all(kept_waiting[: len(wanted)])
+    assert threading.get_ident() not in forks._at_work
