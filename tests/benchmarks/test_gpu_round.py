@@ -140,6 +140,25 @@ def test_what_is_brought_is_for_the_other_machine_and_comes_last(
     assert gpu_round._environ(False)["PYTHONPATH"].split(os.pathsep) == [str(ROOT), "mine", str(tmp_path)]
 
 
+def test_what_is_brought_is_brought_by_one_call_of_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second call would take away what of the first lies in a folder of the same name, as NVIDIA's packages do."""
+    brought = tmp_path / "brought"
+    (brought / "nvidia" / "nvimgcodec").mkdir(parents=True)
+    calls = []
+
+    def pip(command: list[str], check: bool) -> subprocess.CompletedProcess[bytes]:
+        assert not brought.exists()
+        calls.append(command[-2:])
+        (brought / "nvidia" / "dali").mkdir(parents=True)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(bring, "BROUGHT", brought)
+    monkeypatch.setattr(bring, "ROOT", tmp_path)
+    monkeypatch.setattr(subprocess, "run", pip)
+    assert bring.main(["nvidia-dali", "nvidia-nvimgcodec"]) == 0
+    assert calls == [["nvidia-dali", "nvidia-nvimgcodec"]]
+
+
 # The rehearsal.
 
 
