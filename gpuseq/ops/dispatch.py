@@ -6,7 +6,6 @@ the compiled engine or by NumPy as the environment's ``GPUSEQ_CPU_ENGINE`` says.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -77,8 +76,7 @@ def host_engine() -> library.InstructionSet | None:
     MissingDependencyError
         If it insists on what is not there.
     """
-    # The variables are read at every call, so they may be set at any time; what follows from their values is kept.
-    return library.asked_for(os.environ.get(library.ENGINE), os.environ.get(library.PATH))
+    return library.chosen()
 
 
 def _engine_for(array: Array) -> tuple[ModuleType, AbstractContextManager[Any]]:

@@ -266,18 +266,28 @@ def chosen() -> InstructionSet | None:
         If it insists on what is not there.
     """
     # The variables are read at every call, so they may be set after the import; the answer for them is kept.
+    if _values is not None and os.environ is _environ:
+        return asked_for(_values.get(_ENGINE_KEY), _values.get(_PATH_KEY))
     return asked_for(os.environ.get(ENGINE), os.environ.get(PATH))
 
 
+# `os.environ` raises and catches an exception for a variable that is not set: most of 2 us for the two of each call, of
+# which a batch makes several. The dictionary in which it keeps them, encoded, answers at once. Where an interpreter has
+# none, or something else was put in the place of `os.environ`, that itself is asked.
+_environ = os.environ
+_values: dict[Any, Any] | None = getattr(os.environ, "_data", None)
+_ENGINE_KEY, _PATH_KEY = os.environ.encodekey(ENGINE), os.environ.encodekey(PATH)
+
+
 @lru_cache(maxsize=32)
-def asked_for(asked: str | None, path: str | None) -> InstructionSet | None:
+def asked_for(asked: str | bytes | None, path: str | bytes | None) -> InstructionSet | None:
     """Return what `chosen` does under given values of the variables; the same object each time.
 
     Parameters
     ----------
-    asked : str or None
-        Of ``GPUSEQ_CPU_ENGINE``. None and the empty string: "auto".
-    path : str or None
+    asked : str, bytes or None
+        Of ``GPUSEQ_CPU_ENGINE``, as text or encoded. None and the empty string: "auto".
+    path : str, bytes or None
         Of ``GPUSEQ_CPU_LIBRARY``, which has to be set to it.
 
     Raises
@@ -285,7 +295,7 @@ def asked_for(asked: str | None, path: str | None) -> InstructionSet | None:
     ValueError, MissingDependencyError
         As `chosen`.
     """
-    asked = asked or "auto"
+    asked = os.fsdecode(asked or "auto")
     engine, _, wanted = asked.partition(":")
     accepted = ("auto", "numpy", "compiled", "compiled:avx512", "compiled:avx2", "compiled:baseline")
     if asked not in accepted:

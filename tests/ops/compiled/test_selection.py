@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -77,6 +79,21 @@ def test_a_missing_library_is_said_once_and_never_where_it_is_insisted_on(
     monkeypatch.setenv(library.ENGINE, "compiled")
     with pytest.raises(MissingDependencyError, match="GPUSEQ_CPU_ENGINE=compiled cannot be had: the library was not"):
         library.chosen()
+
+
+def test_the_variable_is_read_at_every_call_however_it_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled_library.require()
+    monkeypatch.delenv(library.ENGINE, raising=False)
+    found = library.chosen()
+    assert found is not None
+    with mock.patch.dict(os.environ, {library.ENGINE: "numpy"}):
+        assert library.chosen() is None
+    assert library.chosen() is found
+    with mock.patch.dict(os.environb, {library.ENGINE.encode(): b"numpy"}):
+        assert library.chosen() is None
+    assert library.chosen() is found
+    monkeypatch.setattr(os, "environ", {**os.environ, library.ENGINE: "numpy"})  # another mapping
+    assert library.chosen() is None
 
 
 def test_an_instruction_set_that_this_machine_lacks_is_no_crash(monkeypatch: pytest.MonkeyPatch) -> None:
