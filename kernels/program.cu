@@ -13,10 +13,7 @@
 #define FEATUREWISE_STD 0
 #endif
 
-#define PREPARE_BLOCK 128        // threads of `prepare`, at most: each byte of a word counts for another of its four warps
-#define PREPARE_BLOCKS 7         // at once on a multiprocessor: as many as have room for their counters
-#define WARP 32
-#define TOGETHER 8               // pixels of a thread that are read before the first of them is counted
+#define PREPARE_BLOCKS 4         // of `prepare`, at once on a multiprocessor: at most 64 registers
 #define STAGE_COLUMNS 8          // numbers of a stage: from, first step, steps, to, measure, table, factor, source row
 #define PARTIAL_COUNTS 768       // of one part of an image: pixels of each level and channel, or the sum of its light
 #define UNIT_PIXELS 2048         // of one sample, for one block of `program`
@@ -120,38 +117,25 @@ DEVICE void write_equalized(unsigned char *levels, const int *upto, int high)
     }
 }
 
-// How often each level of a channel occurs in pixels `start` to `stop` of an image, by the whole block. Each thread counts in
-// bytes of its own; the four of a word belong to four warps, so that no two threads of a warp meet in a bank.
-DEVICE void count_levels(unsigned *counters, const Levels &image, int channel, int start, int stop, int *counts)
+// Adds what a look wants to know of a pixel to what the block has counted, or to the light of the thread's own pixels. Whole
+// numbers: the order of their sums does not matter.
+DEVICE void look_at(const Pixel &pixel, int measure, int *counts, int &light)
 {
-    for (int word = threadIdx.x; word < 256 * WARP; word += blockDim.x) counters[word] = 0;
-    __syncthreads();
-    unsigned char *own = (unsigned char *)counters + threadIdx.x % WARP * 4 + threadIdx.x / WARP;
-    const unsigned char *values = image.data + channel * image.channel_stride;
-    for (int first = start + threadIdx.x; first < stop; first += TOGETHER * blockDim.x) {
-        int levels[TOGETHER];                // read before any is counted, so that the loads are in flight at once
+    if (measure == MEASURE_CONTRAST) {
+#if CHANNELS >= 3
+        light += luminance(pixel);
+#else
+        light += pixel.level[0];
+#endif
+    } else if (measure != MEASURE_NOTHING) {
 #pragma unroll
-        for (int k = 0; k < TOGETHER; ++k) {
-            const int pixel = first + k * blockDim.x;
-            levels[k] = pixel < stop ? values[pixel * image.col_stride] : -1;
-        }
-#pragma unroll
-        for (int k = 0; k < TOGETHER; ++k)
-            if (levels[k] >= 0) ++own[levels[k] * (WARP * 4)];
+        for (int channel = 0; channel < COLOURS && channel < 3; ++channel) atomicAdd(counts + channel * 256 + pixel.level[channel], 1);
     }
-    __syncthreads();
-    for (int level = threadIdx.x; level < 256; level += blockDim.x) {
-        unsigned seen = 0;
-        for (int column = 0; column < WARP; ++column)
-            seen = __dp4a(counters[level * WARP + (level + column) % WARP], 0x01010101u, seen);
-        counts[level] = (int)seen;
-    }
-    __syncthreads();                         // before the next channel clears them
 }
 
 // One round of stages: of each sample that has so many, the images in the scratch, or what is counted for a look at one. A
 // block works on one part of one image; the stages of a sample follow one another, launch by launch.
-extern "C" __global__ void __launch_bounds__(PREPARE_BLOCK, PREPARE_BLOCKS) prepare(
+extern "C" __global__ void __launch_bounds__(MAX_BLOCK, PREPARE_BLOCKS) prepare(
     const unsigned char *__restrict__ images, // (M, H, W, C) or (M, C, H, W)
     const double *__restrict__ stages,        // (num_stages, STAGE_COLUMNS)
     const double *__restrict__ steps,         // (K, STEP_COLUMNS)
@@ -165,48 +149,41 @@ extern "C" __global__ void __launch_bounds__(PREPARE_BLOCK, PREPARE_BLOCKS) prep
     int num_stages, int num_made, int num_parts, int height, int width)
 {
     __shared__ Steps shared;
-    __shared__ double light[PREPARE_BLOCK];
-    DYNAMIC_SHARED(unsigned, counters);       // (256, WARP): bytes of (level, thread); nothing where no stage counts levels
+    __shared__ int counts[PARTIAL_COUNTS];
     const int num_pixels = height * width, part_pixels = (num_pixels + num_parts - 1) / num_parts;
     unsigned char *scratch = made + (long long)num_made * TABLE_BYTES;
-    for (long long unit = blockIdx.x; unit < (long long)num_stages * num_parts; unit += gridDim.x) {
-        const double *numbers = stages + unit / num_parts * STAGE_COLUMNS;
-        const int part = (int)(unit % num_parts), start = part * part_pixels;
-        const int stop = num_pixels - start < part_pixels ? num_pixels : start + part_pixels;
-        const int num_steps = (int)numbers[2], measure = (int)numbers[4];
-        Levels image = image_of(images, scratch, numbers[0], numbers[7], height, width);
-        __syncthreads();                     // the unit before may still be worked on
-        load_steps(shared, steps, (int)numbers[1], num_steps, table, height, width);
-        __syncthreads();
-        if (numbers[3] >= 0.0) {
+    const Tables read = {tables, made, lines, weights, scratch};
+    for (int stage = blockIdx.y; stage < num_stages; stage += gridDim.y) {
+        for (int part = blockIdx.x; part < num_parts; part += gridDim.x) {
+            const double *numbers = stages + (long long)stage * STAGE_COLUMNS;
+            const int start = part * part_pixels, stop = num_pixels - start < part_pixels ? num_pixels : start + part_pixels;
+            const int num_steps = (int)numbers[2], measure = (int)numbers[4];
+            const bool is_kept = numbers[3] >= 0.0;
+            const Levels image = image_of(images, scratch, numbers[0], numbers[7], height, width);
             unsigned char *out = scratch + (long long)numbers[3] * ((long long)num_pixels * CHANNELS);
+            __syncthreads();                 // the part before may still be worked on
+            load_steps(shared, steps, (int)numbers[1], num_steps, table, height, width);
+            if (measure != MEASURE_NOTHING)
+                for (int count = threadIdx.x; count < PARTIAL_COUNTS; count += blockDim.x) counts[count] = 0;
+            __syncthreads();
+            int light = 0;
             Walk at = walk_from(start + threadIdx.x, width);
-            for (int pixel = start + threadIdx.x; pixel < stop; pixel += blockDim.x, go_on(at, width)) {
-                const Pixel done = run_segment(shared, num_steps, image, {tables, made, lines, weights, scratch}, height, width,
-                                               at.row, at.col);
-                for (int channel = 0; channel < CHANNELS; ++channel)
-                    out[(long long)pixel * CHANNELS + channel] = (unsigned char)done.level[channel];
+            for (int position = start + threadIdx.x; position < stop; position += blockDim.x, go_on(at, width)) {
+                const Pixel pixel = run_segment(shared, num_steps, image, read, height, width, at.row, at.col);
+                if (is_kept) {
+#pragma unroll
+                    for (int channel = 0; channel < CHANNELS; ++channel)
+                        out[position * CHANNELS + channel] = (unsigned char)pixel.level[channel];
+                }
+                look_at(pixel, measure, counts, light);
             }
-            image = scratch_image(scratch, (long long)numbers[3], height, width);      // each thread looks at its own pixels
+            if (measure == MEASURE_NOTHING) continue;
+            if (measure == MEASURE_CONTRAST) atomicAdd(counts, light);
+            __syncthreads();
+            int *own = partials + ((long long)numbers[5] * num_parts + part) * PARTIAL_COUNTS;
+            const int num_counts = measure == MEASURE_CONTRAST ? 1 : PARTIAL_COUNTS;
+            for (int count = threadIdx.x; count < num_counts; count += blockDim.x) own[count] = counts[count];
         }
-        if (measure == MEASURE_NOTHING) continue;
-        int *counts = partials + ((long long)numbers[5] * num_parts + part) * PARTIAL_COUNTS;
-        if (measure == MEASURE_CONTRAST) {
-            int sum = 0;
-            for (int pixel = start + threadIdx.x; pixel < stop; pixel += blockDim.x) {
-                const Pixel seen = read_pixel(image, 0, pixel);
-#if CHANNELS >= 3
-                sum += luminance(seen);
-#else
-                sum += seen.level[0];
-#endif
-            }
-            const double all = block_reduce((double)sum, light, Plus());
-            if (threadIdx.x == 0) counts[0] = (int)all;
-            continue;
-        }
-        for (int channel = 0; channel < COLOURS && channel < 3; ++channel)
-            count_levels(counters, image, channel, start, stop, counts + channel * 256);
     }
 }
 
@@ -227,6 +204,7 @@ extern "C" __global__ void __launch_bounds__(MAX_BLOCK) tabulate(
         const int *counts = partials + (long long)numbers[5] * num_parts * PARTIAL_COUNTS;
         if (measure == MEASURE_CONTRAST) {
             long long light = 0;
+#pragma unroll 8                             // as many loads are in flight at once
             for (int part = 0; part < num_parts; ++part) light += counts[part * (long long)PARTIAL_COUNTS];
             write_contrast(levels, light, num_pixels, (float)numbers[6]);
             continue;
@@ -235,6 +213,7 @@ extern "C" __global__ void __launch_bounds__(MAX_BLOCK) tabulate(
             __syncthreads();                 // the table before may still be made of them
             for (int level = threadIdx.x; level < 256; level += blockDim.x) {
                 int seen = 0;
+#pragma unroll 8
                 for (int part = 0; part < num_parts; ++part)
                     seen += counts[part * (long long)PARTIAL_COUNTS + channel * 256 + level];
                 sums[0][level] = seen;

@@ -184,10 +184,11 @@ template <class To, class From> static inline To bits_as(From from)
     memcpy(&to, &from, sizeof to);
     return to;
 }
-static inline unsigned __dp4a(unsigned a, unsigned b, unsigned sum)
+static inline int atomicAdd(int *at, int value) // threads of a block take turns, and never within an expression
 {
-    for (int byte = 0; byte < 32; byte += 8) sum += (a >> byte & 255u) * (b >> byte & 255u);
-    return sum;
+    const int before = *at;
+    *at += value;
+    return before;
 }
 static inline unsigned __float_as_uint(float value) { return bits_as<unsigned>(value); }
 static inline long long __double_as_longlong(double value) { return bits_as<long long>(value); }

@@ -22,7 +22,7 @@ from gpuseq.ops.listing import CONTRAST, STEP_COLUMNS
 from gpuseq.ops.looks import LOOKS, Looks
 from gpuseq.ops.numpy.erase import normal_quantiles
 from gpuseq.ops.options import AugmentOptions, RangesFirst, Statistics
-from gpuseq.ops.segments import COUNTS_LEVELS, NO_LOOK, PART_BYTES, SOURCE, STAGE_COLUMNS, Segments
+from gpuseq.ops.segments import NO_LOOK, PART_BYTES, SOURCE, STAGE_COLUMNS, Segments
 from gpuseq.ops.table import FILL_MODES, NUM_COLUMNS, OUT_KINDS, PREPROCESSING, fill_table, needs_range
 from gpuseq.plan.columns import is_at_rest
 from gpuseq.plan.program import has_kind, only_erasing, without_erasing
@@ -35,9 +35,9 @@ from .resize import resize
 __all__ = ["erase_rectangles", "launches", "run_geometry", "run_program", "takes_ranges"]
 
 MAX_CHANNELS = 16
-PREPARE_BLOCK = 128
-PREPARE_PIXELS = 32
-"""Of one image, for each thread of a block of ``prepare``: it clears and folds 256 counters for them."""
+PREPARE_BLOCK = 256
+PREPARE_PIXELS = 8
+"""Of one image, for each thread of a block of ``prepare``."""
 
 PROGRAM_BLOCK = 256
 UNIT_PIXELS = 2048
@@ -46,9 +46,6 @@ UNIT_PIXELS = 2048
 TABLE_BYTES = 768
 PARTIAL_COUNTS = 768
 """Numbers of 32 bits that ``prepare`` writes for a part of an image that is looked at."""
-
-COUNTER_BYTES = 256 * PREPARE_BLOCK
-"""Shared memory of a block that counts levels: a byte for each level and thread."""
 
 MAX_COUNTED_BYTES = 1 << 26
 """For what is counted of source images at once, when all of them are looked at."""
@@ -273,11 +270,10 @@ def _prepare(
     """Launch a round of stages: what they write, and the tables of what they look at, for `look` at most."""
     stages, num_parts = read[1], _num_parts(height * width)
     kernels.load("prepare", macros).launch(
-        # The most blocks that a grid has in x; the kernel goes on in strides.
-        (min(len(stages) * num_parts, 2**31 - 1),),
+        # CUDA allows 65,535 blocks in y; the kernel goes on in strides.
+        (num_parts, min(len(stages), ops_cuda.MAX_GRID_Y)),
         PREPARE_BLOCK,
         (*read, made, partials, len(stages), num_looks, num_parts, height, width),
-        shared_bytes=COUNTER_BYTES if look >= COUNTS_LEVELS else 0,
     )
     if look != NO_LOOK:
         kernels.load("tabulate", macros).launch(

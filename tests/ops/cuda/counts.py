@@ -204,12 +204,11 @@ def rows() -> list[Row]:
         a_unit = cuda_program.UNIT_PIXELS // cuda_program.PROGRAM_BLOCK // pixels
         found.append(Row(what, "program", macros, work, (a_unit, 1), cuda_program.PROGRAM_BLOCK, at_once=pixels))
     macros = cuda_program._macros(EVERYDAY, 3, False, False)
-    counting = cuda_program.PREPARE_BLOCK, cuda_program.COUNTER_BYTES
-    found.append(Row("intermediate images and looks at them", "prepare", macros, (), None, *counting))
+    found.append(Row("intermediate images and looks at them", "prepare", macros, (), None, cuda_program.PREPARE_BLOCK))
     ranges = replace(EVERYDAY.unnormalised(), data_format="channels_last", dtype="uint8", round_affine=True)
     first = cuda_program._macros(EVERYDAY, 3, False, False, ranges)
     found.append(Row("a segment after Keras' ranges", "program", first, (), None, cuda_program.PROGRAM_BLOCK))
-    found.append(Row("intermediate images after Keras' ranges", "prepare", first, (), None, *counting))
+    found.append(Row("intermediate images after Keras' ranges", "prepare", first, (), None, cuda_program.PREPARE_BLOCK))
     found.append(Row("tables of looks", "tabulate", macros, (), None, cuda_program.PROGRAM_BLOCK))
     erased: Work = [("LDG.E.64*", 6), ("STG*", 1)]
     found.append(Row("a value erased", "erase", macros, erased, None, cuda_program.PROGRAM_BLOCK))

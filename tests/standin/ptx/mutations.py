@@ -166,7 +166,7 @@ def _neighbour(row: Row, name: list[str], index: int) -> Row | None:
 
 
 def _dropped(row: Row, name: list[str], index: int) -> Row | None:
-    return _skipped(row, index) if name[0] == "st" else None
+    return _skipped(row, index) if name[0] in ("st", "atom", "red") else None
 
 
 def _turned(row: Row, name: list[str], index: int) -> Row | None:

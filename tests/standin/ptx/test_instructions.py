@@ -13,7 +13,7 @@ from tests.standin.ptx.machine import Entry, catalogue
 from tests.standin.ptx.oracle import WIDTHS, expected, is_float, same
 from tests.standin.ptx.probe import launch, probe
 
-MOVING = ("ld", "st", "pack", "unpack", "cvta", "mov")
+MOVING = ("ld", "st", "atom", "red", "pack", "unpack", "cvta", "mov")
 FLOWING = ("bar", "barrier", "bra", "ret", "exit", "trap", "shfl", "vote")
 """What has no formula: `test_memory`, `test_machine` and the tests below run these."""
 

@@ -136,6 +136,35 @@ def test_without_them_there_is_a_race(barrier: str, other: int, how: dict[str, o
         exchange(barrier, other, **how)
 
 
+SUMS = (
+    START + "setp.eq.u32 %p1, %r0, 0; mov.u32 %r4, 0; @%p1 st.shared.u32 [own], %r4;{first} {add} [own], %r0;{second}"
+    " ld.shared.u32 %r7, [own]; st.global.u32 [%rd2], %r7;"
+)
+"""Each thread adds its number to one place, and reads it."""
+
+
+@everyway
+@pytest.mark.parametrize("add", ["atom.shared.add.u32 %r9,", "red.shared.add.u32"])
+def test_atomic_sums_need_barriers_before_and_after_alone(add: str, how: dict[str, object]) -> None:
+    barrier = " bar.sync 0;"
+    data = zeros(64)
+    launch(SHARED + SUMS.format(first=barrier, add=add, second=barrier), data, 64, **how)
+    assert data.tolist() == [64 * 63 // 2] * 64
+    for first, second in ((barrier, ""), ("", barrier), (barrier, " bar.warp.sync -1;")):
+        problem = "a race: it (reads|adds to|writes) a byte that .*, with no barrier between|nobody wrote"
+        with pytest.raises(LaunchError, match=problem):
+            launch(SHARED + SUMS.format(first=first, add=add, second=second), zeros(64), 64, **how)
+
+
+def test_what_was_there_before_an_atomic_sum_has_no_value() -> None:
+    """It depends on the order of the threads."""
+    used = " add.s32 %r10, %r9, 1; bar.sync 0;"
+    with pytest.raises(LaunchError, match="it reads a register that nothing wrote"):
+        launch(SHARED + SUMS.format(first=" bar.sync 0;", add="atom.shared.add.u32 %r9,", second=used), zeros(64), 64)
+    with pytest.raises(LaunchError, match="it adds to what nobody wrote"):
+        launch(SHARED + START + "red.shared.add.u32 [own+4], %r0;", zeros(64), 64)
+
+
 def test_the_watch_may_be_taken_away() -> None:
     """In lockstep a warp does by chance what was meant."""
     assert exchange("", 1, watches_races=False).tolist() == [k ^ 1 for k in range(64)]

@@ -1,7 +1,8 @@
 // Device memory as a kernel may use it: bounds, alignment, and a watch over who read and wrote each byte.
 //
 // Two accesses to a byte, one of them a write, are in order if one thread makes both, if all threads of their block meet at
-// a barrier between them, or if all lanes of their warp do. Anything else is a race, whatever order this machine took.
+// a barrier between them, or if all lanes of their warp do. Anything else is a race, whatever order this machine took. Atomic
+// sums need no order among themselves, and are writes to all else.
 #pragma once
 
 #include <algorithm>
@@ -22,37 +23,65 @@ struct Moment {                  // a thread, and how many barriers it has passe
     std::uint32_t epoch, warp_epoch;         // barriers of its block, of its warp
 };
 
+enum class Access { READ, WRITE, ADD };
+
 class Cell {                     // one byte
 public:
     static constexpr std::uint32_t NOBODY = ~0u, SEVERAL = ~1u;
 
     bool is_written() const { return writer.thread != NOBODY; }
 
+    void touch(Access how, const Moment &now)
+    {
+        how == Access::READ ? read(now) : how == Access::WRITE ? write(now) : add(now);
+    }
+
+private:
     void read(const Moment &now)
     {
-        if (is_written() && !is_before(writer, now)) throw Fault(race("reads", writer.thread, "wrote"));
-        if (reader.thread == NOBODY || (reader.block == now.block && reader.epoch < now.epoch)) {
-            reader = now;        // what was read before a barrier is in order with all that its block does after it
-        } else if (reader.block != now.block) {
-            reader.thread = reader.warp = reader.block = SEVERAL;
-        } else if (reader.warp != now.warp) {
-            reader.thread = reader.warp = SEVERAL;
-        } else if (reader.warp_epoch < now.warp_epoch) {
-            reader = now;
-        } else if (reader.thread != now.thread) {
-            reader.thread = SEVERAL;
-        }
+        check("reads", writer, "wrote", now);
+        check("reads", adder, "added to", now);
+        join(reader, now);
     }
 
     void write(const Moment &now)
     {
-        if (is_written() && !is_before(writer, now)) throw Fault(race("writes", writer.thread, "wrote"));
-        if (reader.thread != NOBODY && !is_before(reader, now)) throw Fault(race("writes", reader.thread, "read"));
+        check("writes", writer, "wrote", now);
+        check("writes", reader, "read", now);
+        check("writes", adder, "added to", now);
         writer = now;
-        reader.thread = NOBODY;
+        reader.thread = adder.thread = NOBODY;
     }
 
-private:
+    void add(const Moment &now)
+    {
+        if (!is_written()) throw Fault("it adds to what nobody wrote");
+        check("adds to", writer, "wrote", now);
+        check("adds to", reader, "read", now);
+        join(adder, now);
+    }
+
+    static void check(const char *does, const Moment &then, const char *did, const Moment &now)
+    {
+        if (then.thread != NOBODY && !is_before(then, now)) throw Fault(race(does, then.thread, did));
+    }
+
+    // Makes one of those who read, or add, without an order among them; what comes after has to be in order with all.
+    static void join(Moment &who, const Moment &now)
+    {
+        if (who.thread == NOBODY || (who.block == now.block && who.epoch < now.epoch)) {
+            who = now;           // what was done before a barrier is in order with all that its block does after it
+        } else if (who.block != now.block) {
+            who.thread = who.warp = who.block = SEVERAL;
+        } else if (who.warp != now.warp) {
+            who.thread = who.warp = SEVERAL;
+        } else if (who.warp_epoch < now.warp_epoch) {
+            who = now;
+        } else if (who.thread != now.thread) {
+            who.thread = SEVERAL;
+        }
+    }
+
     static bool is_before(const Moment &then, const Moment &now)
     {
         return then.thread == now.thread || (then.block == now.block && then.epoch < now.epoch)
@@ -67,6 +96,7 @@ private:
 
     Moment writer = {NOBODY, NOBODY, NOBODY, 0, 0};
     Moment reader = {NOBODY, NOBODY, NOBODY, 0, 0};
+    Moment adder = {NOBODY, NOBODY, NOBODY, 0, 0};
 };
 
 struct Range {                   // an array that the kernel may touch; the launcher fills it in
@@ -89,7 +119,7 @@ public:
     }
 
     // Return where `width` bytes lie; `used` has a bit for each byte that counts.
-    unsigned char *access(std::uint64_t address, unsigned width, std::uint32_t used, bool writes, bool is_constant, const Moment &now)
+    unsigned char *access(std::uint64_t address, unsigned width, std::uint32_t used, Access how, bool is_constant, const Moment &now)
     {
         if (last >= ranges.size() || address - ranges[last].begin >= ranges[last].size) last = find(address);
         const Range &range = ranges[last];
@@ -98,13 +128,12 @@ public:
             throw Fault("bytes " + std::to_string(first) + " to " + std::to_string(first + width - 1) + " of an array of "
                         + std::to_string(range.size));
         }
-        if (writes && !range.is_writable) throw Fault("it writes to an array that the launch only reads");
+        if (how != Access::READ && !range.is_writable) throw Fault("it writes to an array that the launch only reads");
         if (is_constant && range.is_writable) throw Fault("it reads what the launch may write as if that never changed (ld.global.nc)");
         if (!cells[last].empty()) {
             for (unsigned byte = 0; byte < width; ++byte) {
                 if (!(used >> byte & 1)) continue;
-                Cell &cell = cells[last][first + byte];
-                writes ? cell.write(now) : cell.read(now);
+                cells[last][first + byte].touch(how, now);
             }
         }
         return reinterpret_cast<unsigned char *>(address);
@@ -130,7 +159,7 @@ class SharedMemory {             // of one block
 public:
     SharedMemory(std::size_t size, bool watches) : bytes(size, 0xA5), cells(watches ? size : 0), watches(watches) {}
 
-    unsigned char *access(std::uint64_t address, unsigned width, std::uint32_t used, bool writes, const Moment &now)
+    unsigned char *access(std::uint64_t address, unsigned width, std::uint32_t used, Access how, const Moment &now)
     {
         if (address > bytes.size() || address + width > bytes.size()) {
             throw Fault("bytes " + std::to_string(address) + " to " + std::to_string(address + width - 1) + " of "
@@ -138,8 +167,7 @@ public:
         }
         for (unsigned byte = 0; watches && byte < width; ++byte) {
             if (!(used >> byte & 1)) continue;
-            Cell &cell = cells[address + byte];
-            writes ? cell.write(now) : cell.read(now);
+            cells[address + byte].touch(how, now);
         }
         return &bytes[address];
     }
@@ -162,14 +190,14 @@ class LocalMemory {              // of the threads of one warp
 public:
     LocalMemory(std::size_t size, int num_lanes) : size(size), bytes(size * (std::size_t)num_lanes), known(bytes.size()) {}
 
-    unsigned char *access(std::uint64_t address, unsigned width, bool writes, int lane)
+    unsigned char *access(std::uint64_t address, unsigned width, Access how, int lane)
     {
         if (address > size || address + width > size) {
             throw Fault("bytes " + std::to_string(address) + " to " + std::to_string(address + width - 1) + " of " + std::to_string(size)
                         + " of local memory");
         }
         const std::size_t first = size * (std::size_t)lane + address;
-        if (writes) std::fill_n(known.begin() + (std::ptrdiff_t)first, width, true);
+        if (how != Access::READ) std::fill_n(known.begin() + (std::ptrdiff_t)first, width, true);
         return &bytes[first];
     }
 

@@ -80,18 +80,18 @@ private:
 };
 
 template <Space space>
-unsigned char *locate(Warp &warp, const Instruction &at, std::uint64_t address, unsigned width, bool writes, int lane)
+unsigned char *locate(Warp &warp, const Instruction &at, std::uint64_t address, unsigned width, Access how, int lane)
 {
     if constexpr (space == Space::PARAM) return warp.parameters + address;
     try {
         const Moment now = warp.moment(lane);
         if (space == Space::SHARED || (space == Space::GENERIC && address >= SHARED_WINDOW && address < LOCAL_WINDOW)) {
-            return warp.shared.access(address - (space == Space::SHARED ? 0 : SHARED_WINDOW), width, at.used_bytes, writes, now);
+            return warp.shared.access(address - (space == Space::SHARED ? 0 : SHARED_WINDOW), width, at.used_bytes, how, now);
         }
         if (space == Space::LOCAL || (space == Space::GENERIC && address >= LOCAL_WINDOW)) {
-            return warp.local.access(address - (space == Space::LOCAL ? 0 : LOCAL_WINDOW), width, writes, lane);
+            return warp.local.access(address - (space == Space::LOCAL ? 0 : LOCAL_WINDOW), width, how, lane);
         }
-        return warp.global.access(address, width, at.used_bytes, writes, at.flags & CONSTANT, now);
+        return warp.global.access(address, width, at.used_bytes, how, at.flags & CONSTANT, now);
     } catch (const Fault &fault) {
         throw Fault(fault.what(), lane);
     }
@@ -103,7 +103,7 @@ template <class T, Space space> void load(Warp &warp, const Instruction &at, Mas
     const Addresses addresses(warp, at, at.from[0], width, lanes);
     const Targets to(warp, at, lanes);       // one may be the register of the address: each lane reads it first
     for_each_lane(lanes, [&](int lane) {
-        const unsigned char *bytes = locate<space>(warp, at, addresses.of(lane), width, false, lane);
+        const unsigned char *bytes = locate<space>(warp, at, addresses.of(lane), width, Access::READ, lane);
         for (int k = 0; k < at.vector; ++k) {
             T value;
             std::memcpy(&value, bytes + k * (int)sizeof(T), sizeof(T));
@@ -124,12 +124,30 @@ template <class T, Space space> void store(Warp &warp, const Instruction &at, Ma
     const Bits *from[MAX_TO];
     for (int k = 0; k < at.vector; ++k) from[k] = warp.read(at.from[k + 1], lanes);
     for_each_lane(lanes, [&](int lane) {
-        unsigned char *bytes = locate<space>(warp, at, addresses.of(lane), width, true, lane);
+        unsigned char *bytes = locate<space>(warp, at, addresses.of(lane), width, Access::WRITE, lane);
         for (int k = 0; k < at.vector; ++k) {
             const T value = value_of<T>(from[k][lane]);
             std::memcpy(bytes + k * (int)sizeof(T), &value, sizeof(T));
         }
     });
+}
+
+// An atomic sum. What was there before depends on the order, which is nobody's: that register has no value.
+template <class T> void add_to_shared(Warp &warp, const Instruction &at, Mask lanes)
+{
+    const Addresses addresses(warp, at, at.from[0], sizeof(T), lanes);
+    const Bits *values = warp.read(at.from[1], lanes);
+    for_each_lane(lanes, [&](int lane) {
+        unsigned char *bytes = locate<Space::SHARED>(warp, at, addresses.of(lane), sizeof(T), Access::ADD, lane);
+        T sum;
+        std::memcpy(&sum, bytes, sizeof(T));
+        sum += value_of<T>(values[lane]);
+        std::memcpy(bytes, &sum, sizeof(T));
+    });
+    if (at.to[0] >= 0) {
+        warp.write(at.to[0], lanes);
+        warp.forget(at.to[0], lanes);
+    }
 }
 
 template <class T> void add_access(Catalogue &catalogue, const std::string &name)
@@ -160,6 +178,8 @@ inline void add_movement(Catalogue &catalogue)
     catalogue["mov.pred"] = {copy, "p=p"};
     for_each_byte([&]<class T>(Named<T> type) { add_access<T>(catalogue, std::string(".") + type.name); });
     add_access<std::uint8_t>(catalogue, ".b8");
+    catalogue["atom.shared.add.u32"] = {add_to_shared<std::uint32_t>, "w=aw"};
+    catalogue["red.shared.add.u32"] = {add_to_shared<std::uint32_t>, "=aw"};
     catalogue["pack.b32"] = {pack<32>, "w=v"};
     catalogue["pack.b64"] = {pack<64>, "d=v"};
     catalogue["unpack.b32"] = {unpack<32>, "v=w"};
