@@ -56,9 +56,6 @@ SOURCE = -1
 NO_LOOK = 0.0
 """What a stage looks at an image for that looks at none."""
 
-COUNTS_LEVELS = 2.0
-"""From this look on all levels are counted, autocontrast's and equalize's; contrast, before it, takes a mean."""
-
 Known: TypeAlias = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 

@@ -92,17 +92,20 @@ def parts() -> list[Part]:
     for down, across in ((0.5, 0), (-0.5, 0), (0, 0.5), (0, -0.5)):
         ends = ((across, down), (8 + across, down), (8 + across, 10 + down), (across, 10 + down))
         edges.append(step("Perspective", *sum(ends, ())))
+    edges += [step("PermuteChannels", *order) for order in ((2, 0, 1), (1, 2, 0))]
+    edges += [step("Perspective", *ends) for ends in ((0, 0, 8, 3, 8, 6, 0, 10), (1, 0, 8, 1, 7, 10, 0, 9))]
     found.append(part(small, *edges, *(steps for (height, _), steps in FAR if height < 1000)))
+    found.append(part(small, *(np.concatenate([steps, step("Sharpness", 1.6)]) for steps in edges)))
     # Several units of one sample, and noise and values in rectangles, one over another.
     erased = [
         chain(("Erase", 3, 2, 30, 20, 5.5, -1, 300), ("Erase", 10, 12, 5, 9, 1, 2, 3)),
-        chain(("EraseNoise", 0, 0, 46, 45, 12345), ("Erase", 10, 12, 5, 9, 1, 2, 3)),
-        chain(("Rotate", 12.0), ("EraseNoise", 40, 30, 6, 15, 2**52 + 3)),
+        chain(("EraseNoise", 0, 0, 53, 39, 12345), ("Erase", 10, 12, 5, 9, 1, 2, 3)),
+        chain(("Rotate", 12.0), ("EraseNoise", 40, 24, 6, 15, 2**52 + 3)),
     ]
     # Of fewer than 255 pixels Equalize changes nothing.
-    measured = [step(name) for name in ("Equalize", "AutoContrast") for _ in range(2)]
+    measured = [*(step(name) for name in ("Equalize", "AutoContrast") for _ in range(2)), step("Contrast", 1.3)]
     several = [chain(("Rotate", 12.0), ("Color", 0.3)), chain(("Sharpness", 1.6), ("ShearY", 0.2))]
-    large = images((2, 46, 45, 3), seed=2)
+    large = images((2, 53, 39, 3), seed=2)  # the last part is a shorter one
     large[1] = large[1] // 4 + 30
     found.append(part(large, *measured, *erased, step("Invert")[:0], *several, blocks=2))
     return found
@@ -151,7 +154,7 @@ RULES = (
     Rule("program", r"num_steps == 0|own_erases", "", "no steps begin with the source; no erasing reads none"),
     Rule("image_of", "from < 0.0", EDGE, "the source is -1"),
     Rule("load_steps", "", "", "a number too many is copied and not read"),
-    Rule("whole_of", "9e18", EDGE, "no number is as large"),
+    Rule("whole_of", "9e18", EDGE + "|and for or|to nearest", "whole numbers, none of which is as large"),
     Rule("erase_pixels", "within = ", EDGE + "|to nearest", "what is cut off at an edge is the edge; whole numbers"),
     Rule("erase_pixels", "end_row", "add for sub", "a row of the next unit: its pixels are left out"),
     Rule("erase_pixels", "position < start", EDGE + "|and for or", "pixels that the next unit erases in the same way"),
@@ -174,7 +177,9 @@ RULES = (
     Rule("run_segment", "has_front", EDGE, "there is no step between the last of a pixel and the first of several"),
     Rule("run_segment", "^for ", OTHER_WAY, "the first test of a loop"),
     # Looks at an image.
-    Rule("block_reduce", "", EDGE, "the first test of a loop"),
+    Rule("prepare", "part_pixels", "add for sub|" + EDGE, "signs of a division of no negative number; a full part"),
+    Rule("prepare", "measure != MEASURE_NOTHING", "and for or", "counters of nothing are cleared"),
+    Rule("tabulate", "MEASURE_NOTHING|seen [+]=", "add for sub", "how a loop that was unrolled counts its rounds"),
     Rule("write_equalized", "/ 255", "add for sub", "the sign of a division of no negative number", r"^add\."),
     Rule("write_autocontrast", "high > low", EDGE, "one level alone: stretched by nothing or not at all"),
 )
@@ -184,6 +189,9 @@ RULES = (
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> PtxRun:
     monkeypatch.setattr(machine, "MAX_STEPS", 3_000_000)  # a loop's wrong end must not take minutes
+    # Some pixels to each thread of small images, and more parts of the large ones than a loop adds at once.
+    monkeypatch.setattr(cuda_program, "PREPARE_BLOCK", 64)
+    monkeypatch.setattr(cuda_program, "PREPARE_PIXELS", 4)
     return runner.install(monkeypatch)
 
 
