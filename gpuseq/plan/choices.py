@@ -1,4 +1,4 @@
-"""Steps of a program from numbers in [0, 1): which of a space, at which magnitude; and their order at the end."""
+"""Steps of a program from numbers in [0, 1): which of a space, how strong, whether at all; and their order."""
 
 from __future__ import annotations
 
@@ -7,9 +7,31 @@ from typing import Protocol
 
 import numpy as np
 
+from .philox import philox_rows
 from .program import IDENTITY, empty_program
 
-__all__ = ["Choices", "Compiled", "choose_steps", "put_identities_last", "use_compiled"]
+__all__ = [
+    "LINE_DTYPE",
+    "Choices",
+    "Compiled",
+    "choose_steps",
+    "draw_steps",
+    "put_identities_last",
+    "strengths",
+    "use_compiled",
+]
+
+LINE_DTYPE = np.dtype(
+    [
+        ("factor", np.float64),
+        ("is_whole", np.float64),  # 1: what is below a whole number is cut off
+        ("signs", np.float64, (2,)),  # factors where the sign's number lies above a half, and where it does not
+        ("offset", np.float64),
+        ("least", np.float64),
+        ("most", np.float64),
+    ]
+)
+"""How an argument follows from a level: ``min(max(signs * floor(factor * level) + offset, least), most)``."""
 
 
 # By its identity: what follows from it is kept, and the arrays are never changed.
@@ -17,53 +39,57 @@ __all__ = ["Choices", "Compiled", "choose_steps", "put_identities_last", "use_co
 class Choices:
     """What each step of a policy is chosen from, and by which numbers.
 
+    E is how many there are to choose from. T is 1 where all steps of a sample are chosen from the same ones, else the
+    number of steps.
+
     Attributes
     ----------
-    codes : numpy.ndarray
-        Shape ``(E,)``, int16: of the steps to choose from.
-    moves : numpy.ndarray
-        Shape ``(E,)``, bool: which of them are geometry.
-    arguments : numpy.ndarray
-        Shape ``(E * B * 2,)``, float64: the argument of each step at each of B bins, where the sign's number lies above
-        a half, and where it does not.
-    num_steps : int
-        Of a sample.
-    choice, sign : int
-        Which of a sample's numbers choose its first step, and the sign of that.
-    number : int
-        Which number chooses the bin. -1: none does.
-    stride : int
-        From the numbers of a step to those of the next.
-    bin : int
-        The bin where no number chooses it.
-    bilinear : bool
-        How geometry reads between pixels.
-    fill : (int, int, int, int)
-        What geometry puts where no pixel comes from.
+    steps : numpy.ndarray
+        Shape ``(T, E)``, dtype `~gpuseq.plan.program.STEP_DTYPE`: whole but for the first argument.
+    columns : numpy.ndarray
+        Shape ``(S, 4)``, int64: which of a sample's numbers are a step's, for its choice, its strength, its sign and
+        its coin. Any where no such number is asked for.
+    num_uniform : int
+        Numbers of a sample.
+    arguments : numpy.ndarray or None
+        Shape ``(T, E, B, 2)``, float64: the first argument at each of B bins, where the sign's number lies above a
+        half, and where it does not. None: `lines` has it.
+    lines : numpy.ndarray or None
+        Shape ``(T, E)``, dtype `LINE_DTYPE`.
+    spread, unit : float
+        The strength's number times `spread` by `unit` is the level that `lines` take.
+    within : numpy.ndarray or None
+        Shape ``(T, E, 2)``, float64: a step is done where its coin lies from the first on and below the second. None:
+        all are.
+    num_before : int
+        Steps of a sample before these, which are left to others.
     """
 
-    codes: np.ndarray
-    moves: np.ndarray
-    arguments: np.ndarray
-    num_steps: int
-    choice: int
-    sign: int
-    number: int
-    stride: int
-    bin: int
-    bilinear: bool
-    fill: tuple[int, int, int, int]
+    steps: np.ndarray
+    columns: np.ndarray
+    num_uniform: int
+    arguments: np.ndarray | None = None
+    lines: np.ndarray | None = None
+    spread: float = 1.0
+    unit: float = 1.0
+    within: np.ndarray | None = None
+    num_before: int = 0
 
     @property
     def num_bins(self) -> int:
-        """B."""
-        return len(self.arguments) // (2 * len(self.codes))
+        """B, or 0 without."""
+        return 0 if self.arguments is None else self.arguments.shape[2]
 
 
 class Compiled(Protocol):
     """What does the same in less time."""
 
     def choose_steps(self, choices: Choices, uniform: np.ndarray) -> np.ndarray | None:
+        """As the function of that name; None where it is left to NumPy."""
+
+    def draw_steps(
+        self, choices: Choices, sample_ids: np.ndarray, *, seed: int, epoch: int, place: int
+    ) -> np.ndarray | None:
         """As the function of that name; None where it is left to NumPy."""
 
     def put_identities_last(self, program: np.ndarray) -> bool:
@@ -85,6 +111,31 @@ def use_compiled(library: Compiled) -> None:
     _compiled = library
 
 
+def draw_steps(choices: Choices, sample_ids: np.ndarray, *, seed: int, epoch: int, place: int) -> np.ndarray:
+    """Return the steps of a batch that are drawn from the numbers of a key, in one call of the library.
+
+    Parameters
+    ----------
+    choices : Choices
+        What is chosen from; no steps come before these.
+    sample_ids, seed, epoch, place
+        Of the numbers: see `~gpuseq.plan.philox.philox_rows`.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape ``(N, S)``, dtype `~gpuseq.plan.program.STEP_DTYPE`, steps that do nothing last.
+    """
+    if _compiled is not None:
+        drawn = _compiled.draw_steps(choices, sample_ids, seed=seed, epoch=epoch, place=place)
+        if drawn is not None:
+            return drawn
+    uniform = philox_rows(sample_ids, choices.num_uniform, seed=seed, epoch=epoch, place=place)
+    program = choose_steps(choices, uniform)
+    put_identities_last(program)
+    return program
+
+
 def choose_steps(choices: Choices, uniform: np.ndarray) -> np.ndarray:
     """Return the steps that numbers ask for.
 
@@ -93,36 +144,64 @@ def choose_steps(choices: Choices, uniform: np.ndarray) -> np.ndarray:
     choices : Choices
         What is chosen from.
     uniform : numpy.ndarray
-        Shape ``(N, K)``, float64 in [0, 1).
+        Shape ``(N, num_uniform)``, float64 in [0, 1); of strengths that `lines` take, any finite numbers.
 
     Returns
     -------
     numpy.ndarray
-        Shape ``(N, num_steps)``, dtype `~gpuseq.plan.program.STEP_DTYPE`.
+        Shape ``(N, num_before + S)``, dtype `~gpuseq.plan.program.STEP_DTYPE`.
     """
     if _compiled is not None:
         drawn = _compiled.choose_steps(choices, uniform)
         if drawn is not None:
             return drawn
-
-    def column(first: int) -> np.ndarray:
-        return uniform[:, first :: choices.stride][:, : choices.num_steps]
-
+    choice, strength, sign, coin = choices.columns.T
+    num_tables, num_choices = choices.steps.shape
     # Never the number of choices itself: for the largest double below 1 the product rounds to the double below.
-    chosen = (column(choices.choice) * len(choices.codes)).astype(np.intp)
-    place = chosen * choices.num_bins
-    if choices.number < 0:
-        place += choices.bin
+    place = (uniform[:, choice] * num_choices).astype(np.intp)
+    if num_tables > 1:
+        place += np.arange(0, num_tables * num_choices, num_choices)
+    program = empty_program(len(uniform), choices.num_before + len(choice))
+    steps = program[:, choices.num_before :]
+    steps[...] = choices.steps.take(place)
+    is_low = uniform[:, sign] <= 0.5
+    if choices.arguments is not None:
+        bins = place * choices.num_bins
+        if choices.num_bins > 1:
+            bins += (uniform[:, strength] * choices.num_bins).astype(np.intp)
+        values = choices.arguments.take(2 * bins + is_low)
     else:
-        place += (column(choices.number) * choices.num_bins).astype(np.intp)
-    place *= 2
-    place += column(choices.sign) <= 0.5
-    program = empty_program(*chosen.shape)
-    program["op"], program["arg"][..., 0] = choices.codes.take(chosen), choices.arguments.take(place)
-    moves = choices.moves.take(chosen)
-    program["bilinear"] = moves & choices.bilinear
-    program["fill"][moves] = choices.fill
+        assert choices.lines is not None
+        values = strengths(choices.lines.take(place), uniform[:, strength] * choices.spread / choices.unit, is_low)
+    steps["arg"][..., 0] = values
+    if choices.within is not None:
+        number, limits = uniform[:, coin], choices.within.reshape(-1, 2).take(place, axis=0)
+        steps[(number < limits[..., 0]) | (number >= limits[..., 1])] = np.zeros((), program.dtype)
     return program
+
+
+def strengths(lines: np.ndarray, level: np.ndarray | float, is_low: np.ndarray) -> np.ndarray:
+    """Return what steps take at a level.
+
+    Parameters
+    ----------
+    lines : numpy.ndarray
+        Any shape, dtype `LINE_DTYPE`.
+    level : numpy.ndarray or float
+        Finite.
+    is_low : numpy.ndarray
+        Bool: whether the sign's number lies at a half or below.
+
+    Returns
+    -------
+    numpy.ndarray
+        The shape of all three together, float64.
+    """
+    values = level * lines["factor"]
+    values = np.where(lines["is_whole"] != 0, np.floor(values), values)
+    values = values * np.where(is_low, lines["signs"][..., 1], lines["signs"][..., 0]) + lines["offset"]
+    held: np.ndarray = np.minimum(np.maximum(values, lines["least"]), lines["most"])
+    return held
 
 
 def put_identities_last(program: np.ndarray) -> None:

@@ -51,7 +51,7 @@ constexpr int NUM_SETS = sizeof SETS / sizeof *SETS;
 } // namespace
 
 // Raised whenever a field of a job or a function below changes.
-EXPORT int gpuseq_abi() { return 9; }
+EXPORT int gpuseq_abi() { return 10; }
 EXPORT int gpuseq_job_bytes() { return (int)sizeof(Job); }
 EXPORT int gpuseq_program_job_bytes() { return (int)sizeof(ProgramJob); }
 EXPORT int gpuseq_resize_job_bytes() { return (int)sizeof(ResizeJob); }
@@ -81,9 +81,10 @@ EXPORT void gpuseq_program(int number, const ProgramJob *job, const Job *finish,
 }
 EXPORT int64_t gpuseq_resize_scratch(int number, const ResizeJob *job) { return SETS[number].resize->scratch_bytes(job); }
 EXPORT void gpuseq_resize(int number, const ResizeJob *job, unsigned char *scratch) { SETS[number].resize->resize(job, scratch); }
-EXPORT void gpuseq_philox(const uint64_t *ids, int64_t num_samples, int64_t num_doubles, const uint64_t *key, uint64_t space, double *to)
+EXPORT void gpuseq_philox(const uint64_t *ids, int64_t num_samples, int64_t num_doubles, uint64_t seed, uint64_t epoch, uint64_t space,
+                          double *to)
 {
-    uniform_rows(ids, num_samples, num_doubles, key, space, to);
+    uniform_rows(ids, num_samples, num_doubles, seed, epoch, space, to);
 }
 // `count` names, each with a zero at its end: into `room`, from byte `taken` on. Returns the bytes that are taken then; after about
 // `most` nanoseconds also with files that nobody has begun.
@@ -99,9 +100,15 @@ EXPORT int gpuseq_list_steps(const CutJob *job, CutFound *found) { return list_s
 EXPORT int gpuseq_cut_steps(const CutJob *job, CutFound *found) { return cut_steps(*job, found); }
 EXPORT void gpuseq_write_segments(const CutJob *job, const CutFound *found, unsigned char *to) { write_segments(*job, found, to); }
 
-EXPORT int gpuseq_choose_steps(const ChoicesTable *table, const double *uniform, int64_t num_samples, int64_t num_uniform, ProgramStep *to)
+EXPORT int gpuseq_choose_steps(const ChoicesTable *table, const double *uniform, int64_t num_samples, int64_t num_uniform,
+                               int64_t num_before, ProgramStep *to)
 {
-    return choose_steps(*table, uniform, num_samples, num_uniform, to);
+    return choose_steps(*table, uniform, num_samples, num_uniform, num_before, to);
+}
+EXPORT int gpuseq_draw_steps(const ChoicesTable *table, const uint64_t *ids, int64_t num_samples, uint64_t seed, uint64_t epoch,
+                             uint64_t space, ProgramStep *to)
+{
+    return draw_steps(*table, ids, num_samples, seed, epoch, space, to);
 }
 EXPORT void gpuseq_put_identities_last(ProgramStep *steps, int64_t num_samples, int64_t num_steps)
 {

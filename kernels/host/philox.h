@@ -1,5 +1,6 @@
 // Numbers by key: NumPy's Philox4x64-10, for many samples at once. gpuseq/plan/philox.py says which counters are whose.
 #pragma once
+#include <algorithm>
 #include <cstdint>
 
 namespace {
@@ -28,19 +29,26 @@ Block philox(Block counter, uint64_t key_0, uint64_t key_1)
     return counter;
 }
 
-// Doubles in [0, 1), `num_doubles` of each sample. Its counters are one behind another where `space` is 0, and else they count in
-// their second word.
-void uniform_rows(const uint64_t *ids, int64_t num_samples, int64_t num_doubles, const uint64_t *key, uint64_t space, double *to)
+// Four doubles in [0, 1): those of a block of a sample. 53 bits of each word, as NumPy makes a double of it.
+void write_block(uint64_t id, uint64_t block, uint64_t space, uint64_t key_0, uint64_t key_1, double *to)
+{
+    const Block drawn = philox({{id, block, space, 0}}, key_0, key_1);
+    for (int word = 0; word < 4; ++word) to[word] = (double)(drawn.words[word] >> 11) * 0x1p-53;
+}
+
+// `num_doubles` of each sample. Its counters are one behind another where `space` is 0, and else they count in their second word.
+void uniform_rows(const uint64_t *ids, int64_t num_samples, int64_t num_doubles, uint64_t key_0, uint64_t key_1, uint64_t space,
+                  double *to)
 {
     const uint64_t num_blocks = (uint64_t)(num_doubles + 3) / 4;
+    double rest[4];
     for (int64_t sample = 0; sample < num_samples; ++sample) {
-        const uint64_t id = ids[sample];
         for (int64_t at = 0; at < num_doubles; at += 4) {
-            const uint64_t block = (uint64_t)at / 4;
-            const Block counter = space ? Block{{id, block, space, 0}} : Block{{id * num_blocks + 1 + block, 0, 0, 0}};
-            const Block drawn = philox(counter, key[0], key[1]);
-            // 53 bits of each word, as NumPy makes a double of it.
-            for (int64_t word = 0; word < 4 && at + word < num_doubles; ++word) *to++ = (double)(drawn.words[word] >> 11) * 0x1p-53;
+            const uint64_t block = (uint64_t)at / 4, first = space ? ids[sample] : ids[sample] * num_blocks + 1 + block;
+            const int64_t count = num_doubles - at < 4 ? num_doubles - at : 4;
+            write_block(first, space ? block : 0, space, key_0, key_1, count < 4 ? rest : to);
+            if (count < 4) std::copy(rest, rest + count, to);
+            to += count;
         }
     }
 }

@@ -12,6 +12,7 @@ from gpuseq.plan.choices import Choices, use_compiled
 from gpuseq.plan.program import STEP_DTYPE
 
 from .library import ChoicesTable, chosen
+from .philox import as_counters, fits_a_key
 
 __all__ = ["ChoosingLibrary"]
 
@@ -26,11 +27,27 @@ class ChoosingLibrary:
             return None
         uniform = np.ascontiguousarray(uniform, np.float64)
         num_samples, num_uniform = uniform.shape
-        program = np.empty((num_samples, choices.num_steps), STEP_DTYPE)
+        program = np.empty((num_samples, choices.num_before + len(choices.columns)), STEP_DTYPE)
         table, _ = _table(choices)
         # Numbers outside of [0, 1), or too few of them, are NumPy's to refuse.
         is_done = instruction_set.functions.gpuseq_choose_steps(
-            table, uniform.ctypes.data, num_samples, num_uniform, program.ctypes.data
+            table, uniform.ctypes.data, num_samples, num_uniform, choices.num_before, program.ctypes.data
+        )
+        return program if is_done else None
+
+    def draw_steps(
+        self, choices: Choices, sample_ids: np.ndarray, *, seed: int, epoch: int, place: int
+    ) -> np.ndarray | None:
+        """Return the steps of a batch; None where they are left to NumPy."""
+        instruction_set = chosen()
+        # What is no key is NumPy's to refuse.
+        if instruction_set is None or not fits_a_key(seed, epoch):
+            return None
+        ids = as_counters(sample_ids)
+        program = np.empty((len(ids), len(choices.columns)), STEP_DTYPE)
+        table, _ = _table(choices)
+        is_done = instruction_set.functions.gpuseq_draw_steps(
+            table, ids.ctypes.data, len(ids), seed, epoch, 1 + place, program.ctypes.data
         )
         return program if is_done else None
 
@@ -48,12 +65,15 @@ class ChoosingLibrary:
 @lru_cache(maxsize=64)
 def _table(choices: Choices) -> tuple[int, Any]:
     """Return where the library reads choices, and what must live as long."""
-    held = choices.codes, choices.moves.astype(np.uint8), choices.arguments
+    held = [
+        None if array is None else np.ascontiguousarray(array)
+        for array in (choices.steps, choices.columns, choices.arguments, choices.lines, choices.within)
+    ]
     table = ChoicesTable(
-        *(array.ctypes.data for array in held),
-        *(len(choices.codes), choices.num_bins, choices.num_steps),
-        *(choices.choice, choices.sign, choices.number, choices.stride, choices.bin, choices.bilinear),
-        (ctypes.c_uint8 * 4)(*choices.fill),
+        *(None if array is None else array.ctypes.data for array in held),
+        *choices.steps.shape,
+        *(choices.num_bins, len(choices.columns), choices.num_uniform),
+        *(choices.spread, choices.unit),
     )
     return ctypes.addressof(table), (table, held)
 

@@ -45,7 +45,7 @@ PATH = "GPUSEQ_CPU_LIBRARY"
 # Not an extension module: it knows no Python, so one wheel serves every version of it.
 LIBRARY = "gpuseq_cpu.so"
 
-ABI = 9
+ABI = 10
 """Has to be the library's ``gpuseq_abi()``: what a job holds, and which functions there are."""
 
 logger = logging.getLogger("gpuseq")
@@ -115,10 +115,9 @@ class ChoicesTable(ctypes.Structure):
     """``ChoicesTable`` of ``kernels/host/choices.h``, where its fields are explained."""
 
     _fields_ = (
-        *((name, _POINTER) for name in ("codes", "moves", "arguments")),
-        *((name, _LONG) for name in ("num_codes", "num_bins", "num_steps")),
-        *((name, _LONG) for name in ("choice", "sign", "number", "stride", "bin")),
-        *(("bilinear", _INT), ("fill", ctypes.c_uint8 * 4)),
+        *((name, _POINTER) for name in ("steps", "columns", "arguments", "lines", "within")),
+        *((name, _LONG) for name in ("num_tables", "num_choices", "num_bins", "num_steps", "num_uniform")),
+        *(("spread", ctypes.c_double), ("unit", ctypes.c_double)),
     )
 
 
@@ -177,7 +176,9 @@ _WITH_GIL: dict[str, tuple[Any, ...]] = {
     "gpuseq_list_steps": (ctypes.c_int, _POINTER, _POINTER),
     "gpuseq_cut_steps": (ctypes.c_int, _POINTER, _POINTER),
     "gpuseq_write_segments": (None, _POINTER, _POINTER, _POINTER),
-    "gpuseq_choose_steps": (ctypes.c_int, _POINTER, _POINTER, _LONG, _LONG, _POINTER),
+    "gpuseq_choose_steps": (ctypes.c_int, _POINTER, _POINTER, _LONG, _LONG, _LONG, _POINTER),
+    "gpuseq_philox": (None, _POINTER, _LONG, _LONG, *(ctypes.c_uint64,) * 3, _POINTER),
+    "gpuseq_draw_steps": (ctypes.c_int, _POINTER, _POINTER, _LONG, *(ctypes.c_uint64,) * 3, _POINTER),
     "gpuseq_put_identities_last": (None, _POINTER, _LONG, _LONG),
     "gpuseq_are_within_limits": (ctypes.c_int, _POINTER, _LONG, _LONG, _LONG, _POINTER, _LONG),
 }
@@ -218,8 +219,6 @@ def _load(path: str) -> ctypes.CDLL | str:
     library.gpuseq_augment.argtypes = (ctypes.c_int, _POINTER, _LONG, _LONG, _POINTER)
     library.gpuseq_program.argtypes = (ctypes.c_int, _POINTER, _POINTER, _LONG, _LONG, _POINTER)
     library.gpuseq_resize.argtypes = (ctypes.c_int, _POINTER, _POINTER)
-    library.gpuseq_philox.restype = None
-    library.gpuseq_philox.argtypes = (_POINTER, _LONG, _LONG, _POINTER, _LONG, _POINTER)
     library.gpuseq_read_files.restype = _LONG
     library.gpuseq_read_files.argtypes = (
         *(ctypes.c_char_p, _POINTER, _LONG, _POINTER, _LONG, _LONG),

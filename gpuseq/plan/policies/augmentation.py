@@ -13,10 +13,12 @@ import numpy as np
 
 from gpuseq.base.arguments import checked_arguments, did_you_mean
 from gpuseq.base.types import SameArray
+from gpuseq.plan.choices import Choices, choose_steps
 from gpuseq.plan.program import COLOURED, STEPS, code_of, empty_program, of_kind
 
 __all__ = [
     "Augmentation",
+    "Chosen",
     "Fill",
     "Interpolation",
     "OneStep",
@@ -31,9 +33,9 @@ __all__ = [
     "checked_whole",
     "choose",
     "put",
-    "put_all",
     "reading",
     "spelled",
+    "steps_named",
 ]
 
 Interpolation: TypeAlias = Literal["nearest", "bilinear"]
@@ -96,6 +98,23 @@ class Augmentation:
             if field.default is MISSING or value != field.default:
                 shown.append(f"{field.name}={value!r}")
         return f"{type(self).__name__}({', '.join(shown)})"
+
+
+class Chosen(Augmentation):
+    """An augmentation whose steps are chosen from a space, each by numbers of its own."""
+
+    def choices(self, image_size: tuple[int, int]) -> Choices:
+        """Return what is chosen from for images of a size, the same object each time."""
+        raise NotImplementedError
+
+    @property
+    def draws_by_choices(self) -> bool:
+        """Whether `choices` take the numbers as they are drawn, so that all can be done at once."""
+        return True
+
+    def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+        """Return the steps that these numbers ask for; see `Augmentation.draw`."""
+        return choose_steps(self.choices(image_size), uniform)
 
 
 class OneStep(Augmentation):
@@ -179,36 +198,26 @@ def put(
     program[where] = steps
 
 
-def put_all(
-    program: np.ndarray,
-    codes: np.ndarray,
-    *args: np.ndarray,
-    bilinear: bool = False,
-    fill: tuple[int, int, int, int] = (0, 0, 0, 0),
-) -> None:
-    """Write steps of several names, one into every place of a program that does nothing yet.
+def steps_named(names: Sequence[str], *, bilinear: bool, fill: tuple[int, int, int, int]) -> np.ndarray:
+    """Return a step of each name, without arguments.
 
     Parameters
     ----------
-    program : numpy.ndarray
-        Any shape, dtype `~gpuseq.plan.program.STEP_DTYPE`. Written to.
-    codes : numpy.ndarray
-        The shape of `program`, int16: of the steps.
-    *args : numpy.ndarray
-        The shape of `program`: their arguments, 0 where a step has none.
+    names : sequence of str
+        Of the steps.
     bilinear, fill
         As of `put`.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape ``(len(names),)``, dtype `~gpuseq.plan.program.STEP_DTYPE`.
     """
-    program["op"] = codes
-    for position, values in enumerate(args):
-        program["arg"][..., position] = values
-    if not (bilinear or any(fill)):
-        return
-    moves = of_kind(program, "geometry")
-    if bilinear:
-        program["bilinear"] = moves
-    if any(fill):
-        program["fill"][moves] = fill
+    steps: np.ndarray = empty_program(1, len(names))[0]
+    steps["op"] = [code_of(name) for name in names]
+    moves = of_kind(steps, "geometry", "crop")
+    steps["bilinear"], steps["fill"][moves] = moves & bilinear, fill
+    return steps
 
 
 def spelled(uniform: np.ndarray, p: float, name: str, *args: Any) -> np.ndarray:

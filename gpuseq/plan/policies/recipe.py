@@ -8,10 +8,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from gpuseq.plan.choices import put_identities_last
+from gpuseq.plan.choices import draw_steps, put_identities_last
 from gpuseq.plan.philox import philox_rows
 
-from .augmentation import Augmentation
+from .augmentation import Augmentation, Chosen
 from .combine import checked_augmentations
 from .erasing import RandomErasing
 from .geometry import RandomResizedCrop
@@ -134,6 +134,9 @@ class Recipe:
             Shape ``(N, num_steps)``, dtype `~gpuseq.plan.program.STEP_DTYPE`, steps that do nothing last. An
             augmentation's numbers depend on its place in the list and on nothing behind it.
         """
+        first = self.augmentations[0]
+        if len(self.augmentations) == 1 and isinstance(first, Chosen) and first.draws_by_choices:
+            return draw_steps(first.choices(image_size), sample_ids, seed=seed, epoch=epoch, place=0)
         parts = []
         size = image_size
         for place, item in enumerate(self.augmentations):

@@ -4,25 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
 
 from gpuseq.base.arguments import did_you_mean
-from gpuseq.plan.choices import Choices, choose_steps
-from gpuseq.plan.program import IDENTITY, STEPS, code_of, empty_program
+from gpuseq.plan.choices import Choices
 
-from .augmentation import (
-    Augmentation,
-    Fill,
-    Interpolation,
-    checked_call,
-    checked_whole,
-    choose,
-    put_all,
-    reading,
-)
+from .augmentation import Chosen, Fill, Interpolation, checked_call, checked_whole, reading, steps_named
 
 __all__ = ["AutoAugment", "RandAugment", "TrivialAugmentWide"]
 
@@ -91,29 +81,16 @@ class _Space:
 
     entries: tuple[_Entry, ...]
 
-    # Cached, because every batch asks for them.
-    @cached_property
-    def codes(self) -> np.ndarray:
-        return np.array([code_of(entry.step) for entry in self.entries], np.int16)
-
-    @cached_property
-    def moves(self) -> np.ndarray:
-        return np.array([STEPS[code].kind == "geometry" for code in self.codes])
-
-    @cached_property
-    def is_signed(self) -> np.ndarray:
-        return np.array([entry.signed for entry in self.entries])
-
-    @cached_property
-    def offsets(self) -> np.ndarray:
-        return np.array([entry.offset for entry in self.entries])
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the steps."""
+        return tuple(entry.step for entry in self.entries)
 
 
-@lru_cache(maxsize=64)
 def _arguments(space: _Space, last: int, image_size: tuple[int, int]) -> np.ndarray:
     """Return what each entry's step takes at each bin, as it is and negated where a coin gives it a sign.
 
-    Shape ``(entries * (last + 1) * 2,)``, the sign varying fastest; 0 where a step takes nothing.
+    Shape ``(entries, last + 1, 2)``; 0 where a step takes nothing.
     """
     bins = np.arange(last + 1)
     made = [
@@ -121,8 +98,8 @@ def _arguments(space: _Space, last: int, image_size: tuple[int, int]) -> np.ndar
         for entry in space.entries
     ]
     strengths = np.stack(made)[:, :, None]
-    signed = space.offsets[:, None, None] + np.array([1.0, -1.0]) * strengths
-    return np.where(space.is_signed[:, None, None], signed, strengths).reshape(-1)
+    is_signed, offsets = np.array([(entry.signed, entry.offset) for entry in space.entries]).T[:, :, None, None]
+    return np.where(is_signed != 0, offsets + np.array([1.0, -1.0]) * strengths, strengths)
 
 
 def _space_of(*, shear: float, share: float | None, degrees: float, factor: float, bits: int) -> _Space:
@@ -148,33 +125,32 @@ _LEARNED_SPACE = _Space((*_RAND_SPACE.entries, _Entry("Invert")))
 
 
 @lru_cache(maxsize=64)
-def _choices(
-    owner: RandAugment | TrivialAugmentWide,
-    space: _Space,
-    image_size: tuple[int, int],
-    num_steps: int,
-    columns: tuple[int, int, int],
-    magnitude: int = 0,
-) -> Choices:
-    """Return what a policy chooses from for images of a size: by the choice's, the sign's and the bin's number."""
-    choice, sign, number = columns
+def _rand_choices(owner: RandAugment, image_size: tuple[int, int]) -> Choices:
+    """Return what RandAugment chooses from: at its one bin, by two numbers for each step."""
+    every = _arguments(_RAND_SPACE, owner.num_magnitude_bins - 1, image_size)
+    first = np.arange(0, owner.num_uniform, 2)
     return Choices(
-        codes=space.codes,
-        moves=space.moves,
-        arguments=_arguments(space, owner.num_magnitude_bins - 1, image_size),
-        num_steps=num_steps,
-        choice=choice,
-        sign=sign,
-        number=number,
-        stride=owner.num_uniform // num_steps,
-        bin=magnitude,
-        **reading(owner),
+        steps=steps_named(_RAND_SPACE.names, **reading(owner))[None],
+        columns=np.stack([first, first, first + 1, first], axis=1),
+        num_uniform=owner.num_uniform,
+        arguments=every[None, :, [owner.magnitude]],
+    )
+
+
+@lru_cache(maxsize=64)
+def _trivial_choices(owner: TrivialAugmentWide, image_size: tuple[int, int]) -> Choices:
+    """Return what TrivialAugment chooses from, at all bins."""
+    return Choices(
+        steps=steps_named(_WIDE_SPACE.names, **reading(owner))[None],
+        columns=np.array([(0, 1, 2, 0)]),
+        num_uniform=owner.num_uniform,
+        arguments=_arguments(_WIDE_SPACE, owner.num_magnitude_bins - 1, image_size)[None],
     )
 
 
 @checked_call
 @dataclass(frozen=True, repr=False)
-class RandAugment(Augmentation):
+class RandAugment(Chosen):
     """`num_ops` of 14 steps for each sample, drawn with replacement, all at one magnitude.
 
     Attributes
@@ -229,15 +205,14 @@ class RandAugment(Augmentation):
         """Most of its steps do."""
         return True
 
-    def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-        """Return the steps that these numbers ask for; see `Augmentation.draw`."""
-        columns = 0, 1, -1
-        return choose_steps(_choices(self, _RAND_SPACE, image_size, self.num_ops, columns, self.magnitude), uniform)
+    def choices(self, image_size: tuple[int, int]) -> Choices:
+        """Return what is chosen from for images of a size, the same object each time."""
+        return _rand_choices(self, image_size)
 
 
 @checked_call
 @dataclass(frozen=True, repr=False)
-class TrivialAugmentWide(Augmentation):
+class TrivialAugmentWide(Chosen):
     """One of 14 steps for each sample, at a magnitude drawn from all bins.
 
     Attributes
@@ -277,10 +252,9 @@ class TrivialAugmentWide(Augmentation):
         """Most of its steps do."""
         return True
 
-    def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-        """Return the steps that these numbers ask for; see `Augmentation.draw`."""
-        columns = 0, 2, 1
-        return choose_steps(_choices(self, _WIDE_SPACE, image_size, 1, columns), uniform)
+    def choices(self, image_size: tuple[int, int]) -> Choices:
+        """Return what is chosen from for images of a size, the same object each time."""
+        return _trivial_choices(self, image_size)
 
 
 _LEARNED = {
@@ -333,18 +307,29 @@ def learned_pairs(policy: str) -> list[list[tuple[str, float, int | None]]]:
     return pairs
 
 
-@lru_cache
-def _learned_table(policy: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the pairs as arrays of shape ``(25, 2)``: number of the entry, probability and bin."""
-    number_of = {entry.step: number for number, entry in enumerate(_LEARNED_SPACE.entries)}
-    steps = [[(number_of[step], share, bin_ or 0) for step, share, bin_ in pair] for pair in learned_pairs(policy)]
-    numbers, shares, bins = np.moveaxis(np.array(steps), 2, 0)
-    return numbers.astype(np.intp), shares, bins.astype(np.intp)
+@lru_cache(maxsize=64)
+def _learned_choices(owner: AutoAugment, image_size: tuple[int, int]) -> Choices:
+    """Return a learned policy's pairs: what is chosen for the first step of a sample, and what for the second."""
+    names = _LEARNED_SPACE.names
+    every = _arguments(_LEARNED_SPACE, _LEARNED_BINS - 1, image_size)
+    # One number chooses the pair; each of its steps has a coin and a sign.
+    firsts, seconds = zip(*learned_pairs(owner.policy), strict=True)
+    taken = [[(names.index(step), bin_ or 0) for step, _, bin_ in steps] for steps in (firsts, seconds)]
+    # Below and not up to it: a probability of 0, which some pairs have, never happens, and one of 1 always, as numbers
+    # lie in [0, 1). torchvision's `<=` lets a drawn 0 through.
+    within = [[(0.0, share) for _, share, _ in steps] for steps in (firsts, seconds)]
+    return Choices(
+        steps=np.stack([steps_named([step[0] for step in steps], **reading(owner)) for steps in (firsts, seconds)]),
+        columns=np.array([(0, 0, 3, 1), (0, 0, 4, 2)]),
+        num_uniform=owner.num_uniform,
+        arguments=np.array([[[every[number, bin_]] for number, bin_ in steps] for steps in taken]),
+        within=np.array(within),
+    )
 
 
 @checked_call
 @dataclass(frozen=True, repr=False)
-class AutoAugment(Augmentation):
+class AutoAugment(Chosen):
     """One of 25 learned pairs of steps for each sample.
 
     Attributes
@@ -395,19 +380,6 @@ class AutoAugment(Augmentation):
         """Most of its steps do."""
         return True
 
-    def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-        """Return the steps that these numbers ask for; see `Augmentation.draw`."""
-        entries, probabilities, bins = _learned_table(self.policy)
-        pair, coin, sign = choose(uniform[:, 0], len(entries)), uniform[:, 1:3], uniform[:, 3:5]
-        # Below and not up to it: a probability of 0, which some pairs have, never happens, and one of 1 always, as
-        # numbers lie in [0, 1). torchvision's `<=` lets a drawn 0 through.
-        done = coin < probabilities[pair]
-        chosen = entries[pair]
-        place = 2 * (chosen * _LEARNED_BINS + bins[pair])
-        # torchvision negates where `rand() <= 0.5`.
-        place += sign <= 0.5
-        value = _arguments(_LEARNED_SPACE, _LEARNED_BINS - 1, image_size).take(place)
-        program = empty_program(*chosen.shape)
-        codes = np.where(done, _LEARNED_SPACE.codes.take(chosen), IDENTITY)
-        put_all(program, codes, np.where(done, value, 0.0), **reading(self))
-        return program
+    def choices(self, image_size: tuple[int, int]) -> Choices:
+        """Return what is chosen from for images of a size, the same object each time."""
+        return _learned_choices(self, image_size)

@@ -3,89 +3,80 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
-from gpuseq.plan.program import IDENTITY, code_of, empty_program
+from gpuseq.plan.choices import LINE_DTYPE, Choices, choose_steps, strengths
+from gpuseq.plan.program import code_of
 
 from .augmentation import (
     Augmentation,
+    Chosen,
     Fill,
     Interpolation,
     checked_call,
     checked_number,
     checked_probability,
     checked_whole,
-    choose,
-    put,
-    put_all,
     reading,
+    steps_named,
 )
 from .dirichlet import NUM_UNIFORM, shares
 
 __all__ = ["AugMix", "TimmRandAugment"]
 
-Level: TypeAlias = Callable[[np.ndarray, np.ndarray, tuple[int, int]], np.ndarray | None]
-"""Of levels (magnitude / 10), signs and the image size: what the step takes, None for nothing."""
-
 _UNIT = 10.0
 """Magnitude at which a level is 1."""
 
 
-def _nothing(level: np.ndarray, sign: np.ndarray, size: tuple[int, int]) -> None:
-    return None
+def _line(
+    factor: float,
+    *,
+    whole: bool = False,
+    signs: tuple[float, float] = (1.0, 1.0),
+    offset: float = -0.0,
+    least: float = -math.inf,
+    most: float = math.inf,
+) -> np.ndarray:
+    # A negative zero, because a zero added is one digit of a negative zero.
+    return np.array((factor, whole, signs, offset, least, most), LINE_DTYPE)
 
 
-def _increasing(level: np.ndarray, sign: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    factor: np.ndarray = np.maximum(0.1, 1.0 + sign * (level * 0.9))
-    return factor
+_NOTHING = _line(0.0)
 
 
-def _enhancing(level: np.ndarray, sign: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    return level * 1.8 + 0.1
-
-
-def _bits(level: np.ndarray) -> np.ndarray:
-    # timm's int(), of what is never negative.
-    bits: np.ndarray = np.floor(level * 4)
-    return bits
-
-
-def _threshold(level: np.ndarray) -> np.ndarray:
-    threshold: np.ndarray = np.minimum(256, np.floor(level * 256))
-    return threshold
-
-
-# timm moves the picture left where a shift is positive; TranslateX moves it right. The sign is a coin's in both.
-_SHARED: dict[str, Level] = {
-    "AutoContrast": _nothing,
-    "Equalize": _nothing,
-    "Invert": _nothing,
-    "Rotate": lambda level, sign, size: sign * (level * 30.0),
-    "ShearX": lambda level, sign, size: sign * (level * 0.3),
-    "ShearY": lambda level, sign, size: sign * (level * 0.3),
-    "TranslateX": lambda level, sign, size: -sign * (level * 0.45) * size[1],
-    "TranslateY": lambda level, sign, size: -sign * (level * 0.45) * size[0],
-    "SolarizeAdd": lambda level, sign, size: np.minimum(128, np.floor(level * 110)),
+# timm negates where `random() > 0.5`, torchvision where it is at most 0.5: the sign of what lies above comes first.
+_EITHER = (-1.0, 1.0)
+_SHARED = {
+    "AutoContrast": _NOTHING,
+    "Equalize": _NOTHING,
+    "Invert": _NOTHING,
+    "Rotate": _line(30.0, signs=_EITHER),
+    "ShearX": _line(0.3, signs=_EITHER),
+    "ShearY": _line(0.3, signs=_EITHER),
+    # timm moves the picture left where a shift is positive; TranslateX moves it right. The sign is a coin's in both.
+    # In shares of a side, see `_lines`.
+    "TranslateX": _line(0.45, signs=(1.0, -1.0)),
+    "TranslateY": _line(0.45, signs=(1.0, -1.0)),
+    "SolarizeAdd": _line(110, whole=True, most=128),
 }
 _ENHANCE = ("Color", "Contrast", "Brightness", "Sharpness")
-_RISING: dict[str, Level] = {
+_RISING = {
     **_SHARED,
-    "Posterize": lambda level, sign, size: np.maximum(0, 4 - _bits(level)),
-    "Solarize": lambda level, sign, size: 256 - _threshold(level),
-    **dict.fromkeys(_ENHANCE, _increasing),
+    "Posterize": _line(4, whole=True, signs=(-1.0, -1.0), offset=4, least=0),
+    "Solarize": _line(256, whole=True, signs=(-1.0, -1.0), offset=256, least=0),
+    **dict.fromkeys(_ENHANCE, _line(0.9, signs=_EITHER, offset=1, least=0.1)),
 }
 # timm without `inc`: strength is not monotone in the magnitude. Factors of 0.1 + 1.8 x are nearly neutral at x = 0.5,
 # and posterize keeps more bits the higher it is. `inc1` is there for that.
-_PLAIN: dict[str, Level] = {
+_PLAIN = {
     **_SHARED,
-    "Posterize": lambda level, sign, size: np.minimum(8, _bits(level)),
-    "Solarize": lambda level, sign, size: _threshold(level),
-    **dict.fromkeys(_ENHANCE, _enhancing),
+    "Posterize": _line(4, whole=True, most=8),
+    "Solarize": _line(256, whole=True, most=256),
+    **dict.fromkeys(_ENHANCE, _line(1.8, offset=0.1)),
 }
 _RAND_STEPS = (
     *("AutoContrast", "Equalize", "Invert", "Rotate", "Posterize", "Solarize", "SolarizeAdd"),
@@ -107,63 +98,62 @@ _WEIGHTS = {
 _WEIGHT_OF_OTHERS = 0.05
 
 
-def _write(
-    program: np.ndarray,
-    steps: tuple[str, ...],
-    levels: dict[str, Level],
-    chosen: np.ndarray,
-    magnitude: np.ndarray,
-    sign: np.ndarray,
+def _strength(
+    names: tuple[str, ...],
+    lines_of: dict[str, np.ndarray],
     image_size: tuple[int, int],
-    owner: Any,
-) -> None:
-    """Write the chosen steps where their number is not negative; all arrays have the program's shape."""
-    # The order of the steps in the tuple is the choice's number. Those of one number are made at once: sorted by it
-    # they lie side by side. Eight bits, because these are sorted by counting.
-    flat = chosen.astype(np.int8).reshape(-1)
-    order = flat.argsort(kind="stable")
-    ends = np.bincount(flat + 1, minlength=len(steps) + 1).cumsum().tolist()
-    level = magnitude.reshape(-1).take(order) / _UNIT
-    # timm negates where `random() > 0.5`, torchvision where it is at most 0.5.
-    signs = np.where(sign.reshape(-1).take(order) > 0.5, -1.0, 1.0)
-    made = np.zeros(flat.shape)
-    for step, first, end in zip(steps, ends[:-1], ends[1:], strict=True):
-        values = levels[step](level[first:end], signs[first:end], image_size)
-        if values is not None:
-            made[first:end] = values
-    values = np.empty(chosen.shape)
-    values.reshape(-1)[order] = made
-    # A choice of -1 finds the code behind the last step's.
-    codes = _codes(steps).take(chosen, mode="wrap")
-    further = [np.where(codes == code_of("SolarizeAdd"), 128.0, 0.0)] if "SolarizeAdd" in steps else []
-    put_all(program, codes, values, *further, **reading(owner))
+    magnitude: float,
+    std: float,
+) -> dict[str, Any]:
+    """Return how strong the steps of a space are, as keyword arguments of `Choices`; all steps of a sample alike."""
+    lines = np.array([lines_of[name] for name in names])
+    for name, side in (("TranslateY", image_size[0]), ("TranslateX", image_size[1])):
+        lines["signs"][names.index(name)] *= side
+    if std == 0:  # a magnitude for all
+        is_low = np.array([False, True])
+        return {"arguments": strengths(lines[:, None], magnitude / _UNIT, is_low)[None, :, None]}
+    # A normal magnitude takes the place of its number, see `_with_magnitudes`.
+    return {"lines": lines[None], "spread": magnitude if math.isinf(std) else 1.0, "unit": _UNIT}
 
 
-@lru_cache(maxsize=8)
-def _codes(steps: tuple[str, ...]) -> np.ndarray:
-    return np.array([*map(code_of, steps), IDENTITY], np.int16)
+def _steps(names: tuple[str, ...], owner: Any) -> np.ndarray:
+    steps = steps_named(names, **reading(owner))
+    steps["arg"][steps["op"] == code_of("SolarizeAdd"), 1] = 128.0
+    return steps
 
 
-def _magnitudes(uniform: np.ndarray, middle: float, std: float, most: float) -> np.ndarray:
-    """Return magnitudes around `middle`: fixed, normal with deviation `std`, or uniform from 0 where that is inf."""
-    if std == 0:
-        drawn = np.full(uniform.shape, float(middle))
-    elif math.isinf(std):
-        drawn = uniform * middle
-    else:
-        from statistics import NormalDist  # here, because it takes longer to import than all of this
+def _with_magnitudes(uniform: np.ndarray, columns: np.ndarray, middle: float, std: float, most: float) -> np.ndarray:
+    """Return numbers in which those of the strengths became normal magnitudes around `middle`, from 0 to `most`."""
+    from statistics import NormalDist  # here, because it takes longer to import than all of this
 
-        # The generator's least number stands for 0, which is at minus infinity.
-        quantile = NormalDist(middle, std).inv_cdf
-        numbers = [quantile(max(number, 2.0**-54)) for number in uniform.ravel().tolist()]
-        drawn = np.array(numbers, np.float64).reshape(uniform.shape)
-    magnitudes: np.ndarray = np.clip(drawn, 0.0, most)
-    return magnitudes
+    drawn = uniform.copy()
+    # The generator's least number stands for 0, which is at minus infinity.
+    numbers = np.maximum(uniform[:, columns[:, 1]], 2.0**-54)
+    quantile = NormalDist(middle, std).inv_cdf
+    magnitudes = np.array([*map(quantile, numbers.ravel().tolist())], np.float64).reshape(numbers.shape)
+    drawn[:, columns[:, 1]] = np.clip(magnitudes, 0.0, most)
+    return drawn
+
+
+@lru_cache(maxsize=64)
+def _rand_choices(owner: TimmRandAugment, image_size: tuple[int, int]) -> Choices:
+    """Return what timm's RandAugment chooses from: by a choice, a coin, a magnitude and a sign for each layer."""
+    levels = _RISING if owner.increasing or owner.weighted else _PLAIN
+    # A slot whose coin falls the other way stays empty: timm's `p` is of each step, not of the policy.
+    within = np.zeros((1, len(_RAND_STEPS), 2))
+    within[..., 1] = owner.p
+    return Choices(
+        steps=_steps(_RAND_STEPS, owner)[None],
+        columns=np.arange(0, 4 * owner.num_layers, 4)[:, None] + np.array((0, 2, 3, 1)),
+        num_uniform=owner.num_uniform,
+        within=within,
+        **_strength(_RAND_STEPS, levels, image_size, owner.magnitude, owner.magnitude_std),
+    )
 
 
 @checked_call
 @dataclass(frozen=True, repr=False)
-class TimmRandAugment(Augmentation):
+class TimmRandAugment(Chosen):
     """timm's RandAugment, for ``"rand-m9-mstd0.5-inc1"``: each step with its own coin and a magnitude that varies.
 
     Attributes
@@ -230,23 +220,32 @@ class TimmRandAugment(Augmentation):
         """Most of its steps do."""
         return True
 
+    def choices(self, image_size: tuple[int, int]) -> Choices:
+        """Return what is chosen from for images of a size, the same object each time."""
+        return _rand_choices(self, image_size)
+
+    @property
+    def draws_by_choices(self) -> bool:
+        """Unless magnitudes are normal or choices weighted."""
+        return not self.weighted and self.magnitude_std in (0, math.inf)
+
     def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
         """Return the steps that these numbers ask for; see `Augmentation.draw`."""
-        program = empty_program(len(uniform), self.num_layers)
-        levels = _RISING if self.increasing or self.weighted else _PLAIN
-        layers = uniform[:, : 4 * self.num_layers].reshape(len(uniform), self.num_layers, 4)
-        chosen = choose(layers[:, :, 0], len(_RAND_STEPS))
+        choices = self.choices(image_size)
+        if self.magnitude_std not in (0, math.inf):
+            uniform = _with_magnitudes(
+                uniform, choices.columns, self.magnitude, self.magnitude_std, _checked_most(self)
+            )
         if self.weighted:
             # Exponential waiting times, divided by the weights: the k that come first are a weighted choice without
             # replacement, from one number per step.
             weights = np.array([_WEIGHTS.get(step, _WEIGHT_OF_OTHERS) for step in _RAND_STEPS])
             waiting = -np.log1p(-uniform[:, 4 * self.num_layers :]) / weights
             chosen = np.argsort(waiting, axis=1)[:, : self.num_layers]
-        coin, number, sign = (layers[:, :, column] for column in (1, 2, 3))
-        magnitude = _magnitudes(number, self.magnitude, self.magnitude_std, _checked_most(self))
-        # A slot whose coin falls the other way stays empty: timm's `p` is of each step, not of the policy.
-        _write(program, _RAND_STEPS, levels, np.where(coin < self.p, chosen, -1), magnitude, sign, image_size, self)
-        return program
+            uniform = uniform.copy()
+            # A number in the middle of those that choose it.
+            uniform[:, choices.columns[:, 0]] = (chosen + 0.5) / len(_RAND_STEPS)
+        return choose_steps(choices, uniform)
 
 
 _MOST_CHAINS = 5
@@ -338,24 +337,54 @@ class AugMix(Augmentation):
 
     def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
         """Return the steps that these numbers ask for; see `Augmentation.draw`."""
-        width, depth = self.mixture_width, self._depth
-        program = empty_program(len(uniform), self.num_steps)
+        choices = _mix_choices(self, image_size)
         share, weights = self._weights(uniform)
+        if self.magnitude_std not in (0, math.inf):
+            uniform = _with_magnitudes(uniform, choices.columns, self.severity, self.magnitude_std, _UNIT)
+        program = choose_steps(choices, uniform)
         # timm blends in float32: weights are rounded to it here, so that a plan holds what is computed with.
-        put(program[:, 0], "AugMix", share.astype(np.float32), width, *weights.astype(np.float32).T)
-        depths = choose(uniform[:, 1 + width : 1 + 2 * width], depth) + 1
-        numbers = uniform[:, 1 + 2 * width : self._num_plain].reshape(len(uniform), width * depth, 3)
-        choice, number, sign = (numbers[:, :, column] for column in range(3))
-        chain, position = np.divmod(np.arange(width * depth), depth)
-        # Steps beyond a chain's drawn depth are drawn all the same, and left empty: each sample takes as many numbers.
-        is_there = (self.chain_depth != -1) | (position < depths[:, chain])
-        chosen = np.where(is_there, choose(choice, len(_MIX_STEPS)), -1)
-        magnitude = _magnitudes(number, self.severity, self.magnitude_std, _UNIT)
-        chains = program[:, 1:]
-        _write(chains, _MIX_STEPS, _RISING, chosen, magnitude, sign, image_size, self)
-        # From 1 on, because an empty step is all zeros.
-        chains["chain"] = np.where(is_there, chain + 1, 0)
+        program["op"][:, 0], head = code_of("AugMix"), program["arg"][:, 0]
+        head[:, 0], head[:, 1] = share.astype(np.float32), self.mixture_width
+        head[:, 2 : 2 + self.mixture_width] = weights.astype(np.float32)
         return program
+
+
+@lru_cache(maxsize=64)
+def _mix_choices(owner: AugMix, image_size: tuple[int, int]) -> Choices:
+    """Return what the chains choose from: by a choice, a magnitude and a sign for each step, a depth for each chain."""
+    width, depth = owner.mixture_width, owner._depth
+    number = np.arange(width * depth)
+    chain, position = np.divmod(number, depth)
+    first = 1 + 2 * width + 3 * number
+    # One row for each step, because each knows its chain.
+    steps = np.tile(_steps(_MIX_STEPS, owner), (len(number), 1))
+    steps["chain"] = (chain + 1)[:, None]
+    within = None
+    if owner.chain_depth == -1:
+        # Steps beyond a chain's drawn depth are drawn all the same, and left empty: each sample takes as many numbers.
+        least = np.array([_least(place, depth) for place in position.tolist()])
+        within = np.broadcast_to(np.stack([least, np.full(len(least), np.inf)], axis=1)[:, None], (*steps.shape, 2))
+    strength = _strength(_MIX_STEPS, _RISING, image_size, owner.severity, owner.magnitude_std)
+    for name in {"arguments", "lines"}.intersection(strength):
+        strength[name] = np.repeat(strength[name], len(number), axis=0)
+    return Choices(
+        steps=steps,
+        columns=np.stack([first, first + 1, first + 2, 1 + width + chain], axis=1),
+        num_uniform=owner.num_uniform,
+        within=within,
+        num_before=1,
+        **strength,
+    )
+
+
+def _least(place: int, depth: int) -> float:
+    """Return the least number that draws a depth above `place`: its product with `depth` is rounded to `place`."""
+    number = place / depth
+    while number > 0 and number * depth >= place:
+        number = math.nextafter(number, 0.0)
+    while number * depth < place:
+        number = math.nextafter(number, 1.0)
+    return number
 
 
 def _check_deviation(owner: TimmRandAugment | AugMix) -> None:

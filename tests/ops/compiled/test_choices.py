@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import pytest
 
 import gpuseq
+from gpuseq.base.types import Rng
 from gpuseq.ops import dispatch  # noqa: F401  from here on plans ask the library
 from gpuseq.ops.compiled import library
 from gpuseq.ops.compiled.choices import ChoosingLibrary
 from gpuseq.plan import choices
 from gpuseq.plan.policies.augmentation import Augmentation
+from gpuseq.plan.policies.recipe import Recipe
+from gpuseq.plan.policies.timm import TimmRandAugment, _least
 from gpuseq.plan.program import STEPS, empty_program
 from tests import compiled_library
 
@@ -23,6 +27,16 @@ POLICIES: tuple[Augmentation, ...] = (
     gpuseq.TrivialAugmentWide(),
     gpuseq.TrivialAugmentWide(num_magnitude_bins=2, interpolation="bilinear"),
     gpuseq.TrivialAugmentWide(fill=255),
+    gpuseq.AutoAugment(),
+    gpuseq.AutoAugment("svhn", "bilinear", (1, 2, 3)),
+    gpuseq.AugMix(),
+    gpuseq.AugMix(10, 5, 2, 0.3, 0, "nearest", 7),
+    gpuseq.AugMix(1, 1, 1, magnitude_std=2),
+    TimmRandAugment(9),
+    TimmRandAugment(9, 4, 0.7, 0.5, increasing=True),
+    TimmRandAugment(25, 3, 1.0, math.inf, 30),
+    TimmRandAugment(25, 3, 0.0, math.inf, 30, increasing=True),
+    TimmRandAugment(9, 5, weighted=True),
 )
 ENGINES = ("numpy", "compiled")
 
@@ -38,13 +52,18 @@ def test_the_library_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     for engine in ENGINES:
         monkeypatch.setenv(library.ENGINE, engine)
         assert compiled.put_identities_last(empty_program(2, 2)) == (engine == "compiled")
+        table = gpuseq.RandAugment().choices((9, 9))
+        assert (compiled.choose_steps(table, np.zeros((1, 4))) is not None) == (engine == "compiled")
+        made = compiled.draw_steps(table, np.arange(3), seed=0, epoch=0, place=0)
+        assert (made is not None) == (engine == "compiled")
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=repr)
 def test_steps(policy: Augmentation, monkeypatch: pytest.MonkeyPatch) -> None:
     """Random numbers, and those where a choice, a bin or a sign changes; rows that are part of a wider array."""
     rng = np.random.default_rng(0)
-    edges = np.array([0.0, 0.5, np.nextafter(0.5, 1), np.nextafter(1.0, 0), 1 / 14, 2 / 31])
+    halves = [0.5, np.nextafter(0.5, 0), np.nextafter(0.5, 1)]
+    edges = np.array([0.0, *halves, np.nextafter(1.0, 0), 1 / 14, 2 / 31, 1 / 3, np.nextafter(2 / 3, 0), 2 / 3, 0.7])
     for size in ((224, 224), (31, 17), (1, 1)):
         for number in (0, 1, 200):
             wide = rng.random((number, policy.num_uniform + 2))
@@ -55,6 +74,63 @@ def test_steps(policy: Augmentation, monkeypatch: pytest.MonkeyPatch) -> None:
                 drawn.append(policy.draw(wide[:, 1:-1], size))
             assert drawn[0].shape == drawn[1].shape == (number, policy.num_steps)
             assert drawn[0].tobytes() == drawn[1].tobytes()
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=repr)
+def test_batches(policy: Augmentation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawn from a key in one call or in three: alone, where all is one call, and beside others."""
+    for augmentations in ((policy,), (gpuseq.RandomInvert(), policy, gpuseq.RandomErasing())):
+        recipe = Recipe(augmentations)
+        for size in (*range(1, 12), 255, 256, 300):
+            for ids in (
+                np.arange(size),
+                np.arange(3 * size, dtype=np.uint64)[::-3] + 2**62,
+                np.arange(size, dtype="i4"),
+            ):
+                drawn = []
+                for engine in ENGINES:
+                    monkeypatch.setenv(library.ENGINE, engine)
+                    drawn.append(recipe.draw(ids, (31, 170), seed=2**64 - 1 - size, epoch=size << 40))
+                assert drawn[0].shape == (size, recipe.num_steps)
+                assert drawn[0].tobytes() == drawn[1].tobytes()
+
+
+@pytest.mark.parametrize("rng", ["keras", "keyed"])
+@pytest.mark.parametrize("seed", [0, 5, 2**31])
+def test_plans(rng: Rng, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What iterators draw over two epochs, with and without Keras' own ranges beside it."""
+    for ranges in ({}, {"rotation_range": 20, "horizontal_flip": True}):
+        for policy in (gpuseq.RandAugment(2, 9), gpuseq.AugMix()):
+            plans = []
+            for engine in ENGINES:
+                monkeypatch.setenv(library.ENGINE, engine)
+                generator = gpuseq.ImageDataGenerator(augmentations=policy, rng=rng, device="cpu", **ranges)
+                iterator = generator.flow(np.zeros((11, 5, 5, 3), np.uint8), batch_size=4, seed=seed)
+                plans.append([iterator.plan_batch() for _ in range(6)])
+            assert plans[0] == plans[1]
+            assert plans[0][0] != plans[0][3]
+
+
+def test_more_numbers_than_are_kept_are_left_to_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library keeps 1,024 of a sample at a time."""
+    for num_ops in (512, 513):
+        policy = gpuseq.RandAugment(num_ops)
+        drawn = []
+        for engine in ENGINES:
+            monkeypatch.setenv(library.ENGINE, engine)
+            drawn.append(Recipe((policy,)).draw(np.arange(3), (9, 9), seed=1, epoch=2))
+        assert drawn[0].tobytes() == drawn[1].tobytes()
+        made = ChoosingLibrary().draw_steps(policy.choices((9, 9)), np.arange(3), seed=1, epoch=2, place=0)
+        assert (made is None) == (num_ops == 513)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_depths_change_where_the_product_is_rounded_to_them(depth: int) -> None:
+    """A chain has a step at a place where its number times the depth, as a double, is not below the place."""
+    for place in range(depth):
+        least = _least(place, depth)
+        assert least * depth >= place
+        assert place == 0 or math.nextafter(least, 0) * depth < place
 
 
 @pytest.mark.parametrize("engine", ENGINES)
