@@ -392,21 +392,26 @@ class _Lists:
                 f"{name} reads so far outside of images of {self.height} x {self.width} that the positions of a batch "
                 "are too many for this engine: take smaller batches, or device='cpu'"
             )
-        rows, cols = (np.nan_to_num(each, nan=-1.0) for each in summed_positions(matrix, self.height, self.width))
+        rows, cols = summed_positions(matrix, self.height, self.width)
         numbers[:5] = LINES, self._added(cols), self._added(rows.T), self.width, self.height
 
     def _lines(self, offset: np.ndarray, step: np.ndarray, side: int) -> np.ndarray:
         """Return where the source positions along an axis begin: sums of doubles, one after another, as Pillow's."""
         positions = np.repeat(step[:, None], side, axis=1)
-        positions[:, 0] = offset + step * 0.5
-        places: np.ndarray = self._added(np.add.accumulate(positions, axis=1)) + np.arange(len(step)) * side
+        # What a scale of next to nothing reads is no number: outside of the image, as all that is far.
+        with np.errstate(over="ignore", invalid="ignore"):
+            positions[:, 0] = offset + step * 0.5
+            positions = np.add.accumulate(positions, axis=1)
+        places: np.ndarray = self._added(positions) + np.arange(len(step)) * side
         return places
 
     def _added(self, positions: np.ndarray) -> int:
         """Keep the pixels of these positions, and return where they begin among the lines."""
         first = sum(map(len, self.lines))
-        # Clipped to just outside the image: what lies far beyond it need not fit an int32.
-        self.lines.append(np.floor(np.clip(positions, -1.0, MAX_SIDE)).astype(np.int32).ravel())
+        # Clipped to just outside the image: what lies far beyond it need not fit an int32, and what is no number, of
+        # which fmax makes the other one, is outside.
+        clipped = np.minimum(np.fmax(positions, -1.0), MAX_SIDE)
+        self.lines.append(np.floor(clipped).astype(np.int32).ravel())
         return first
 
 

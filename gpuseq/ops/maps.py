@@ -135,8 +135,10 @@ def summed_positions(matrix: Sequence[float], height: int, width: int) -> tuple[
 def _summed(first: float, down: float, across: float, height: int, width: int) -> np.ndarray:
     positions = np.full((height, width), across)
     positions[:, 0], positions[0, 0] = down, first
-    np.add.accumulate(positions[:, 0], out=positions[:, 0])
-    np.add.accumulate(positions, axis=1, out=positions)
+    # Sums beyond all numbers lie outside of any image.
+    with np.errstate(over="ignore", invalid="ignore"):
+        np.add.accumulate(positions[:, 0], out=positions[:, 0])
+        np.add.accumulate(positions, axis=1, out=positions)
     return positions
 
 
@@ -199,18 +201,18 @@ def _affine(maps: np.ndarray, args: np.ndarray, height: int, width: int) -> None
 def _affine_coefficients(args: np.ndarray, height: int, width: int) -> tuple[np.ndarray, ...]:
     degrees, shift_x, shift_y, scale, *shears = args[:, :6].T
     turn, shear_x, shear_y = (np.deg2rad(angle) for angle in (degrees, *shears))
-    # The forward map is a turn after two shears; its determinant is 1, so the inverse swaps and negates.
-    cos, sin = _each(math.cos, turn - shear_y), _each(math.sin, turn - shear_y)
     upright, slant = _each(math.cos, shear_y), _each(math.tan, shear_x)
-    first = cos / upright
-    second = -cos * slant / upright - _each(math.sin, turn)
-    third = sin / upright
-    fourth = -sin * slant / upright + _each(math.cos, turn)
-    # Divided entry by entry and added in torchvision's order: at ties of the nearest pixel the last bit shows.
+    # The forward map is a turn after two shears; its determinant is 1, so the inverse swaps and negates. Sums and
+    # products in the order of torchvision's v2, which is not that of its v1: where the matrix differs in its last bit,
+    # bilinear values that lie on a level are cut to the one below.
+    first, third = _each(math.cos, turn - shear_y) / upright, _each(math.sin, turn - shear_y) / upright
+    second, fourth = -(first * slant + _each(math.sin, turn)), _each(math.cos, turn) - third * slant
     a, b, d, e = fourth / scale, -second / scale, -third / scale, first / scale
     middle_x, middle_y = width * 0.5, height * 0.5
-    c = 0.0 + (a * (-middle_x - shift_x) + b * (-middle_y - shift_y)) + middle_x
-    f = 0.0 + (d * (-middle_x - shift_x) + e * (-middle_y - shift_y)) + middle_y
+    moved_x, moved_y = middle_x + shift_x, middle_y + shift_y
+    # + 0.0: no negative zero is left.
+    c = 0.0 + (middle_x - a * moved_x - b * moved_y)
+    f = 0.0 + (middle_y - d * moved_x - e * moved_y)
     return a, b, c, d, e, f
 
 
@@ -248,13 +250,24 @@ def perspective(ends: np.ndarray, height: int, width: int) -> np.ndarray:
     is_flat = (sides[..., 0] * after[..., 1] == sides[..., 1] * after[..., 0]).any(axis=1) | (min(height, width) < 2)
     solved = np.empty((len(ends), 8))
     if not is_flat.all():
-        right = np.broadcast_to(wanted[:, None], (int((~is_flat).sum()), 8, 1))
-        solved[~is_flat] = np.linalg.solve(equations[~is_flat], right)[..., 0]
+        solved[~is_flat] = _solved(equations[~is_flat], wanted)
     for index in np.flatnonzero(is_flat):
         solved[index] = np.linalg.lstsq(equations[index], wanted, rcond=None)[0]
     # torchvision hands the solution on in float32, and Pillow computes with that in double.
     coefficients: np.ndarray = solved.astype(np.float32).astype(np.float64)
     return coefficients
+
+
+def _solved(equations: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Return the eight coefficients of each projective map, of which a ninth is 1."""
+    try:
+        return np.linalg.solve(equations, np.broadcast_to(wanted[:, None], (*equations.shape[:2], 1)))[..., 0]
+    except np.linalg.LinAlgError:
+        if len(equations) > 1:
+            return np.concatenate([_solved(equation[None], wanted) for equation in equations])
+    # The corner (0, 0) of the result looks at infinity: the ninth is 0. Against others as large as these, 1 is that.
+    endless: np.ndarray = np.linalg.svd(equations)[2][:, -1] * 2.0**40
+    return endless
 
 
 def _perspective(maps: np.ndarray, args: np.ndarray, height: int, width: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pytest
 
 from gpuseq.ops.maps import coefficients, write_maps
 
@@ -60,3 +61,26 @@ def test_an_affine_map_is_the_inverse_of_a_product() -> None:
         wanted = np.linalg.inv(forward / forward[2, 2])
         got = coefficients("Affine", (degrees, shift_x, shift_y, scale, shear_x, shear_y), height, width)
         np.testing.assert_allclose(np.reshape(got, (2, 3)), wanted[:2], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("size", "corners"),
+    [
+        ((8, 8), (1, 1, 7, 0, 5, 5, 0, 7)),
+        # The pixel (0, 0) looks at infinity: no map does of which the ninth number is 1.
+        ((8, 8), (2, 2, 6, 1, 6, 6, 0, 5)),
+        ((5, 9), (0, 1, 8, 1, 5, 4, 3, 2)),
+    ],
+)
+def test_a_projective_map_brings_its_corners_back(size: tuple[int, int], corners: tuple[int, ...]) -> None:
+    height, width = size
+    # The second is in a batch with the first, of which it takes nothing.
+    maps = np.zeros((8, 2))
+    write_maps(maps, [("Perspective", 0, 2)], np.array([(1, 1, 4, 0, 3, 3, 0, 4), corners], np.float64), *size)
+    assert tuple(maps[:, 1]) == coefficients("Perspective", corners, *size)
+    a, b, c, d, e, f, g, h = maps[:, 1].tolist()
+    wanted = (0, 0), (width - 1, 0), (width - 1, height - 1), (0, height - 1)
+    for (x, y), corner in zip(np.reshape(corners, (4, 2)).tolist(), wanted, strict=True):
+        depth = g * x + h * y + 1
+        found = (a * x + b * y + c) / depth, (d * x + e * y + f) / depth
+        np.testing.assert_allclose(found, corner, rtol=0, atol=1e-4)

@@ -67,6 +67,9 @@ def _compare(augmentations: Any, oracle: Callable[[np.ndarray, np.ndarray], np.n
         gpuseq.RandomAffine(30, (0.2, 0.1), (0.7, 1.4), (-10, 10, -5, 5), fill=(9, 8, 7)),
         gpuseq.RandomAffine(30, (0.2, 0.1), (0.7, 1.4), 20, interpolation="bilinear"),
         gpuseq.RandomAffine(0, scale=(0.5, 2.0)),
+        # Positions on whole pixels: the map's last bit decides which level bilinear values are cut to.
+        gpuseq.RandomAffine((90, 90), (0.2, 0.1), (0.5, 0.5), interpolation="bilinear"),
+        gpuseq.RandomAffine((30, 30), (0.2, 0.1), shear=(45, 45), interpolation="bilinear"),
         gpuseq.RandomRotation(180),
         gpuseq.RandomPerspective(0.5, p=0.9, fill=77),
         gpuseq.RandomPerspective(0.9, p=0.9, interpolation="nearest"),

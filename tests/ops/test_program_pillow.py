@@ -68,6 +68,25 @@ def test_perspective_reads_as_pillow() -> None:
             assert_same(done, np.asarray(expected), message=f"{image.shape}")
 
 
+@pytest.mark.parametrize("bilinear", [False, True])
+def test_what_looks_at_infinity_is_filled(bilinear: bool) -> None:
+    """On the horizon of a projective map and at a scale of next to nothing there is no pixel, and no warning of one."""
+    image = np.random.default_rng(0).integers(0, 245, (4, 5, 3), np.uint8)
+    # A diagonal of depth 0, from the fourth column of the first row on.
+    horizon = step("Perspective", 0, 0, 4, 0, 2, 2, 1, 3, bilinear=bilinear, fill=(255,) * 4)
+    for steps in (horizon, step("Affine", 30, 0, 0, 1e-308, bilinear=bilinear, fill=(255,) * 4)):
+        assert (program.run_steps(image, steps)[range(4), range(3, -1, -1)] == 255).all()
+
+
+@pytest.mark.parametrize(("sigma", "levels"), [(5e-324, (90, 0, 0)), (1e300, (30, 30, 0))])
+def test_sigmas_whose_square_is_no_number(sigma: float, levels: tuple[int, ...]) -> None:
+    """The limits of a Gaussian kernel: one pixel, and as many of one weight."""
+    image = np.zeros((1, 9, 1), np.uint8)
+    image[0, 4] = 90
+    blurred = program.run_steps(image, step("GaussianBlur", 3, 1, sigma))
+    assert tuple(blurred[0, 4:7, 0].tolist()) == levels
+
+
 @pytest.mark.parametrize(("size", "steps"), FAR, ids=FAR_IDS)
 def test_maps_beyond_fixed_point(size: tuple[int, int], steps: np.ndarray) -> None:
     """Nearest pixels far outside are summed up in double, as Pillow does where its fixed point ends."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -104,6 +105,18 @@ def test_repr_is_the_call(value: Augmentation) -> None:
     assert hash(again) == hash(value)
 
 
+class Mode(Enum):
+    """As torchvision's ``InterpolationMode``."""
+
+    BILINEAR = "bilinear"
+
+
+class Policy(Enum):
+    """As torchvision's ``AutoAugmentPolicy``."""
+
+    SVHN = "svhn"
+
+
 @pytest.mark.parametrize(
     ("listed", "value"),
     [
@@ -115,11 +128,14 @@ def test_repr_is_the_call(value: Augmentation) -> None:
         (gpuseq.RandomErasing(value=[1, 2, 3]), gpuseq.RandomErasing(value=(1, 2, 3))),
         (gpuseq.RandomAffine(5, shear=np.array([1, 2, 3, 4])), gpuseq.RandomAffine(5, shear=(1, 2, 3, 4))),
         (gpuseq.RandomChoice([gpuseq.RandomInvert()], p=np.ones(1)), gpuseq.RandomChoice([gpuseq.RandomInvert()], [1])),
+        (gpuseq.RandomResizedCrop(8, interpolation=Mode.BILINEAR), gpuseq.RandomResizedCrop(8)),
+        (gpuseq.RandomRotation(5, Mode.BILINEAR), gpuseq.RandomRotation(5, "bilinear")),
+        (gpuseq.AutoAugment(Policy.SVHN), gpuseq.AutoAugment("svhn")),
     ],
     ids=str,
 )
-def test_lists_and_arrays_are_held_as_tuples(listed: Augmentation, value: Augmentation) -> None:
-    """They have no hash, and no ``==`` that is one answer: the value prints, compares and draws as with tuples."""
+def test_lists_arrays_and_enumerations_are_held_as_plain_values(listed: Augmentation, value: Augmentation) -> None:
+    """They have no hash, or no ``==`` that is one answer: the value prints, compares and draws as with tuples."""
     assert listed == value
     assert hash(listed) == hash(value)
     assert repr(listed) == repr(value)

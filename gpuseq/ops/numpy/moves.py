@@ -70,10 +70,12 @@ def _positions(matrix: Sequence[float], height: int, width: int) -> tuple[np.nda
     """Return source rows and columns, float64 of shape ``(H, W)``; each product and sum is rounded by itself."""
     x, y = np.arange(width) + 0.5, (np.arange(height) + 0.5)[:, None]
     a, b, c, d, e, f = matrix[:6]
-    cols, rows = a * x + b * y + c, d * x + e * y + f
-    if len(matrix) > 6:
-        depth = matrix[6] * x + matrix[7] * y + 1
-        cols, rows = cols / depth, rows / depth
+    # The horizon of a projective map lies at infinity, and so may what a tiny scale reads: outside of the image.
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        cols, rows = a * x + b * y + c, d * x + e * y + f
+        if len(matrix) > 6:
+            depth = matrix[6] * x + matrix[7] * y + 1
+            cols, rows = cols / depth, rows / depth
     return rows, cols
 
 

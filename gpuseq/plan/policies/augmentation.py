@@ -6,6 +6,7 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields
+from enum import Enum
 from importlib import import_module
 from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
@@ -156,6 +157,9 @@ def checked_call(kind: Kind) -> Kind:
 
 
 def _plain(value: Any) -> Any:
+    # torchvision's enumerations hold the same words, and compare unequal to them.
+    if isinstance(value, Enum):
+        value = value.value
     # Tuples in the place of lists and arrays: a list has no hash, and arrays cannot be compared by `==`.
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
@@ -330,14 +334,12 @@ def checked_range(
 
 
 def checked_interpolation(owner: object, value: Any) -> Interpolation:
-    """Return how geometry reads between pixels, from its name or from torchvision's ``InterpolationMode``."""
-    # torchvision's enumeration holds the same words.
-    name = getattr(value, "value", value)
-    if name == "nearest" or name == "bilinear":
-        return "bilinear" if name == "bilinear" else "nearest"
+    """Return how geometry reads between pixels, or refuse what is no name of that."""
+    if value == "nearest" or value == "bilinear":
+        return "bilinear" if value == "bilinear" else "nearest"
     raise ValueError(
         f"{type(owner).__name__}: interpolation must be 'nearest' or 'bilinear'; got {value!r}"
-        f"{did_you_mean(name, ('nearest', 'bilinear'))}"
+        f"{did_you_mean(value, ('nearest', 'bilinear'))}"
     )
 
 

@@ -356,8 +356,6 @@ class AutoAugment(Chosen):
 
     def __post_init__(self) -> None:
         """Check the values."""
-        # torchvision's enumeration is taken by its value.
-        object.__setattr__(self, "policy", getattr(self.policy, "value", self.policy))
         if self.policy not in _LEARNED:
             raise ValueError(
                 f"AutoAugment: policy must be one of {', '.join(map(repr, _LEARNED))}; got {self.policy!r}"

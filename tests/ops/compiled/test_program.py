@@ -20,7 +20,7 @@ from gpuseq.plan.program import as_text, code_of, dicts_to_program, empty_progra
 from tests import compiled_library
 from tests.compare import assert_same, read_only
 from tests.ops.cuda.test_program_on_host import FURTHER, POLICIES
-from tests.ops.pillow_steps import CASES, FAR, FAR_IDS, pictures
+from tests.ops.pillow_steps import CASES, FAR, FAR_IDS, pictures, step
 
 UINT8 = AugmentOptions(dtype="uint8")
 
@@ -62,6 +62,17 @@ def test_maps_beyond_fixed_point(size: tuple[int, int], steps: np.ndarray) -> No
     batch = np.random.default_rng(0).integers(0, 256, (2, *size, 3), np.uint8)
     assert len(steps_of(steps[None], *size, 3).lines)
     _same(batch, np.stack([steps, steps]))
+
+
+@pytest.mark.parametrize("bilinear", [False, True])
+def test_what_looks_at_infinity(bilinear: bool) -> None:
+    """The horizon of a projective map, and scales of next to nothing, are as the NumPy engine has them, unwarned."""
+    rows = [
+        step("Perspective", 0, 0, 4, 0, 2, 2, 1, 3, bilinear=bilinear),
+        step("Affine", 30, 0, 0, 1e-308, bilinear=bilinear),
+        step("Affine", 0, 0, 0, 5e-324, bilinear=bilinear),
+    ]
+    _same(np.random.default_rng(0).integers(0, 256, (3, 4, 5, 3), np.uint8), np.stack(rows))
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=str)
@@ -150,8 +161,8 @@ def test_rectangles_at_the_rims(monkeypatch: pytest.MonkeyPatch) -> None:
     boxes = [(0, 0, 10, 13), (0, 0, 1, 1), (9, 12, 1, 1), (0, 5, 10, 3)]
     boxes += [(4, 0, 2, 13), (3, 3, 0, 5), (3, 3, 5, 0), (9, 0, 1, 13)]
     program = empty_program(len(boxes), 1)
-    for step, box in zip(program[:, 0], boxes, strict=True):
-        step["op"], step["arg"] = code_of("Erase"), (*box, 1.0, 2.0, 3.0, 4.0)
+    for erasing, box in zip(program[:, 0], boxes, strict=True):
+        erasing["op"], erasing["arg"] = code_of("Erase"), (*box, 1.0, 2.0, 3.0, 4.0)
     _same(images, program, AugmentOptions(rescale=1 / 255), indices=np.zeros(len(boxes), np.int64))
 
 
