@@ -206,7 +206,7 @@ def _path(iterator: Any, plan: BatchPlan) -> list[tuple[str, str]]:
         is_cropped = isinstance(source, FileSource) and source.crops
         program = without_crops(plan.program) if is_cropped else plan.program
         path += generator._batch_transform.describe(
-            source.dtype, iterator.device, drawing.recipe, program, is_known=source.looks is not None
+            source.dtype, iterator.device, drawing.recipe, program, known=source.known(plan.indices)
         )
     height, width = plan.image_size
     # Of the source, whose images may have another dtype than the batch.

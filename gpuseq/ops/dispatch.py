@@ -268,7 +268,7 @@ def run_program(
         What is done to the images before the program. None: nothing. On a GPU it is done in the program's launch where
         it can be.
     looks : Looks or None
-        Of `images`, all of them: what a GPU has to look at is taken from there, or put there. None: each batch looks.
+        Of `images`: what a GPU has to look at is taken from there, or put there. None: each batch looks.
 
     Returns
     -------
@@ -509,7 +509,7 @@ def describe(
     source_dtype: np.dtype[Any],
     program: np.ndarray | None = None,
     *,
-    is_known: bool = False,
+    known: np.ndarray | None = None,
 ) -> str:
     """Say which engine does `augment`, or a program after it, and how, in a few words.
 
@@ -523,8 +523,8 @@ def describe(
         Of the images.
     program : numpy.ndarray or None
         Of a batch, shape ``(N, S)``, dtype `~gpuseq.plan.program.STEP_DTYPE`. None: there is none.
-    is_known : bool
-        Whether looks at the source images are kept.
+    known : numpy.ndarray or None
+        Shape ``(N,)``, bool: of which samples looks at the source image are kept. None: of none.
     """
     if device == "cpu":
         return f"{library.describe()}, {cpu_count()} thread(s), in {options.compute_dtype.name}"
@@ -533,7 +533,7 @@ def describe(
     else:
         from .cuda import program as cuda_program
 
-        launches = cuda_program.launches(options, program, is_known=is_known)
+        launches = cuda_program.launches(options, program, known=known)
     return f"cuda, on {device}: {len(launches)} launch(es), {' then '.join(launches)}"
 
 

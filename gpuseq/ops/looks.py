@@ -3,80 +3,219 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from gpuseq.base.threads import PerProcess
+from gpuseq.plan.program import STEPS
 
 from .levels import LEVELS, blend
 from .listing import AUTOCONTRAST, CONTRAST, EQUALIZE
 
-__all__ = ["LOOKS", "MAX_SHARE", "Looks"]
+__all__ = ["LOOKS", "MAX_SHARE", "MAX_WAITING", "KeptLooks", "Looks", "looks_first"]
 
 LOOKS = (CONTRAST, AUTOCONTRAST, EQUALIZE)
-"""Steps that look at an image, in the order in which `Looks.learn` takes their tables."""
+"""Steps that look at an image, in the order in which `KeptLooks.learn` takes their tables."""
 
 MAX_SHARE = 1 / 16
 """Of the images' bytes that the tables may take: 1.5 KB for an RGB image, so that those from 91 x 91 on have them."""
 
+MAX_WAITING = 4096
+"""Images whose tables are left on a device, 2.3 KB each, before the oldest are fetched: those of 16 batches of 256."""
 
-class Looks(PerProcess):
+
+_IS_LOOK = np.array([step.kind == "measured" for step in STEPS])
+
+
+def looks_first(program: np.ndarray) -> bool:
+    """Tell whether any sample's first step looks at the image.
+
+    Parameters
+    ----------
+    program : numpy.ndarray
+        Shape ``(N, S)``, dtype `~gpuseq.plan.program.STEP_DTYPE`.
+    """
+    ops = program["op"]
+    is_step = ops != 0
+    is_first = is_step & (is_step.cumsum(axis=1) == 1)
+    return bool(_IS_LOOK[ops[is_first]].any())
+
+
+class KeptLooks(PerProcess):
     """The tables that autocontrast and equalize make of each image, and the mean that contrast turns about.
 
-    They lie in the host's memory and go up with the other tables of a batch. All images are looked at together, when
-    the first batch asks.
+    They lie in the host's memory and go up with the other tables of a batch. An image is looked at, for all three, by
+    the first batch that reads it and looks at one of its images that is not known. That batch itself gains nothing:
+    its own looks are launched before, those for later batches after it, and nobody waits for these. The host fetches
+    their tables when a batch reads one of these images again, an epoch later, or when `MAX_WAITING` more have been
+    looked at. So the first epoch takes two launches a batch more, and a copy of 2.3 KB an image; all later ones take
+    the launches of looks no more.
 
     Parameters
     ----------
     num_images : int
-        Of images that nobody writes to.
+        Places for images. What is written to is forgotten by `forget`.
+    num_colours : int
+        1 or 3.
     """
 
-    def __init__(self, num_images: int) -> None:
+    # Not fetched yet: whose tables, how often what lay there had changed, and what fetches them.
+    _waiting: deque[tuple[np.ndarray, np.ndarray, Callable[[], np.ndarray]]]
+
+    def __init__(self, num_images: int, num_colours: int) -> None:
         self.num_images = num_images
-        self._middle = np.zeros(0, np.uint8)
-        self._tables = np.zeros((0, 2, 1, 256), np.uint8)
+        self._middle = np.zeros(num_images, np.uint8)
+        # Of zeros, for which the system gives no memory before something is written there.
+        self._tables = np.zeros((num_images, 2, num_colours, 256), np.uint8)
+        self._is_known, self._is_waiting = np.zeros(num_images, bool), np.zeros(num_images, bool)
+        self._num_changes = np.zeros(num_images, np.int64)
 
     @classmethod
-    def of(cls, shape: tuple[int, ...], dtype: np.dtype) -> Looks | None:
+    def of(cls, shape: tuple[int, ...], dtype: np.dtype) -> KeptLooks | None:
         """Return what can be kept of images of shape ``(M, ...)``; None where it would take too much beside them."""
         colours = 1 if 1 in (shape[1], shape[-1]) else 3  # the channels are one of the two
         takes = 1 + 2 * 256 * colours
         if dtype != np.uint8 or not shape[0] or takes > MAX_SHARE * math.prod(shape[1:]):
             return None
-        return cls(shape[0])
+        return cls(shape[0], colours)
 
-    def tables(
-        self, codes: np.ndarray, rows: np.ndarray, factors: np.ndarray, look: Callable[[], np.ndarray]
-    ) -> np.ndarray:
-        """Return the tables of steps that look at images.
+    def known(self, slots: np.ndarray) -> np.ndarray:
+        """Tell which images are known, once what has been learned of them is fetched.
+
+        Parameters
+        ----------
+        slots : numpy.ndarray
+            Shape ``(K,)``: their places; -1 for what has none.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape ``(K,)``, bool.
+        """
+        with self._lock:
+            # What else is waited for has been asked of a device before these.
+            while self._waiting and (self._is_waiting[slots] & (slots >= 0)).any():
+                self._fetch()
+            found: np.ndarray = self._is_known[slots] & (slots >= 0)
+            return found
+
+    def tables(self, codes: np.ndarray, slots: np.ndarray, factors: np.ndarray) -> np.ndarray:
+        """Return the tables of steps that look at known images.
 
         Parameters
         ----------
         codes : numpy.ndarray
             Shape ``(K,)``: one of `LOOKS` each.
-        rows : numpy.ndarray
-            Shape ``(K,)``, int64: which image.
+        slots : numpy.ndarray
+            Shape ``(K,)``, int64: the places of the images.
         factors : numpy.ndarray
             Shape ``(K,)``, float64: of a contrast.
-        look : callable
-            Looks at all images; called once. It returns shape ``(num_images, 3, C, 256)``, uint8, in the order of
-            `LOOKS`: of a contrast with the factor 0, which makes of each level the mean, and of the others themselves.
 
         Returns
         -------
         numpy.ndarray
             Shape ``(K, 3, 256)``, uint8.
         """
-        # Others wait: else each of them would look at all images.
-        with self._lock:
-            if not len(self._middle):
-                found = look()
-                self._middle, self._tables = found[:, 0, 0, 0].copy(), np.ascontiguousarray(found[:, 1:])
         made = np.empty((len(codes), 3, 256), np.uint8)
         is_contrast = codes == CONTRAST
-        middle = self._middle[rows[is_contrast], None].astype(np.int64)
+        middle = self._middle[slots[is_contrast], None].astype(np.int64)
         made[is_contrast] = blend(middle, LEVELS, factors[is_contrast, None].astype(np.float32))[:, None]
-        made[~is_contrast] = self._tables[rows[~is_contrast], (codes[~is_contrast] == EQUALIZE).astype(np.intp)]
+        made[~is_contrast] = self._tables[slots[~is_contrast], (codes[~is_contrast] == EQUALIZE).astype(np.intp)]
         return made
+
+    def learn(self, slots: np.ndarray, fetch: Callable[[], np.ndarray]) -> None:
+        """Take note of looks at images; what they say is fetched when it is needed.
+
+        Parameters
+        ----------
+        slots : numpy.ndarray
+            Shape ``(K,)``, int64: the places of the images, which are not written to before this returns.
+        fetch : callable
+            Called at most once, perhaps by another thread. It returns shape ``(K, 3, C, 256)``, uint8, in the order of
+            `LOOKS`: of a contrast with the factor 0, which makes of each level the mean, and of the others themselves.
+        """
+        with self._lock:
+            self._waiting.append((slots, self._num_changes[slots], fetch))
+            self._num_waiting += len(slots)
+            self._is_waiting[slots] = True
+            while self._num_waiting > MAX_WAITING:
+                self._fetch()
+
+    def forget(self, slots: np.ndarray) -> None:
+        """Know nothing of images any more: others are written to their places.
+
+        Parameters
+        ----------
+        slots : numpy.ndarray
+            Shape ``(K,)``, int64: the places.
+        """
+        with self._lock:
+            self._num_changes[slots] += 1
+            self._is_known[slots] = self._is_waiting[slots] = False
+
+    def _fetch(self) -> None:
+        """Fetch what has waited longest."""
+        slots, num_changes, fetch = self._waiting.popleft()
+        self._num_waiting -= len(slots)
+        found = fetch()
+        # What was looked at may have made room for other images since.
+        as_then = self._num_changes[slots] == num_changes
+        slots, found = slots[as_then], found[as_then]
+        self._middle[slots], self._tables[slots] = found[:, 0, 0, 0], found[:, 1:]
+        self._is_known[slots], self._is_waiting[slots] = True, False
+
+    def _renew(self) -> None:
+        super()._renew()
+        self._waiting, self._num_waiting = deque(), 0
+
+
+@dataclass(frozen=True, eq=False)
+class Looks:
+    """What is kept of looks at the images of one array, in whatever order they lie there.
+
+    Attributes
+    ----------
+    kept : KeptLooks
+        Of the images where they stay.
+    slots : numpy.ndarray or None
+        Shape ``(M,)``, int64: the place of each image of the array; -1 for one that does not stay. None: the array is
+        where they stay.
+    """
+
+    kept: KeptLooks
+    slots: np.ndarray | None = None
+
+    def take(self, rows: np.ndarray | None) -> Looks:
+        """Return the same of an array of these rows; None: of all, in order."""
+        return self if rows is None else replace(self, slots=self._slots_of(rows))
+
+    def known(self, rows: np.ndarray) -> np.ndarray:
+        """As `KeptLooks.known`, of rows of the array."""
+        return self.kept.known(self._slots_of(rows))
+
+    def tables(self, codes: np.ndarray, rows: np.ndarray, factors: np.ndarray) -> np.ndarray:
+        """As `KeptLooks.tables`, of rows of the array."""
+        return self.kept.tables(codes, self._slots_of(rows), factors)
+
+    def learn(
+        self, rows: np.ndarray, look: Callable[[np.ndarray], Iterable[tuple[np.ndarray, Callable[[], np.ndarray]]]]
+    ) -> None:
+        """Look at images that are not known, each once.
+
+        Parameters
+        ----------
+        rows : numpy.ndarray
+            Shape ``(K,)``, int64: of the array.
+        look : callable
+            Takes rows, of images that stay; yields some of them with what fetches their tables, until all have come.
+            See `KeptLooks.learn`.
+        """
+        rows = np.unique(rows)
+        for some, fetch in look(rows[self._slots_of(rows) >= 0]):
+            self.kept.learn(self._slots_of(some), fetch)
+
+    def _slots_of(self, rows: np.ndarray) -> np.ndarray:
+        return rows if self.slots is None else self.slots[rows]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,7 +35,7 @@ from .listing import (
     steps_of,
 )
 
-__all__ = ["Segments", "cut"]
+__all__ = ["Known", "Segments", "cut"]
 
 # Widths of the rows below: kernels/program.cu reads by the same.
 STAGE_COLUMNS = 8
@@ -56,7 +56,21 @@ SOURCE = -1
 NO_LOOK = 0.0
 """What a stage looks at an image for that looks at none."""
 
-Known: TypeAlias = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+
+class Known(NamedTuple):
+    """What is known of source images before they are looked at.
+
+    Attributes
+    ----------
+    samples : numpy.ndarray
+        Shape ``(N,)``, bool: those whose source image is known.
+    tables : callable
+        Returns the tables of steps that look at such images, of which nothing else has been done yet, shape
+        ``(K, 3, 256)``: it takes their codes, source rows and factors.
+    """
+
+    samples: np.ndarray
+    tables: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclass
@@ -125,9 +139,8 @@ def cut(
         Shape ``(N,)``, bool: which samples Keras' ranges change first. None: none.
     cval : float
         What the ranges fill borders with, where they do.
-    known : callable or None
-        Returns the tables of steps that look at source images, of which nothing else has been done yet: it takes their
-        codes, source rows and factors. None: such images are looked at by a stage.
+    known : Known or None
+        What makes tables of the steps that look at a source image. The others are looked at by a stage. None: all are.
 
     Raises
     ------
@@ -321,12 +334,12 @@ def _in_rounds(stages: np.ndarray, owners: np.ndarray, num_samples: int) -> tupl
 def _fill_in(steps: Steps, rows: np.ndarray, moved: np.ndarray | None, known: Known) -> None:
     """Make tables of the looks at source images: each sample's first step, where no ranges come before it."""
     codes = steps.numbers[:, 0]
-    wanted = _are_first(steps.sample)
+    wanted = _are_first(steps.sample) & known.samples[steps.sample]
     if moved is not None:
         wanted &= ~moved[steps.sample]
     places = (wanted & (codes >= CONTRAST) & (codes <= EQUALIZE)).nonzero()[0]
     if len(places):
-        found = known(codes[places], rows[steps.sample[places]], steps.numbers[places, 1])
+        found = known.tables(codes[places], rows[steps.sample[places]], steps.numbers[places, 1])
         steps.numbers[places, 0] = TABLE
         steps.numbers[places, 1] = len(steps.tables) + np.arange(len(places))
         steps.tables = np.concatenate([steps.tables, found])

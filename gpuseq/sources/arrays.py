@@ -59,13 +59,14 @@ class ArraySource:
                 f"moves to {device}" if self.is_resident else "stays on the host, and each batch is copied",
             )
         self.resident = ops.resident(ops.upload(images, device)) if self.is_resident else None
-        self.looks: Looks | None = None
+        self._looks: Looks | None = None
         # Of a copy of ours alone: what a user has put on the device may be written to between two batches.
         if self.is_resident and device != "cpu" and not is_cupy(images):
             # Who never asks a GPU needs no tables.
-            from gpuseq.ops.looks import Looks
+            from gpuseq.ops.looks import KeptLooks, Looks
 
-            self.looks = Looks.of(images.shape, images.dtype)
+            kept = KeptLooks.of(images.shape, images.dtype)
+            self._looks = None if kept is None else Looks(kept)
         # The moved array where it was moved: the host's copy may go with the caller's last reference.
         self.images = images if self.resident is None else self.resident.array
 
@@ -91,9 +92,19 @@ class ArraySource:
         if self.is_resident:
             # Nothing on the host has to be put in order.
             reading = nullcontext if self.resident is None or self.device == "cpu" else self.resident.reading
-            return Fetched(self.images, indices, None, indices, reading, looks=self.looks)
+            return Fetched(self.images, indices, None, indices, reading, looks=self._looks)
         # Just these rows, gathered into page-locked memory on their way.
         return Fetched(ops.upload(self.images, self.device, indices), None, None, indices)
+
+    def known(self, indices: np.ndarray) -> np.ndarray | None:
+        """Tell of which samples it is known what a GPU has to look at; None: of none.
+
+        Parameters
+        ----------
+        indices : numpy.ndarray
+            Shape ``(N,)``, int64.
+        """
+        return None if self._looks is None else self._looks.known(indices)
 
     def expect(self, upcoming: Sequence[np.ndarray], current: np.ndarray | None = None) -> None:
         """Do nothing: nothing is to be decoded."""

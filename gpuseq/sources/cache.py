@@ -19,7 +19,7 @@ from gpuseq.files.reading import is_url, stat_token
 from gpuseq.ops import dispatch as ops
 
 if TYPE_CHECKING:
-    from gpuseq.ops.looks import Looks
+    from gpuseq.ops.looks import KeptLooks, Looks
 
 __all__ = ["ImageCache", "Kept", "Lease", "Token"]
 
@@ -115,7 +115,7 @@ class ImageCache(PerProcess):
         self._is_silent = False
         self._lease = Lease()
         self._retired: deque[tuple[weakref.ref[Lease], int]] = deque()
-        self._looks: Looks | None = None
+        self._kept_looks: KeptLooks | None = None
 
     @property
     def block(self) -> Array:
@@ -127,17 +127,31 @@ class ImageCache(PerProcess):
         """Bytes of the images kept so far."""
         return int((self.used - len(self._retired)) * (self.block.nbytes // max(1, self.capacity)))
 
-    def looks(self) -> Looks | None:
-        """Return what looks at the slots say, once all samples are kept on a device, and until a file changes.
+    def looks(self, slots: np.ndarray | None) -> Looks | None:
+        """Return what looks at images say that are kept; None where they are too small for that.
 
-        Ask with a lease in hand: until it goes, what is looked at by way of this is not written to.
+        Parameters
+        ----------
+        slots : numpy.ndarray or None
+            Shape ``(M,)``: where each image of an array is kept; -1 for one that is not. None: the array is the block.
+            Take them with a lease in hand, and keep it until the images have been looked at.
         """
-        with self._lock:
-            if self._looks is None and self.device != "cpu" and self.used - len(self._retired) == len(self._paths):
-                from gpuseq.ops.looks import Looks
+        from gpuseq.ops.looks import KeptLooks, Looks
 
-                self._looks = Looks.of((self.capacity, *self._image_shape), self.block.dtype)
-            return self._looks
+        with self._lock:
+            if self._kept_looks is None:
+                self._kept_looks = KeptLooks.of((self.capacity, *self._image_shape), self.block.dtype)
+            return None if self._kept_looks is None else Looks(self._kept_looks, slots)
+
+    def known(self, indices: np.ndarray) -> np.ndarray | None:
+        """Tell of which samples it is known what a GPU has to look at; None: of none.
+
+        Parameters
+        ----------
+        indices : numpy.ndarray
+            Sample numbers, shape ``(N,)``.
+        """
+        return None if self._kept_looks is None else self._kept_looks.known(self._slots[indices])
 
     def num_kept(self, indices: np.ndarray) -> int:
         """Return how many of a batch's samples have a slot.
@@ -171,7 +185,9 @@ class ImageCache(PerProcess):
                     slots[position] = -1
             return Kept(slots, tokens, self._lease)
 
-    def merge(self, indices: np.ndarray, kept: Kept, decoded: Array, rows: np.ndarray) -> tuple[Array, np.ndarray]:
+    def merge(
+        self, indices: np.ndarray, kept: Kept, decoded: Array, rows: np.ndarray
+    ) -> tuple[Array, np.ndarray, np.ndarray]:
         """Keep what was decoded, as far as there is room, and return the whole batch.
 
         Parameters
@@ -191,6 +207,8 @@ class ImageCache(PerProcess):
             Where the block lives: the block itself, or a new array where something had no room in it.
         rows : numpy.ndarray
             Shape ``(N,)``: the row of `images` for each sample; of no meaning for those that failed.
+        slots : numpy.ndarray
+            Shape ``(N,)``: where each sample is kept now; -1 where there was no room, and for those that failed.
         """
         old, new = np.flatnonzero(kept.slots >= 0), np.flatnonzero(rows >= 0)
         eight_bit = decoded.dtype == np.uint8
@@ -204,14 +222,14 @@ class ImageCache(PerProcess):
                 slots[new] = self._keep(indices[new], [kept.tokens[position] for position in new], decoded, rows[new])
             # The whole block and the rows: nothing is copied.
             if (slots[new] >= 0).all():
-                return self.block, np.maximum(slots, 0)
+                return self.block, np.maximum(slots, 0), slots
             dtype = self.block.dtype if eight_bit else decoded.dtype
             # Some had no room: a batch of its own, of what is kept and what was just decoded.
             images = ops.empty((len(indices), *self.block.shape[1:]), dtype.name, self.device)
             with self.resident.reading() as block:
                 images[old] = block[slots[old]]
             images[new] = ops.upload(decoded, self.device, rows[new])
-        return images, np.arange(len(indices))
+        return images, np.arange(len(indices)), slots
 
     def _keep(self, indices: np.ndarray, tokens: list[Token], decoded: Array, rows: np.ndarray) -> np.ndarray:
         """Write images to slots that are not read, and return the slots; -1 where there was none left."""
@@ -239,6 +257,8 @@ class ImageCache(PerProcess):
             positions = list(fresh.values())
             # Only a slot that has been in use before has readers to wait for.
             writing = self.resident.overwriting if is_used_again else self.resident.appending
+            if is_used_again and self._kept_looks is not None:
+                self._kept_looks.forget(slots[positions])
             with writing() as block:
                 block[slots[positions]] = ops.upload(decoded, self.device, rows[positions])
             # Only now does a look-up find them. An exception before this line, or a fork, whose child sees no lock but
@@ -253,8 +273,6 @@ class ImageCache(PerProcess):
         # Batches looked up until now hold this lease. Those from here on get another, and are no reason to wait.
         self._retired.append((weakref.ref(self._lease), slot))
         self._lease = Lease()
-        # Those batches keep the looks that they were told of; they will not be true of what comes into this slot.
-        self._looks = None
 
     def _free_slot(self) -> tuple[int, bool]:
         """Return a slot, -1 for none, and whether it has been used before."""
@@ -268,7 +286,7 @@ class ImageCache(PerProcess):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the images behind: they may be gigabytes, and can be decoded again."""
-        left_out = ("resident", "used", "_slots", "_tokens", "_is_silent", "_lease", "_retired", "_looks")
+        left_out = ("resident", "used", "_slots", "_tokens", "_is_silent", "_lease", "_retired", "_kept_looks")
         return {key: value for key, value in super().__getstate__().items() if key not in left_out}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

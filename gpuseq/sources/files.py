@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,6 @@ from .source import Fetched
 
 if TYPE_CHECKING:
     from gpuseq.decode.gpu import DeviceBatch, DeviceDecoder
-    from gpuseq.ops.looks import Looks
 
 __all__ = ["FileSource"]
 
@@ -129,13 +128,15 @@ class FileSource(PerProcess):
         assert decoded.images is not None, "files that are cropped are fetched by `fetch_cropped`"
         # On the caller's stream: `take` copies out of the decoder's ring.
         images: Array = decoded.images if isinstance(decoded.images, np.ndarray) else decoded.images.take()
-        rows, lease, looks = decoded.rows, None, None
-        reading: Callable[[], AbstractContextManager[Any]] = nullcontext
-        if self.cache is not None and rows is not None and decoded.kept is not None:
-            images, rows = self.cache.merge(indices, decoded.kept, images, rows)
-            if images is self.cache.resident.array:
-                reading, lease, looks = self.cache.resident.reading, decoded.kept.lease, self.cache.looks()
-        return self._handed_over(Fetched(images, rows, None, indices, reading, lease, looks), decoded.errors)
+        fetched = Fetched(images, decoded.rows, None, indices)
+        if self.cache is not None and decoded.rows is not None and decoded.kept is not None:
+            images, rows, slots = self.cache.merge(indices, decoded.kept, images, decoded.rows)
+            is_block = images is self.cache.block
+            # Who never asks a GPU needs no tables.
+            looks = None if self.device == "cpu" else self.cache.looks(None if is_block else slots)
+            reading = self.cache.resident.reading if is_block else nullcontext
+            fetched = Fetched(images, rows, None, indices, reading, decoded.kept.lease, looks)
+        return self._handed_over(fetched, decoded.errors)
 
     def fetch_cropped(self, plan: BatchPlan) -> Fetched:
         """Return the images of a batch, each cropped as its program begins, and resized.
@@ -203,17 +204,23 @@ class FileSource(PerProcess):
                 row[...] = mask
         return self._handed_over(Fetched(masks, None, None, indices), decoded.errors)
 
-    @property
-    def looks(self) -> Looks | None:
-        """What looks at the images say, where all of them are kept on a device."""
-        return None if self.cache is None else self.cache.looks()
+    def known(self, indices: np.ndarray) -> np.ndarray | None:
+        """Tell of which samples it is known what a GPU has to look at; None: of none.
+
+        Parameters
+        ----------
+        indices : numpy.ndarray
+            Shape ``(N,)``, int64.
+        """
+        return None if self.cache is None else self.cache.known(indices)
 
     def _handed_over(self, fetched: Fetched, errors: list[ImageFileError | None]) -> Fetched:
         """Bring what was fetched to where it is asked for, and apply the policy to files that failed."""
         if self.device != "cpu" and not is_cupy(fetched.images):
             # Of a cache on the host, just these rows.
             images = ops.upload(fetched.images, self.device, fetched.rows)
-            fetched = fetched._replace(images=images, rows=None, reading=nullcontext, looks=None)
+            looks = None if fetched.looks is None else fetched.looks.take(fetched.rows)
+            fetched = fetched._replace(images=images, rows=None, reading=nullcontext, looks=looks)
         return self._mend(fetched, errors) if any(errors) else fetched
 
     def expect(self, upcoming: Sequence[np.ndarray], current: np.ndarray | None = None) -> None:

@@ -34,7 +34,7 @@ class Fetched(NamedTuple):
         Returns a context within which work on `images` may be put on the current stream: that of a
         `~gpuseq.ops.cuda.resident.Resident` where the images stay on a device and are used again.
     looks : Looks or None
-        What is known of all `images`, where they stay and nobody writes to them.
+        What is known of `images`, as far as they stay and nobody writes to them.
     parts : numpy.ndarray or None
         Shape ``(M, 6)``, int64: of which `~gpuseq.sources.crops.Part` of its file each of `images` was made; zeros for
         one that was made of none. None where files were not cropped.
@@ -65,8 +65,6 @@ class Source(Protocol):
         Shape of one image, in the source's own axis order.
     dtype : numpy.dtype
         Of the images; of files, that of most.
-    looks : Looks or None
-        What looks at the images say, where they are kept.
     """
 
     @property
@@ -85,12 +83,11 @@ class Source(Protocol):
     def dtype(self) -> np.dtype[Any]:
         """Of the images."""
 
-    @property
-    def looks(self) -> Looks | None:
-        """What is known of all images, where they stay and nobody writes to them."""
-
     def fetch(self, indices: np.ndarray) -> Fetched:
         """Return the images of samples, numbers of shape ``(N,)``, int64."""
+
+    def known(self, indices: np.ndarray) -> np.ndarray | None:
+        """Tell of which samples it is known what a GPU has to look at; None: of none."""
 
     def expect(self, upcoming: Sequence[np.ndarray], current: np.ndarray | None = None) -> None:
         """Take note of the samples that are fetched next, the nearest batch first; `current` is planned already."""

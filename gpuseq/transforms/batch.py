@@ -276,7 +276,7 @@ class BatchTransform:
         recipe: Recipe | None,
         program: np.ndarray | None,
         *,
-        is_known: bool = False,
+        known: np.ndarray | None = None,
     ) -> list[tuple[str, str]]:
         """Say what is done to a batch, by which engine, and what of it is slow, as steps of ``explain``.
 
@@ -290,8 +290,8 @@ class BatchTransform:
             The augmentations that `program` was drawn from.
         program : numpy.ndarray or None
             Of a batch.
-        is_known : bool
-            Whether looks at the source images are kept.
+        known : numpy.ndarray or None
+            Shape ``(N,)``, bool: of which samples looks at the source image are kept. None: of none.
         """
         options, function = self.options, self.normalisation.function
         path = []
@@ -300,7 +300,7 @@ class BatchTransform:
             on_the_host = "; step after step on the host" if device == "cpu" else ""
             rounded = "; after the ranges are rounded to uint8" if rounds else ""
             path.append(("augmentations", f"{recipe!r} on uint8{on_the_host}{rounded}"))
-        path.append(("engine", ops.describe(device, options, source_dtype, program, is_known=is_known)))
+        path.append(("engine", ops.describe(device, options, source_dtype, program, known=known)))
         slow = []
         if self.one_image is not None:
             slow.append("a subclass with its own apply_transform or standardize: Keras' loop, image by image")

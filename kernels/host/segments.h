@@ -20,6 +20,7 @@ struct CutJob {
     const uint8_t *program;              // (N, S): a `ProgramStep` each
     const int64_t *rows;                 // (N,): the source image of each sample
     const uint8_t *moved;                // (N,): whether Keras' ranges come first; or null
+    const uint8_t *known;                // (N,): whether the source image has been looked at; or null
     uint8_t *room;                       // scratch, the same in all calls
     // Of what `list_steps` asked for, in that order.
     const uint8_t *gammas;               // (T', 256): of tables that are GIVEN
@@ -36,7 +37,6 @@ struct CutJob {
     int32_t num_program_codes, num_ranks;
     int32_t first_table, first_map, first_other, first_erase;    // ranks
     int32_t mix, noise;                  // ranks
-    int32_t is_known;                    // whether looks at source images are asked for
     int32_t part_bytes;                  // a multiple of it is where each array begins
 };
 
@@ -186,6 +186,9 @@ const ProgramStep &step_at(const CutJob &job, int64_t place) { return ((const Pr
 bool is_listed(const CutJob &job, int rank) { return rank >= job.first_table && rank < job.first_erase; }
 
 bool is_measured(double code) { return code >= CONTRAST && code <= EQUALIZE; }
+
+// Whether what a sample's first step looks at is known.
+bool is_known(const CutJob &job, int64_t sample) { return job.known && job.known[sample] && !(job.moved && job.moved[sample]); }
 
 // Pillow keeps the outermost ring of pixels of a sharpened image: there is nothing else of one below three.
 bool is_dropped(const CutJob &job, double code) { return code == SHARPNESS && std::min(job.height, job.width) < 3; }
@@ -341,9 +344,9 @@ bool list_steps(const CutJob &job, CutFound *found)
                 std::copy(args, args + 3, work.kernels + 3 * found->num_kernels++);
             }
     // What is looked at of a source image: its first step, where no ranges come before it.
-    if (job.is_known)
+    if (job.known)
         for (int64_t sample = 0; sample < job.num_samples; ++sample) {
-            if (job.moved && job.moved[sample]) continue;
+            if (!is_known(job, sample)) continue;
             const int64_t begin = sample * job.steps_per_sample;
             for (int64_t place = begin; place < begin + job.steps_per_sample; ++place) {
                 const double code = job.codes[work.ranks[place]];
@@ -493,7 +496,7 @@ public:
             if (!is_listed(job_, work_.ranks[place]) || (has_mix && step_at(job_, place).chain != 0)) continue;
             double *row = emit(place);
             if (!row) continue;
-            if (is_first && job_.is_known && is_measured(row[0]) && !(job_.moved && job_.moved[sample])) {
+            if (is_first && is_known(job_, sample) && is_measured(row[0])) {
                 row[0] = TABLE;
                 row[1] = (double)(num_tables_ + num_found++);
             }

@@ -109,7 +109,7 @@ def test_what_two_threads_decode_at_once_is_kept_once(tmp_path: Path) -> None:
     everything = np.arange(3)
     looked_up = [cache.look_up(everything) for _ in range(2)]
     for kept in looked_up:
-        images, rows = cache.merge(everything, kept, decoded, everything)
+        images, rows, _ = cache.merge(everything, kept, decoded, everything)
         assert images is cache.block
         np.testing.assert_array_equal(images[rows], decoded)
     assert (cache.used, cache.num_bytes) == (3, decoded.nbytes)

@@ -45,7 +45,7 @@ PATH = "GPUSEQ_CPU_LIBRARY"
 # Not an extension module: it knows no Python, so one wheel serves every version of it.
 LIBRARY = "gpuseq_cpu.so"
 
-ABI = 10
+ABI = 11
 """Has to be the library's ``gpuseq_abi()``: what a job holds, and which functions there are."""
 
 logger = logging.getLogger("gpuseq")
@@ -125,14 +125,14 @@ class CutJob(ctypes.Structure):
     """``CutJob`` of ``kernels/host/segments.h``, where its fields are explained."""
 
     _fields_ = (
-        *((name, _POINTER) for name in ("ranks", "codes", "maps", "program", "rows", "moved", "room")),
+        *((name, _POINTER) for name in ("ranks", "codes", "maps", "program", "rows", "moved", "known", "room")),
         *((name, _POINTER) for name in ("gammas", "found", "turns", "given", "kernels", "weights")),
         *(("cval", ctypes.c_double), ("composed_from", ctypes.c_double)),
         *((name, _LONG) for name in ("num_samples", "steps_per_sample", "height", "width", "num_weights")),
         *((name, _LONG) for name in ("num_listed", "num_mixes")),
         *((name, _INT) for name in ("num_program_codes", "num_ranks")),
         *((name, _INT) for name in ("first_table", "first_map", "first_other", "first_erase", "mix", "noise")),
-        *((name, _INT) for name in ("is_known", "part_bytes")),
+        ("part_bytes", _INT),
     )
 
 

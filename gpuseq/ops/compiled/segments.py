@@ -110,14 +110,17 @@ def _cut(
     functions = instruction_set.functions
     program, rows = np.ascontiguousarray(program), np.ascontiguousarray(rows, np.int64)
     moved = None if moved is None else np.ascontiguousarray(moved, np.bool_)
+    are_known = None if known is None else np.ascontiguousarray(known.samples, np.bool_)
     address = program.ctypes.data
     if address % 8 or program.dtype != STEP_DTYPE:
         return None
     num_samples, num_steps = program.shape
     job = CutJob(
-        *(*_CONSTANTS[is_grey], address, rows.ctypes.data, None if moved is None else moved.ctypes.data, None),
+        *(*_CONSTANTS[is_grey], address, rows.ctypes.data),
+        *(None if marks is None else marks.ctypes.data for marks in (moved, are_known)),
+        None,
         *(None, None, None, None, None, None, cval, ops_segments.COMPOSED_FROM),
-        *(num_samples, num_steps, *size, 0, 0, 0, *_LAYOUT, known is not None, ops_segments.PART_BYTES),
+        *(num_samples, num_steps, *size, 0, 0, 0, *_LAYOUT, ops_segments.PART_BYTES),
     )
     here, found = ctypes.addressof(job), CutFound()
     there = ctypes.addressof(found)
@@ -188,7 +191,7 @@ def _made(
     if found.num_looked:
         assert known is not None
         codes, samples, factors = asked(found.num_looked, 3, found.looked).T.copy()
-        job.found = kept(np.ascontiguousarray(known(codes, rows[samples.astype(np.intp)], factors)))
+        job.found = kept(np.ascontiguousarray(known.tables(codes, rows[samples.astype(np.intp)], factors)))
     # NumPy's sines differ from one machine to another, and those of another library's from Python's.
     if found.num_turns:
         job.turns = kept(turns(asked(found.num_turns, 1, found.turns)[:, 0]))

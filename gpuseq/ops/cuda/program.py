@@ -6,23 +6,23 @@ intermediate image, or a look at one: one or two for all first such stages, one 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 
-from gpuseq.base.devices import place
 from gpuseq.base.errors import DeviceError
+from gpuseq.base.streams import Made, own_stream, recorded, to_host
 from gpuseq.base.types import Array
 from gpuseq.ops.compiled.segments import cut
 from gpuseq.ops.crops import cropped
 from gpuseq.ops.listing import CONTRAST, STEP_COLUMNS
-from gpuseq.ops.looks import LOOKS, Looks
+from gpuseq.ops.looks import LOOKS, Looks, looks_first
 from gpuseq.ops.numpy.erase import normal_quantiles
 from gpuseq.ops.options import AugmentOptions, RangesFirst, Statistics
-from gpuseq.ops.segments import NO_LOOK, PART_BYTES, SOURCE, STAGE_COLUMNS, Segments
+from gpuseq.ops.segments import NO_LOOK, PART_BYTES, SOURCE, STAGE_COLUMNS, Known, Segments
 from gpuseq.ops.table import FILL_MODES, NUM_COLUMNS, OUT_KINDS, PREPROCESSING, fill_table, needs_range
 from gpuseq.plan.columns import is_at_rest
 from gpuseq.plan.program import has_kind, only_erasing, without_erasing
@@ -48,7 +48,7 @@ PARTIAL_COUNTS = 768
 """Numbers of 32 bits that ``prepare`` writes for a part of an image that is looked at."""
 
 MAX_COUNTED_BYTES = 1 << 26
-"""For what is counted of source images at once, when all of them are looked at."""
+"""For what is counted at once, where all images of a batch are looked at."""
 
 MAX_RESIZED_BYTES = 4
 """Of a pixel that the resize moves."""
@@ -63,10 +63,10 @@ def takes_ranges(options: AugmentOptions, program: np.ndarray) -> bool:
     return options.order <= 1 and not needs_range(options, np.dtype(np.uint8)) and not has_kind(program, "crop")
 
 
-def launches(options: AugmentOptions, program: np.ndarray, *, is_known: bool = False) -> list[str]:
+def launches(options: AugmentOptions, program: np.ndarray, *, known: np.ndarray | None = None) -> list[str]:
     """Return the kernels that a batch of RGB images takes, in order, with the ranges that `options` ask for first.
 
-    `is_known` says that the source images have been looked at.
+    `known` says which of the source images have been looked at. Looks for later batches come on top.
     """
     levels = replace(options.unnormalised(), dtype="uint8", round_affine=True)
     has_ranges = options.has_affine or options.has_flip or options.has_channel_shift or options.has_brightness
@@ -76,9 +76,9 @@ def launches(options: AugmentOptions, program: np.ndarray, *, is_known: bool = F
     if has_kind(program, "crop"):
         found += ["resample_pass", "resample_pass"]
     moved = np.full(len(program), has_ranges and in_place)
-    known = (lambda codes, rows, factors: np.zeros((len(codes), 3, 256), np.uint8)) if is_known and in_place else None
+    tables = Known(known, _no_tables) if known is not None and in_place else None
     # Where a program is cut does not follow from the size of the images.
-    segments = cut(program, np.arange(len(program)), 64, 64, 3, moved=moved, known=known)
+    segments = cut(program, np.arange(len(program)), 64, 64, 3, moved=moved, known=tables)
     found += [
         kernel for _, look in _rounds(segments) for kernel in ("prepare", *([] if look == NO_LOOK else ["tabulate"]))
     ]
@@ -128,10 +128,7 @@ def run_program(
     moved = None if ranges is None else _moved(ranges)
     if moved is None or not moved.any():
         ranges = moved = None
-    known = None
-    if looks is not None:
-        assert looks.num_images == len(images), "rows of other images than were looked at"
-        known = partial(looks.tables, look=partial(_look, images, _macros(options, channels, False, False)))
+    known = None if looks is None else Known(looks.known(rows), looks.tables)
     cval = ranges.options.cval if ranges else 0.0
     segments = cut(program, rows, height, width, channels, moved=moved, cval=cval, known=known)
     mean = statistics.mean if statistics is not None and options.featurewise_center else None
@@ -175,6 +172,12 @@ def run_program(
             *(mean_c, divisor_c, table, out, len(program), segments.num_looks, height, width, options.rescale),
         ),
     )
+    if looks is not None and known is not None:
+        is_new = ~known.samples
+        # Not for a policy that looks at none, and not where ranges change every image first.
+        is_asked = is_new if moved is None else is_new & ~moved
+        if is_asked.any() and looks_first(program[is_asked]):
+            looks.learn(rows[is_new], partial(_look, images, _macros(options, channels, False, False)))
     return out
 
 
@@ -216,27 +219,48 @@ def run_geometry(images: Array, program: np.ndarray, source_format: str, *, indi
     return moved if last else device.contiguous(moved.transpose(0, 3, 1, 2))
 
 
-def _look(images: Array, macros: kernels.Macros) -> np.ndarray:
-    """Look at all images for each of `LOOKS`, as `Looks.tables` wants it; the host waits for it, once."""
+def _look(
+    images: Array, macros: kernels.Macros, rows: np.ndarray
+) -> Iterator[tuple[np.ndarray, Callable[[], np.ndarray]]]:
+    """Look at images for each of `LOOKS`, as `Looks.learn` wants it; the host waits for nothing."""
     height, width = images.shape[1:3] if dict(macros)["SOURCE_CHANNELS_LAST"] == "1" else images.shape[2:]
     colours = 1 if dict(macros)["CHANNELS"] == "1" else 3
-    found = np.empty((len(images), len(LOOKS), colours, 256), np.uint8)
     at_once = max(1, MAX_COUNTED_BYTES // (len(LOOKS) * _num_parts(height * width) * PARTIAL_COUNTS * 4))
-    for first in range(0, len(images), at_once):
-        rows = np.arange(first, min(first + at_once, len(images)))
-        num_looks = len(rows) * len(LOOKS)
+    for first in range(0, len(rows), at_once):
+        some = rows[first : first + at_once]
+        num_looks = len(some) * len(LOOKS)
         # A stage of no steps for each look; a contrast's factor is 0, so that its table holds the mean.
         stages = np.zeros((num_looks, STAGE_COLUMNS))
         stages[:, 0] = stages[:, 3] = SOURCE
-        stages[:, 4] = np.tile(np.array(LOOKS) - CONTRAST + 1, len(rows))
+        stages[:, 4] = np.tile(np.array(LOOKS) - CONTRAST + 1, len(some))
         stages[:, 5] = np.arange(num_looks)
-        stages[:, 7] = rows.repeat(len(LOOKS))
+        stages[:, 7] = some.repeat(len(LOOKS))
         sent = _sent(stages, np.empty((0, STEP_COLUMNS)), np.empty(0, np.int32), np.empty(0), np.empty(0, np.uint8))
         made = device.empty((num_looks * TABLE_BYTES,), np.uint8)
         partials = _partials(num_looks, height * width)
         _prepare(macros, (images, *sent, None), made, partials, float(stages[:, 4].max()), num_looks, height, width)
-        found[rows] = place(made, "cpu").reshape(len(rows), len(LOOKS), 3, 256)[:, :, :colours]
-    return found
+        yield some, _Looked(made, len(some), colours)
+
+
+class _Looked:
+    """Tables of looks that lie on a device, to be called for them: the host waits for the looks, and no later work."""
+
+    def __init__(self, made: Array, num_images: int, colours: int) -> None:
+        import cupy
+
+        self._made, self._shape, self._colours = made, (num_images, len(LOOKS), 3, 256), colours
+        stream = cupy.cuda.get_current_stream()
+        self._where = Made(stream, recorded(stream))
+
+    def __call__(self) -> np.ndarray:
+        # Not on the current stream, whose batches would have to be done first.
+        with self._made.device, own_stream(self, self._made.device.id):
+            tables: np.ndarray = to_host(self._made, self._where).reshape(self._shape)
+        return tables[:, :, : self._colours]
+
+
+def _no_tables(codes: np.ndarray, rows: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    return np.zeros((len(codes), 3, 256), np.uint8)
 
 
 def _rounds(segments: Segments) -> Iterator[tuple[slice, float]]:

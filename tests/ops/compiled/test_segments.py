@@ -13,7 +13,7 @@ import gpuseq
 from gpuseq.ops import segments as numpy_segments
 from gpuseq.ops.compiled import library
 from gpuseq.ops.compiled import segments as compiled_segments
-from gpuseq.ops.segments import PART_BYTES, Segments
+from gpuseq.ops.segments import PART_BYTES, Known, Segments
 from gpuseq.plan.policies.recipe import Recipe
 from gpuseq.plan.program import STEPS, code_of, empty_program
 from tests import compiled_library
@@ -57,6 +57,8 @@ def same(program: np.ndarray, size: tuple[int, int], num_channels: int = 3, **fu
     """Cut by both, and compare; return what the library made, None where it left the batch to NumPy."""
     rows = np.random.default_rng(len(program)).integers(0, 1000, len(program))
     before, options = program.copy(), {"moved": None, "cval": 0.0, "known": None} | further
+    if options["known"] is not None:
+        options["known"] = Known(options["known"], looked_up)
     chosen = library.chosen()
     assert chosen is not None
     made = compiled_segments._cut(chosen, program, rows, size, num_channels == 1, *options.values())
@@ -87,7 +89,13 @@ def test_policies(policy: Any) -> None:
     for number, size in enumerate(SIZES):
         program = recipe.draw(np.arange(40), size, seed=number, epoch=0)
         moved = np.random.default_rng(number).random(40) < 0.4
-        for further in ({}, {"moved": moved, "cval": 3.5}, {"known": looked_up}, {"known": looked_up, "moved": moved}):
+        known, some = np.ones(40, bool), np.random.default_rng(number + 9).random(40) < 0.5
+        for further in (
+            {},
+            {"moved": moved, "cval": 3.5},
+            {"known": known},
+            {"known": some, "moved": moved},
+        ):
             assert same(program, size, 3 - 2 * (number % 2), **further) is not None
 
 
@@ -137,7 +145,8 @@ def test_random_chains(num_steps: int, mixes: bool) -> None:
         size = SIZES[number % len(SIZES)]
         program = random_program(rng, 17, num_steps, mixes=mixes)
         moved = None if number % 3 else rng.random(17) < 0.5
-        same(program, size, 1 if number % 5 == 0 else 3, moved=moved, known=looked_up if number % 2 else None)
+        known = rng.random(17) < 0.7 if number % 2 else None
+        same(program, size, 1 if number % 5 == 0 else 3, moved=moved, known=known)
 
 
 def test_most_batches_are_cut_by_the_library() -> None:

@@ -82,11 +82,12 @@ def counted(policy: Any, folder: Path, run: HostRun) -> list[list[str]]:
     for source in (array, folder):
         for ranges in ({}, RANGES):
             flow = _flow(source, policy, ranges)
-            # The first batch of an array looks at all of it, and those after it know.
-            for _ in range(2 if source is array else 1):
-                said = dict(flow.explain().path)["engine"].partition("launch(es), ")[2].split(" then ")
-                before, num_loaded = work.done(), len(run.variants)
+            # The first batch of this array has all of its images, and looks at them for those after it.
+            if source is array:
                 next(flow)
+            said = dict(flow.explain().path)["engine"].partition("launch(es), ")[2].split(" then ")
+            before, num_loaded = work.done(), len(run.variants)
+            next(flow)
             flow.close()
             times = work.done() - before
             found.append([name for name, _ in run.variants[num_loaded:]])
