@@ -136,8 +136,15 @@ _LATER |= {"Compose": "gpuseq.compose", "image": "gpuseq.image"}
 if not TYPE_CHECKING:  # to a type checker a module with a `__getattr__` has every name
 
     def __getattr__(name: str) -> Any:
+        if name in ("MixUp", "CutMix"):
+            raise AttributeError(
+                f"gpuseq has no {name} yet: apply keras.layers.{name} or torchvision's v2.{name} to its batches"
+            )
         if name not in _LATER:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            from gpuseq.base.arguments import did_you_mean  # for mistakes alone
+
+            near = "" if name.startswith("_") else did_you_mean(name, __all__)
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}{near}")
         module = import_module(_LATER[name])
         found = globals()[name] = module if name == "image" else getattr(module, name)
         return found

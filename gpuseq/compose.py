@@ -16,15 +16,14 @@ from gpuseq.ops.options import AugmentOptions
 from gpuseq.plan.columns import params_at_rest
 from gpuseq.plan.draw import freeze
 from gpuseq.plan.plan import BatchPlan
-from gpuseq.plan.policies.augmentation import Augmentation
 from gpuseq.plan.policies.geometry import RandomResizedCrop
 from gpuseq.plan.policies.recipe import Augmentations, Recipe
 from gpuseq.plan.program import only_geometry
 
-__all__ = ["Compose", "apply_one"]
+__all__ = ["Compose"]
 
 _UNKEYED = 1 << 63
-"""Added to the number of a call, where there is no epoch: the two count apart."""
+"""Added to the number of a call, where there is no epoch: the two count apart, for epochs lie below."""
 
 
 class Compose:
@@ -81,6 +80,8 @@ class Compose:
         if recipe is None:
             raise ValueError("Compose got no augmentations: there is nothing to do")
         check_count("seed", seed, least=0)
+        if seed is not None and seed >= 1 << 64:
+            raise ValueError(f"seed must be below 2**64; got {seed!r}")
         self.recipe = recipe
         # From the global stream, as Keras' unseeded iterators: `numpy.random.seed` makes it repeatable.
         self.seed = int(np.random.randint(2**31)) if seed is None else int(seed)
@@ -151,28 +152,28 @@ class Compose:
         Raises
         ------
         ValueError
-            If the number of ids is not `n`, or one is negative.
+            If `image_size` is no pair of sides of at least a pixel, or `sample_ids` are not `n` integers.
         """
         check_count("epoch", epoch, least=0)
+        if epoch is not None and epoch >= _UNKEYED:
+            raise ValueError(f"epoch must be below 2**63; got {epoch!r}")
         check_count("n", n, least=0, or_none=False)
-        ids = np.arange(n) if sample_ids is None else np.array(sample_ids, np.int64)
-        if ids.shape != (n,) or (ids < 0).any():
-            raise ValueError(f"sample_ids must be {n} non-negative integers; got {sample_ids!r}")
+        rows, cols = _checked_size(image_size)
+        ids = np.arange(n) if sample_ids is None else _checked_ids(sample_ids, n)
         seed, number = self.seed, epoch
         if number is None:
             # Worker processes are copies of this object and count calls alike; torch's seed of the worker tells them
             # apart.
             number, self._num_calls = _UNKEYED + self._num_calls, self._num_calls + 1
             seed = (seed ^ _worker_seed()) % 2**64
-        rows, cols = image_size
-        program = self.recipe.draw(ids, (int(rows), int(cols)), seed=seed, epoch=number)
+        program = self.recipe.draw(ids, (rows, cols), seed=seed, epoch=number)
         params = params_at_rest(n)
         freeze(ids, params, program)
         return BatchPlan(
             indices=ids,
             params=params,
-            epoch=-1 if epoch is None else epoch,
-            image_size=(int(rows), int(cols)),
+            epoch=-1 if epoch is None else int(epoch),
+            image_size=(rows, cols),
             program=program,
         )
 
@@ -221,8 +222,7 @@ class Compose:
         if self.device is not None:
             array = place(array, self.device)
         frames, program = _flat(array, only_geometry(plan.program, fill))
-        moved = ops.run_geometry(frames, program, self.data_format)
-        mask: SameArray = back(moved.reshape(*array.shape[: array.ndim - 3], *moved.shape[1:]))
+        mask: SameArray = back(self._outgoing(array, ops.run_geometry(frames, program, self.data_format)))
         return mask
 
     def _check(self, array: Array) -> None:
@@ -249,14 +249,43 @@ class Compose:
         order = self.data_format
         options = AugmentOptions(source_format=order, data_format=order, dtype=self.dtype)
         with on_device(frames):
-            batch = ops.run_program(frames, program, options)
-        return batch.reshape(*array.shape[: array.ndim - 3], *batch.shape[1:])
+            return self._outgoing(array, ops.run_program(frames, program, options))
+
+    def _outgoing(self, array: Array, frames: Array) -> Array:
+        """Return frames in the batch and the clips of `array`."""
+        shape = frames.shape[1:]
+        # A program of no sample says nothing of a crop.
+        if not len(frames) and self.output_size is not None:
+            last = self.data_format == "channels_last"
+            shape = (*self.output_size, shape[2]) if last else (shape[0], *self.output_size)
+        return frames.reshape(*array.shape[: array.ndim - 3], *shape)
 
     @property
     def output_size(self) -> tuple[int, int] | None:
         """Rows and columns of the result; None where they are those that come in."""
         first = self.recipe.augmentations[0]
         return first.target_size if isinstance(first, RandomResizedCrop) else None
+
+
+def _checked_size(image_size: Any) -> tuple[int, int]:
+    """Return rows and columns, or refuse what is no pair of them."""
+    sides = tuple(image_size) if np.iterable(image_size) else ()
+    if len(sides) != 2 or not all(hasattr(side, "__index__") and side >= 1 for side in sides):
+        raise ValueError(f"image_size must be rows and columns, of at least a pixel each; got {image_size!r}")
+    return int(sides[0]), int(sides[1])
+
+
+def _checked_ids(sample_ids: Any, n: int) -> np.ndarray:
+    """Return the numbers of `n` samples as int64, a copy, or refuse what is none."""
+    # As they are at first: a number that is cut off, of 1.7 or of 2**64, would be another sample's.
+    reason = None
+    try:
+        ids = np.asarray(sample_ids)
+        if ids.shape == (n,) and (not n or (ids.dtype.kind in "iu" and ids.min() >= 0 and ids.max() < 1 << 63)):
+            return ids.astype(np.int64)
+    except (TypeError, ValueError) as error:
+        reason = error
+    raise ValueError(f"sample_ids must be {n} integers from 0 to 2**63 - 1; got {sample_ids!r}") from reason
 
 
 def _flat(array: Array, program: np.ndarray) -> tuple[Array, np.ndarray]:
@@ -304,12 +333,6 @@ def _worker_seed() -> int:
     worker = sys.modules.get("torch.utils.data._utils.worker")
     info = None if worker is None else worker._worker_info
     return 0 if info is None else int(info.seed)
-
-
-def apply_one(augmentation: Augmentation, images: Any, **options: Any) -> Any:
-    """Call a single augmentation on a batch: a `Compose` of it alone, whose numbers are drawn anew at every call."""
-    given = {name: options.pop(name) for name in ("epoch", "sample_ids") if name in options}
-    return Compose([augmentation], **options)(images, **given)
 
 
 Compose.__module__ = "gpuseq"  # where users find it: see there

@@ -13,6 +13,7 @@ import pytest
 
 import gpuseq
 from gpuseq.ops.numpy.program import run_steps
+from gpuseq.plan.plan import BatchPlan
 from gpuseq.plan.program import only_geometry
 from tests.compare import assert_same, read_only
 
@@ -162,6 +163,31 @@ def test_a_single_augmentation_is_callable_first_thing(first: str) -> None:
     assert done.stdout == "255\n"
 
 
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_a_batch_of_none_has_the_shape_of_others(images: np.ndarray, data_format: Any) -> None:
+    """Crops give it their size, of images, clips and masks."""
+    batch = images if data_format == "channels_last" else images.transpose(0, 3, 1, 2)
+    for augmentations in ([gpuseq.RandomResizedCrop((7, 9)), gpuseq.RandAugment()], gpuseq.RandAugment()):
+        augment = gpuseq.Compose(augmentations, seed=1, data_format=data_format)
+        assert augment(batch[:0]).shape == (0, *augment(batch).shape[1:])
+        assert augment(batch[:0, None]).shape == (0, 1, *augment(batch).shape[1:])
+        plan = augment.plan(0, (20, 17))
+        assert augment.apply(plan, batch[:0], interpolation="nearest").shape == (0, *augment(batch).shape[1:])
+
+
+def test_numbers_of_any_kind_are_the_same_key(images: np.ndarray) -> None:
+    """NumPy's integers and Python's, up to the largest; a plan of them is text, too."""
+    largest = 2**63 - 1
+    augment = gpuseq.Compose(MODERN, seed=2**64 - 1)
+    plan = augment.plan(3, (20, 17), epoch=largest, sample_ids=[largest, 0, largest])
+    for ids in (np.array([largest, 0, largest], np.uint64), [np.int64(largest), np.uint8(0), largest]):
+        again = gpuseq.Compose(MODERN, seed=np.uint64(2**64 - 1)).plan(
+            np.int32(3), np.array([20, 17]), epoch=np.uint64(largest), sample_ids=ids
+        )
+        assert again == plan
+        assert BatchPlan.from_json(again.to_json()) == plan
+
+
 def test_repr_is_the_call() -> None:
     augment = gpuseq.Compose(["rand-m9-mstd0.5-inc1", gpuseq.RandomErasing()], seed=7, dtype="float32")
     again = eval(repr(augment), {name: getattr(gpuseq, name) for name in gpuseq.__all__})
@@ -182,7 +208,17 @@ def test_repr_is_the_call() -> None:
         (lambda x: gpuseq.Compose(MODERN)(list(x)), TypeError, r"np.stack\(images\)"),
         (lambda x: gpuseq.Compose(MODERN)("x"), TypeError, "got str"),
         (lambda x: gpuseq.Compose(MODERN)(x, epoch=-1), ValueError, "epoch must be"),
+        (lambda x: gpuseq.Compose(MODERN)(x, epoch=2**63), ValueError, "epoch must be below"),
+        (lambda x: gpuseq.Compose(MODERN, seed=2**64), ValueError, "seed must be below"),
         (lambda x: gpuseq.Compose(MODERN)(x, sample_ids=[1]), ValueError, "sample_ids must be 12"),
+        (lambda x: gpuseq.Compose(MODERN)(x, sample_ids=np.arange(12) + 0.5), ValueError, "sample_ids must be 12"),
+        (lambda x: gpuseq.Compose(MODERN)(x, sample_ids=[2**63] * 12), ValueError, "sample_ids must be 12"),
+        (lambda x: gpuseq.Compose(MODERN)(x, sample_ids=[2**64] * 12), ValueError, "sample_ids must be 12"),
+        (lambda x: gpuseq.Compose(MODERN)(x, sample_ids=["a"] * 12), ValueError, "sample_ids must be 12"),
+        (lambda x: gpuseq.Compose(MODERN)(x, sample_ids=[[1, 2], [3]]), ValueError, "sample_ids must be 12"),
+        (lambda x: gpuseq.Compose(MODERN)(x[:, :0]), ValueError, r"image_size must be .* got \(0, 17\)"),
+        (lambda x: gpuseq.Compose(MODERN).plan(3, 20), ValueError, "image_size must be .* got 20"),
+        (lambda x: gpuseq.RandAugment()(x, sample_id=[1]), TypeError, "did you mean 'sample_ids'"),
         (lambda x: gpuseq.Compose(MODERN).apply(gpuseq.Compose(MODERN).plan(3, (20, 17)), x), ValueError, "3 images"),
         (lambda x: gpuseq.Compose(MODERN).apply(gpuseq.Compose(MODERN).plan(12, (9, 9)), x), ValueError, "(9, 9)"),
         (lambda x: gpuseq.Compose(MODERN)(x[..., :2]), ValueError, "1, 3 or 4 channels.*got 2"),

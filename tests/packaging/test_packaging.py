@@ -267,12 +267,15 @@ assert "gpuseq" in names and not any("policies" in name for name in names), name
 from gpuseq.compose import Compose
 import gpuseq
 assert gpuseq.Compose is Compose and Compose.__module__ == "gpuseq" and gpuseq.image.load_img is gpuseq.load_img
-try:
-    gpuseq.RandAugmen
-except AttributeError as error:
-    print(error)
+for name in ("RandAugmen", "MixUp"):
+    try:
+        getattr(gpuseq, name)
+    except AttributeError as error:
+        print(error)
 """
-    assert run(sys.executable, "-c", code, cwd=ROOT).stdout == "module 'gpuseq' has no attribute 'RandAugmen'\n"
+    wrong, missing = run(sys.executable, "-c", code, cwd=ROOT).stdout.splitlines()
+    assert wrong == "module 'gpuseq' has no attribute 'RandAugmen'; did you mean 'RandAugment'?"
+    assert missing.startswith("gpuseq has no MixUp yet: apply keras.layers.MixUp")
 
 
 @pytest.mark.parametrize("name", ["cupy", "keras", "torch", "jax", "tensorflow", "nvidia", "scipy", "pandas", "ray"])

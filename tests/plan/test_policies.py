@@ -555,6 +555,9 @@ def test_limits_are_values(call: str) -> None:
     assert np.isfinite(program["arg"]).all()
 
 
+ERASING_OR_NOT = gpuseq.RandomChoice([gpuseq.RandomErasing(), gpuseq.RandomInvert()])
+
+
 class Foreign:
     """Another library's transform."""
 
@@ -575,7 +578,11 @@ class Foreign:
         ("rand-ninf", ValueError, "num_layers must be a whole number from 1 on; got inf"),
         ("augmix-d1.5", ValueError, "chain_depth must be a whole number from 1 to 3; got 1.5"),
         ("augmix-b1", ValueError, "'b1' is no section"),
+        ("mixup", ValueError, "images are not mixed yet: apply MixUp"),
+        (gpuseq.RandAugment, TypeError, "got the class RandAugment: write RandAugment"),
         ([gpuseq.RandomErasing(), gpuseq.RandAugment()], ValueError, "RandomErasing must come last"),
+        ([gpuseq.RandomErasing(), gpuseq.RandAugment(), gpuseq.RandomErasing()], ValueError, "Erasing must come last"),
+        ([ERASING_OR_NOT, gpuseq.RandAugment()], ValueError, "RandomErasing must come last"),
         ([gpuseq.RandAugment(), gpuseq.RandomResizedCrop(9)], ValueError, "RandomResizedCrop must come first"),
     ],
 )

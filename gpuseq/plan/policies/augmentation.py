@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 import numpy as np
 
 from gpuseq.base.arguments import checked_arguments, did_you_mean
-from gpuseq.base.types import SameArray
+from gpuseq.base.types import BatchDType, DataFormat, Device, SameArray
 from gpuseq.plan.choices import Choices, choose_steps
 from gpuseq.plan.program import COLOURED, STEPS, code_of, empty_program, of_kind
 
@@ -85,10 +85,32 @@ class Augmentation:
         """
         raise NotImplementedError
 
-    def __call__(self, images: SameArray, **kwargs: Any) -> SameArray:
-        """Apply it to a batch: as `~gpuseq.Compose` of this one alone, whose arguments `kwargs` are."""
+    @checked_arguments()
+    def __call__(
+        self,
+        images: SameArray,
+        *,
+        epoch: int | None = None,
+        sample_ids: Any = None,
+        seed: int | None = None,
+        dtype: BatchDType | None = None,
+        data_format: DataFormat | None = None,
+        device: Device | None = None,
+    ) -> SameArray:
+        """Apply it to a batch: as `~gpuseq.Compose` of this one alone, and as a call of that.
+
+        Parameters
+        ----------
+        images, epoch, sample_ids
+            As in a call of `~gpuseq.Compose`.
+        seed, dtype, data_format, device
+            As `~gpuseq.Compose` takes them.
+        """
         # By name, with the first call: `compose` stands above `plan`, and whoever unpickled this value never loaded it.
-        made: SameArray = import_module("gpuseq.compose").apply_one(self, images, **kwargs)
+        compose = import_module("gpuseq.compose").Compose(
+            [self], seed=seed, dtype=dtype, data_format=data_format, device=device
+        )
+        made: SameArray = compose(images, epoch=epoch, sample_ids=sample_ids)
         return made
 
     def __repr__(self) -> str:

@@ -14,7 +14,7 @@ from .augmentation import Augmentation, checked_call, checked_probability
 from .erasing import RandomErasing
 from .geometry import RandomResizedCrop
 
-__all__ = ["RandomApply", "RandomChoice", "RandomOrder", "checked_augmentations"]
+__all__ = ["RandomApply", "RandomChoice", "RandomOrder", "checked_augmentations", "may_erase"]
 
 
 def checked_augmentations(name: str, given: Any) -> tuple[Augmentation, ...]:
@@ -34,6 +34,8 @@ def checked_augmentations(name: str, given: Any) -> tuple[Augmentation, ...]:
     TypeError
         If something else is in it.
     """
+    if isinstance(given, type) and issubclass(given, Augmentation):
+        given = [given]
     if not isinstance(given, list | tuple):
         raise TypeError(f"{name} takes a list of augmentations; got {given!r}")
     if not given:
@@ -52,6 +54,11 @@ def checked_augmentations(name: str, given: Any) -> tuple[Augmentation, ...]:
     return tuple(given)
 
 
+def may_erase(item: Augmentation) -> bool:
+    """Tell whether an augmentation is a `RandomErasing`, or a choice that holds one."""
+    return isinstance(item, RandomErasing) or any(map(may_erase, getattr(item, "transforms", ())))
+
+
 def _movable(owner: object, given: Any) -> tuple[Augmentation, ...]:
     kind = type(owner).__name__
     checked = checked_augmentations(kind, given)
@@ -59,7 +66,7 @@ def _movable(owner: object, given: Any) -> tuple[Augmentation, ...]:
         # Samples without the crop would keep their size, and a batch has one.
         if isinstance(item, RandomResizedCrop):
             raise ValueError(f"{kind}: RandomResizedCrop gives the batch its size, so it cannot be left to chance")
-        if isinstance(item, RandomErasing) and not isinstance(owner, RandomChoice):
+        if may_erase(item) and not isinstance(owner, RandomChoice):
             raise ValueError(
                 f"{kind}: RandomErasing comes after normalisation; put it last in the list, with its own p"
             )

@@ -12,7 +12,7 @@ from gpuseq.plan.choices import draw_steps, put_identities_last
 from gpuseq.plan.philox import philox_rows
 
 from .augmentation import Augmentation, Chosen
-from .combine import checked_augmentations
+from .combine import checked_augmentations, may_erase
 from .erasing import RandomErasing
 from .geometry import RandomResizedCrop
 from .strings import parse_policy
@@ -63,9 +63,8 @@ class Recipe:
         for position, item in enumerate(augmentations):
             if isinstance(item, RandomResizedCrop) and position:
                 raise ValueError(f"{name}: RandomResizedCrop must come first, because it gives the batch its size")
-            is_last = position + 1 == len(augmentations)
             # Several may stand at the end, one after another.
-            if isinstance(item, RandomErasing) and not is_last and not isinstance(augmentations[-1], RandomErasing):
+            if may_erase(item) and not all(isinstance(later, RandomErasing) for later in augmentations[position + 1 :]):
                 raise ValueError(
                     f"{name}: RandomErasing must come last: it is done after normalisation, and all others before"
                 )

@@ -54,6 +54,11 @@ def parse_policy(text: str) -> Augmentation:
             f"augmentations={text!r}: timm's AutoAugment policies {', '.join(_TIMM_POLICIES)} are not here; 'imagenet' "
             "holds the same pairs of steps as 'original', with torchvision's magnitudes, which go both ways"
         )
+    if word.lower() in ("mixup", "cutmix"):
+        raise ValueError(
+            f"augmentations={text!r}: images are not mixed yet: apply MixUp and CutMix, of keras.layers or of "
+            "torchvision's v2, to the batches"
+        )
     if word not in ("rand", "augmix"):
         known = ("rand-m9-mstd0.5-inc1", "augmix-m3-w3", "trivial", "imagenet", "cifar10", "svhn")
         near = did_you_mean(word, ("rand", "augmix", *known[2:]))
