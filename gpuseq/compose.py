@@ -205,6 +205,11 @@ class Compose:
             If the plan is of another number of samples or another image size.
         """
         check_choice("interpolation", interpolation, (None, "nearest"))
+        check_count("fill", fill, least=0, or_none=False)
+        if fill > 255:
+            raise ValueError(f"fill must be from 0 to 255; got {fill!r}")
+        if not isinstance(plan, BatchPlan):
+            raise TypeError(f"apply takes a plan, from Compose.plan, and then images; got {type(plan).__name__}")
         array, back = _taken(images)
         if plan.program is None:
             raise ValueError("the plan holds no program: it was drawn by something else than Compose.plan")

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gpuseq.plan.boxes import NUM_KEYS
 from gpuseq.plan.program import COLOURED, STEPS, code_of, names_in, of_kind
 
 from .crops import size_after
@@ -64,7 +65,7 @@ def check_program(
 
 
 _LIMITED = frozenset(
-    ("Posterize", "PermuteChannels", "GaussianBlur", "Affine", "AugMix", "Erase", "EraseNoise", "ResizedCrop")
+    ("Posterize", "PermuteChannels", "Hue", "GaussianBlur", "Affine", "AugMix", "Erase", "EraseNoise", "ResizedCrop")
 )
 """The steps of which `_limits` knows what their numbers may be."""
 
@@ -85,6 +86,8 @@ def _limits(
         yield "Posterize", args, (args[:, 0] >= 0) & (args[:, 0] <= 8), "bits go from 0 to 8"
     if (args := found("PermuteChannels")) is not None:
         yield "PermuteChannels", args, np.isin(args[:, :3], (0, 1, 2)).all(axis=1), "channels are 0, 1 and 2"
+    if (args := found("Hue")) is not None:
+        yield "Hue", args, abs(args[:, 0]) <= 0.5, "a shift goes from -0.5 to 0.5"
     if (args := found("GaussianBlur")) is not None:
         width, height = args[:, 0], args[:, 1]
         fits = (width >= 1) & (height >= 1) & (width % 2 == 1) & (height % 2 == 1)
@@ -95,6 +98,7 @@ def _limits(
             fits,
             f"a kernel has odd sides, half of which fit an image of {rows} x {cols} pixels",
         )
+        yield "GaussianBlur", args, (args[:, 2] > 0) & np.isfinite(args[:, 2]), "sigma is a number above 0"
     if (args := found("Affine")) is not None:
         yield "Affine", args, np.isfinite(args[:, :6]).all(axis=1) & (args[:, 3] != 0), "a scale of 0 leaves no image"
     if (args := found("AugMix")) is not None:
@@ -102,6 +106,9 @@ def _limits(
     for name in ("Erase", "EraseNoise"):
         if (args := found(name)) is not None:
             yield name, args, _inside(args, rows, cols), frame
+            key = args[:, 4]
+            if name == "EraseNoise":
+                yield name, args, (key >= 0) & (key < NUM_KEYS) & (key == np.floor(key)), "a key is a whole number"
     if (args := found("ResizedCrop")) is not None:
         fits = _inside(args, *image_size) & (args[:, 2:6] >= 1).all(axis=1)
         yield (

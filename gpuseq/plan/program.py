@@ -7,7 +7,7 @@ factor of 1.27, not bin 9), so it can be read, edited, stored and replayed whate
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -340,7 +340,7 @@ def dicts_to_program(rows: Iterable[Sequence[Mapping[str, Any]]], num_steps: int
     Raises
     ------
     ValueError
-        If a step or one of its arguments is unknown.
+        If a step or one of its arguments is unknown, or a value is none that a step can hold.
     """
     rows = [list(row) for row in rows]
     longest = max(map(len, rows), default=0)
@@ -355,8 +355,36 @@ def dicts_to_program(rows: Iterable[Sequence[Mapping[str, Any]]], num_steps: int
                     raise ValueError(f"the step {step.name} has no {name!r}{did_you_mean(name, known)}")
             values["op"] = code_of(entry["op"])
             # What is left out is what a step of its own has: a plan may be written by hand.
-            values["chain"] = entry.get("chain", 0)
-            values["bilinear"] = entry.get("interpolation", "nearest") == "bilinear"
-            values["fill"] = entry.get("fill", 0)
-            values["arg"][: len(step.arguments)] = [entry.get(name, 0.0) for name in step.arguments]
+            values["chain"] = _of_text(step, entry, "chain", 0, "a whole number from 0 to 5", _is_chain)
+            read = _of_text(
+                step, entry, "interpolation", "nearest", "'nearest' or 'bilinear'", ("nearest", "bilinear").count
+            )
+            values["bilinear"] = read == "bilinear"
+            values["fill"] = _of_text(step, entry, "fill", 0, "a level of 0 to 255, or four of them", _is_fill)
+            values["arg"][: len(step.arguments)] = [
+                _of_text(step, entry, name, 0.0, "a finite number", _is_finite) for name in step.arguments
+            ]
     return program
+
+
+def _of_text(
+    step: Step, entry: Mapping[str, Any], name: str, default: Any, wanted: str, fits: Callable[[Any], Any]
+) -> Any:
+    """Return what a step's dictionary holds, or refuse what does not fit a step."""
+    value = entry.get(name, default)
+    if not fits(value):
+        raise ValueError(f"the step {step.name}: {name} must be {wanted}; got {value!r}")
+    return value
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and bool(np.isfinite(value))
+
+
+def _is_chain(value: Any) -> bool:
+    return _is_finite(value) and value in range(6)
+
+
+def _is_fill(value: Any) -> bool:
+    levels = value if isinstance(value, Sequence | np.ndarray) and len(value) == 4 else (value,)
+    return all(_is_finite(level) and 0 <= level <= 255 for level in levels)

@@ -8,7 +8,7 @@
 namespace {
 
 // The numbers of _LIMITS in gpuseq/ops/compiled/checks.py. CROP: that is looked at there.
-enum Limit { ANY, BITS, CHANNELS, KERNEL, MAP, CHAINS, RECTANGLE, CROP };
+enum Limit { ANY, BITS, CHANNELS, KERNEL, MAP, CHAINS, RECTANGLE, CROP, HALF_TURN, NOISE };
 
 bool is_within(const double *args, int limit, double rows, double cols)
 {
@@ -24,12 +24,16 @@ bool is_within(const double *args, int limit, double rows, double cols)
     case KERNEL:
         for (int axis = 0; axis < 2; ++axis)
             if (!(args[axis] >= 1 && std::fmod(args[axis], 2.0) == 1 && std::floor(args[axis] / 2) < (axis ? rows : cols))) return false;
-        return true;
+        return args[2] > 0 && std::isfinite(args[2]);
     case MAP:
         for (int number = 0; number < 6; ++number)
             if (!std::isfinite(args[number])) return false;
         return args[3] != 0;
     case CHAINS: ++args; return is_one_of(1, 5, 1);
+    case HALF_TURN: return args[0] >= -0.5 && args[0] <= 0.5;
+    case NOISE:
+        if (!(args[4] >= 0 && args[4] < 0x1p53 && args[4] == std::floor(args[4]))) return false;
+        [[fallthrough]];
     case RECTANGLE:
         return args[0] >= 0 && args[1] >= 0 && args[2] >= 0 && args[3] >= 0 && args[0] + args[2] <= rows && args[1] + args[3] <= cols;
     default: return limit == ANY;

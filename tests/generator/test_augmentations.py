@@ -440,6 +440,12 @@ def test_what_cannot_be_is_refused(images: np.ndarray, tmp_path: Path) -> None:
         ({"op": "Erase", "top": 15, "height": 6, "width": 3}, "Erase 15 0 6 3 .*within the 20 x 17 pixels"),
         ({"op": "EraseNoise", "left": -1, "height": 6, "width": 3}, "EraseNoise 0 -1 6 3 0: the rectangle"),
         ({"op": "GaussianBlur", "kernel_width": 35, "kernel_height": 3, "sigma": 1}, "GaussianBlur 35 3 1: a kernel"),
+        (
+            {"op": "GaussianBlur", "kernel_width": 3, "kernel_height": 3},
+            "GaussianBlur 3 3 0: sigma is a number above 0",
+        ),
+        ({"op": "Hue", "shift": -0.51}, "Hue -0.51: a shift goes from -0.5 to 0.5"),
+        ({"op": "EraseNoise", "height": 6, "width": 3, "key": 0.5}, "EraseNoise 0 0 6 3 0.5: a key is a whole number"),
         ({"op": "PermuteChannels", "first": 3}, "channels are 0, 1 and 2"),
         ({"op": "AugMix", "width": 6}, "it mixes 1 to 5 chains"),
         ({"op": "Affine", "scale": 0.0}, "a scale of 0 leaves no image"),

@@ -195,6 +195,11 @@ def test_repr_is_the_call() -> None:
     assert again.recipe == augment.recipe
 
 
+def _masks(x: np.ndarray, **further: Any) -> np.ndarray:
+    augment = gpuseq.Compose(MODERN)
+    return augment.apply(augment.plan(12, (20, 17)), x, interpolation="nearest", **further)
+
+
 @pytest.mark.parametrize(
     ("make", "kind", "message"),
     [
@@ -222,6 +227,9 @@ def test_repr_is_the_call() -> None:
         (lambda x: gpuseq.Compose(MODERN).apply(gpuseq.Compose(MODERN).plan(3, (20, 17)), x), ValueError, "3 images"),
         (lambda x: gpuseq.Compose(MODERN).apply(gpuseq.Compose(MODERN).plan(12, (9, 9)), x), ValueError, "(9, 9)"),
         (lambda x: gpuseq.Compose(MODERN)(x[..., :2]), ValueError, "1, 3 or 4 channels.*got 2"),
+        (lambda x: gpuseq.Compose(MODERN).apply(x, x), TypeError, "apply takes a plan, .* got ndarray"),
+        (lambda x: _masks(x, fill=-1), ValueError, "fill must be a non-negative integer; got -1"),
+        (lambda x: _masks(x, fill=256), ValueError, "fill must be from 0 to 255; got 256"),
     ],
 )
 def test_what_cannot_be_is_refused(images: np.ndarray, make: Any, kind: type[Exception], message: str) -> None:

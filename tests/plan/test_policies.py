@@ -604,3 +604,21 @@ def test_unknown_steps_of_a_program_are_named() -> None:
         dicts_to_program([[{"op": "Rotat"}]])
     with pytest.raises(ValueError, match="the step Rotate has no 'degres'; did you mean 'degrees'"):
         dicts_to_program([[{"op": "Rotate", "degres": 3}]])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        ("degrees", "9", "degrees must be a finite number; got '9'"),
+        ("degrees", math.nan, "degrees must be a finite number; got nan"),
+        ("degrees", True, "degrees must be a finite number; got True"),
+        ("interpolation", "bilinar", "interpolation must be 'nearest' or 'bilinear'; got 'bilinar'"),
+        ("fill", 300, "fill must be a level of 0 to 255, or four of them; got 300"),
+        ("fill", [1, 2, 3], r"fill must be a level of 0 to 255, or four of them; got \[1, 2, 3\]"),
+        ("chain", 6, "chain must be a whole number from 0 to 5; got 6"),
+    ],
+)
+def test_wrong_values_of_a_program_are_named(name: str, value: Any, wanted: str) -> None:
+    """A program that was written by hand says which value of which step is none."""
+    with pytest.raises(ValueError, match=f"the step Rotate: {wanted}"):
+        dicts_to_program([[{"op": "Rotate", name: value}]])

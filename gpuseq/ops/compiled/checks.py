@@ -19,9 +19,10 @@ _LIMITS = {
     "Affine": 4,
     "AugMix": 5,
     "Erase": 6,
-    "EraseNoise": 6,
+    "EraseNoise": 9,
     "ResizedCrop": 7,
     "CropByKey": 7,
+    "Hue": 8,
 }
 _LIMIT_OF_CODE = np.array([_LIMITS.get(step.name, 0) for step in STEPS], np.int8)
 _LIMITS_AT = _LIMIT_OF_CODE.ctypes.data
