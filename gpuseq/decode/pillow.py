@@ -8,6 +8,8 @@ from __future__ import annotations
 import ctypes
 import io
 import struct
+from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -180,9 +182,7 @@ def _identify(stream: io.BytesIO, prefix: bytes) -> Image.Image | str:
         return "no image, but what macOS notes about the file of that name without ._: find . -name '._*' -delete"
     tried: set[str] = set()
     for load_plugins in (Image.preinit, Image.init):
-        # Pillow imports its plugins on whatever thread that comes up.
-        with forks_wait(f"Pillow's {load_plugins.__name__}()"):
-            load_plugins()
+        _once(load_plugins)
         for format_name in [name for name in Image.ID if name not in tried]:
             tried.add(format_name)
             factory, accept = Image.OPEN[format_name]
@@ -196,6 +196,14 @@ def _identify(stream: io.BytesIO, prefix: bytes) -> Image.Image | str:
                 if accept:
                     reason = f"it begins like {format_name}, but its header cannot be read"
     return reason
+
+
+# Kept only when it is through: a child that is forked before that has to do it, or is told that it cannot.
+@cache
+def _once(load_plugins: Callable[[], object]) -> None:
+    """Let Pillow import its plugins, which it does on whatever thread that comes up."""
+    with forks_wait(f"Pillow's {load_plugins.__name__}()"):
+        load_plugins()
 
 
 def _reserve(image: Image.Image) -> None:

@@ -9,6 +9,7 @@ import struct
 import tracemalloc
 import zlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -128,10 +129,30 @@ def test_each_format_is_asked_once_about_a_file(monkeypatch: pytest.MonkeyPatch)
 def test_a_half_done_import_is_no_bad_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_error: OnError) -> None:
     """A child that could not import Pillow's plugins would else pass over every file that it has."""
     monkeypatch.setattr(forks, "_inherited", {"Pillow's preinit()"})
+    pillow._once.cache_clear()  # as in a process that has opened no image
     source = FileSource(write_good(tmp_path), DecodeOptions(target_size=(4, 4)), on_error=on_error)
     with pytest.raises(forks.InheritedLockError, match=r"Pillow's preinit\(\)"):
         source.fetch(np.arange(2))
     assert not source.bad_files
+
+
+def test_forks_wait_for_pillows_plugins_once_in_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited_for: list[str] = []
+    forks_wait = pillow.forks_wait
+
+    def watched(work: str) -> AbstractContextManager[None]:
+        waited_for.append(work)
+        return forks_wait(work)
+
+    monkeypatch.setattr(pillow, "forks_wait", watched)
+    pillow._once.cache_clear()  # as in a process that has opened no image
+    for _ in range(3):
+        assert pillow.open_image(matrix()["png_rgb"], None, "name").format == "PNG"
+    assert waited_for == ["Pillow's preinit()"]
+    for _ in range(3):
+        with pytest.raises(ImageFileError):
+            pillow.open_image(b"no image" * 99, None, "name")
+    assert waited_for == ["Pillow's preinit()", "Pillow's init()"]
 
 
 def test_wrong_extensions_are_read_by_content(tmp_path: Path, options: DecodeOptions) -> None:
