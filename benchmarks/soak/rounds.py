@@ -438,7 +438,7 @@ def killed_workers(bench: Bench) -> None:
             worker = bench.rng.choice(walk._workers)
             try:
                 # With what torch's processes share in hand: what a worker has locked when it dies no one gets back, and
-                # the loader waits for ever (seen once in some 400 kills).
+                # the loader waits for ever (seen once in some 500 kills, by the counts of three soaks).
                 with walk._workers_done_event._cond, walk._worker_result_queue._wlock:
                     os.kill(worker.pid, signal.SIGKILL)
                     bench.counts["kills"] += 1
