@@ -17,7 +17,7 @@ from benchmarks.work import AUGMENTATION, labels
 from gpuseq.base.devices import is_cupy, synchronize
 from gpuseq.iterators.batch import Layout, assemble, gathered, make_images
 from gpuseq.ops import dispatch as ops
-from gpuseq.ops.compiled.segments import cut
+from gpuseq.ops.compiled.segments import pack
 from gpuseq.ops.cuda import augment as ops_cuda
 from gpuseq.ops.cuda import compile as kernels
 from gpuseq.ops.cuda import memory as device
@@ -95,12 +95,13 @@ def run(settings: Settings) -> list[Row]:
 
 
 def _cutting(policy: Augmentation) -> Callable[[], Any]:
-    """Return what makes the tables of a drawn batch for the kernels: its steps, cut into segments."""
+    """Return what makes the tables of a drawn batch for the kernels: its steps, cut into segments, and written."""
     rows, size = np.arange(BATCH), (224, 224)
     recipe = Recipe.parse("host", policy)
     assert recipe is not None
     program = recipe.draw(rows, size, seed=1, epoch=0)
-    return lambda: cut(program, rows, *size, 3)
+    memory = np.empty(pack(program, rows, *size, 3).begins[-1], np.uint8)
+    return lambda: pack(program, rows, *size, 3).write(memory.ctypes.data)
 
 
 def _handing_out(policy: Augmentation, images: np.ndarray, device: str) -> Callable[[], Any]:
@@ -138,6 +139,9 @@ def without_a_device() -> Iterator[None]:
         fill(table)
         return table
 
+    def send(memory: np.ndarray, num_bytes: int, write: Any) -> None:
+        write(memory.ctypes.data)
+
     def load(name: str, macros: kernels.Macros) -> kernels.Kernel:
         if (name, macros) not in loaded:
             kernel = kernels.Kernel.__new__(kernels.Kernel)
@@ -152,7 +156,9 @@ def without_a_device() -> Iterator[None]:
         mock.patch.object(ops, "_program_engine_for", return_value=(cuda_program, contextlib.nullcontext())),
         mock.patch.object(device, "empty", buffer),
         mock.patch.object(device, "upload", upload),
-        mock.patch.object(device, "part", lambda array, offset, shape, dtype: np.ndarray(shape, dtype, array, offset)),
+        mock.patch.object(device, "block", lambda num_bytes: buffer((num_bytes,), np.uint8)),
+        mock.patch.object(device, "part", lambda memory, begin, end: memory[begin:end]),
+        mock.patch.object(device, "send", send),
         mock.patch.object(kernels, "load", load),
     ):
         yield

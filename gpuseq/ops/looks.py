@@ -6,16 +6,16 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
 from gpuseq.base.threads import PerProcess
-from gpuseq.plan.program import STEPS
 
 from .levels import LEVELS, blend
 from .listing import AUTOCONTRAST, CONTRAST, EQUALIZE
 
-__all__ = ["LOOKS", "MAX_SHARE", "MAX_WAITING", "KeptLooks", "Looks", "looks_first"]
+__all__ = ["LOOKS", "MAX_SHARE", "MAX_WAITING", "KeptLooks", "Known", "Looked", "Looks"]
 
 LOOKS = (CONTRAST, AUTOCONTRAST, EQUALIZE)
 """Steps that look at an image, in the order in which `KeptLooks.learn` takes their tables."""
@@ -27,21 +27,61 @@ MAX_WAITING = 4096
 """Images whose tables are left on a device, 2.3 KB each, before the oldest are fetched: those of 16 batches of 256."""
 
 
-_IS_LOOK = np.array([step.kind == "measured" for step in STEPS])
+class Looked(NamedTuple):
+    """What looks at M images say.
 
-
-def looks_first(program: np.ndarray) -> bool:
-    """Tell whether any sample's first step looks at the image.
-
-    Parameters
+    Attributes
     ----------
-    program : numpy.ndarray
-        Shape ``(N, S)``, dtype `~gpuseq.plan.program.STEP_DTYPE`.
+    middles : numpy.ndarray
+        Shape ``(M,)``, uint8: the mean that contrast turns about.
+    tables : numpy.ndarray
+        Shape ``(M, 2, C, 256)``, uint8, C-contiguous: of autocontrast and equalize, for one colour or three.
     """
-    ops = program["op"]
-    is_step = ops != 0
-    is_first = is_step & (is_step.cumsum(axis=1) == 1)
-    return bool(_IS_LOOK[ops[is_first]].any())
+
+    middles: np.ndarray
+    tables: np.ndarray
+
+    def tables_of(self, codes: np.ndarray, slots: np.ndarray, factors: np.ndarray) -> np.ndarray:
+        """Return the tables of steps that look at these images.
+
+        Parameters
+        ----------
+        codes : numpy.ndarray
+            Shape ``(K,)``: one of `LOOKS` each.
+        slots : numpy.ndarray
+            Shape ``(K,)``, int64: the places of the images.
+        factors : numpy.ndarray
+            Shape ``(K,)``, float64: of a contrast.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape ``(K, 3, 256)``, uint8.
+        """
+        made = np.empty((len(codes), 3, 256), np.uint8)
+        is_contrast = codes == CONTRAST
+        middles = self.middles[slots[is_contrast], None].astype(np.int64)
+        made[is_contrast] = blend(middles, LEVELS, factors[is_contrast, None].astype(np.float32))[:, None]
+        made[~is_contrast] = self.tables[slots[~is_contrast], (codes[~is_contrast] == EQUALIZE).astype(np.intp)]
+        return made
+
+
+class Known(NamedTuple):
+    """What is known of the source images of a batch before they are looked at.
+
+    Attributes
+    ----------
+    samples : numpy.ndarray
+        Shape ``(N,)``, bool: those whose source image is known.
+    slots : numpy.ndarray
+        Shape ``(N,)``, int64: the place of each one's source image in `looked`; of one that is not known any number.
+    looked : Looked
+        What is known.
+    """
+
+    samples: np.ndarray
+    slots: np.ndarray
+    looked: Looked
 
 
 class KeptLooks(PerProcess):
@@ -60,6 +100,11 @@ class KeptLooks(PerProcess):
         Places for images. What is written to is forgotten by `forget`.
     num_colours : int
         1 or 3.
+
+    Attributes
+    ----------
+    looked : Looked
+        By the places; of an image that is not known any numbers.
     """
 
     # Not fetched yet: whose tables, how often what lay there had changed, and what fetches them.
@@ -67,9 +112,8 @@ class KeptLooks(PerProcess):
 
     def __init__(self, num_images: int, num_colours: int) -> None:
         self.num_images = num_images
-        self._middle = np.zeros(num_images, np.uint8)
         # Of zeros, for which the system gives no memory before something is written there.
-        self._tables = np.zeros((num_images, 2, num_colours, 256), np.uint8)
+        self.looked = Looked(np.zeros(num_images, np.uint8), np.zeros((num_images, 2, num_colours, 256), np.uint8))
         self._is_known, self._is_waiting = np.zeros(num_images, bool), np.zeros(num_images, bool)
         self._num_changes = np.zeros(num_images, np.int64)
 
@@ -101,30 +145,6 @@ class KeptLooks(PerProcess):
                 self._fetch()
             found: np.ndarray = self._is_known[slots] & (slots >= 0)
             return found
-
-    def tables(self, codes: np.ndarray, slots: np.ndarray, factors: np.ndarray) -> np.ndarray:
-        """Return the tables of steps that look at known images.
-
-        Parameters
-        ----------
-        codes : numpy.ndarray
-            Shape ``(K,)``: one of `LOOKS` each.
-        slots : numpy.ndarray
-            Shape ``(K,)``, int64: the places of the images.
-        factors : numpy.ndarray
-            Shape ``(K,)``, float64: of a contrast.
-
-        Returns
-        -------
-        numpy.ndarray
-            Shape ``(K, 3, 256)``, uint8.
-        """
-        made = np.empty((len(codes), 3, 256), np.uint8)
-        is_contrast = codes == CONTRAST
-        middle = self._middle[slots[is_contrast], None].astype(np.int64)
-        made[is_contrast] = blend(middle, LEVELS, factors[is_contrast, None].astype(np.float32))[:, None]
-        made[~is_contrast] = self._tables[slots[~is_contrast], (codes[~is_contrast] == EQUALIZE).astype(np.intp)]
-        return made
 
     def learn(self, slots: np.ndarray, fetch: Callable[[], np.ndarray]) -> None:
         """Take note of looks at images; what they say is fetched when it is needed.
@@ -164,7 +184,7 @@ class KeptLooks(PerProcess):
         # What was looked at may have made room for other images since.
         as_then = self._num_changes[slots] == num_changes
         slots, found = slots[as_then], found[as_then]
-        self._middle[slots], self._tables[slots] = found[:, 0, 0, 0], found[:, 1:]
+        self.looked.middles[slots], self.looked.tables[slots] = found[:, 0, 0, 0], found[:, 1:]
         self._is_known[slots], self._is_waiting[slots] = True, False
 
     def _renew(self) -> None:
@@ -196,9 +216,10 @@ class Looks:
         """As `KeptLooks.known`, of rows of the array."""
         return self.kept.known(self._slots_of(rows))
 
-    def tables(self, codes: np.ndarray, rows: np.ndarray, factors: np.ndarray) -> np.ndarray:
-        """As `KeptLooks.tables`, of rows of the array."""
-        return self.kept.tables(codes, self._slots_of(rows), factors)
+    def about(self, rows: np.ndarray) -> Known:
+        """Return what is known of rows of the array."""
+        slots = self._slots_of(rows)
+        return Known(self.kept.known(slots), slots, self.kept.looked)
 
     def learn(
         self, rows: np.ndarray, look: Callable[[np.ndarray], Iterable[tuple[np.ndarray, Callable[[], np.ndarray]]]]

@@ -10,9 +10,9 @@ together with everything that follows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import ctypes
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
@@ -34,8 +34,9 @@ from .listing import (
     Steps,
     steps_of,
 )
+from .looks import Known
 
-__all__ = ["Known", "Segments", "cut"]
+__all__ = ["Packed", "Segments", "cut", "pack"]
 
 # Widths of the rows below: kernels/program.cu reads by the same.
 STAGE_COLUMNS = 8
@@ -53,24 +54,8 @@ PART_BYTES = 256
 SOURCE = -1
 """In the place of a slot: the source image."""
 
-NO_LOOK = 0.0
+NO_LOOK = 0
 """What a stage looks at an image for that looks at none."""
-
-
-class Known(NamedTuple):
-    """What is known of source images before they are looked at.
-
-    Attributes
-    ----------
-    samples : numpy.ndarray
-        Shape ``(N,)``, bool: those whose source image is known.
-    tables : callable
-        Returns the tables of steps that look at such images, of which nothing else has been done yet, shape
-        ``(K, 3, 256)``: it takes their codes, source rows and factors.
-    """
-
-    samples: np.ndarray
-    tables: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclass
@@ -96,9 +81,8 @@ class Segments:
         Tables that ``tabulate`` makes.
     num_slots : int
         Intermediate images.
-    flat : numpy.ndarray or None
-        uint8: the memory of all arrays, where one behind another begins at a multiple of `PART_BYTES` and an empty one
-        is followed by zeros: samples, stages, steps, weights, erases, tables, lines. None: each has its own.
+    asks : bool
+        Whether looks would be taken of what is known if more source images were.
     """
 
     samples: np.ndarray
@@ -111,7 +95,39 @@ class Segments:
     erases: np.ndarray
     num_looks: int
     num_slots: int
-    flat: np.ndarray | None = None
+    asks: bool = False
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Segments as they go to a device: one piece of memory, and what the launches have to know of it.
+
+    Attributes
+    ----------
+    begins : sequence of int
+        Where each of the arrays begins, in bytes, each at a multiple of `PART_BYTES`: samples, stages, steps, weights,
+        erases, tables, lines; and the end of all. Between two of them is 0, and so it is where one would be that is
+        empty.
+    rounds : list of (int, int)
+        Of each round its stages, and the last look that one of them takes.
+    num_looks, num_slots, asks
+        As `Segments` has them.
+    num_erases : int
+        Erasing steps.
+    has_noise : bool
+        Whether one of them writes noise.
+    write : callable
+        Writes the memory, which begins at the address that it is given. Called once.
+    """
+
+    begins: Sequence[int]
+    rounds: list[tuple[int, int]]
+    num_looks: int
+    num_slots: int
+    num_erases: int
+    has_noise: bool
+    asks: bool
+    write: Callable[[int], None]
 
 
 def cut(
@@ -154,13 +170,39 @@ def cut(
         )
     steps = steps_of(program, height, width, num_channels)
     num_listed = len(steps.tables)
-    if known is not None:
-        _fill_in(steps, rows, moved, known)
+    asks = known is not None and _fill_in(steps, moved, known)
     # Those of a list are the same for all colours.
     _compose_tables(steps, 1 if len(steps.tables) == num_listed else 3)
     if moved is not None:
         _begin_with_ranges(steps, moved.nonzero()[0], cval)
-    return _cut(steps, rows)
+    segments = _cut(steps, rows)
+    segments.asks = asks
+    return segments
+
+
+def pack(segments: Segments) -> Packed:
+    """Return segments as they go to a device."""
+    arrays = [segments.samples, segments.stages, segments.steps, segments.weights]
+    arrays += [segments.erases, segments.tables, segments.lines]
+    begins = [0]
+    for array in arrays:
+        # Of what is empty something goes all the same: a kernel gets no null pointer that it may add to.
+        begins.append(begins[-1] + -(-max(array.nbytes, 1) // PART_BYTES) * PART_BYTES)
+
+    def write(to: int) -> None:
+        memory = np.ctypeslib.as_array((ctypes.c_uint8 * begins[-1]).from_address(to))
+        memory.fill(0)
+        for array, begin in zip(arrays, begins, strict=False):
+            memory[begin : begin + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+
+    last = 0
+    rounds = []
+    for count in segments.rounds:
+        rounds.append((count, int(segments.stages[last : last + count, 4].max())))
+        last += count
+    has_noise = bool(len(segments.erases)) and bool(segments.erases[:, -1].any())
+    counts = segments.num_looks, segments.num_slots, len(segments.erases)
+    return Packed(begins, rounds, *counts, has_noise, segments.asks, write)
 
 
 PLAIN, FRONT, LOOK, APART = range(4)
@@ -331,18 +373,25 @@ def _in_rounds(stages: np.ndarray, owners: np.ndarray, num_samples: int) -> tupl
     return stages.take(place.argsort(kind="stable"), axis=0), np.bincount(place).tolist()
 
 
-def _fill_in(steps: Steps, rows: np.ndarray, moved: np.ndarray | None, known: Known) -> None:
-    """Make tables of the looks at source images: each sample's first step, where no ranges come before it."""
+def _fill_in(steps: Steps, moved: np.ndarray | None, known: Known) -> bool:
+    """Make tables of the looks at source images: each sample's first step, where no ranges come before it.
+
+    Return whether there are such steps of images that are not known.
+    """
     codes = steps.numbers[:, 0]
-    wanted = _are_first(steps.sample) & known.samples[steps.sample]
+    wanted = _are_first(steps.sample) & (codes >= CONTRAST) & (codes <= EQUALIZE)
     if moved is not None:
         wanted &= ~moved[steps.sample]
-    places = (wanted & (codes >= CONTRAST) & (codes <= EQUALIZE)).nonzero()[0]
+    num_wanted = int(np.count_nonzero(wanted))
+    wanted &= known.samples[steps.sample]
+    places = wanted.nonzero()[0]
     if len(places):
-        found = known.tables(codes[places], rows[steps.sample[places]], steps.numbers[places, 1])
+        slots = known.slots[steps.sample[places]]
+        found = known.looked.tables_of(codes[places], slots, steps.numbers[places, 1])
         steps.numbers[places, 0] = TABLE
         steps.numbers[places, 1] = len(steps.tables) + np.arange(len(places))
         steps.tables = np.concatenate([steps.tables, found])
+    return len(places) < num_wanted
 
 
 def _begin_with_ranges(steps: Steps, samples: np.ndarray, cval: float) -> None:

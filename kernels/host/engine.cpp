@@ -51,7 +51,7 @@ constexpr int NUM_SETS = sizeof SETS / sizeof *SETS;
 } // namespace
 
 // Raised whenever a field of a job or a function below changes.
-EXPORT int gpuseq_abi() { return 11; }
+EXPORT int gpuseq_abi() { return 12; }
 EXPORT int gpuseq_job_bytes() { return (int)sizeof(Job); }
 EXPORT int gpuseq_program_job_bytes() { return (int)sizeof(ProgramJob); }
 EXPORT int gpuseq_resize_job_bytes() { return (int)sizeof(ResizeJob); }
@@ -94,9 +94,14 @@ EXPORT int64_t gpuseq_read_files(const char *names, FileRecord *records, int64_t
     return read_files(names, records, count, room, room_bytes, taken, buffer, largest, most, num_threads);
 }
 
-// Bytes of `CutJob::room`; -1 where the program is left to NumPy.
-EXPORT int64_t gpuseq_cut_room(CutJob *job) { return count_steps(*job) ? Work(*job, nullptr).num_bytes : -1; }
-EXPORT int gpuseq_list_steps(const CutJob *job, CutFound *found) { return list_steps(*job, found); }
+// 0; -1 where the program is left to NumPy; or the bytes that the room has to have, where it has fewer.
+EXPORT int64_t gpuseq_list_steps(CutJob *job, CutFound *found)
+{
+    if (!count_steps(*job)) return -1;
+    const int64_t num_bytes = Work(*job, nullptr).num_bytes;
+    if (num_bytes > job->room_bytes) return num_bytes;
+    return list_steps(*job, found) ? 0 : -1;
+}
 EXPORT int gpuseq_cut_steps(const CutJob *job, CutFound *found) { return cut_steps(*job, found); }
 EXPORT void gpuseq_write_segments(const CutJob *job, const CutFound *found, unsigned char *to) { write_segments(*job, found, to); }
 

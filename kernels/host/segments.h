@@ -1,8 +1,8 @@
 // Programs listed and cut into segments: gpuseq/ops/listing.py and gpuseq/ops/segments.py in one pass over a batch, equal to them
 // to the bit. What a step becomes, what a segment, a stage and a round are is said there.
 //
-// Three calls, once `count_steps` has told how much room they take. `list_steps` finds what Python has to make: tables, cosines, weights of kernels, tables of looks. `cut_steps` does
-// the rest but for copying, so that sizes are known, and `write_segments` writes all arrays into one piece of memory. What is rare
+// Three calls. `list_steps` finds what Python has to make: tables of gammas, cosines, weights of kernels, looks at images. `cut_steps`
+// does the rest but for copying, so that sizes are known, and `write_segments` writes all arrays into one piece of memory. What is rare
 // and would take long, or is no number, is left to NumPy: then they return false.
 #pragma once
 #include <algorithm>
@@ -22,13 +22,17 @@ struct CutJob {
     const uint8_t *moved;                // (N,): whether Keras' ranges come first; or null
     const uint8_t *known;                // (N,): whether the source image has been looked at; or null
     uint8_t *room;                       // scratch, the same in all calls
+    int64_t room_bytes;
     // Of what `list_steps` asked for, in that order.
     const uint8_t *gammas;               // (T', 256): of tables that are GIVEN
-    const uint8_t *found;                // (F, 3, 256)
     const double *turns;                 // (R, 2): cosine and sine
     const double *given;                 // (8, G)
     const double *kernels;               // (B, 2): where the weights of both sides begin
     const double *weights;               // (W,)
+    // What is kept of looks at source images; read where `list_steps` has found steps that look at known ones.
+    const int64_t *slots;                // (N,): the place of each sample's source image
+    const uint8_t *middles;              // (M,): the mean that contrast turns about
+    const uint8_t *looks;                // (M, 2, look_colours, 256): autocontrast's tables and equalize's
     double cval;
     double composed_from;                // share of the steps from which on pairs of tables are composed
     int64_t num_samples, steps_per_sample, height, width;
@@ -37,17 +41,17 @@ struct CutJob {
     int32_t num_program_codes, num_ranks;
     int32_t first_table, first_map, first_other, first_erase;    // ranks
     int32_t mix, noise;                  // ranks
+    int32_t look_colours;
     int32_t part_bytes;                  // a multiple of it is where each array begins
 };
 
 // What the calls find: sizes, and where in the room Python reads what it is asked for.
 struct CutFound {
-    int64_t num_tables, num_gammas, num_looked, num_turns, num_given, num_kernels;
-    // (T', 2): arguments; (F, 3): code, sample and factor; (R,): degrees; (G, 8): arguments; (B, 3): sides and sigma;
-    // (num_ranks,): steps of each rank.
-    int64_t gammas, looked, turns, given, kernels, ranks;
-    int64_t num_steps, num_stages, num_rounds, num_looks, num_slots, num_lines, num_weights, num_erases, num_final_tables;
-    int64_t rounds;                      // (num_rounds,): stages of each
+    int64_t num_tables, num_gammas, num_looked, num_unknown, num_turns, num_given, num_kernels;
+    // (T', 2): arguments; (R,): degrees; (G, 8): arguments; (B, 3): sides and sigma; (num_ranks,): steps of each rank.
+    int64_t gammas, turns, given, kernels, ranks;
+    int64_t num_steps, num_stages, num_rounds, num_looks, num_slots, num_lines, num_weights, num_erases, num_noises, num_final_tables;
+    int64_t rounds;                      // (num_rounds, 2): stages of each, and the last look that one of them takes
     // Where the arrays begin that `write_segments` writes, in bytes: samples, stages, steps, weights, erases, tables, lines; and the
     // end of all.
     int64_t begins[8];
@@ -124,6 +128,7 @@ struct Work {
     TableKey *table_keys;
     uint8_t *tables;                     // (T, 256)
     double *gammas, *looked, *turns, *given, *kernels;
+    uint8_t *found;                      // (F, 3, 256): tables of looks at source images
     int32_t *table_numbers;              // by item
     MapItem *maps;
     LineItem *lines;
@@ -157,6 +162,7 @@ struct Work {
         tables = room.take<uint8_t>(256 * n);
         table_keys = room.take<TableKey>(n);
         looked = room.take<double>(3 * num_samples);
+        found = room.take<uint8_t>(job.known ? TABLE_BYTES * num_samples : 0);
         turns = room.take<double>(n);
         given = room.take<double>(8 * n);
         kernels = room.take<double>(3 * n);
@@ -165,7 +171,7 @@ struct Work {
         lines = room.take<LineItem>(n);
         first_steps = room.take<int32_t>(num_samples + 1);
         samples = room.take<double>(SAMPLE_COLUMNS * num_samples);
-        rounds = room.take<int64_t>(most + 1);
+        rounds = room.take<int64_t>(2 * most + 1);
         chain_weights = room.take<double>(MOST_CHAINS * job.num_mixes);
         which = room.take<int32_t>(most);
         heads = room.take<int32_t>(most);
@@ -287,6 +293,7 @@ bool list_steps(const CutJob &job, CutFound *found)
     for (int64_t place = 0; place < n; ++place) {
         const int rank = job.ranks[step_at(job, place).op];
         if (rank >= job.first_erase) work.erasing[found->num_erases++] = (int32_t)place;
+        found->num_noises += rank == job.noise;
         work.ranks[place] = (int8_t)rank;
         has_mixes |= rank == job.mix;
     }
@@ -346,23 +353,51 @@ bool list_steps(const CutJob &job, CutFound *found)
     // What is looked at of a source image: its first step, where no ranges come before it.
     if (job.known)
         for (int64_t sample = 0; sample < job.num_samples; ++sample) {
-            if (!is_known(job, sample)) continue;
+            if (job.moved && job.moved[sample]) continue;
             const int64_t begin = sample * job.steps_per_sample;
             for (int64_t place = begin; place < begin + job.steps_per_sample; ++place) {
                 const double code = job.codes[work.ranks[place]];
                 if (!is_listed(job, work.ranks[place]) || is_dropped(job, code)) continue;
-                if (is_measured(code)) {
+                if (is_measured(code) && !is_known(job, sample)) {
+                    ++found->num_unknown;
+                } else if (is_measured(code)) {
                     double *looked = work.looked + 3 * found->num_looked++;
                     looked[0] = code, looked[1] = (double)sample, looked[2] = step_at(job, place).args[0];
+                    if (!(std::fabs(looked[2]) <= MOST_ARGUMENT)) return false;
                 }
                 break;
             }
         }
     const auto offset = [&](const void *piece) { return (int64_t)((const uint8_t *)piece - job.room); };
-    found->gammas = offset(work.gammas), found->looked = offset(work.looked), found->turns = offset(work.turns);
+    found->gammas = offset(work.gammas), found->turns = offset(work.turns);
     found->given = offset(work.given), found->kernels = offset(work.kernels), found->ranks = offset(work.counts);
     found->rounds = offset(work.rounds);
     return true;
+}
+
+// Makes the tables of steps that look at source images of what is kept of those.
+void find_tables(const CutJob &job, const Work &work, int64_t num_looked)
+{
+    const int64_t image_bytes = 2 * 256 * job.look_colours;
+    for (int64_t each = 0; each < num_looked; ++each) {
+        const double *looked = work.looked + 3 * each;
+        const int code = (int)looked[0];
+        const int64_t image = job.slots[(int64_t)looked[1]];
+        uint8_t *table = work.found + TABLE_BYTES * each;
+        if (code == CONTRAST) {
+            // As `blend` of gpuseq/ops/levels.py: product and sum are rounded one by one.
+            const float factor = (float)looked[2], middle = (float)job.middles[image];
+            fill_table(table, [=](int level) {
+                const float mixed = factor * ((float)level - middle) + middle;
+                return (int)(mixed < 0.0f ? 0.0f : mixed > 255.0f ? 255.0f : mixed);
+            });
+            std::copy(table, table + 256, table + 256), std::copy(table, table + 256, table + 512);
+            continue;
+        }
+        const uint8_t *kept = job.looks + image_bytes * image + (code == EQUALIZE ? image_bytes / 2 : 0);
+        for (int colour = 0; colour < 3; ++colour)
+            std::copy(kept, kept + 256, table + 256 * colour), kept += job.look_colours == 3 ? 256 : 0;
+    }
 }
 
 // ------------------------------------------------------------------------------------------------ maps
@@ -570,7 +605,7 @@ public:
     const uint8_t *levels(int64_t table, int colour) const
     {
         if (table < num_listed_) return work_.tables + 256 * table;
-        if (table < num_given_) return job_.found + TABLE_BYTES * (table - num_listed_) + 256 * colour;
+        if (table < num_given_) return work_.found + TABLE_BYTES * (table - num_listed_) + 256 * colour;
         return work_.composed + TABLE_BYTES * (table - num_given_) + 256 * colour;
     }
 
@@ -692,14 +727,16 @@ public:
             place = stage && work_.owners[stage] == work_.owners[stage - 1] ? place + 1 : 0;
             most = std::max(most, place + 1);
         }
-        std::fill(work_.rounds, work_.rounds + most, 0);
+        std::fill(work_.rounds, work_.rounds + 2 * most, 0);
         for (int64_t stage = 0, place = 0; stage < num_stages; ++stage) {
             place = stage && work_.owners[stage] == work_.owners[stage - 1] ? place + 1 : 0;
-            ++work_.rounds[place];
+            int64_t *round = work_.rounds + 2 * place;
+            ++round[0];
+            round[1] = std::max(round[1], (int64_t)work_.stages[STAGE_COLUMNS * stage + 4]);
         }
         // Where the next stage of each round goes; there are no more rounds than steps.
         int32_t *next = work_.which;
-        for (int64_t round = 0, first = 0; round < most; first += work_.rounds[round++]) next[round] = (int32_t)first;
+        for (int64_t round = 0, first = 0; round < most; first += work_.rounds[2 * round++]) next[round] = (int32_t)first;
         for (int64_t stage = 0, place = 0; stage < num_stages; ++stage) {
             place = stage && work_.owners[stage] == work_.owners[stage - 1] ? place + 1 : 0;
             const double *from = work_.stages + STAGE_COLUMNS * stage;
@@ -818,6 +855,7 @@ bool cut_steps(const CutJob &job, CutFound *found)
                 first = std::max<int64_t>(first, work.table_numbers[at] + 1);
         std::copy(job.gammas, job.gammas + 256 * found->num_gammas, work.tables + 256 * first);
     }
+    find_tables(job, work, found->num_looked);
     int64_t num_lines = 0;
     if (!make_maps(job, work, num_mapped, &num_lines)) return false;
     found->num_lines = num_lines * (job.height + job.width);

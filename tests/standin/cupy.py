@@ -257,6 +257,7 @@ def modules() -> dict[str, Any]:
         runtime=runtime,
         memory=memory,
         Device=Device,
+        alloc=standin_memory.allocate,
         get_elapsed_time=standin_streams.get_elapsed_time,
         alloc_pinned_memory=standin_memory.alloc_pinned_memory,
         UnownedMemory=standin_memory.UnownedMemory,
@@ -328,5 +329,7 @@ def install(patch: pytest.MonkeyPatch, interpreter: Any = None) -> host_runner.H
         quantiles={},
         decoder_of=lambda options: partial(_DecoderOnHost, _decoder_of(options)),
         gpu_problem=problem,
+        # CuPy hands an address on; what the stand-in watches has an end.
+        part=lambda memory, begin, end: DeviceArray((end - begin,), np.uint8, memory + begin),
     )
     return run

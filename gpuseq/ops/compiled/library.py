@@ -45,7 +45,7 @@ PATH = "GPUSEQ_CPU_LIBRARY"
 # Not an extension module: it knows no Python, so one wheel serves every version of it.
 LIBRARY = "gpuseq_cpu.so"
 
-ABI = 11
+ABI = 12
 """Has to be the library's ``gpuseq_abi()``: what a job holds, and which functions there are."""
 
 logger = logging.getLogger("gpuseq")
@@ -126,13 +126,14 @@ class CutJob(ctypes.Structure):
 
     _fields_ = (
         *((name, _POINTER) for name in ("ranks", "codes", "maps", "program", "rows", "moved", "known", "room")),
-        *((name, _POINTER) for name in ("gammas", "found", "turns", "given", "kernels", "weights")),
+        ("room_bytes", _LONG),
+        *((name, _POINTER) for name in ("gammas", "turns", "given", "kernels", "weights", "slots", "middles", "looks")),
         *(("cval", ctypes.c_double), ("composed_from", ctypes.c_double)),
         *((name, _LONG) for name in ("num_samples", "steps_per_sample", "height", "width", "num_weights")),
         *((name, _LONG) for name in ("num_listed", "num_mixes")),
         *((name, _INT) for name in ("num_program_codes", "num_ranks")),
         *((name, _INT) for name in ("first_table", "first_map", "first_other", "first_erase", "mix", "noise")),
-        ("part_bytes", _INT),
+        *((name, _INT) for name in ("look_colours", "part_bytes")),
     )
 
 
@@ -140,10 +141,11 @@ class CutFound(ctypes.Structure):
     """``CutFound`` of ``kernels/host/segments.h``."""
 
     _fields_ = (
-        *((name, _LONG) for name in ("num_tables", "num_gammas", "num_looked", "num_turns", "num_given")),
-        *((name, _LONG) for name in ("num_kernels", "gammas", "looked", "turns", "given", "kernels", "ranks")),
+        *((name, _LONG) for name in ("num_tables", "num_gammas", "num_looked", "num_unknown")),
+        *((name, _LONG) for name in ("num_turns", "num_given")),
+        *((name, _LONG) for name in ("num_kernels", "gammas", "turns", "given", "kernels", "ranks")),
         *((name, _LONG) for name in ("num_steps", "num_stages", "num_rounds", "num_looks", "num_slots", "num_lines")),
-        *((name, _LONG) for name in ("num_weights", "num_erases", "num_final_tables", "rounds")),
+        *((name, _LONG) for name in ("num_weights", "num_erases", "num_noises", "num_final_tables", "rounds")),
         ("begins", _LONG * 8),
     )
 
@@ -172,8 +174,7 @@ _BUILT = str(Path(__file__).with_name(LIBRARY))
 
 
 _WITH_GIL: dict[str, tuple[Any, ...]] = {
-    "gpuseq_cut_room": (_LONG, _POINTER),
-    "gpuseq_list_steps": (ctypes.c_int, _POINTER, _POINTER),
+    "gpuseq_list_steps": (_LONG, _POINTER, _POINTER),
     "gpuseq_cut_steps": (ctypes.c_int, _POINTER, _POINTER),
     "gpuseq_write_segments": (None, _POINTER, _POINTER, _POINTER),
     "gpuseq_choose_steps": (ctypes.c_int, _POINTER, _POINTER, _LONG, _LONG, _LONG, _POINTER),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -11,26 +13,28 @@ from gpuseq.ops import segments as ops_segments
 from gpuseq.ops.levels import tables_of
 from gpuseq.ops.listing import (
     CODE_OF_RANK,
-    ERASE_COLUMNS,
     FIRST_RANKS,
     MAX_SIDE,
     NAMES,
     RANKS,
     RANKS_OF_GREY,
-    STEP_COLUMNS,
     Runs,
 )
+from gpuseq.ops.looks import Known
 from gpuseq.ops.maps import turns, write_maps
-from gpuseq.ops.segments import SAMPLE_COLUMNS, STAGE_COLUMNS, Known, Segments
+from gpuseq.ops.segments import Packed
 from gpuseq.ops.weights import gaussian_weights
 from gpuseq.plan.program import STEP_DTYPE
 
 from .library import CutFound, CutJob, InstructionSet, chosen
 
-__all__ = ["cut"]
+__all__ = ["pack"]
 
 MAX_ROOM_BYTES = 1 << 26
 """Larger batches are left to NumPy, whose calls are the least of what these take."""
+
+LEAST_ROOM_BYTES = 1 << 20
+"""Scratch of a first batch, of 256 samples of two steps."""
 
 KEPT_ROOM_BYTES = 1 << 23
 """Scratch beyond this is not kept for the next batch."""
@@ -54,16 +58,34 @@ _MADE_BY_RANK = np.array([_MADE.get(name, 0) for name in NAMES], np.int8)
 _GIVEN = [
     (rank, name) for rank, name in enumerate(NAMES) if FIRST_RANKS[1] <= rank < FIRST_RANKS[2] and name not in _MADE
 ]
-_CONSTANTS = {
-    is_grey: (ranks.ctypes.data, CODE_OF_RANK.ctypes.data, _MADE_BY_RANK.ctypes.data)
-    for is_grey, ranks in ((False, RANKS), (True, RANKS_OF_GREY))
+_RANKS_AT = {False: RANKS.ctypes.data, True: RANKS_OF_GREY.ctypes.data}
+_CONSTANTS: dict[str, Any] = {
+    "codes": CODE_OF_RANK.ctypes.data,
+    "maps": _MADE_BY_RANK.ctypes.data,
+    "num_program_codes": len(RANKS),
+    "num_ranks": len(NAMES),
+    "mix": NAMES.index("AugMix"),
+    "noise": NAMES.index("EraseNoise"),
+    "composed_from": ops_segments.COMPOSED_FROM,
+    "part_bytes": ops_segments.PART_BYTES,
+    **dict(zip(("first_table", "first_map", "first_other", "first_erase"), FIRST_RANKS, strict=True)),
 }
-_LAYOUT = (len(RANKS), len(NAMES), *FIRST_RANKS, NAMES.index("AugMix"), NAMES.index("EraseNoise"))
-
-_idle_rooms: list[np.ndarray] = []
 
 
-def cut(
+class _Work:
+    """Scratch, and the structures that say what the library reads there and has found: for one batch at a time."""
+
+    def __init__(self, num_bytes: int) -> None:
+        self.room = np.empty(num_bytes, np.uint8)
+        self.room_at = self.room.ctypes.data
+        self.job, self.found = CutJob(**_CONSTANTS, room=self.room_at, room_bytes=num_bytes), CutFound()
+        self.job_at, self.found_at = ctypes.addressof(self.job), ctypes.addressof(self.found)
+
+
+_idle: list[_Work] = []
+
+
+def pack(
     program: np.ndarray,
     rows: np.ndarray,
     height: int,
@@ -73,30 +95,30 @@ def cut(
     moved: np.ndarray | None = None,
     cval: float = 0.0,
     known: Known | None = None,
-) -> Segments:
-    """Compiled twin of `gpuseq.ops.segments.cut`, which does what the library leaves to it.
+) -> Packed:
+    """Cut the programs of a batch, and say how they go to a device: `gpuseq.ops.segments.pack` of what its `cut` makes.
 
     Parameters
     ----------
     program, rows, height, width, num_channels, moved, cval, known
-        As there.
+        As `gpuseq.ops.segments.cut` takes them. `program` is read once more when the memory is written.
 
     Raises
     ------
     DeviceError
         As there.
     """
-    found = None
     instruction_set = chosen()
     # Sides that are too large are refused in one place.
     if instruction_set is not None and max(height, width) < MAX_SIDE:
-        found = _cut(instruction_set, program, rows, (height, width), num_channels == 1, moved, cval, known)
-    if found is None:
-        return ops_segments.cut(program, rows, height, width, num_channels, moved=moved, cval=cval, known=known)
-    return found
+        packed = _packed(instruction_set, program, rows, (height, width), num_channels == 1, moved, cval, known)
+        if packed is not None:
+            return packed
+    segments = ops_segments.cut(program, rows, height, width, num_channels, moved=moved, cval=cval, known=known)
+    return ops_segments.pack(segments)
 
 
-def _cut(
+def _packed(
     instruction_set: InstructionSet,
     program: np.ndarray,
     rows: np.ndarray,
@@ -105,7 +127,7 @@ def _cut(
     moved: np.ndarray | None,
     cval: float,
     known: Known | None,
-) -> Segments | None:
+) -> Packed | None:
     """Return the segments; None where the library leaves them to NumPy."""
     functions = instruction_set.functions
     program, rows = np.ascontiguousarray(program), np.ascontiguousarray(rows, np.int64)
@@ -114,89 +136,97 @@ def _cut(
     address = program.ctypes.data
     if address % 8 or program.dtype != STEP_DTYPE:
         return None
-    num_samples, num_steps = program.shape
-    job = CutJob(
-        *(*_CONSTANTS[is_grey], address, rows.ctypes.data),
-        *(None if marks is None else marks.ctypes.data for marks in (moved, are_known)),
-        None,
-        *(None, None, None, None, None, None, cval, ops_segments.COMPOSED_FROM),
-        *(num_samples, num_steps, *size, 0, 0, 0, *_LAYOUT, ops_segments.PART_BYTES),
-    )
-    here, found = ctypes.addressof(job), CutFound()
-    there = ctypes.addressof(found)
-    num_bytes = functions.gpuseq_cut_room(here)
-    if not 0 <= num_bytes <= MAX_ROOM_BYTES:
+    work = _taken()
+    job, found = work.job, work.found
+    job.ranks, job.program, job.rows = _RANKS_AT[is_grey], address, rows.ctypes.data
+    job.moved = None if moved is None else moved.ctypes.data
+    job.known = None if are_known is None else are_known.ctypes.data
+    job.cval, job.num_weights = cval, 0
+    job.num_samples, job.steps_per_sample = program.shape
+    job.height, job.width = size
+    needed = functions.gpuseq_list_steps(work.job_at, work.found_at)
+    if 0 < needed <= MAX_ROOM_BYTES:
+        work = _grown(work, needed)
+        job, found = work.job, work.found
+        needed = functions.gpuseq_list_steps(work.job_at, work.found_at)
+    if needed:
+        _give_back(work)
         return None
-    room = _room(num_bytes)
-    try:
-        job.room = room.ctypes.data
-        if not functions.gpuseq_list_steps(here, there):
-            return None
-        # A job holds addresses, which keep nothing alive: `held` does.
-        held = _made(job, found, room, rows, size, known)
-        if not functions.gpuseq_cut_steps(here, there):
-            return None
-        begins = found.begins[:]
-        flat = np.empty(begins[-1], np.uint8)
-        functions.gpuseq_write_segments(here, there, flat.ctypes.data)
-        rounds = np.ndarray((found.num_rounds,), np.int64, room, found.rounds).tolist()
-        del held
-    finally:
-        if len(room) <= KEPT_ROOM_BYTES:
-            _idle_rooms.append(room)
-    return Segments(
-        samples=np.ndarray((num_samples, SAMPLE_COLUMNS), np.float64, flat, begins[0]),
-        stages=np.ndarray((found.num_stages, STAGE_COLUMNS), np.float64, flat, begins[1]),
-        rounds=rounds,
-        steps=np.ndarray((found.num_steps, STEP_COLUMNS), np.float64, flat, begins[2]),
-        tables=np.ndarray((found.num_final_tables, 3, 256), np.uint8, flat, begins[5]),
-        lines=np.ndarray((found.num_lines,), np.int32, flat, begins[6]),
-        weights=np.ndarray((found.num_weights,), np.float64, flat, begins[3]),
-        erases=np.ndarray((found.num_erases, ERASE_COLUMNS), np.float64, flat, begins[4]),
-        num_looks=found.num_looks,
-        num_slots=found.num_slots,
-        flat=flat,
+    # A job holds addresses, which keep nothing alive: `held` does.
+    held = [program, rows, moved, are_known, *_made(work, size, known)]
+    if not functions.gpuseq_cut_steps(work.job_at, work.found_at):
+        _give_back(work)
+        return None
+    num_rounds, rounds = found.num_rounds, []
+    if num_rounds:
+        numbers = (ctypes.c_int64 * (2 * num_rounds)).from_address(work.room_at + found.rounds)[:]
+        rounds = [*zip(numbers[::2], numbers[1::2], strict=True)]
+    return Packed(
+        found.begins[:],
+        rounds,
+        found.num_looks,
+        found.num_slots,
+        found.num_erases,
+        found.num_noises > 0,
+        found.num_unknown > 0,
+        partial(_write, functions.gpuseq_write_segments, [work], held),
     )
 
 
-def _room(num_bytes: int) -> np.ndarray:
+def _write(write_segments: Callable[[int, int, int], None], works: list[_Work], held: list[Any], to: int) -> None:
+    """Write the memory of what was packed, and give the scratch back, of which there must then be no further use."""
+    work = works.pop()
+    write_segments(work.job_at, work.found_at, to)
+    held.clear()
+    _give_back(work)
+
+
+def _taken() -> _Work:
     """Return scratch that nobody else has: fresh memory would come from the system, one page fault after another."""
     try:
-        room = _idle_rooms.pop()  # atomic: no other thread gets this one
+        return _idle.pop()  # atomic: no other thread gets this one
     except IndexError:
-        room = None
-    return room if room is not None and len(room) >= num_bytes else np.empty(num_bytes, np.uint8)
+        return _Work(LEAST_ROOM_BYTES)
 
 
-def _made(
-    job: CutJob,
-    found: CutFound,
-    room: np.ndarray,
-    rows: np.ndarray,
-    size: tuple[int, int],
-    known: Known | None,
-) -> list[np.ndarray]:
+def _grown(work: _Work, num_bytes: int) -> _Work:
+    """Return larger scratch, where the same job is."""
+    larger = _Work(num_bytes)
+    room_at = larger.room_at
+    ctypes.memmove(larger.job_at, work.job_at, ctypes.sizeof(CutJob))
+    larger.job.room, larger.job.room_bytes = room_at, num_bytes
+    return larger
+
+
+def _give_back(work: _Work) -> None:
+    if len(work.room) <= KEPT_ROOM_BYTES:
+        _idle.append(work)
+
+
+def _made(work: _Work, size: tuple[int, int], known: Known | None) -> list[Any]:
     """Make what the listed steps need that is not the library's to make, and tell the job where it is."""
-    held: list[np.ndarray] = []
+    job, found, held = work.job, work.found, list[Any]()
 
     def kept(array: np.ndarray) -> int:
         held.append(array)
         return int(array.ctypes.data)
 
     def asked(count: int, columns: int, offset: int) -> np.ndarray:
-        return np.ndarray((count, columns), np.float64, room, offset)
+        return np.ndarray((count, columns), np.float64, work.room, offset)
 
     if found.num_gammas:
         job.gammas = kept(tables_of("Gamma", asked(found.num_gammas, 2, found.gammas)))
     if found.num_looked:
         assert known is not None
-        codes, samples, factors = asked(found.num_looked, 3, found.looked).T.copy()
-        job.found = kept(np.ascontiguousarray(known.tables(codes, rows[samples.astype(np.intp)], factors)))
+        looked = known.looked
+        assert looked.tables.flags.c_contiguous
+        job.slots = kept(np.ascontiguousarray(known.slots, np.int64))
+        job.middles, job.looks, job.look_colours = kept(looked.middles), kept(looked.tables), looked.tables.shape[2]
     # NumPy's sines differ from one machine to another, and those of another library's from Python's.
     if found.num_turns:
         job.turns = kept(turns(asked(found.num_turns, 1, found.turns)[:, 0]))
     if found.num_given:
-        counts = np.ndarray((len(NAMES),), np.int64, room, found.ranks).tolist()
+        counts = np.ndarray((len(NAMES),), np.int64, work.room, found.ranks).tolist()
         maps = np.zeros((8, found.num_given))
         write_maps(maps, _runs(counts), asked(found.num_given, 8, found.given), *size)
         job.given = kept(maps)

@@ -192,12 +192,14 @@ def cast_arguments(name: str, arguments: Sequence[Any]) -> list[Any]:
     name : str
         Kernel, a key of `SIGNATURES`.
     arguments : sequence
-        One value per parameter. A pointer is a C-contiguous array, or None for a null pointer.
+        One value per parameter. A pointer is a C-contiguous array, memory without a shape, as
+        `gpuseq.ops.cuda.memory.part` returns it, or None for a null pointer.
 
     Returns
     -------
     list
-        Arrays as they are, null pointers as ``numpy.uintp(0)``, scalars as NumPy scalars of the declared width.
+        Arrays and memory as they are, null pointers as ``numpy.uintp(0)``, scalars as NumPy scalars of the declared
+        width.
 
     Raises
     ------
@@ -210,17 +212,29 @@ def cast_arguments(name: str, arguments: Sequence[Any]) -> list[Any]:
     pointers, scalars = arguments[:num_pointers], arguments[num_pointers:]
     if len(scalars) != len(types):
         raise TypeError(f"kernel {name!r} takes {num_pointers + len(types)} arguments; got {len(arguments)}")
-    for position, value in enumerate(pointers):
-        if value is not None and not value.flags.c_contiguous:
-            parameter, _ = SIGNATURES[name][1][position]
-            raise ValueError(
-                f"argument {parameter!r} of kernel {name!r} must be C-contiguous; its strides are {value.strides}"
-            )
+    for value in pointers:
+        if type(value) not in _without_strides:
+            _check_strides(name, value, pointers)
     # One look where the caller has kept them from the batch before.
     if tuple(map(type, scalars)) != types:
         scalars = [wanted(value) for wanted, value in zip(types, scalars, strict=True)]
     # A typed null: None itself is no argument that CuPy packs.
     return [*[_NULL if value is None else value for value in pointers], *scalars]
+
+
+_without_strides: set[type] = {type(None)}
+"""Types of pointers that have none; CuPy's memory is one, and it comes here when it is first seen."""
+
+
+def _check_strides(name: str, value: Any, pointers: Sequence[Any]) -> None:
+    """Refuse an array that is not C-contiguous."""
+    if not hasattr(value, "flags"):
+        _without_strides.add(type(value))
+    elif not value.flags.c_contiguous:
+        ((parameter, _),) = (pair for pair, each in zip(SIGNATURES[name][1], pointers, strict=False) if each is value)
+        raise ValueError(
+            f"argument {parameter!r} of kernel {name!r} must be C-contiguous; its strides are {value.strides}"
+        )
 
 
 @cache

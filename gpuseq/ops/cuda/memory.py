@@ -16,12 +16,14 @@ from gpuseq.base.types import Array
 
 __all__ = [
     "address",
+    "block",
     "contiguous",
     "empty",
     "empty_on",
     "free_bytes",
     "part",
     "place_key",
+    "send",
     "to_device",
     "upload",
     "upload_rows",
@@ -76,31 +78,53 @@ def empty(shape: tuple[int, ...], dtype: Any) -> Array:
     try:
         return cupy.empty(shape, dtype)
     except cupy.cuda.memory.OutOfMemoryError:
-        # CuPy's own message counts bytes of its pool; what a user can change is said here.
-        device = f"cuda:{cupy.cuda.runtime.getDevice()}"
-        wanted = math.prod(shape) * np.dtype(dtype).itemsize
-        raise DeviceError(
-            f"{device} has no room for {wanted / 1e9:.2f} GB: {free_bytes(device) / 1e9:.2f} GB are free. "
-            "Pass a smaller memory_limit or batch_size"
-        ) from None
+        raise _no_room(math.prod(shape) * np.dtype(dtype).itemsize) from None
 
 
-def part(array: Array, offset: int, shape: tuple[int, ...], dtype: Any) -> Array:
-    """Return what lies `offset` bytes into a C-contiguous array, as an array of another shape and dtype.
+def _no_room(num_bytes: int) -> DeviceError:
+    import cupy
+
+    # CuPy's own message counts bytes of its pool; what a user can change is said here.
+    device = f"cuda:{cupy.cuda.runtime.getDevice()}"
+    return DeviceError(
+        f"{device} has no room for {num_bytes / 1e9:.2f} GB: {free_bytes(device) / 1e9:.2f} GB are free. "
+        "Pass a smaller memory_limit or batch_size"
+    )
+
+
+def block(num_bytes: int) -> Any:
+    """Return a block of the current device's memory, uninitialised, as what `part` takes and `send` fills.
+
+    It has no shape and no dtype: of the arrays that the launches of a batch hand to one another nobody asks for either,
+    and to make one takes the host three times as long as to take its memory. Whoever holds the block or a part of it
+    keeps it; once nobody does, CuPy's pool gives it to what is next allocated on the stream, whose work comes after all
+    that was put there before. So it may be let go of as soon as the launches that read it are queued.
+
+    Raises
+    ------
+    DeviceError
+        If the device has no room for it.
+    """
+    import cupy
+
+    try:
+        return cupy.cuda.alloc(num_bytes)
+    except cupy.cuda.memory.OutOfMemoryError:
+        raise _no_room(num_bytes) from None
+
+
+def part(memory: Any, begin: int, end: int) -> Any:
+    """Return some bytes of a block, as a kernel takes them; what they are a part of lives as long.
 
     Parameters
     ----------
-    array : array
-        On the current device; its memory lives as long as the part.
-    offset : int
+    memory : cupy.cuda.MemoryPointer
+        From `block`.
+    begin, end : int
         In bytes.
-    shape : tuple of int
-        Of the part.
-    dtype : dtype
-        Of the part.
     """
-    # In one step: a slice, a view and a shape are three arrays, each of which takes the host a microsecond.
-    return type(array)(shape, dtype, array.data + offset)
+    # CuPy knows where a part begins, and not where it ends: what stands in for it in the tests does.
+    return memory + begin
 
 
 def contiguous(array: Array) -> Array:
@@ -153,28 +177,46 @@ def upload(shape: tuple[int, ...], dtype: Any, fill: Callable[[np.ndarray], None
     return array
 
 
+def send(memory: Any, num_bytes: int, write: Callable[[int], None]) -> None:
+    """As `upload`, to the beginning of a block that is there already.
+
+    Parameters
+    ----------
+    memory : cupy.cuda.MemoryPointer
+        From `block`, on the current stream.
+    num_bytes : int
+        What is copied.
+    write : callable
+        Gets the address of the buffer, and writes all of it.
+    """
+    _copy(memory.ptr, num_bytes, lambda buffer: write(buffer.memory.ptr))
+
+
 def _send(array: Array, offset: int, shape: tuple[int, ...], fill: Callable[[np.ndarray], None]) -> None:
     """Let `fill` write what lies `offset` bytes into an array of the current device, and put its copy on the stream."""
+    dtype = array.dtype
+    num_bytes = math.prod(shape) * dtype.itemsize
+    if num_bytes:
+        _copy(array.data.ptr + offset, num_bytes, lambda buffer: fill(np.ndarray(shape, dtype, buffer.memory)))
+
+
+def _copy(target: int, num_bytes: int, write: Callable[[Buffer], None]) -> None:
     import cupy
 
-    runtime, dtype = cupy.cuda.runtime, array.dtype
-    num_bytes = math.prod(shape) * dtype.itemsize
-    if not num_bytes:
-        return
+    runtime = cupy.cuda.runtime
     # Of the host's pageable memory CUDA copies through a buffer of its own, and the host waits meanwhile.
     ring = _ring(runtime.getDevice(), num_bytes)
     buffer = ring.take(num_bytes)
     try:
         # Filled in place, so that nothing is copied twice.
-        fill(np.ndarray(shape, dtype, buffer.memory))
+        write(buffer)
         stream = cupy.cuda.get_current_stream()
-        target = array.data.ptr + offset
         runtime.memcpyAsync(target, buffer.memory.ptr, num_bytes, runtime.memcpyHostToDevice, stream.ptr)
         if buffer.last_use is None:
             buffer.last_use = cupy.cuda.Event(disable_timing=True)  # of the current device, as the ring
         buffer.last_use.record(stream)
     finally:
-        # Also after a failed `fill`: the buffer's last use is then that of the copy before.
+        # Also after a write that failed: the buffer's last use is then that of the copy before.
         ring.give(buffer)
 
 

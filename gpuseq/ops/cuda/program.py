@@ -6,23 +6,25 @@ intermediate image, or a look at one: one or two for all first such stages, one 
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from gpuseq.base.errors import DeviceError
 from gpuseq.base.streams import Made, own_stream, recorded, to_host
 from gpuseq.base.types import Array
-from gpuseq.ops.compiled.segments import cut
+from gpuseq.ops import segments as ops_segments
+from gpuseq.ops.compiled.segments import pack
 from gpuseq.ops.crops import cropped
-from gpuseq.ops.listing import CONTRAST, STEP_COLUMNS
-from gpuseq.ops.looks import LOOKS, Looks, looks_first
+from gpuseq.ops.listing import CONTRAST, ERASE_COLUMNS, STEP_COLUMNS
+from gpuseq.ops.looks import LOOKS, Known, Looked, Looks
 from gpuseq.ops.numpy.erase import normal_quantiles
 from gpuseq.ops.options import AugmentOptions, RangesFirst, Statistics
-from gpuseq.ops.segments import NO_LOOK, PART_BYTES, SOURCE, STAGE_COLUMNS, Known, Segments
+from gpuseq.ops.segments import NO_LOOK, SAMPLE_COLUMNS, SOURCE, STAGE_COLUMNS, Packed, Segments
 from gpuseq.ops.table import FILL_MODES, NUM_COLUMNS, OUT_KINDS, PREPROCESSING, fill_table, needs_range
 from gpuseq.plan.columns import is_at_rest
 from gpuseq.plan.program import has_kind, only_erasing, without_erasing
@@ -76,12 +78,12 @@ def launches(options: AugmentOptions, program: np.ndarray, *, known: np.ndarray 
     if has_kind(program, "crop"):
         found += ["resample_pass", "resample_pass"]
     moved = np.full(len(program), has_ranges and in_place)
-    tables = Known(known, _no_tables) if known is not None and in_place else None
-    # Where a program is cut does not follow from the size of the images.
-    segments = cut(program, np.arange(len(program)), 64, 64, 3, moved=moved, known=tables)
-    found += [
-        kernel for _, look in _rounds(segments) for kernel in ("prepare", *([] if look == NO_LOOK else ["tabulate"]))
-    ]
+    # Where a program is cut does not follow from what looks say, nor from the size of the images.
+    rows = np.zeros(len(program), np.int64)
+    looked = Looked(np.zeros(1, np.uint8), np.zeros((1, 2, 1, 256), np.uint8))
+    about = Known(known, rows, looked) if known is not None and in_place else None
+    packed = pack(program, rows, 64, 64, 3, moved=moved, known=about)
+    found += [kernel for _, look in packed.rounds for kernel in ("prepare", *([] if look == NO_LOOK else ["tabulate"]))]
     found.append("program")
     if options.samplewise_center or options.samplewise_std:
         found += ["sample_moments", "augment", *(["erase"] if has_kind(program, "erase") else [])]
@@ -128,9 +130,9 @@ def run_program(
     moved = None if ranges is None else _moved(ranges)
     if moved is None or not moved.any():
         ranges = moved = None
-    known = None if looks is None else Known(looks.known(rows), looks.tables)
+    known = None if looks is None else looks.about(rows)
     cval = ranges.options.cval if ranges else 0.0
-    segments = cut(program, rows, height, width, channels, moved=moved, cval=cval, known=known)
+    packed = pack(program, rows, height, width, channels, moved=moved, cval=cval, known=known)
     mean = statistics.mean if statistics is not None and options.featurewise_center else None
     std = statistics.std if statistics is not None and options.featurewise_std else None
     macros = _macros(options, channels, mean is not None, std is not None, ranges.options if ranges else None)
@@ -140,24 +142,18 @@ def run_program(
     if out.size == 0:
         return out
 
-    samples, stages, steps, weights, erases, tables, lines, *further = _sent(
-        *(segments.samples, segments.stages, segments.steps),
-        *(segments.weights, segments.erases, segments.tables, segments.lines),
-        *(() if ranges is None else (_table_of(ranges),)),
-        flat=segments.flat,
-    )
-    table = further[0] if further else None
+    sent = _sent(packed, None if ranges is None else _table_of(ranges))
     made = None
-    if segments.rounds:
-        image_bytes = height * width * channels
+    if packed.rounds:
         # One block: the tables that are made come first, the intermediate images behind them, as the kernels count
         # them.
-        made = device.empty((segments.num_looks * TABLE_BYTES + segments.num_slots * image_bytes,), np.uint8)
-        partials = _partials(segments.num_looks, height * width)
-        for rows_of_round, look in _rounds(segments):
-            own = stages if len(segments.rounds) == 1 else stages[rows_of_round]
-            read = (images, own, steps, lines, weights, tables, table)
-            _prepare(macros, read, made, partials, look, segments.num_looks, height, width)
+        num_bytes = packed.num_looks * TABLE_BYTES + packed.num_slots * height * width * channels
+        made = device.part(device.block(num_bytes), 0, num_bytes)
+        partials, first = _partials(packed.num_looks, height * width), 0
+        for count, look in packed.rounds:
+            stages = sent.stages(first, count)
+            _prepare(macros, images, stages, sent, made, partials, count, look, packed.num_looks, height, width)
+            first += count
     mean_c = divisor_c = None
     if mean is not None or std is not None:
         assert statistics is not None
@@ -167,34 +163,32 @@ def run_program(
         (-(-height * width // UNIT_PIXELS), min(len(program), ops_cuda.MAX_GRID_Y)),
         PROGRAM_BLOCK,
         (
-            *(images, samples, steps, lines, weights, tables, made),
-            *(erases if len(segments.erases) else None, _quantiles(segments)),
-            *(mean_c, divisor_c, table, out, len(program), segments.num_looks, height, width, options.rescale),
+            *(images, sent.samples, sent.steps, sent.lines, sent.weights, sent.tables, made),
+            *(sent.erases if packed.num_erases else None, _quantiles() if packed.has_noise else None),
+            *(mean_c, divisor_c, sent.table, out, len(program), packed.num_looks, height, width, options.rescale),
         ),
     )
-    if looks is not None and known is not None:
-        is_new = ~known.samples
-        # Not for a policy that looks at none, and not where ranges change every image first.
-        is_asked = is_new if moved is None else is_new & ~moved
-        if is_asked.any() and looks_first(program[is_asked]):
-            looks.learn(rows[is_new], partial(_look, images, _macros(options, channels, False, False)))
+    if packed.asks:
+        assert looks is not None
+        assert known is not None
+        looks.learn(rows[~known.samples], partial(_look, images, _macros(options, channels, False, False)))
     return out
 
 
 def erase_rectangles(batch: Array, program: np.ndarray, data_format: str) -> None:
     """CUDA twin of `gpuseq.ops.dispatch.erase`; the contract is written there."""
-    # Erasing alone is left, so `cut` makes no segment of anything else.
+    # Erasing alone is left, so there is no segment of anything else.
     kept = only_erasing(program)
     if batch.size == 0 or not (kept["op"] != 0).any():
         return
     height, width, channels = batch.shape[1:] if data_format == "channels_last" else (*batch.shape[2:], batch.shape[1])
-    segments = cut(kept, np.arange(len(kept)), height, width, channels)
-    samples, erases = _sent(segments.samples, segments.erases)
+    packed = pack(kept, np.arange(len(kept)), height, width, channels)
+    sent, quantiles = _sent(packed), _quantiles() if packed.has_noise else None
     options = AugmentOptions(dtype=batch.dtype.name, data_format=data_format)  # type: ignore[arg-type]
     kernels.load("erase", _macros(options, min(channels, MAX_CHANNELS), False, False)).launch(
         (min(len(kept) * height, 2**31 - 1),),
         PROGRAM_BLOCK,
-        (samples, erases, _quantiles(segments), batch, len(kept), height, width, channels),
+        (sent.samples, sent.erases, quantiles, batch, len(kept), height, width, channels),
     )
 
 
@@ -235,14 +229,15 @@ def _look(
         stages[:, 4] = np.tile(np.array(LOOKS) - CONTRAST + 1, len(some))
         stages[:, 5] = np.arange(num_looks)
         stages[:, 7] = some.repeat(len(LOOKS))
-        sent = _sent(stages, np.empty((0, STEP_COLUMNS)), np.empty(0, np.int32), np.empty(0), np.empty(0, np.uint8))
+        sent = _sent(ops_segments.pack(_only_stages(stages, num_looks)))
         made = device.empty((num_looks * TABLE_BYTES,), np.uint8)
-        partials = _partials(num_looks, height * width)
-        _prepare(macros, (images, *sent, None), made, partials, float(stages[:, 4].max()), num_looks, height, width)
-        yield some, _Looked(made, len(some), colours)
+        partials, last = _partials(num_looks, height * width), LOOKS[-1] - CONTRAST + 1
+        stages_sent = sent.stages(0, num_looks)
+        _prepare(macros, images, stages_sent, sent, made, partials, num_looks, last, num_looks, height, width)
+        yield some, _Fetched(made, len(some), colours)
 
 
-class _Looked:
+class _Fetched:
     """Tables of looks that lie on a device, to be called for them: the host waits for the looks, and no later work."""
 
     def __init__(self, made: Array, num_images: int, colours: int) -> None:
@@ -259,49 +254,57 @@ class _Looked:
         return tables[:, :, : self._colours]
 
 
-def _no_tables(codes: np.ndarray, rows: np.ndarray, factors: np.ndarray) -> np.ndarray:
-    return np.zeros((len(codes), 3, 256), np.uint8)
-
-
-def _rounds(segments: Segments) -> Iterator[tuple[slice, float]]:
-    """Yield the rows of the stages of each round, and the last look that images are looked at for in it."""
-    stop = 0
-    for count in segments.rounds:
-        rows = slice(stop, stop + count)
-        stop = rows.stop
-        yield rows, float(np.maximum.reduce(segments.stages[rows, 4]))
+def _only_stages(stages: np.ndarray, num_looks: int) -> Segments:
+    none = np.empty(0)
+    return Segments(
+        samples=np.empty((0, SAMPLE_COLUMNS)),
+        stages=stages,
+        rounds=[len(stages)],
+        steps=np.empty((0, STEP_COLUMNS)),
+        tables=np.empty((0, 3, 256), np.uint8),
+        lines=none.astype(np.int32),
+        weights=none,
+        erases=np.empty((0, ERASE_COLUMNS)),
+        num_looks=num_looks,
+        num_slots=0,
+    )
 
 
 def _num_parts(num_pixels: int) -> int:
     return max(1, -(-num_pixels // (PREPARE_BLOCK * PREPARE_PIXELS)))
 
 
-def _partials(num_looks: int, num_pixels: int) -> Array:
+def _partials(num_looks: int, num_pixels: int) -> Any:
     """Return room for what is counted of each part of each image that is looked at."""
-    return device.empty((max(1, num_looks), _num_parts(num_pixels), PARTIAL_COUNTS), np.int32)
+    num_bytes = max(1, num_looks) * _num_parts(num_pixels) * PARTIAL_COUNTS * 4
+    return device.part(device.block(num_bytes), 0, num_bytes)
 
 
 def _prepare(
     macros: kernels.Macros,
-    read: tuple[Any, ...],
-    made: Array,
-    partials: Array,
-    look: float,
+    images: Array,
+    stages: Any,
+    sent: _Sent,
+    made: Any,
+    partials: Any,
+    count: int,
+    look: int,
     num_looks: int,
     height: int,
     width: int,
 ) -> None:
     """Launch a round of stages: what they write, and the tables of what they look at, for `look` at most."""
-    stages, num_parts = read[1], _num_parts(height * width)
+    num_parts = _num_parts(height * width)
+    read = (images, stages, sent.steps, sent.lines, sent.weights, sent.tables, sent.table)
     kernels.load("prepare", macros).launch(
         # CUDA allows 65,535 blocks in y; the kernel goes on in strides.
-        (num_parts, min(len(stages), ops_cuda.MAX_GRID_Y)),
+        (num_parts, min(count, ops_cuda.MAX_GRID_Y)),
         PREPARE_BLOCK,
-        (*read, made, partials, len(stages), num_looks, num_parts, height, width),
+        (*read, made, partials, count, num_looks, num_parts, height, width),
     )
     if look != NO_LOOK:
         kernels.load("tabulate", macros).launch(
-            (len(stages),), PROGRAM_BLOCK, (stages, partials, made, len(stages), num_parts, height * width)
+            (count,), PROGRAM_BLOCK, (stages, partials, made, count, num_parts, height * width)
         )
 
 
@@ -326,39 +329,63 @@ def _levels_of(options: AugmentOptions) -> AugmentOptions:
     return AugmentOptions(source_format=options.source_format, data_format=options.data_format, dtype="uint8")
 
 
-def _sent(*arrays: np.ndarray, flat: np.ndarray | None = None) -> list[Array]:
-    """Upload arrays in one copy, each from a multiple of `PART_BYTES` on: a copy takes the host's time and a buffer.
+class _Sent(NamedTuple):
+    """Where the tables of a batch lie on the device; `memory` is what they are parts of."""
 
-    Where one is empty one element of no meaning goes: a kernel gets no null pointer that it may add to. `flat` is the
-    memory of the first arrays, where they lie so already.
+    memory: Any
+    first_stage: int
+    samples: Any
+    steps: Any
+    weights: Any
+    erases: Any
+    tables: Any
+    lines: Any
+    table: Any
+
+    def stages(self, first: int, count: int) -> Any:
+        """Return some of the stages."""
+        begin = self.first_stage + first * _STAGE_BYTES
+        return device.part(self.memory, begin, begin + count * _STAGE_BYTES)
+
+
+_STAGE_BYTES = 8 * STAGE_COLUMNS
+
+
+def _sent(packed: Packed, table: np.ndarray | None = None) -> _Sent:
+    """Upload what was packed, and the table of Keras' ranges behind it, in one copy.
+
+    A copy takes the host's time and a buffer.
     """
-    starts, end = [], 0
-    for array in arrays:
-        starts.append(end)
-        end += -(-max(array.nbytes, 1) // PART_BYTES) * PART_BYTES
+    begins, end = packed.begins, packed.begins[-1]
+    write, num_bytes = packed.write, end
+    if table is not None:
+        num_bytes += table.nbytes
 
-    def fill(buffer: np.ndarray) -> None:
-        first = 0
-        if flat is not None:
-            buffer[: len(flat)] = flat
-            first = starts.index(len(flat)) if len(flat) < end else len(arrays)
-        for array, start in zip(arrays[first:], starts[first:], strict=True):
-            buffer[start : start + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        def write(to: int) -> None:
+            packed.write(to)
+            ctypes.memmove(to + end, table.ctypes.data, table.nbytes)
 
-    sent = device.upload((end,), np.uint8, fill)
-    return [
-        device.part(sent, start, array.shape if array.size else (1,) * array.ndim, array.dtype)
-        for start, array in zip(starts, arrays, strict=True)
-    ]
+    memory, part = device.block(num_bytes), device.part
+    device.send(memory, num_bytes, write)
+    _, stages, steps, weights, erases, tables, lines, _ = begins
+    return _Sent(
+        memory=memory,
+        first_stage=stages,
+        samples=part(memory, 0, stages),
+        steps=part(memory, steps, weights),
+        weights=part(memory, weights, erases),
+        erases=part(memory, erases, tables),
+        tables=part(memory, tables, lines),
+        lines=part(memory, lines, end),
+        table=None if table is None else part(memory, end, num_bytes),
+    )
 
 
 _quantiles_at: dict[Any, Array] = {}
 
 
-def _quantiles(segments: Segments) -> Array | None:
+def _quantiles() -> Array:
     """Return the normal distribution's quantiles on the device, uploaded once for each device and stream."""
-    if not (len(segments.erases) and segments.erases[:, -1].any()):
-        return None
     key = device.place_key()
     if key not in _quantiles_at:
         _quantiles_at[key] = device.to_device(normal_quantiles())

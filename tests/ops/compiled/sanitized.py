@@ -20,6 +20,7 @@ from gpuseq.ops.compiled import library
 from gpuseq.ops.compiled import program as compiled_program
 from gpuseq.ops.compiled import resize as ops_resize
 from gpuseq.ops.compiled import segments as compiled_segments
+from gpuseq.ops.looks import Known, Looked
 from gpuseq.ops.options import AugmentOptions
 from gpuseq.plan.policies.recipe import Recipe
 from tests import compiled_library
@@ -41,12 +42,23 @@ def _programs() -> int:
     policies = ["augmix-m9-w3", [gpuseq.ColorJitter(0.4, 0.4, 0.4, 0.2), gpuseq.RandomErasing(1.0, value="random")]]
     policies += [gpuseq.RandomErasing(1.0)]
     num_runs, streamed_bytes = 0, ops_compiled.STREAMED_BYTES
+    compiled_segments.LEAST_ROOM_BYTES = 64
     for policy in (*POLICIES, *policies):
         recipe = Recipe.parse("augmentations", policy)
         assert recipe is not None
         for height, width, channels in ((23, 31, 3), (9, 13, 4), (17, 5, 1)):
             program = recipe.draw(np.arange(20), (height, width), seed=1, epoch=0)
-            assert compiled_segments.cut(program, np.arange(20), height, width, channels).flat is not None, policy
+            instruction_set = library.chosen()
+            looked = Looked(np.zeros(20, np.uint8), np.zeros((20, 2, 1, 256), np.uint8))
+            assert instruction_set is not None
+            for known in (None, Known(np.ones(20, bool), np.arange(20), looked)):
+                packed = compiled_segments._packed(
+                    instruction_set, program, np.arange(20), (height, width), channels == 1, None, 0.0, known
+                )
+                assert packed is not None, policy
+                memory = np.empty(packed.begins[-1], np.uint8)
+                packed.write(memory.ctypes.data)
+                compiled_segments._idle.clear()  # so that no scratch is larger than what is cut there
             pictures = images((20, height, width, channels), "uint8")
             ops_compiled.STREAMED_BYTES = -1 if channels == 3 else streamed_bytes
             for data_format in ("channels_last", "channels_first"):

@@ -1,9 +1,8 @@
-"""Programs cut by the library are those that NumPy cuts, to the bit in every array."""
+"""Programs cut by the library are those that NumPy cuts, to the bit in all that goes to a device."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,8 @@ import gpuseq
 from gpuseq.ops import segments as numpy_segments
 from gpuseq.ops.compiled import library
 from gpuseq.ops.compiled import segments as compiled_segments
-from gpuseq.ops.segments import PART_BYTES, Known, Segments
+from gpuseq.ops.looks import Known, Looked
+from gpuseq.ops.segments import PART_BYTES, Packed
 from gpuseq.plan.policies.recipe import Recipe
 from gpuseq.plan.program import STEPS, code_of, empty_program
 from tests import compiled_library
@@ -47,38 +47,50 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(library.ENGINE, "compiled")
 
 
-def looked_up(codes: np.ndarray, rows: np.ndarray, factors: np.ndarray) -> np.ndarray:
-    """Stand in for kept looks: tables that differ by all that is asked, and by colour."""
-    asked = codes * 3 + rows * 5 + factors * 7
-    return (np.arange(256) * (asked[:, None, None] + np.arange(3)[:, None])).astype(np.int64).astype(np.uint8)
+NUM_IMAGES = 50
+_noise = np.random.default_rng(1)
+LOOKED = {
+    colours: Looked(
+        _noise.integers(0, 256, NUM_IMAGES, np.uint8), _noise.integers(0, 256, (NUM_IMAGES, 2, colours, 256), np.uint8)
+    )
+    for colours in (1, 3)
+}
+"""In the place of kept looks: tables that differ by image, step and colour."""
 
 
-def same(program: np.ndarray, size: tuple[int, int], num_channels: int = 3, **further: Any) -> Segments | None:
+def written(packed: Packed) -> np.ndarray:
+    """Return the memory of what was packed, where whatever is not written shows."""
+    memory = np.full(packed.begins[-1] + 1, 0xA5, np.uint8)
+    packed.write(memory.ctypes.data)
+    assert memory[-1] == 0xA5
+    return memory[:-1]
+
+
+ARRAYS = ("samples", "stages", "steps", "weights", "erases", "tables", "lines")
+
+
+def same(program: np.ndarray, size: tuple[int, int], num_channels: int = 3, **further: Any) -> Packed | None:
     """Cut by both, and compare; return what the library made, None where it left the batch to NumPy."""
     rows = np.random.default_rng(len(program)).integers(0, 1000, len(program))
     before, options = program.copy(), {"moved": None, "cval": 0.0, "known": None} | further
     if options["known"] is not None:
-        options["known"] = Known(options["known"], looked_up)
+        slots = np.where(options["known"], rows[::-1] % NUM_IMAGES, -1)
+        options["known"] = Known(options["known"], slots, LOOKED[1 if num_channels == 1 else 3])
     chosen = library.chosen()
     assert chosen is not None
-    made = compiled_segments._cut(chosen, program, rows, size, num_channels == 1, *options.values())
-    wanted = numpy_segments.cut(program, rows, *size, num_channels, **options)
-    found = compiled_segments.cut(program, rows, *size, num_channels, **options)
-    assert (found.flat is None) == (made is None)
+    made = compiled_segments._packed(chosen, program, rows, size, num_channels == 1, *options.values())
+    wanted = numpy_segments.pack(numpy_segments.cut(program, rows, *size, num_channels, **options))
+    whole = written(wanted)
+    found = compiled_segments.pack(program, rows, *size, num_channels, **options)
     for each in [found] if made is None else [found, made]:
-        for field in fields(Segments):
-            if field.name != "flat":
-                _assert_same_bits(getattr(each, field.name), getattr(wanted, field.name), field.name)
+        for name in ("begins", "rounds", "num_looks", "num_slots", "num_erases", "has_noise", "asks"):
+            assert getattr(each, name) == getattr(wanted, name), name
+        memory = written(each)
+        for name, begin, end in zip(ARRAYS, wanted.begins, wanted.begins[1:], strict=False):
+            # Of numbers the bits, the signs of zeros too.
+            assert_same(memory[begin:end], whole[begin:end], message=name)
     assert program.tobytes() == before.tobytes()
     return made
-
-
-def _assert_same_bits(found: Any, wanted: Any, name: str) -> None:
-    if not isinstance(wanted, np.ndarray):
-        assert found == wanted, name
-        return
-    assert_same(found, wanted, message=name)
-    assert found.tobytes() == wanted.tobytes(), f"{name}: the sign of a zero"
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: repr(policy)[:40])
@@ -89,6 +101,7 @@ def test_policies(policy: Any) -> None:
     for number, size in enumerate(SIZES):
         program = recipe.draw(np.arange(40), size, seed=number, epoch=0)
         moved = np.random.default_rng(number).random(40) < 0.4
+        num_channels = 3 - 2 * (number % 2)
         known, some = np.ones(40, bool), np.random.default_rng(number + 9).random(40) < 0.5
         for further in (
             {},
@@ -96,7 +109,7 @@ def test_policies(policy: Any) -> None:
             {"known": known},
             {"known": some, "moved": moved},
         ):
-            assert same(program, size, 3 - 2 * (number % 2), **further) is not None
+            assert same(program, size, num_channels, **further) is not None
 
 
 def _number(rng: np.random.Generator) -> float:
@@ -209,24 +222,61 @@ def test_arrays_lie_as_they_are_uploaded() -> None:
     """One memory, each array at a multiple of what CuPy's own begin at, and zeros between them."""
     recipe = Recipe.parse("augmentations", [gpuseq.AugMix(), gpuseq.RandomErasing(0.5)])
     assert recipe is not None
-    made = same(recipe.draw(np.arange(20), (31, 17), seed=0, epoch=0), (31, 17))
-    assert made is not None
-    assert made.flat is not None
-    arrays = (made.samples, made.stages, made.steps, made.weights, made.erases, made.tables, made.lines)
-    begins = [array.ctypes.data - made.flat.ctypes.data for array in arrays if array.size]
-    assert begins == sorted(begins)
-    assert [begin % PART_BYTES for begin in begins] == [0] * len(begins)
-    used = np.zeros(len(made.flat), bool)
-    for begin, array in zip(begins, [array for array in arrays if array.size], strict=True):
+    program = recipe.draw(np.arange(20), (31, 17), seed=0, epoch=0)
+    segments = numpy_segments.cut(program, np.arange(20), 31, 17, 3)
+    packed = numpy_segments.pack(segments)
+    memory, used = written(packed), np.zeros(packed.begins[-1], bool)
+    assert [begin % PART_BYTES for begin in packed.begins] == [0] * 8
+    for name, begin, end in zip(ARRAYS, packed.begins, packed.begins[1:], strict=False):
+        array = getattr(segments, name)
+        assert array.nbytes <= end - begin
+        assert memory[begin : begin + array.nbytes].tobytes() == array.tobytes(), name
         used[begin : begin + array.nbytes] = True
-    assert not made.flat[~used].any()
+    assert not memory[~used].any()
+    assert not used.all()
+
+
+def test_what_was_packed_is_written_once() -> None:
+    """The scratch in which it lies is another batch's from then on."""
+    packed = compiled_segments.pack(_rotated(30.0), np.arange(1), 9, 9, 3)
+    written(packed)
+    with pytest.raises(IndexError):
+        packed.write(0)
+
+
+def test_threads_have_scratch_of_their_own() -> None:
+    """What is packed and not written yet is no other batch's to write to."""
+    recipe = Recipe.parse("augmentations", gpuseq.RandAugment(2, 9))
+    assert recipe is not None
+    programs = [recipe.draw(np.arange(20), (31, 17), seed=seed, epoch=0) for seed in range(3)]
+    at_once = [compiled_segments.pack(program, np.arange(20), 31, 17, 3) for program in programs]
+    for packed, program in zip(at_once, programs, strict=True):
+        assert_same(written(packed), written(compiled_segments.pack(program, np.arange(20), 31, 17, 3)))
+
+
+def test_scratch_grows_with_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled_segments, "LEAST_ROOM_BYTES", 64)
+    monkeypatch.setattr(compiled_segments, "_idle", [])
+    recipe = Recipe.parse("augmentations", gpuseq.RandAugment(2, 9))
+    assert recipe is not None
+    assert same(recipe.draw(np.arange(20), (31, 17), seed=0, epoch=0), (31, 17)) is not None
+    assert same(recipe.draw(np.arange(40), (31, 17), seed=0, epoch=0), (31, 17)) is not None
+
+
+def test_a_factor_that_is_no_number_is_left_to_numpy() -> None:
+    """Of a contrast whose image has been looked at: the table is made of it now."""
+    with np.errstate(all="ignore"):
+        assert same(_one("Contrast", np.nan), (31, 17), known=np.ones(2, bool)) is None
+    assert same(_one("Contrast", 1e8), (31, 17), known=np.ones(2, bool)) is not None
 
 
 def test_an_engine_of_numpy_cuts_by_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(library.ENGINE, "numpy")
-    assert compiled_segments.cut(_rotated(30.0), np.arange(1), 9, 9, 3).flat is None
+    monkeypatch.setattr(compiled_segments, "_packed", None)
+    assert len(written(compiled_segments.pack(_rotated(30.0), np.arange(1), 9, 9, 3)))
 
 
 def test_large_batches_are_left_to_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled_segments, "MAX_ROOM_BYTES", 1000)
+    for name, value in (("MAX_ROOM_BYTES", 1000), ("LEAST_ROOM_BYTES", 64), ("_idle", [])):
+        monkeypatch.setattr(compiled_segments, name, value)
     assert same(_rotated(30.0), (31, 17)) is None

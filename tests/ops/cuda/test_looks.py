@@ -154,7 +154,7 @@ def found_of(slots: np.ndarray, version: int = 0) -> np.ndarray:
 
 
 def tables_of(looks: KeptLooks, slots: np.ndarray) -> np.ndarray:
-    return looks.tables(np.full(len(slots), kept.EQUALIZE), slots, np.zeros(len(slots)))
+    return looks.looked.tables_of(np.full(len(slots), kept.EQUALIZE), slots, np.zeros(len(slots)))
 
 
 def test_a_pickle_takes_what_is_known_along() -> None:
@@ -164,11 +164,11 @@ def test_a_pickle_takes_what_is_known_along() -> None:
     looks.learn(np.array([2]), lambda: pytest.fail("fetched"))
     codes, slots, factors = np.array(kept.LOOKS), np.array([0, 1, 1]), np.array([0.0, 0.0, 0.0])
     assert looks.known(slots).all()
-    tables = looks.tables(codes, slots, factors)
+    tables = looks.looked.tables_of(codes, slots, factors)
     again = pickle.loads(pickle.dumps(looks))
     # What nobody has fetched does not go along: it would be of another process's device.
     assert again.known(np.arange(3)).tolist() == [True, True, False]
-    assert_same(again.tables(codes, slots, factors), tables)
+    assert_same(again.looked.tables_of(codes, slots, factors), tables)
     assert_same(tables[1], np.repeat(found[1, 1], 3, axis=0))
     again.learn(np.array([2]), lambda: found[:1])
     assert again.known(np.arange(3)).all()
