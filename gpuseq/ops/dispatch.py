@@ -25,6 +25,7 @@ from gpuseq.ops.cuda.resident import DeviceResident, Resident
 from gpuseq.plan.program import names_in, only_erasing
 
 from .compiled import augment as ops_compiled
+from .compiled import boxes as _compiled_boxes  # noqa: F401  the plans' rectangles come from there from now on
 from .compiled import choices as _compiled_choices  # noqa: F401  the plans' steps come from there from now on
 from .compiled import library
 from .compiled import philox as _compiled_philox  # noqa: F401  the plans' numbers come from there from now on

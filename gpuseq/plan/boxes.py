@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TypeAlias
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
 from gpuseq.plan.philox import philox_rows
 from gpuseq.plan.program import STEP_DTYPE, code_of, of_kind
 
-__all__ = ["NUM_KEYS", "NUM_UNIFORM", "crop_boxes", "draw_box", "with_boxes", "without_crops"]
+__all__ = [
+    "NUM_KEYS",
+    "NUM_UNIFORM",
+    "Boxes",
+    "Compiled",
+    "crop_boxes",
+    "draw_box",
+    "drawn_by_library",
+    "middle_box",
+    "use_compiled",
+    "with_boxes",
+    "without_crops",
+]
 
 Range: TypeAlias = tuple[float, float]
 
@@ -24,6 +37,76 @@ NUM_UNIFORM = 2 * NUM_TRIES + 2
 """Numbers of a rectangle: an area and a ratio for each try, and the corner."""
 
 _CROP, _BY_KEY = code_of("ResizedCrop"), code_of("CropByKey")
+
+
+# By its identity: what follows from it is kept, and the arrays are never changed.
+@dataclass(frozen=True, eq=False)
+class Boxes:
+    """Steps that are a drawn rectangle, for images of one size: what the library has to know of them.
+
+    Attributes
+    ----------
+    step : numpy.ndarray
+        Shape ``(1,)``, dtype `~gpuseq.plan.program.STEP_DTYPE`: whole but for the rectangle and the key.
+    otherwise : numpy.ndarray
+        As `step`: what is there where no try fits.
+    image_size, largest, scale, ratio, tall
+        As of `draw_box`.
+    p : float or None
+        With a number: the first two of a sample are a coin, for steps that are done where it lies below `p`, and a key.
+    has_key : bool
+        Whether the key is the fifth argument.
+    """
+
+    step: np.ndarray
+    otherwise: np.ndarray
+    image_size: tuple[int, int]
+    largest: tuple[int, int]
+    scale: Range
+    ratio: Range
+    tall: bool = False
+    p: float | None = None
+    has_key: bool = False
+
+
+class Compiled(Protocol):
+    """What draws them in less time."""
+
+    def __call__(  # noqa: D102
+        self, boxes: Boxes, program: np.ndarray, sample_ids: np.ndarray, *, seed: int, epoch: int, place: int
+    ) -> bool: ...
+
+
+_compiled: Compiled | None = None
+
+
+def use_compiled(function: Compiled) -> None:
+    """Ask a function for steps from now on: this room knows no library, and the one that has it calls.
+
+    Parameters
+    ----------
+    function : Compiled
+        Takes what `drawn_by_library` takes.
+    """
+    global _compiled
+    _compiled = function
+
+
+def drawn_by_library(
+    boxes: Boxes, program: np.ndarray, sample_ids: np.ndarray, *, seed: int, epoch: int, place: int
+) -> bool:
+    """Draw steps from the numbers of a key where a library does that; tell whether it did.
+
+    Parameters
+    ----------
+    boxes : Boxes
+        What is drawn.
+    program : numpy.ndarray
+        Shape ``(N, 1)``, dtype `~gpuseq.plan.program.STEP_DTYPE`, the samples in any stride. Written to.
+    sample_ids, seed, epoch, place
+        Of the numbers: see `~gpuseq.plan.philox.philox_rows`.
+    """
+    return _compiled is not None and _compiled(boxes, program, sample_ids, seed=seed, epoch=epoch, place=place)
 
 
 def draw_box(
@@ -103,6 +186,19 @@ def crop_boxes(uniform: np.ndarray, image_size: tuple[int, int], scale: Range, r
     ----------
     ``torchvision.transforms.v2.RandomResizedCrop``.
     """
+    box = draw_box(uniform, image_size, image_size, scale, ratio).T.astype(np.int64)
+    box[box[:, 2] == 0] = middle_box(image_size, ratio)
+    return box
+
+
+def middle_box(image_size: tuple[int, int], ratio: Range) -> tuple[int, int, int, int]:
+    """Return the largest rectangle in the middle of an image that a range of ratios allows: top, left, height, width.
+
+    Parameters
+    ----------
+    image_size, ratio
+        As in `crop_boxes`.
+    """
     height, width = image_size
     low, high = ratio
     largest_width, largest_height = width, height
@@ -110,11 +206,7 @@ def crop_boxes(uniform: np.ndarray, image_size: tuple[int, int], scale: Range, r
         largest_height = round(width / low)
     elif width / height > high:
         largest_width = round(height * high)
-
-    box = draw_box(uniform, image_size, image_size, scale, ratio).T.astype(np.int64)
-    middle = (height - largest_height) // 2, (width - largest_width) // 2, largest_height, largest_width
-    box[box[:, 2] == 0] = middle
-    return box
+    return (height - largest_height) // 2, (width - largest_width) // 2, largest_height, largest_width
 
 
 def with_boxes(program: np.ndarray, image_sizes: Sequence[tuple[int, int]] | tuple[int, int]) -> np.ndarray:

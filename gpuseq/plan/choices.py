@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from .philox import philox_rows
-from .program import IDENTITY, empty_program
+from .program import IDENTITY, STEP_DTYPE
 
 __all__ = [
     "LINE_DTYPE",
@@ -19,7 +19,10 @@ __all__ = [
     "put_identities_last",
     "strengths",
     "use_compiled",
+    "write_steps",
 ]
+
+_BYTES = np.dtype((np.void, STEP_DTYPE.itemsize))
 
 LINE_DTYPE = np.dtype(
     [
@@ -61,8 +64,12 @@ class Choices:
     within : numpy.ndarray or None
         Shape ``(T, E, 2)``, float64: a step is done where its coin lies from the first on and below the second. None:
         all are.
-    num_before : int
-        Steps of a sample before these, which are left to others.
+    argument : int
+        Which argument is drawn; the first, unless it is said.
+    orders : numpy.ndarray or None
+        Shape ``(O, S)``, int64: which steps come one after another in each of O orders. None: as they are numbered.
+    order : int
+        Which number chooses the order.
     """
 
     steps: np.ndarray
@@ -73,7 +80,9 @@ class Choices:
     spread: float = 1.0
     unit: float = 1.0
     within: np.ndarray | None = None
-    num_before: int = 0
+    argument: int = 0
+    orders: np.ndarray | None = None
+    order: int = 0
 
     @property
     def num_bins(self) -> int:
@@ -88,9 +97,17 @@ class Compiled(Protocol):
         """As the function of that name; None where it is left to NumPy."""
 
     def draw_steps(
-        self, choices: Choices, sample_ids: np.ndarray, *, seed: int, epoch: int, place: int
-    ) -> np.ndarray | None:
-        """As the function of that name; None where it is left to NumPy."""
+        self,
+        choices: Choices,
+        program: np.ndarray,
+        sample_ids: np.ndarray,
+        kept: np.ndarray | None,
+        *,
+        seed: int,
+        epoch: int,
+        place: int,
+    ) -> bool:
+        """As the function of that name; False where it is left to NumPy, and what was written is to be overwritten."""
 
     def put_identities_last(self, program: np.ndarray) -> bool:
         """As the function of that name; False where it is left to NumPy, and nothing was done."""
@@ -111,29 +128,52 @@ def use_compiled(library: Compiled) -> None:
     _compiled = library
 
 
-def draw_steps(choices: Choices, sample_ids: np.ndarray, *, seed: int, epoch: int, place: int) -> np.ndarray:
-    """Return the steps of a batch that are drawn from the numbers of a key, in one call of the library.
+def draw_steps(
+    choices: Choices,
+    program: np.ndarray,
+    sample_ids: np.ndarray,
+    *,
+    seed: int,
+    epoch: int,
+    place: int,
+    kept: np.ndarray | None = None,
+) -> None:
+    """Draw the steps of a batch from the numbers of a key, in one call of the library.
 
     Parameters
     ----------
     choices : Choices
-        What is chosen from; no steps come before these.
+        What is chosen from.
+    program : numpy.ndarray
+        Shape ``(N, S)``, dtype `~gpuseq.plan.program.STEP_DTYPE`; the steps of a sample lie one after another. Written
+        to, steps that do nothing last.
     sample_ids, seed, epoch, place
         Of the numbers: see `~gpuseq.plan.philox.philox_rows`.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape ``(N, S)``, dtype `~gpuseq.plan.program.STEP_DTYPE`, steps that do nothing last.
+    kept : numpy.ndarray or None
+        Shape ``(N, K)``, float64, C-contiguous. Written to: the first K numbers of each sample.
     """
-    if _compiled is not None:
-        drawn = _compiled.draw_steps(choices, sample_ids, seed=seed, epoch=epoch, place=place)
-        if drawn is not None:
-            return drawn
-    uniform = philox_rows(sample_ids, choices.num_uniform, seed=seed, epoch=epoch, place=place)
-    program = choose_steps(choices, uniform)
-    put_identities_last(program)
-    return program
+    key = {"seed": seed, "epoch": epoch, "place": place}
+    if _compiled is not None and _compiled.draw_steps(choices, program, sample_ids, kept, **key):
+        return
+    uniform = philox_rows(sample_ids, choices.num_uniform, **key)
+    if kept is not None:
+        kept[...] = uniform[:, : kept.shape[1]]
+    write_steps(program, choose_steps(choices, uniform))
+
+
+def write_steps(program: np.ndarray, drawn: np.ndarray) -> None:
+    """Copy what was drawn into a part of a program, steps that do nothing last.
+
+    Parameters
+    ----------
+    program : numpy.ndarray
+        Shape ``(N, S)``, dtype `~gpuseq.plan.program.STEP_DTYPE`. Written to.
+    drawn : numpy.ndarray
+        Like it, C-contiguous. Written to.
+    """
+    put_identities_last(drawn)
+    # Steps as bytes: field by field NumPy takes four times as long.
+    program.view(_BYTES)[...] = drawn.view(_BYTES)
 
 
 def choose_steps(choices: Choices, uniform: np.ndarray) -> np.ndarray:
@@ -144,12 +184,12 @@ def choose_steps(choices: Choices, uniform: np.ndarray) -> np.ndarray:
     choices : Choices
         What is chosen from.
     uniform : numpy.ndarray
-        Shape ``(N, num_uniform)``, float64 in [0, 1); of strengths that `lines` take, any finite numbers.
+        Shape ``(N, num_uniform)``, float64 in [0, 1); of strengths that `lines` take, finite numbers from 0 on.
 
     Returns
     -------
     numpy.ndarray
-        Shape ``(N, num_before + S)``, dtype `~gpuseq.plan.program.STEP_DTYPE`.
+        Shape ``(N, S)``, dtype `~gpuseq.plan.program.STEP_DTYPE`.
     """
     if _compiled is not None:
         drawn = _compiled.choose_steps(choices, uniform)
@@ -161,9 +201,7 @@ def choose_steps(choices: Choices, uniform: np.ndarray) -> np.ndarray:
     place = (uniform[:, choice] * num_choices).astype(np.intp)
     if num_tables > 1:
         place += np.arange(0, num_tables * num_choices, num_choices)
-    program = empty_program(len(uniform), choices.num_before + len(choice))
-    steps = program[:, choices.num_before :]
-    steps[...] = choices.steps.take(place)
+    steps: np.ndarray = choices.steps.take(place)
     is_low = uniform[:, sign] <= 0.5
     if choices.arguments is not None:
         bins = place * choices.num_bins
@@ -173,11 +211,15 @@ def choose_steps(choices: Choices, uniform: np.ndarray) -> np.ndarray:
     else:
         assert choices.lines is not None
         values = strengths(choices.lines.take(place), uniform[:, strength] * choices.spread / choices.unit, is_low)
-    steps["arg"][..., 0] = values
+    steps["arg"][..., choices.argument] = values
     if choices.within is not None:
         number, limits = uniform[:, coin], choices.within.reshape(-1, 2).take(place, axis=0)
-        steps[(number < limits[..., 0]) | (number >= limits[..., 1])] = np.zeros((), program.dtype)
-    return program
+        steps[(number < limits[..., 0]) | (number >= limits[..., 1])] = np.zeros((), STEP_DTYPE)
+    if choices.orders is not None:
+        which = (uniform[:, choices.order] * len(choices.orders)).astype(np.intp)
+        order = choices.orders.take(which, axis=0) + np.arange(len(steps))[:, None] * len(choice)
+        steps = steps.reshape(-1).take(order)
+    return steps
 
 
 def strengths(lines: np.ndarray, level: np.ndarray | float, is_low: np.ndarray) -> np.ndarray:
@@ -188,7 +230,7 @@ def strengths(lines: np.ndarray, level: np.ndarray | float, is_low: np.ndarray) 
     lines : numpy.ndarray
         Any shape, dtype `LINE_DTYPE`.
     level : numpy.ndarray or float
-        Finite.
+        Finite, and not negative.
     is_low : numpy.ndarray
         Bool: whether the sign's number lies at a half or below.
 

@@ -20,7 +20,8 @@ struct ChoicesTable {
     const double *arguments;             // (T, E, B, 2), or null
     const ChoicesLine *lines;            // (T, E), or null
     const double *within;                // (T, E, 2), or null
-    int64_t num_tables, num_choices, num_bins, num_steps, num_uniform;
+    const int64_t *orders;               // (O, S): which steps come one after another; or null
+    int64_t num_tables, num_choices, num_bins, num_steps, num_uniform, argument, num_orders, order;
     double spread, unit;
 };
 
@@ -31,58 +32,66 @@ constexpr int64_t MOST_UNIFORM = 1024;
 
 enum Column { CHOICE, STRENGTH, SIGN, COIN, NUM_COLUMNS };
 
+// Of a level that is not negative.
 double strength_of(const ChoicesLine &line, double level, bool is_low)
 {
     double value = level * line.factor;
-    if (line.is_whole != 0) value = std::floor(value);
+    value -= line.is_whole * (value - (double)(int64_t)value);
     value = value * line.signs[is_low] + line.offset;
-    value = value < line.least ? line.least : value;
-    return value > line.most ? line.most : value;
+    value = line.least > value ? line.least : value;
+    return line.most < value ? line.most : value;
 }
 
-// The steps of a sample. False where a number that chooses is none in [0, 1).
-bool choose(const ChoicesTable &table, const double *own, ProgramStep *to)
+// The steps of a sample, each at its place, or those that do nothing last. False where a number that chooses is none in [0, 1).
+// What numbers decide is no branch where that can be: no CPU guesses random numbers.
+template <bool in_places> bool choose(const ChoicesTable &table, const double *own, ProgramStep *to)
 {
+    static const ProgramStep nothing{};
     const auto steps = (const ProgramStep *)table.steps;
-    const int64_t *columns = table.columns;
     const double num_choices = (double)table.num_choices, num_bins = (double)table.num_bins;
-    for (int64_t number = 0; number < table.num_steps; ++number, ++to, columns += NUM_COLUMNS) {
+    const int64_t *order = nullptr;
+    if (table.orders) {
+        const double in_orders = own[table.order] * (double)table.num_orders;
+        if (!(in_orders >= 0 && in_orders < (double)table.num_orders)) return false;
+        order = table.orders + (int64_t)in_orders * table.num_steps;
+    }
+    ProgramStep *next = to;
+    for (int64_t at = 0; at < table.num_steps; ++at) {
+        const int64_t number = order ? order[at] : at, *columns = table.columns + number * NUM_COLUMNS;
         const double in_choices = own[columns[CHOICE]] * num_choices;
         if (!(in_choices >= 0 && in_choices < num_choices)) return false;
         const int64_t place = (int64_t)in_choices + (table.num_tables > 1 ? number * table.num_choices : 0);
+        const bool is_low = own[columns[SIGN]] <= 0.5;
+        double value;
+        if (table.lines) {
+            value = strength_of(table.lines[place], own[columns[STRENGTH]] * table.spread / table.unit, is_low);
+        } else {
+            const double in_bins = table.num_bins > 1 ? own[columns[STRENGTH]] * num_bins : 0.0;
+            if (!(in_bins >= 0 && in_bins < num_bins)) return false;
+            value = table.arguments[2 * (place * table.num_bins + (int64_t)in_bins) + is_low];
+        }
+        const ProgramStep *step = steps + place;
         if (table.within) {
             const double coin = own[columns[COIN]];
-            if (coin < table.within[2 * place] || coin >= table.within[2 * place + 1]) {
-                std::memset((void *)to, 0, sizeof *to);
-                continue;
-            }
+            const ProgramStep *const either[] = {&nothing, step};
+            const double values[] = {0.0, value};
+            const bool is_done = (coin >= table.within[2 * place]) & (coin < table.within[2 * place + 1]);
+            step = either[is_done];
+            value = values[is_done];
         }
-        *to = steps[place];
-        const bool is_low = own[columns[SIGN]] <= 0.5;
-        if (table.lines) {
-            to->args[0] = strength_of(table.lines[place], own[columns[STRENGTH]] * table.spread / table.unit, is_low);
-            continue;
-        }
-        double in_bins = 0;
-        if (table.num_bins > 1) {
-            in_bins = own[columns[STRENGTH]] * num_bins;
-            if (!(in_bins >= 0 && in_bins < num_bins)) return false;
-        }
-        to->args[0] = table.arguments[2 * (place * table.num_bins + (int64_t)in_bins) + is_low];
+        *next = *step;
+        next->args[table.argument] = value;
+        next += in_places || step->op != 0;
     }
+    std::memset((void *)next, 0, (size_t)((char *)(to + table.num_steps) - (char *)next));
     return true;
 }
 
-// `num_before` steps of each sample come before these, and are cleared.
-bool choose_steps(const ChoicesTable &table, const double *uniform, int64_t num_samples, int64_t num_uniform, int64_t num_before,
-                  ProgramStep *to)
+bool choose_steps(const ChoicesTable &table, const double *uniform, int64_t num_samples, int64_t num_uniform, ProgramStep *to)
 {
     if (num_uniform < table.num_uniform) return false;
-    for (int64_t sample = 0; sample < num_samples; ++sample, uniform += num_uniform, to += table.num_steps) {
-        std::memset((void *)to, 0, sizeof *to * (size_t)num_before);
-        to += num_before;
-        if (!choose(table, uniform, to)) return false;
-    }
+    for (int64_t sample = 0; sample < num_samples; ++sample, uniform += num_uniform, to += table.num_steps)
+        if (!choose<true>(table, uniform, to)) return false;
     return true;
 }
 
@@ -99,16 +108,17 @@ void put_identities_last(ProgramStep *steps, int64_t num_samples, int64_t num_st
     }
 }
 
-// All three for a batch: the numbers of its samples, their steps, and their order.
+// All three for a batch: the numbers of its samples, their steps, and their order. `pitch` steps lie from sample to sample, and the
+// first numbers of each are kept.
 bool draw_steps(const ChoicesTable &table, const uint64_t *ids, int64_t num_samples, uint64_t seed, uint64_t epoch, uint64_t space,
-                ProgramStep *to)
+                ProgramStep *to, int64_t pitch, double *kept, int64_t num_kept)
 {
-    if (table.num_uniform > MOST_UNIFORM) return false;
+    if (table.num_uniform > MOST_UNIFORM || num_kept > table.num_uniform) return false;
     double own[MOST_UNIFORM + 3];
-    for (int64_t sample = 0; sample < num_samples; ++sample, to += table.num_steps) {
+    for (int64_t sample = 0; sample < num_samples; ++sample, to += pitch, kept += num_kept) {
         for (int64_t at = 0; at < table.num_uniform; at += 4) write_block(ids[sample], (uint64_t)at / 4, space, seed, epoch, own + at);
-        if (!choose(table, own, to)) return false;
-        put_identities_last(to, 1, table.num_steps);
+        if (!choose<false>(table, own, to)) return false;
+        std::copy(own, own + num_kept, kept);
     }
     return true;
 }

@@ -1,5 +1,6 @@
 // What the shared library offers: the instruction sets that were compiled into it, which of them run here, numbers by key,
 // files, programs drawn, looked at and cut into segments.
+#include "boxes.h"
 #include "choices.h"
 #include "files.h"
 #include "job.h"
@@ -51,12 +52,13 @@ constexpr int NUM_SETS = sizeof SETS / sizeof *SETS;
 } // namespace
 
 // Raised whenever a field of a job or a function below changes.
-EXPORT int gpuseq_abi() { return 12; }
+EXPORT int gpuseq_abi() { return 13; }
 EXPORT int gpuseq_job_bytes() { return (int)sizeof(Job); }
 EXPORT int gpuseq_program_job_bytes() { return (int)sizeof(ProgramJob); }
 EXPORT int gpuseq_resize_job_bytes() { return (int)sizeof(ResizeJob); }
 EXPORT int gpuseq_file_record_bytes() { return (int)sizeof(FileRecord); }
 EXPORT int gpuseq_choices_bytes() { return (int)sizeof(ChoicesTable); }
+EXPORT int gpuseq_boxes_bytes() { return (int)sizeof(BoxesTable); }
 EXPORT int gpuseq_cut_job_bytes() { return (int)sizeof(CutJob); }
 EXPORT int gpuseq_cut_found_bytes() { return (int)sizeof(CutFound); }
 
@@ -105,15 +107,19 @@ EXPORT int64_t gpuseq_list_steps(CutJob *job, CutFound *found)
 EXPORT int gpuseq_cut_steps(const CutJob *job, CutFound *found) { return cut_steps(*job, found); }
 EXPORT void gpuseq_write_segments(const CutJob *job, const CutFound *found, unsigned char *to) { write_segments(*job, found, to); }
 
-EXPORT int gpuseq_choose_steps(const ChoicesTable *table, const double *uniform, int64_t num_samples, int64_t num_uniform,
-                               int64_t num_before, ProgramStep *to)
+EXPORT int gpuseq_choose_steps(const ChoicesTable *table, const double *uniform, int64_t num_samples, int64_t num_uniform, ProgramStep *to)
 {
-    return choose_steps(*table, uniform, num_samples, num_uniform, num_before, to);
+    return choose_steps(*table, uniform, num_samples, num_uniform, to);
 }
 EXPORT int gpuseq_draw_steps(const ChoicesTable *table, const uint64_t *ids, int64_t num_samples, uint64_t seed, uint64_t epoch,
-                             uint64_t space, ProgramStep *to)
+                             uint64_t space, ProgramStep *to, int64_t pitch, double *kept, int64_t num_kept)
 {
-    return draw_steps(*table, ids, num_samples, seed, epoch, space, to);
+    return draw_steps(*table, ids, num_samples, seed, epoch, space, to, pitch, kept, num_kept);
+}
+EXPORT int gpuseq_draw_boxes(const BoxesTable *table, const uint64_t *ids, int64_t num_samples, uint64_t seed, uint64_t epoch,
+                             uint64_t space, ProgramStep *to, int64_t pitch)
+{
+    return draw_boxes(*table, ids, num_samples, seed, epoch, space, to, pitch);
 }
 EXPORT void gpuseq_put_identities_last(ProgramStep *steps, int64_t num_samples, int64_t num_steps)
 {

@@ -27,29 +27,38 @@ class ChoosingLibrary:
             return None
         uniform = np.ascontiguousarray(uniform, np.float64)
         num_samples, num_uniform = uniform.shape
-        program = np.empty((num_samples, choices.num_before + len(choices.columns)), STEP_DTYPE)
+        program = np.empty((num_samples, len(choices.columns)), STEP_DTYPE)
         table, _ = _table(choices)
         # Numbers outside of [0, 1), or too few of them, are NumPy's to refuse.
         is_done = instruction_set.functions.gpuseq_choose_steps(
-            table, uniform.ctypes.data, num_samples, num_uniform, choices.num_before, program.ctypes.data
+            table, uniform.ctypes.data, num_samples, num_uniform, program.ctypes.data
         )
         return program if is_done else None
 
     def draw_steps(
-        self, choices: Choices, sample_ids: np.ndarray, *, seed: int, epoch: int, place: int
-    ) -> np.ndarray | None:
-        """Return the steps of a batch; None where they are left to NumPy."""
+        self,
+        choices: Choices,
+        program: np.ndarray,
+        sample_ids: np.ndarray,
+        kept: np.ndarray | None,
+        *,
+        seed: int,
+        epoch: int,
+        place: int,
+    ) -> bool:
+        """Draw the steps of a batch; False where they are left to NumPy."""
         instruction_set = chosen()
         # What is no key is NumPy's to refuse.
         if instruction_set is None or not fits_a_key(seed, epoch):
-            return None
+            return False
         ids = as_counters(sample_ids)
-        program = np.empty((len(ids), len(choices.columns)), STEP_DTYPE)
         table, _ = _table(choices)
         is_done = instruction_set.functions.gpuseq_draw_steps(
-            table, ids.ctypes.data, len(ids), seed, epoch, 1 + place, program.ctypes.data
+            *(table, ids.ctypes.data, len(ids), seed, epoch, 1 + place),
+            *(program.ctypes.data, program.strides[0] // STEP_DTYPE.itemsize),
+            *(None, 0) if kept is None else (kept.ctypes.data, kept.shape[1]),
         )
-        return program if is_done else None
+        return bool(is_done)
 
     def put_identities_last(self, program: np.ndarray) -> bool:
         """Bring the steps of each sample together; False where the environment asks for NumPy."""
@@ -67,12 +76,16 @@ def _table(choices: Choices) -> tuple[int, Any]:
     """Return where the library reads choices, and what must live as long."""
     held = [
         None if array is None else np.ascontiguousarray(array)
-        for array in (choices.steps, choices.columns, choices.arguments, choices.lines, choices.within)
+        for array in (
+            *(choices.steps, choices.columns, choices.arguments, choices.lines, choices.within),
+            choices.orders,
+        )
     ]
     table = ChoicesTable(
         *(None if array is None else array.ctypes.data for array in held),
         *choices.steps.shape,
-        *(choices.num_bins, len(choices.columns), choices.num_uniform),
+        *(choices.num_bins, len(choices.columns), choices.num_uniform, choices.argument),
+        *(0 if choices.orders is None else len(choices.orders), choices.order),
         *(choices.spread, choices.unit),
     )
     return ctypes.addressof(table), (table, held)

@@ -22,6 +22,7 @@ __all__ = [
     "ENGINE",
     "LIBRARY",
     "PATH",
+    "BoxesTable",
     "ChoicesTable",
     "CutFound",
     "CutJob",
@@ -45,7 +46,7 @@ PATH = "GPUSEQ_CPU_LIBRARY"
 # Not an extension module: it knows no Python, so one wheel serves every version of it.
 LIBRARY = "gpuseq_cpu.so"
 
-ABI = 12
+ABI = 13
 """Has to be the library's ``gpuseq_abi()``: what a job holds, and which functions there are."""
 
 logger = logging.getLogger("gpuseq")
@@ -115,9 +116,21 @@ class ChoicesTable(ctypes.Structure):
     """``ChoicesTable`` of ``kernels/host/choices.h``, where its fields are explained."""
 
     _fields_ = (
-        *((name, _POINTER) for name in ("steps", "columns", "arguments", "lines", "within")),
+        *((name, _POINTER) for name in ("steps", "columns", "arguments", "lines", "within", "orders")),
         *((name, _LONG) for name in ("num_tables", "num_choices", "num_bins", "num_steps", "num_uniform")),
+        *((name, _LONG) for name in ("argument", "num_orders", "order")),
         *(("spread", ctypes.c_double), ("unit", ctypes.c_double)),
+    )
+
+
+class BoxesTable(ctypes.Structure):
+    """``BoxesTable`` of ``kernels/host/boxes.h``, where its fields are explained."""
+
+    _fields_ = (
+        *((name, _POINTER) for name in ("step", "otherwise")),
+        *((name, ctypes.c_double) for name in ("rows", "cols", "most_rows", "most_cols")),
+        *((name, ctypes.c_double * 2) for name in ("scale", "log_ratio")),
+        *(("p", ctypes.c_double), ("num_before", _LONG), ("is_tall", _INT), ("has_key", _INT)),
     )
 
 
@@ -177,9 +190,13 @@ _WITH_GIL: dict[str, tuple[Any, ...]] = {
     "gpuseq_list_steps": (_LONG, _POINTER, _POINTER),
     "gpuseq_cut_steps": (ctypes.c_int, _POINTER, _POINTER),
     "gpuseq_write_segments": (None, _POINTER, _POINTER, _POINTER),
-    "gpuseq_choose_steps": (ctypes.c_int, _POINTER, _POINTER, _LONG, _LONG, _LONG, _POINTER),
+    "gpuseq_choose_steps": (ctypes.c_int, _POINTER, _POINTER, _LONG, _LONG, _POINTER),
     "gpuseq_philox": (None, _POINTER, _LONG, _LONG, *(ctypes.c_uint64,) * 3, _POINTER),
-    "gpuseq_draw_steps": (ctypes.c_int, _POINTER, _POINTER, _LONG, *(ctypes.c_uint64,) * 3, _POINTER),
+    "gpuseq_draw_steps": (
+        *(ctypes.c_int, _POINTER, _POINTER, _LONG, *(ctypes.c_uint64,) * 3),
+        *(_POINTER, _LONG, _POINTER, _LONG),
+    ),
+    "gpuseq_draw_boxes": (ctypes.c_int, _POINTER, _POINTER, _LONG, *(ctypes.c_uint64,) * 3, _POINTER, _LONG),
     "gpuseq_put_identities_last": (None, _POINTER, _LONG, _LONG),
     "gpuseq_are_within_limits": (ctypes.c_int, _POINTER, _LONG, _LONG, _LONG, _POINTER, _LONG),
 }
@@ -203,12 +220,15 @@ def _load(path: str) -> ctypes.CDLL | str:
         file_record = library.gpuseq_file_record_bytes() if abi > 5 else 0
         cut = (library.gpuseq_cut_job_bytes(), library.gpuseq_cut_found_bytes()) if abi > 6 else (0, 0)
         choices = library.gpuseq_choices_bytes() if abi > 7 else 0
+        boxes = library.gpuseq_boxes_bytes() if abi > 10 else 0
     except (OSError, AttributeError) as error:
         return f"{path} cannot be loaded ({error}). Install gpuseq again"
     # The number alone is kept by hand; the sizes tell of a field that was added on one side only, before the library
     # reads past the end of a structure.
-    sizes = tuple(map(ctypes.sizeof, (Job, ResizeJob, ProgramJob, FileRecord, CutJob, CutFound, ChoicesTable)))
-    if (abi, job, resize_job, program_job, file_record, *cut, choices) != (ABI, *sizes):
+    sizes = tuple(
+        map(ctypes.sizeof, (Job, ResizeJob, ProgramJob, FileRecord, CutJob, CutFound, ChoicesTable, BoxesTable))
+    )
+    if (abi, job, resize_job, program_job, file_record, *cut, choices, boxes) != (ABI, *sizes):
         return f"{path} is of another version of gpuseq (its interface is {abi}, not {ABI}). Install gpuseq again"
     # Undeclared, ctypes would take results and addresses for 32-bit integers and cut them.
     library.gpuseq_set_name.restype = ctypes.c_char_p

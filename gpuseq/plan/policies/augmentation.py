@@ -14,7 +14,8 @@ import numpy as np
 
 from gpuseq.base.arguments import checked_arguments, did_you_mean
 from gpuseq.base.types import BatchDType, DataFormat, Device, SameArray
-from gpuseq.plan.choices import Choices, choose_steps
+from gpuseq.plan.choices import LINE_DTYPE, Choices, choose_steps, draw_steps, write_steps
+from gpuseq.plan.philox import philox_rows
 from gpuseq.plan.program import COLOURED, STEPS, code_of, empty_program, of_kind
 
 __all__ = [
@@ -33,9 +34,10 @@ __all__ = [
     "checked_range",
     "checked_whole",
     "choose",
+    "one_step",
     "put",
     "reading",
-    "spelled",
+    "spread_over",
     "steps_named",
 ]
 
@@ -85,6 +87,31 @@ class Augmentation:
         """
         raise NotImplementedError
 
+    def draw_to(
+        self,
+        program: np.ndarray,
+        sample_ids: np.ndarray,
+        image_size: tuple[int, int],
+        *,
+        seed: int,
+        epoch: int,
+        place: int,
+    ) -> None:
+        """Draw the steps of a batch into a part of its program, those that do nothing last.
+
+        Parameters
+        ----------
+        program : numpy.ndarray
+            Shape ``(N, num_steps)``, dtype `~gpuseq.plan.program.STEP_DTYPE`; the steps of a sample lie one after
+            another. Written to.
+        sample_ids, seed, epoch, place
+            Of the numbers: see `~gpuseq.plan.philox.philox_rows`.
+        image_size : (int, int)
+            Rows and columns of the images.
+        """
+        uniform = philox_rows(sample_ids, self.num_uniform, seed=seed, epoch=epoch, place=place)
+        write_steps(program, self.draw(uniform, image_size))
+
     @checked_arguments()
     def __call__(
         self,
@@ -130,17 +157,25 @@ class Chosen(Augmentation):
         """Return what is chosen from for images of a size, the same object each time."""
         raise NotImplementedError
 
-    @property
-    def draws_by_choices(self) -> bool:
-        """Whether `choices` take the numbers as they are drawn, so that all can be done at once."""
-        return True
-
     def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
         """Return the steps that these numbers ask for; see `Augmentation.draw`."""
         return choose_steps(self.choices(image_size), uniform)
 
+    def draw_to(
+        self,
+        program: np.ndarray,
+        sample_ids: np.ndarray,
+        image_size: tuple[int, int],
+        *,
+        seed: int,
+        epoch: int,
+        place: int,
+    ) -> None:
+        """Draw the steps of a batch; see `Augmentation.draw_to`."""
+        draw_steps(self.choices(image_size), program, sample_ids, seed=seed, epoch=epoch, place=place)
 
-class OneStep(Augmentation):
+
+class OneStep(Chosen):
     """An augmentation that is one step with fixed arguments, done with probability ``p``."""
 
     step: ClassVar[str]
@@ -160,9 +195,54 @@ class OneStep(Augmentation):
         """By the kind of its step."""
         return self.p > 0 and STEPS[code_of(self.step)].kind in COLOURED
 
-    def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-        """Return the steps that these numbers ask for; see `Augmentation.draw`."""
-        return spelled(uniform[:, 0], self.p, self.step, *self.arguments)
+    def choices(self, image_size: tuple[int, int]) -> Choices:
+        """Return what is chosen from for images of a size, the same object each time."""
+        return one_step(self.step, *self.arguments, p=self.p)
+
+
+@functools.lru_cache(maxsize=64)
+def one_step(
+    name: str,
+    *args: float,
+    p: float | None = None,
+    drawn: int = 0,
+    within: Range | None = None,
+    bilinear: bool = False,
+    fill: tuple[int, int, int, int] = (0, 0, 0, 0),
+) -> Choices:
+    """Return one step to choose from.
+
+    Parameters
+    ----------
+    name : str
+        Of the step.
+    *args : float
+        Its arguments; any number for the one that is drawn.
+    p : float or None
+        With a number, the first of a sample is a coin: the step is done where it lies below `p`.
+    drawn : int
+        Which argument is drawn.
+    within : (float, float) or None
+        Range that a sample's last number is spread over. None: nothing is drawn, the arguments are all given.
+    bilinear, fill
+        As of `put`.
+    """
+    steps = steps_named([name], bilinear=bilinear, fill=fill)
+    steps["arg"][0, : len(args)] = args
+    num_uniform = (p is not None) + (within is not None)
+    limits = None if p is None else np.array([[(0.0, p)]])
+    columns = np.array([(num_uniform - 1, num_uniform - 1, num_uniform - 1, 0)])
+    if within is None:
+        arguments = np.full((1, 1, 1, 2), steps["arg"][0, 0])
+        return Choices(steps[None], columns, num_uniform, arguments, within=limits)
+    return Choices(
+        steps[None], columns, num_uniform, lines=np.array([[spread_over(*within)]]), within=limits, argument=drawn
+    )
+
+
+def spread_over(low: float, high: float) -> np.ndarray:
+    """Return how a number in [0, 1) is spread over a range; shape ``()``, dtype `~gpuseq.plan.choices.LINE_DTYPE`."""
+    return np.array((high - low, 0.0, (1.0, 1.0), low, -np.inf, np.inf), LINE_DTYPE)
 
 
 def checked_call(kind: Kind) -> Kind:
@@ -224,7 +304,9 @@ def put(
     program[where] = steps
 
 
-def steps_named(names: Sequence[str], *, bilinear: bool, fill: tuple[int, int, int, int]) -> np.ndarray:
+def steps_named(
+    names: Sequence[str], *, bilinear: bool = False, fill: tuple[int, int, int, int] = (0, 0, 0, 0)
+) -> np.ndarray:
     """Return a step of each name, without arguments.
 
     Parameters
@@ -244,19 +326,6 @@ def steps_named(names: Sequence[str], *, bilinear: bool, fill: tuple[int, int, i
     moves = of_kind(steps, "geometry", "crop")
     steps["bilinear"], steps["fill"][moves] = moves & bilinear, fill
     return steps
-
-
-def spelled(uniform: np.ndarray, p: float, name: str, *args: Any) -> np.ndarray:
-    """Return a program of one step, done where ``uniform < p``; shape ``(N, 1)``."""
-    program = empty_program(len(uniform), 1)
-    where = uniform < p
-    put(
-        program[:, 0],
-        name,
-        *(values[where] if isinstance(values, np.ndarray) else values for values in args),
-        where=where,
-    )
-    return program
 
 
 def between(uniform: np.ndarray, low: float, high: float) -> np.ndarray:

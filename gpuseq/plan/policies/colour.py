@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import permutations
 from typing import ClassVar
 
 import numpy as np
 
+from gpuseq.plan.choices import Choices
 from gpuseq.plan.program import empty_program
 
 from .augmentation import (
     Augmentation,
+    Chosen,
     OneStep,
     Range,
     between,
@@ -21,8 +24,10 @@ from .augmentation import (
     checked_range,
     checked_whole,
     choose,
+    one_step,
     put,
-    spelled,
+    spread_over,
+    steps_named,
 )
 
 __all__ = [
@@ -46,7 +51,7 @@ _JITTER = (("Brightness", "brightness"), ("Contrast", "contrast"), ("Color", "sa
 
 @checked_call
 @dataclass(frozen=True, repr=False)
-class ColorJitter(Augmentation):
+class ColorJitter(Chosen):
     """Brightness, contrast, saturation and hue, each by a drawn factor, in a drawn order.
 
     Attributes
@@ -93,26 +98,36 @@ class ColorJitter(Augmentation):
         """Unless all four are left out."""
         return any(getattr(self, name) != 0 for _, name in _JITTER)
 
-    def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-        """Return the steps that these numbers ask for; see `Augmentation.draw`."""
-        program = empty_program(len(uniform), 4)
-        # A permutation lists which step comes at each place; the inverse says the place of each step.
-        place = np.argsort(_ORDERS, axis=1)[choose(uniform[:, 0], len(_ORDERS))]
-        rows = np.arange(len(uniform))
-        for number, (step, name) in enumerate(_JITTER):
-            value = getattr(self, name)
-            # Left out and not drawn with an empty range: its step would be a step, and end a run of tables. Its number
-            # is taken all the same.
-            if isinstance(value, int | float) and value == 0:
-                continue
-            if name == "hue":
-                low, high = checked_range(self, name, value, plus_minus=True)
-            else:
-                low, high = checked_range(self, name, value, least=0.0, around=1.0)
-            column = empty_program(len(uniform), 1)[:, 0]
-            put(column, step, between(uniform[:, 1 + number], low, high))
-            program[rows, place[:, number]] = column
-        return program
+    def choices(self, image_size: tuple[int, int]) -> Choices:
+        """Return what is chosen from for images of a size, the same object each time."""
+        return _jitter_choices(self)
+
+
+@lru_cache(maxsize=64)
+def _jitter_choices(owner: ColorJitter) -> Choices:
+    """Return the four steps, each by a factor's number, in an order by the first number."""
+    names, lines = [], []
+    for step, name in _JITTER:
+        value = getattr(owner, name)
+        # Left out and not drawn with an empty range: its step would be a step, and end a run of tables. Its number is
+        # taken all the same.
+        if isinstance(value, int | float) and value == 0:
+            names.append("Identity")
+            lines.append(spread_over(0.0, 0.0))
+            continue
+        names.append(step)
+        if name == "hue":
+            lines.append(spread_over(*checked_range(owner, name, value, plus_minus=True)))
+        else:
+            lines.append(spread_over(*checked_range(owner, name, value, least=0.0, around=1.0)))
+    factors = np.arange(1, 5)
+    return Choices(
+        steps=steps_named(names)[:, None],
+        columns=np.repeat(factors[:, None], 4, axis=1),
+        num_uniform=owner.num_uniform,
+        lines=np.array(lines)[:, None],
+        orders=_ORDERS,
+    )
 
 
 @checked_call
@@ -369,7 +384,7 @@ class RandomAutocontrast(OneStep):
 
 @checked_call
 @dataclass(frozen=True, repr=False)
-class RandomGamma(Augmentation):
+class RandomGamma(Chosen):
     """Raise levels, as fractions of 255, to a drawn power, with probability `p`.
 
     Attributes
@@ -411,7 +426,7 @@ class RandomGamma(Augmentation):
         """Always."""
         return True
 
-    def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-        """Return the steps that these numbers ask for; see `Augmentation.draw`."""
-        exponent = between(uniform[:, 1], *checked_range(self, "gamma", self.gamma, least=0, fixed=True))
-        return spelled(uniform[:, 0], self.p, "Gamma", exponent, self.gain)
+    def choices(self, image_size: tuple[int, int]) -> Choices:
+        """Return what is chosen from for images of a size, the same object each time."""
+        within = checked_range(self, "gamma", self.gamma, least=0, fixed=True)
+        return one_step("Gamma", 0.0, self.gain, p=self.p, within=within)

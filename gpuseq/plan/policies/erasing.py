@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 
-from gpuseq.plan.boxes import NUM_KEYS, NUM_UNIFORM, draw_box
+from gpuseq.plan.boxes import NUM_KEYS, NUM_UNIFORM, Boxes, draw_box, drawn_by_library
 from gpuseq.plan.program import STEP_DTYPE, code_of, empty_program
 
-from .augmentation import Augmentation, Range, checked_call, checked_probability, checked_range
+from .augmentation import Augmentation, Range, checked_call, checked_probability, checked_range, steps_named
 
 __all__ = ["RandomErasing"]
 
@@ -103,3 +103,34 @@ class RandomErasing(Augmentation):
         if idle.any():
             steps[idle] = np.zeros((), STEP_DTYPE)
         return program
+
+    def draw_to(
+        self,
+        program: np.ndarray,
+        sample_ids: np.ndarray,
+        image_size: tuple[int, int],
+        *,
+        seed: int,
+        epoch: int,
+        place: int,
+    ) -> None:
+        """Draw the steps of a batch; see `Augmentation.draw_to`."""
+        key = {"seed": seed, "epoch": epoch, "place": place}
+        if not drawn_by_library(_erase_boxes(self, image_size), program, sample_ids, **key):
+            super().draw_to(program, sample_ids, image_size, **key)
+
+
+@lru_cache(maxsize=64)
+def _erase_boxes(owner: RandomErasing, image_size: tuple[int, int]) -> Boxes:
+    levels = owner._levels
+    step = steps_named(["EraseNoise" if levels is None else "Erase"])
+    step["arg"][0, 4:] = 0.0 if levels is None else levels
+    nothing = np.zeros(1, STEP_DTYPE)
+    # Strictly smaller than the image, as torchvision and timm have it: no image is erased whole.
+    largest = image_size[0] - 1, image_size[1] - 1
+    return Boxes(
+        *(step, nothing, image_size, largest, owner.scale, owner.ratio),
+        tall=True,
+        p=owner.p,
+        has_key=levels is None,
+    )

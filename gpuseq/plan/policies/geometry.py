@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
 
-from gpuseq.plan.boxes import NUM_KEYS, NUM_UNIFORM, crop_boxes
+from gpuseq.plan.boxes import NUM_KEYS, NUM_UNIFORM, Boxes, crop_boxes, drawn_by_library, middle_box
+from gpuseq.plan.choices import Choices
 from gpuseq.plan.program import empty_program
 
 from .augmentation import (
     Augmentation,
+    Chosen,
     Fill,
     Interpolation,
     OneStep,
@@ -25,8 +28,10 @@ from .augmentation import (
     checked_range,
     checked_whole,
     choose,
+    one_step,
     put,
     reading,
+    steps_named,
 )
 
 __all__ = [
@@ -91,7 +96,7 @@ class RandomVerticalFlip(OneStep):
 
 @checked_call
 @dataclass(frozen=True, repr=False)
-class RandomRotation(Augmentation):
+class RandomRotation(Chosen):
     """Turn about the middle, counter-clockwise.
 
     Attributes
@@ -122,12 +127,10 @@ class RandomRotation(Augmentation):
         checked_range(self, "degrees", self.degrees, plus_minus=True)
         reading(self)  # for its checks
 
-    def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-        """Return the steps that these numbers ask for; see `Augmentation.draw`."""
-        program = empty_program(len(uniform), 1)
-        angle = between(uniform[:, 0], *checked_range(self, "degrees", self.degrees, plus_minus=True))
-        put(program[:, 0], "Rotate", angle, **reading(self))
-        return program
+    def choices(self, image_size: tuple[int, int]) -> Choices:
+        """Return what is chosen from for images of a size, the same object each time."""
+        within = checked_range(self, "degrees", self.degrees, plus_minus=True)
+        return one_step("Rotate", within=within, **reading(self))
 
 
 @checked_call
@@ -335,6 +338,21 @@ class RandomResizedCrop(Augmentation):
         put(program[:, 0], "ResizedCrop", *box.T, *self.target_size, bilinear=self.interpolation == "bilinear")
         return program
 
+    def draw_to(
+        self,
+        program: np.ndarray,
+        sample_ids: np.ndarray,
+        image_size: tuple[int, int],
+        *,
+        seed: int,
+        epoch: int,
+        place: int,
+    ) -> None:
+        """Draw the steps of a batch; see `Augmentation.draw_to`."""
+        key = {"seed": seed, "epoch": epoch, "place": place}
+        if not drawn_by_library(_crop_boxes(self, image_size), program, sample_ids, **key):
+            super().draw_to(program, sample_ids, image_size, **key)
+
     def draw_key(self, uniform: np.ndarray) -> np.ndarray:
         """Return the steps for files, whose sizes are not known yet: a key that the rectangle follows from.
 
@@ -356,3 +374,12 @@ class RandomResizedCrop(Augmentation):
         ranges = (*self.scale, *self.ratio)
         put(program[:, 0], "CropByKey", key, *ranges, *self.target_size, bilinear=self.interpolation == "bilinear")
         return program
+
+
+@lru_cache(maxsize=64)
+def _crop_boxes(owner: RandomResizedCrop, image_size: tuple[int, int]) -> Boxes:
+    step = steps_named(["ResizedCrop"], bilinear=owner.interpolation == "bilinear")
+    step["arg"][0, 4:6] = owner.target_size
+    middle = step.copy()
+    middle["arg"][0, :4] = middle_box(image_size, owner.ratio)
+    return Boxes(step, middle, image_size, image_size, owner.scale, owner.ratio)

@@ -8,10 +8,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from gpuseq.plan.choices import draw_steps, put_identities_last
+from gpuseq.plan.choices import put_identities_last, write_steps
 from gpuseq.plan.philox import philox_rows
+from gpuseq.plan.program import STEP_DTYPE
 
-from .augmentation import Augmentation, Chosen
+from .augmentation import Augmentation
 from .combine import checked_augmentations, may_erase
 from .erasing import RandomErasing
 from .geometry import RandomResizedCrop
@@ -133,20 +134,18 @@ class Recipe:
             Shape ``(N, num_steps)``, dtype `~gpuseq.plan.program.STEP_DTYPE`, steps that do nothing last. An
             augmentation's numbers depend on its place in the list and on nothing behind it.
         """
-        first = self.augmentations[0]
-        if len(self.augmentations) == 1 and isinstance(first, Chosen) and first.draws_by_choices:
-            return draw_steps(first.choices(image_size), sample_ids, seed=seed, epoch=epoch, place=0)
-        parts = []
-        size = image_size
+        program = np.empty((len(sample_ids), self.num_steps), STEP_DTYPE)
+        size, start = image_size, 0
         for place, item in enumerate(self.augmentations):
+            part = program[:, start : start + item.num_steps]
             # A counter space for each place in the list: an augmentation more at the end changes no number before it.
-            uniform = philox_rows(sample_ids, item.num_uniform, seed=seed, epoch=epoch, place=place)
+            key = {"seed": seed, "epoch": epoch, "place": place}
             if crops_by_key and isinstance(item, RandomResizedCrop):
-                parts.append(item.draw_key(uniform))
+                write_steps(part, item.draw_key(philox_rows(sample_ids, item.num_uniform, **key)))
             else:
-                parts.append(item.draw(uniform, size))
+                item.draw_to(part, sample_ids, size, **key)
             # A crop comes first and alone changes the size, so all others see that of the finished images.
-            size = self.image_size(image_size)
-        program = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-        put_identities_last(program)
+            size, start = self.image_size(image_size), start + item.num_steps
+        if len(self.augmentations) > 1:
+            put_identities_last(program)
         return program

@@ -7,18 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
+from gpuseq.plan.choices import Choices
 
 from .augmentation import (
-    Augmentation,
+    Chosen,
     OneStep,
     Range,
-    between,
     checked_call,
     checked_number,
     checked_range,
     checked_whole,
-    spelled,
+    one_step,
 )
 
 __all__ = ["GaussianBlur", "RandomAdjustSharpness"]
@@ -64,7 +63,7 @@ class RandomAdjustSharpness(OneStep):
 
 @checked_call
 @dataclass(frozen=True, repr=False)
-class GaussianBlur(Augmentation):
+class GaussianBlur(Chosen):
     """Weighted mean of the pixels around, always; ``RandomApply([GaussianBlur(3)], p=0.5)`` for a coin.
 
     Attributes
@@ -104,8 +103,8 @@ class GaussianBlur(Augmentation):
             raise ValueError(f"GaussianBlur: kernel_size must be a whole number or a pair of them; got {given!r}")
         return sides
 
-    def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-        """Return the steps that these numbers ask for; see `Augmentation.draw`.
+    def choices(self, image_size: tuple[int, int]) -> Choices:
+        """Return what is chosen from for images of a size, the same object each time.
 
         Raises
         ------
@@ -119,6 +118,5 @@ class GaussianBlur(Augmentation):
                 f"GaussianBlur: kernel_size={self.kernel_size!r} does not fit images of {image_size[0]} rows and "
                 f"{image_size[1]} columns"
             )
-        sigma = between(uniform[:, 0], *checked_range(self, "sigma", self.sigma, least=0.0, fixed=True))
-        # No coin is taken: zeros lie below a probability of 1.
-        return spelled(np.zeros(len(uniform)), 1.0, "GaussianBlur", width, height, sigma)
+        within = checked_range(self, "sigma", self.sigma, least=0.0, fixed=True)
+        return one_step("GaussianBlur", width, height, drawn=2, within=within)

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from gpuseq.plan.choices import LINE_DTYPE, Choices, choose_steps, strengths
-from gpuseq.plan.program import code_of
+from gpuseq.plan.choices import LINE_DTYPE, Choices, choose_steps, draw_steps, strengths, write_steps
+from gpuseq.plan.program import code_of, empty_program
 
 from .augmentation import (
     Augmentation,
@@ -224,11 +224,6 @@ class TimmRandAugment(Chosen):
         """Return what is chosen from for images of a size, the same object each time."""
         return _rand_choices(self, image_size)
 
-    @property
-    def draws_by_choices(self) -> bool:
-        """Unless magnitudes are normal or choices weighted."""
-        return not self.weighted and self.magnitude_std in (0, math.inf)
-
     def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
         """Return the steps that these numbers ask for; see `Augmentation.draw`."""
         choices = self.choices(image_size)
@@ -246,6 +241,21 @@ class TimmRandAugment(Chosen):
             # A number in the middle of those that choose it.
             uniform[:, choices.columns[:, 0]] = (chosen + 0.5) / len(_RAND_STEPS)
         return choose_steps(choices, uniform)
+
+    def draw_to(
+        self,
+        program: np.ndarray,
+        sample_ids: np.ndarray,
+        image_size: tuple[int, int],
+        *,
+        seed: int,
+        epoch: int,
+        place: int,
+    ) -> None:
+        """Draw the steps of a batch; see `Augmentation.draw_to`."""
+        # At once where all numbers are taken as they are drawn.
+        of_all = Augmentation if self.weighted or self.magnitude_std not in (0, math.inf) else Chosen
+        of_all.draw_to(self, program, sample_ids, image_size, seed=seed, epoch=epoch, place=place)
 
 
 _MOST_CHAINS = 5
@@ -341,12 +351,40 @@ class AugMix(Augmentation):
         share, weights = self._weights(uniform)
         if self.magnitude_std not in (0, math.inf):
             uniform = _with_magnitudes(uniform, choices.columns, self.severity, self.magnitude_std, _UNIT)
-        program = choose_steps(choices, uniform)
-        # timm blends in float32: weights are rounded to it here, so that a plan holds what is computed with.
-        program["op"][:, 0], head = code_of("AugMix"), program["arg"][:, 0]
-        head[:, 0], head[:, 1] = share.astype(np.float32), self.mixture_width
-        head[:, 2 : 2 + self.mixture_width] = weights.astype(np.float32)
+        program = empty_program(len(uniform), self.num_steps)
+        write_steps(program[:, 1:], choose_steps(choices, uniform))
+        self._blend(program, share, weights)
         return program
+
+    def draw_to(
+        self,
+        program: np.ndarray,
+        sample_ids: np.ndarray,
+        image_size: tuple[int, int],
+        *,
+        seed: int,
+        epoch: int,
+        place: int,
+    ) -> None:
+        """Draw the steps of a batch; see `Augmentation.draw_to`."""
+        key = {"seed": seed, "epoch": epoch, "place": place}
+        if self.alpha != 1 or self.magnitude_std not in (0, math.inf):
+            super().draw_to(program, sample_ids, image_size, **key)
+            return
+        # The chains at once, and the mixture from what was kept of their numbers: its first step, whatever they are.
+        kept = np.empty((len(sample_ids), 1 + self.mixture_width))
+        draw_steps(_mix_choices(self, image_size), program[:, 1:], sample_ids, kept=kept, **key)
+        self._blend(program, *self._weights(kept))
+
+    def _blend(self, program: np.ndarray, share: np.ndarray, weights: np.ndarray) -> None:
+        """Write the first step of each sample."""
+        head = empty_program(len(program), 1)
+        head["op"] = code_of("AugMix")
+        # timm blends in float32: weights are rounded to it here, so that a plan holds what is computed with.
+        args = head["arg"][:, 0]
+        args[:, 0], args[:, 1] = share.astype(np.float32), self.mixture_width
+        args[:, 2 : 2 + self.mixture_width] = weights.astype(np.float32)
+        write_steps(program[:, :1], head)
 
 
 @lru_cache(maxsize=64)
@@ -372,7 +410,6 @@ def _mix_choices(owner: AugMix, image_size: tuple[int, int]) -> Choices:
         columns=np.stack([first, first + 1, first + 2, 1 + width + chain], axis=1),
         num_uniform=owner.num_uniform,
         within=within,
-        num_before=1,
         **strength,
     )
 
