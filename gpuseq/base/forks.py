@@ -20,13 +20,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-__all__ = ["LONGEST_WAIT", "InheritedLockError", "forks_wait", "outlive_forks"]
+__all__ = ["LINEAR_ALGEBRA", "LONGEST_WAIT", "InheritedLockError", "forks_wait", "outlive_forks"]
 
 Made = TypeVar("Made")
 
 LONGEST_WAIT = 60.0
 """Seconds after which a fork goes on all the same, and so does what waits for a fork: many times what a large batch
 takes. Nothing waits for ever, whatever hangs."""
+
+LINEAR_ALGEBRA = "linear algebra of NumPy"
+"""What `forks_wait` is told around products of matrices, 3 x 3 or large, systems of equations and decompositions.
+
+OpenBLAS, which comes with NumPy's wheels, ends its threads before a fork, and waits for ever where another thread has
+given them work just then; and a lock that most of its calls take stays shut in a child that is forked meanwhile."""
 
 # No lock and no condition, here of all places: whoever held it might wait for a thread that forks. Each step below is
 # one operation on a dictionary or set, which is whole in CPython with and without the GIL.

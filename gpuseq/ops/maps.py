@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from gpuseq.base.forks import LINEAR_ALGEBRA, forks_wait
 from gpuseq.plan.program import STEPS
 
 __all__ = [
@@ -252,7 +253,8 @@ def perspective(ends: np.ndarray, height: int, width: int) -> np.ndarray:
     if not is_flat.all():
         solved[~is_flat] = _solved(equations[~is_flat], wanted)
     for index in np.flatnonzero(is_flat):
-        solved[index] = np.linalg.lstsq(equations[index], wanted, rcond=None)[0]
+        with forks_wait(LINEAR_ALGEBRA):
+            solved[index] = np.linalg.lstsq(equations[index], wanted, rcond=None)[0]
     # torchvision hands the solution on in float32, and Pillow computes with that in double.
     coefficients: np.ndarray = solved.astype(np.float32).astype(np.float64)
     return coefficients
@@ -260,13 +262,15 @@ def perspective(ends: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def _solved(equations: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Return the eight coefficients of each projective map, of which a ninth is 1."""
-    try:
-        return np.linalg.solve(equations, np.broadcast_to(wanted[:, None], (*equations.shape[:2], 1)))[..., 0]
-    except np.linalg.LinAlgError:
-        if len(equations) > 1:
-            return np.concatenate([_solved(equation[None], wanted) for equation in equations])
-    # The corner (0, 0) of the result looks at infinity: the ninth is 0. Against others as large as these, 1 is that.
-    endless: np.ndarray = np.linalg.svd(equations)[2][:, -1] * 2.0**40
+    with forks_wait(LINEAR_ALGEBRA):
+        try:
+            return np.linalg.solve(equations, np.broadcast_to(wanted[:, None], (*equations.shape[:2], 1)))[..., 0]
+        except np.linalg.LinAlgError:
+            if len(equations) > 1:
+                return np.concatenate([_solved(equation[None], wanted) for equation in equations])
+        # The corner (0, 0) of the result looks at infinity: the ninth is 0. Against others as large as these, 1 is
+        # that.
+        endless: np.ndarray = np.linalg.svd(equations)[2][:, -1] * 2.0**40
     return endless
 
 

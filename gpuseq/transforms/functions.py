@@ -12,6 +12,7 @@ import numpy as np
 
 from gpuseq.base.arguments import check_choice, checked_arguments
 from gpuseq.base.devices import array_module, is_cupy, on_device
+from gpuseq.base.forks import LINEAR_ALGEBRA, forks_wait
 from gpuseq.base.types import Array, FillMode, literals
 from gpuseq.ops import dispatch as ops
 from gpuseq.ops.options import AugmentOptions
@@ -82,7 +83,8 @@ def transform_matrix_offset_center(matrix: np.ndarray, x: float, y: float) -> np
     first, second = float(x) / 2 - 0.5, float(y) / 2 - 0.5
     forth = np.array([[1, 0, first], [0, 1, second], [0, 0, 1]])
     back = np.array([[1, 0, -first], [0, 1, -second], [0, 0, 1]])
-    centred: np.ndarray = np.dot(np.dot(forth, matrix), back)
+    with forks_wait(LINEAR_ALGEBRA):
+        centred: np.ndarray = np.dot(np.dot(forth, matrix), back)
     return centred
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from gpuseq.base.arguments import warn
 from gpuseq.base.devices import array_module, on_device
+from gpuseq.base.forks import LINEAR_ALGEBRA, forks_wait
 from gpuseq.base.types import Array, DataFormat
 from gpuseq.ops import dispatch as ops
 from gpuseq.ops.options import AugmentOptions, Statistics
@@ -187,7 +188,8 @@ class Normalisation:
             x /= xp.asarray(self.std) + 1e-6
         if self.whitening is not None:
             flat = x.reshape(-1, int(np.prod(x.shape[-3:])))
-            x = (flat @ xp.asarray(self.whitening)).reshape(x.shape)
+            with forks_wait(LINEAR_ALGEBRA):
+                x = (flat @ xp.asarray(self.whitening)).reshape(x.shape)
         return x
 
 

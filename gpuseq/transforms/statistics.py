@@ -17,6 +17,7 @@ import numpy as np
 
 from gpuseq.base.atomic import replacing
 from gpuseq.base.devices import array_module, is_cupy, on_device
+from gpuseq.base.forks import LINEAR_ALGEBRA, forks_wait
 from gpuseq.base.machine import available_memory
 from gpuseq.base.types import Array
 
@@ -146,10 +147,12 @@ def whitening_matrix(flat_nd: np.ndarray, epsilon: float) -> np.ndarray:
         )
     # As Keras, of the transposed images, whose left vectors are the components: a D x D covariance would square the
     # condition.
-    basis, singular, _ = np.linalg.svd(flat_nd.T, full_matrices=False)
+    with forks_wait(LINEAR_ALGEBRA):
+        basis, singular, _ = np.linalg.svd(flat_nd.T, full_matrices=False)
     # Keras' formula, U S^-1 U^T, with the columns of U scaled in the place of a diagonal matrix.
     scaled: np.ndarray = basis * (np.sqrt(np.float64(num_samples)) / (singular + epsilon))
-    matrix: np.ndarray = scaled.dot(basis.T)
+    with forks_wait(LINEAR_ALGEBRA):
+        matrix: np.ndarray = scaled.dot(basis.T)
     return matrix
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from gpuseq.base.forks import LINEAR_ALGEBRA, forks_wait
 from gpuseq.base.threads import cpu_count, for_each
 from gpuseq.ops.options import AugmentOptions
 from gpuseq.plan.columns import COLUMNS
@@ -85,7 +86,8 @@ def inverse_maps(params: np.ndarray, height: int, width: int, conventions: str =
     # Half a pixel less than half the side, as Keras 3 has it; keras-preprocessing 1.1 adds it and differs.
     center = np.array([width, height] if swapped else [height, width]) / 2 - 0.5
     forth[:, :2, 2], back[:, :2, 2] = center, -center
-    centered = forth @ (rotation @ shift @ slant @ zoom) @ back
+    with forks_wait(LINEAR_ALGEBRA):
+        centered = forth @ (rotation @ shift @ slant @ zoom) @ back
     # Keras exchanges the two axes of the finished matrix where the column axis follows the row axis, which it always
     # does here.
     return np.ascontiguousarray(centered[:, [1, 0]][:, :, [1, 0, 2]])

@@ -15,6 +15,7 @@ import mmap
 import numpy as np
 
 from gpuseq.base.devices import ALIGNMENT
+from gpuseq.base.forks import LINEAR_ALGEBRA, forks_wait
 from gpuseq.base.threads import cpu_count, for_each
 from gpuseq.ops.options import AugmentOptions, Statistics
 
@@ -162,7 +163,8 @@ def standardize(
 
 def whiten(batch: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """NumPy twin of `gpuseq.ops.dispatch.whiten`; the contract is written there."""
-    whitened: np.ndarray = (batch.reshape(len(batch), -1) @ matrix).reshape(batch.shape)
+    with forks_wait(LINEAR_ALGEBRA):
+        whitened: np.ndarray = (batch.reshape(len(batch), -1) @ matrix).reshape(batch.shape)
     return whitened.astype(batch.dtype, copy=False)
 
 
