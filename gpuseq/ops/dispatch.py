@@ -269,7 +269,8 @@ def run_program(
         What is done to the images before the program. None: nothing. On a GPU it is done in the program's launch where
         it can be.
     looks : Looks or None
-        Of `images`: what a GPU has to look at is taken from there, or put there. None: each batch looks.
+        Of `images`: what would be looked at is taken from there, or put there. None: each batch looks. The NumPy engine
+        looks at each image anyway.
 
     Returns
     -------
@@ -307,7 +308,7 @@ def run_program(
                 further["ranges"] = ranges
             else:
                 images, indices, looks = augment(images, ranges.params, ranges.options, indices=indices), None, None
-        if looks is not None and not isinstance(images, np.ndarray):
+        if looks is not None and (not isinstance(images, np.ndarray) or host_engine() is not None):
             further["looks"] = looks
         batch: Array = engine.run_program(
             images, program, options, indices=indices, statistics=statistics, out=out, **further

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -87,12 +87,16 @@ class Known(NamedTuple):
 class KeptLooks(PerProcess):
     """The tables that autocontrast and equalize make of each image, and the mean that contrast turns about.
 
-    They lie in the host's memory and go up with the other tables of a batch. An image is looked at, for all three, by
-    the first batch that reads it and looks at one of its images that is not known. That batch itself gains nothing:
-    its own looks are launched before, those for later batches after it, and nobody waits for these. The host fetches
-    their tables when a batch reads one of these images again, an epoch later, or when `MAX_WAITING` more have been
-    looked at. So the first epoch takes two launches a batch more, and a copy of 2.3 KB an image; all later ones take
-    the launches of looks no more.
+    They lie in the host's memory and, to a GPU, go up with the other tables of a batch.
+
+    On a GPU an image is looked at, for all three, by the first batch that reads it and looks at one of its images that
+    is not known. That batch itself gains nothing: its own looks are launched before, those for later batches after it,
+    and nobody waits for these. The host fetches their tables when a batch reads one of these images again, an epoch
+    later, or when `MAX_WAITING` more have been looked at. So the first epoch takes two launches a batch more, and a
+    copy of 2.3 KB an image; all later ones take the launches of looks no more.
+
+    The compiled engine looks for all three where it has to look for one, in the same pass over the image. No image is
+    looked at for a later batch alone.
 
     Parameters
     ----------
@@ -183,7 +187,8 @@ class KeptLooks(PerProcess):
         found = fetch()
         # What was looked at may have made room for other images since.
         as_then = self._num_changes[slots] == num_changes
-        slots, found = slots[as_then], found[as_then]
+        if not as_then.all():
+            slots, found = slots[as_then], found[as_then]
         self.looked.middles[slots], self.looked.tables[slots] = found[:, 0, 0, 0], found[:, 1:]
         self._is_known[slots], self._is_waiting[slots] = True, False
 
@@ -212,6 +217,10 @@ class Looks:
         """Return the same of an array of these rows; None: of all, in order."""
         return self if rows is None else replace(self, slots=self._slots_of(rows))
 
+    def stay(self, rows: np.ndarray) -> np.ndarray:
+        """Tell which rows of the array have a place: shape ``(K,)``, bool."""
+        return self._slots_of(rows) >= 0
+
     def known(self, rows: np.ndarray) -> np.ndarray:
         """As `KeptLooks.known`, of rows of the array."""
         return self.kept.known(self._slots_of(rows))
@@ -221,22 +230,9 @@ class Looks:
         slots = self._slots_of(rows)
         return Known(self.kept.known(slots), slots, self.kept.looked)
 
-    def learn(
-        self, rows: np.ndarray, look: Callable[[np.ndarray], Iterable[tuple[np.ndarray, Callable[[], np.ndarray]]]]
-    ) -> None:
-        """Look at images that are not known, each once.
-
-        Parameters
-        ----------
-        rows : numpy.ndarray
-            Shape ``(K,)``, int64: of the array.
-        look : callable
-            Takes rows, of images that stay; yields some of them with what fetches their tables, until all have come.
-            See `KeptLooks.learn`.
-        """
-        rows = np.unique(rows)
-        for some, fetch in look(rows[self._slots_of(rows) >= 0]):
-            self.kept.learn(self._slots_of(some), fetch)
+    def learn(self, rows: np.ndarray, fetch: Callable[[], np.ndarray]) -> None:
+        """As `KeptLooks.learn`, of rows of the array that stay."""
+        self.kept.learn(self._slots_of(rows), fetch)
 
     def _slots_of(self, rows: np.ndarray) -> np.ndarray:
         return rows if self.slots is None else self.slots[rows]

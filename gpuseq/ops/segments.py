@@ -36,7 +36,7 @@ from .listing import (
 )
 from .looks import Known
 
-__all__ = ["Packed", "Segments", "cut", "pack"]
+__all__ = ["Packed", "Segments", "cut", "fill_in", "pack"]
 
 # Widths of the rows below: kernels/program.cu reads by the same.
 STAGE_COLUMNS = 8
@@ -170,7 +170,7 @@ def cut(
         )
     steps = steps_of(program, height, width, num_channels)
     num_listed = len(steps.tables)
-    asks = known is not None and _fill_in(steps, moved, known)
+    asks = known is not None and fill_in(steps, moved, known)
     # Those of a list are the same for all colours.
     _compose_tables(steps, 1 if len(steps.tables) == num_listed else 3)
     if moved is not None:
@@ -373,10 +373,20 @@ def _in_rounds(stages: np.ndarray, owners: np.ndarray, num_samples: int) -> tupl
     return stages.take(place.argsort(kind="stable"), axis=0), np.bincount(place).tolist()
 
 
-def _fill_in(steps: Steps, moved: np.ndarray | None, known: Known) -> bool:
+def fill_in(steps: Steps, moved: np.ndarray | None, known: Known) -> bool:
     """Make tables of the looks at source images: each sample's first step, where no ranges come before it.
 
-    Return whether there are such steps of images that are not known.
+    Parameters
+    ----------
+    steps : Steps
+        Of the batch; changed.
+    moved, known
+        As in `cut`.
+
+    Returns
+    -------
+    bool
+        Whether there are such steps of images that are not known.
     """
     codes = steps.numbers[:, 0]
     wanted = _are_first(steps.sample) & (codes >= CONTRAST) & (codes <= EQUALIZE)

@@ -132,8 +132,7 @@ class FileSource(PerProcess):
         if self.cache is not None and decoded.rows is not None and decoded.kept is not None:
             images, rows, slots = self.cache.merge(indices, decoded.kept, images, decoded.rows)
             is_block = images is self.cache.block
-            # Who never asks a GPU needs no tables.
-            looks = None if self.device == "cpu" else self.cache.looks(None if is_block else slots)
+            looks = self.cache.looks(None if is_block else slots)
             reading = self.cache.resident.reading if is_block else nullcontext
             fetched = Fetched(images, rows, None, indices, reading, decoded.kept.lease, looks)
         return self._handed_over(fetched, decoded.errors)

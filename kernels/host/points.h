@@ -44,7 +44,7 @@ struct Points {
     }
 };
 
-enum Look { NO_LOOK, LIGHT, COUNTS };
+enum Look { NO_LOOK, LIGHT, COUNTS, BOTH };        // bits
 
 struct Seen {
     int64_t light;                       // of all luminances
@@ -129,7 +129,7 @@ void pass(const Image &image, const Points &points, Look look, Seen *seen, const
     Planes planes;
     Counters counters;
     int64_t light = 0;
-    if (look == COUNTS) std::memset(&counters, 0, sizeof counters);
+    if (look & COUNTS) std::memset(&counters, 0, sizeof counters);
     const int channels = image.channels, num_planes = channels < 3 ? 1 : 3;
     for (int start = 0; start < image.pixels(); start += BLOCK) {
         const int pixels = image.pixels() - start < BLOCK ? image.pixels() - start : BLOCK;
@@ -142,8 +142,8 @@ void pass(const Image &image, const Points &points, Look look, Seen *seen, const
                 for (int pixel = 0; pixel < pixels; ++pixel) planes.level[channel][pixel] = from[pixel * channels + channel];
         }
         for (int number = 0; number < points.count; ++number) change(planes, num_planes, points.steps[number]);
-        if (look == COUNTS) count(planes, num_planes, pixels, counters);
-        if (look == LIGHT) {
+        if (look & COUNTS) count(planes, num_planes, pixels, counters);
+        if (look & LIGHT) {
             for (int plane = 0; plane < num_planes; ++plane) std::memset(planes.level[plane] + pixels, 0, BLOCK - pixels);
             if (num_planes == 3) light += light_of(planes);
             else for (int pixel = 0; pixel < pixels; ++pixel) light += planes.level[0][pixel];
@@ -160,8 +160,8 @@ void pass(const Image &image, const Points &points, Look look, Seen *seen, const
             if (channels == 4) to[pixel * 4 + 3] = from[pixel * 4 + 3];
         }
     }
-    if (look == LIGHT) seen->light = light;
-    if (look == COUNTS)
+    if (look & LIGHT) seen->light = light;
+    if (look & COUNTS)
         for (int channel = 0; channel < num_planes; ++channel)
             for (int level = 0; level < 256; ++level) {
                 const auto &parts = counters.parts[channel];

@@ -36,6 +36,7 @@ class Runner {
     Points points_;
     const uint8_t *origin_ = nullptr;    // what the chains of a mix start from
     bool is_first_chain_ = false;
+    uint8_t *learned_ = nullptr;         // where to the first step writes what it sees, or null
 
 public:
     Runner(const ProgramJob &job, uint8_t *scratch) : job_(job), image_{nullptr, nullptr, job.height, job.width, job.channels}
@@ -52,9 +53,10 @@ public:
 
     // Where the result lies: in the scratch, or at `source` where there is nothing to do to it; null where it has gone to
     // `finished`, which may be null.
-    const uint8_t *run(const uint8_t *source, const double *steps, int64_t num_steps, const Finished *finished)
+    const uint8_t *run(const uint8_t *source, const double *steps, int64_t num_steps, uint8_t *learned, const Finished *finished)
     {
         points_.count = 0;
+        learned_ = learned;
         origin_ = nullptr;
         image_.from = source;
         const int line = image_.width * image_.channels;
@@ -115,13 +117,22 @@ private:
         const int code = (int)step[0];
         Seen seen;
         uint8_t levels[TABLE_BYTES] = {};
-        flush(code == CONTRAST ? LIGHT : COUNTS, &seen);
-        if (code == CONTRAST) contrast_table(seen.light, image_.pixels(), (float)step[1], levels);
+        // The levels are in the cache: to count them for all three steps takes little more than for one.
+        flush(learned_ ? BOTH : code == CONTRAST ? LIGHT : COUNTS, &seen);
+        if (learned_)
+            for (int other = CONTRAST; other <= EQUALIZE; ++other) tabulate(other, 0.0f, seen, learned_ + TABLE_BYTES * (other - CONTRAST));
+        learned_ = nullptr;
+        tabulate(code, (float)step[1], seen, levels);
+        points_.add_table(levels);
+    }
+
+    void tabulate(int code, float factor, const Seen &seen, uint8_t *levels) const
+    {
+        if (code == CONTRAST) contrast_table(seen.light, image_.pixels(), factor, levels);
         for (int channel = 0; code != CONTRAST && channel < image_.colours(); ++channel) {
             if (code == AUTOCONTRAST) autocontrast_table(seen.counts[channel], levels + 256 * channel);
             else equalize_table(seen.counts[channel], image_.pixels(), levels + 256 * channel);
         }
-        points_.add_table(levels);
     }
 
     // Adds what a chain has made, weighted, and goes back to where it began.
@@ -204,7 +215,8 @@ void run(const ProgramJob *asked, const Job *finish, const AugmentEngine *engine
         finished.out = (float *)one.out;
         const Finished *at_once = scales && (job.channels == 1 || job.channels == 3) ? &finished : nullptr;
         const uint8_t *source = job.images + job.rows[sample] * job.image_stride;
-        one.images = runner.run(source, job.steps + numbers[0] * STEP_COLUMNS, numbers[1], at_once);
+        uint8_t *learned = job.learns && job.learns[sample] >= 0 ? job.learned + job.learns[sample] * 3 * TABLE_BYTES : nullptr;
+        one.images = runner.run(source, job.steps + numbers[0] * STEP_COLUMNS, numbers[1], learned, at_once);
         // At once, while the levels lie in the cache. Erasing comes after: it is in units of the finished batch.
         if (one.images && scales_around && erases < end && erases[8] == 0.0) {
             scale_around(one, (const uint8_t *)one.images, erases, runner.line());

@@ -13,6 +13,9 @@ struct ProgramJob {
     const double *weights;
     const double *erases;                // (E, 9)
     const float *quantiles;              // (65536,): for noise, or null
+    // (N,): whose first step looks at its image, the row of `learned` that tables for later batches go to; -1 for none. Or null.
+    const int64_t *learns;
+    uint8_t *learned;                    // (L, 3, 3, 256): of a contrast with the factor 0, of autocontrast, of equalize
     int32_t height, width, channels;
     int32_t has_blur, has_mix;           // whether any sample has such a step
 };

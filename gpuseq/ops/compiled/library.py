@@ -46,7 +46,7 @@ PATH = "GPUSEQ_CPU_LIBRARY"
 # Not an extension module: it knows no Python, so one wheel serves every version of it.
 LIBRARY = "gpuseq_cpu.so"
 
-ABI = 13
+ABI = 14
 """Has to be the library's ``gpuseq_abi()``: what a job holds, and which functions there are."""
 
 logger = logging.getLogger("gpuseq")
@@ -80,6 +80,7 @@ class ProgramJob(ctypes.Structure):
             (name, _POINTER)
             for name in ("rows", "samples", "steps", "tables", "lines", "weights", "erases", "quantiles")
         ),
+        *((name, _POINTER) for name in ("learns", "learned")),
         *((name, _INT) for name in ("height", "width", "channels", "has_blur", "has_mix")),
     )
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import ctypes
+from typing import NamedTuple
 
 import numpy as np
 
 from gpuseq.base.errors import DeviceError
 from gpuseq.base.threads import cpu_count, for_each
 from gpuseq.ops.crops import cropped
-from gpuseq.ops.listing import BLUR, MAX_SIDE, Steps, steps_of
+from gpuseq.ops.listing import BLUR, CONTRAST, EQUALIZE, MAX_SIDE, Steps, steps_of
+from gpuseq.ops.looks import LOOKS, Looks
 from gpuseq.ops.numpy import program as numpy_program
 from gpuseq.ops.numpy.affine import scratch
 from gpuseq.ops.numpy.augment import empty_batch
 from gpuseq.ops.numpy.erase import normal_quantiles
 from gpuseq.ops.numpy.program import erase_rectangles, run_geometry
 from gpuseq.ops.options import AugmentOptions, Statistics
-from gpuseq.ops.segments import spans
+from gpuseq.ops.segments import fill_in, spans
 
 from .augment import CALL_PIXELS, SOLO_PIXELS, finishing
 from .library import ProgramJob, chosen
@@ -35,8 +37,12 @@ def run_program(
     indices: np.ndarray | None = None,
     statistics: Statistics | None = None,
     out: np.ndarray | None = None,
+    looks: Looks | None = None,
 ) -> np.ndarray:
-    """Compiled twin of `gpuseq.ops.dispatch.run_program`; maps that it cannot count are left to NumPy."""
+    """Compiled twin of `gpuseq.ops.dispatch.run_program`; maps that it cannot count are left to NumPy.
+
+    An image that a first step looks at is looked at for all of `~gpuseq.ops.looks.LOOKS` then, if its looks are kept.
+    """
     images_nhwc = images if options.source_format == "channels_last" else images.transpose(0, 2, 3, 1)
     try:
         images_nhwc, own, rows = cropped(images_nhwc, program, indices, resize)
@@ -56,7 +62,16 @@ def run_program(
         return out
     # The library writes whole images one behind the other, and knows no strides of a batch.
     batch = out if out.flags.c_contiguous else np.empty(out.shape, out.dtype)
-    _run(images_nhwc, steps, rows, options, statistics, batch)
+    rows = np.arange(len(batch)) if rows is None else np.ascontiguousarray(rows, np.int64)
+    learned = None
+    # The rows of crops are those of other images.
+    if looks is not None and own is program:
+        fill_in(steps, None, looks.about(rows))
+        learned = _learning(steps, looks.stay(rows))
+    _run(images_nhwc, steps, rows, options, statistics, batch, learned)
+    if looks is not None and learned is not None:
+        colours = 1 if channels == 1 else 3
+        looks.learn(rows[learned.places >= 0], lambda: learned.tables[:, :, :colours])
     if batch is not out:
         out[...] = batch
     return out
@@ -70,20 +85,40 @@ def _listed(program: np.ndarray, images_nhwc: np.ndarray) -> Steps:
     return steps_of(program, height, width, channels)
 
 
+class _Learned(NamedTuple):
+    """Where the library writes tables of looks for later batches."""
+
+    places: np.ndarray  # (N,), int64: the row of `tables` for each sample; -1 where it learns nothing
+    tables: np.ndarray  # (L, 3, 3, 256), in the order of `LOOKS`
+
+
+def _learning(steps: Steps, stay: np.ndarray) -> _Learned | None:
+    """Return room for what is seen by first steps that look at images which stay; None where none does."""
+    is_first = np.ones(len(steps.sample), bool)
+    np.not_equal(steps.sample[1:], steps.sample[:-1], out=is_first[1:])
+    codes = steps.numbers[:, 0]
+    samples = steps.sample[is_first & (codes >= CONTRAST) & (codes <= EQUALIZE) & stay[steps.sample]]
+    if not len(samples):
+        return None
+    places = np.full(steps.num_samples, -1)
+    places[samples] = np.arange(len(samples))
+    return _Learned(places, np.empty((len(samples), len(LOOKS), 3, 256), np.uint8))
+
+
 def _run(
     images_nhwc: np.ndarray,
     steps: Steps,
-    indices: np.ndarray | None,
+    rows: np.ndarray,
     options: AugmentOptions,
     statistics: Statistics | None,
     batch: np.ndarray,
+    learned: _Learned | None,
 ) -> None:
     """Do the listed steps of each sample, and standardise it at once; `batch` is written to."""
     instruction_set = chosen()
     assert instruction_set is not None, "whoever calls this has asked `chosen` first"
     height, width, channels = images_nhwc.shape[1:]
     num_samples = len(batch)
-    rows = np.arange(num_samples) if indices is None else np.ascontiguousarray(indices, np.int64)
     samples = np.zeros((num_samples, 4), np.int64)
     if len(steps.sample):
         samples[:, 0], samples[:, 1] = spans(steps.sample, num_samples)
@@ -98,7 +133,9 @@ def _run(
             array.ctypes.data if len(array) else None
             for array in (steps.numbers, steps.tables, steps.lines, steps.weights, steps.erases)
         ),
-        *(None if quantiles is None else quantiles.ctypes.data, height, width, channels),
+        None if quantiles is None else quantiles.ctypes.data,
+        *((None, None) if learned is None else (learned.places.ctypes.data, learned.tables.ctypes.data)),
+        *(height, width, channels),
         # The two steps that take more scratch memory: without them none of it is asked for.
         *(bool((steps.numbers[:, 0] == BLUR).any()), steps.has_mixes),
     )
@@ -112,7 +149,7 @@ def _run(
     per_call = max(1, min(4 * CALL_PIXELS // (height * width), -(-num_samples // (4 * num_threads))))
 
     # A job holds addresses, which keep nothing alive: `_held` does.
-    def call(part: int, _held: object = (images_nhwc, steps, rows, samples, job, finish, held, batch)) -> None:
+    def call(part: int, _held: object = (images_nhwc, steps, rows, samples, job, finish, held, batch, learned)) -> None:
         room = scratch("program", (scratch_bytes,), np.uint8)
         first = part * per_call
         last = min(first + per_call, num_samples)

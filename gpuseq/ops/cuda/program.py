@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -171,7 +171,9 @@ def run_program(
     if packed.asks:
         assert looks is not None
         assert known is not None
-        looks.learn(rows[~known.samples], partial(_look, images, _macros(options, channels, False, False)))
+        new = np.unique(rows[looks.stay(rows) & ~known.samples])
+        for some, fetch in _look(images, _macros(options, channels, False, False), new):
+            looks.learn(some, fetch)
     return out
 
 
@@ -216,7 +218,10 @@ def run_geometry(images: Array, program: np.ndarray, source_format: str, *, indi
 def _look(
     images: Array, macros: kernels.Macros, rows: np.ndarray
 ) -> Iterator[tuple[np.ndarray, Callable[[], np.ndarray]]]:
-    """Look at images for each of `LOOKS`, as `Looks.learn` wants it; the host waits for nothing."""
+    """Look at images for each of `LOOKS`; yield some of the rows with what fetches their tables, until all have come.
+
+    The host waits for nothing.
+    """
     height, width = images.shape[1:3] if dict(macros)["SOURCE_CHANNELS_LAST"] == "1" else images.shape[2:]
     colours = 1 if dict(macros)["CHANNELS"] == "1" else 3
     at_once = max(1, MAX_COUNTED_BYTES // (len(LOOKS) * _num_parts(height * width) * PARTIAL_COUNTS * 4))

@@ -20,7 +20,7 @@ from gpuseq.ops.compiled import library
 from gpuseq.ops.compiled import program as compiled_program
 from gpuseq.ops.compiled import resize as ops_resize
 from gpuseq.ops.compiled import segments as compiled_segments
-from gpuseq.ops.looks import Known, Looked
+from gpuseq.ops.looks import KeptLooks, Known, Looked, Looks
 from gpuseq.ops.options import AugmentOptions
 from gpuseq.plan.policies.recipe import Recipe
 from tests import compiled_library
@@ -61,9 +61,11 @@ def _programs() -> int:
                 compiled_segments._idle.clear()  # so that no scratch is larger than what is cut there
             pictures = images((20, height, width, channels), "uint8")
             ops_compiled.STREAMED_BYTES = -1 if channels == 3 else streamed_bytes
-            for data_format in ("channels_last", "channels_first"):
+            looks = Looks(KeptLooks(20, 1 if channels == 1 else 3))
+            # Looks that are not kept, that are learned, that are known.
+            for data_format, kept in (("channels_last", None), ("channels_first", looks), ("channels_first", looks)):
                 options = AugmentOptions(data_format=data_format)
-                compiled_program.run_program(pictures, program, options)
+                compiled_program.run_program(pictures, program, options, looks=kept)
                 num_runs += 1
     ops_compiled.STREAMED_BYTES = streamed_bytes
     return num_runs
