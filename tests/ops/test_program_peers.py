@@ -19,7 +19,7 @@ from gpuseq.ops.options import AugmentOptions
 from gpuseq.plan.boxes import with_boxes
 from gpuseq.plan.policies.recipe import Recipe
 from gpuseq.plan.policies.timm import TimmRandAugment
-from gpuseq.plan.program import STEPS, as_text, code_of
+from gpuseq.plan.program import STEPS, as_text, code_of, describe
 from tests.compare import assert_same
 from tests.ops.peer_steps import by_timm, by_torchvision, on_tensor
 from tests.ops.pillow_steps import pictures, step
@@ -200,61 +200,65 @@ def test_learned_pairs(policy: str) -> None:
     assert [[tuple(one) for one in pair] for pair in learned_pairs(policy)] == [list(pair) for pair in theirs]
 
 
-@pytest.mark.parametrize("kind", ["RandAugment", "TrivialAugmentWide"])
-def test_spaces(kind: str) -> None:
-    """Each bin's magnitude is torchvision's, to float32, in which it holds them."""
+@pytest.mark.parametrize("num_bins", [2, 10, 31, 57])
+@pytest.mark.parametrize("kind", ["RandAugment", "TrivialAugmentWide", "AutoAugment"])
+def test_spaces(kind: str, num_bins: int) -> None:
+    """What each step takes at each bin, with either sign, is torchvision's to the bit."""
     from torchvision.transforms import v2
 
     from gpuseq.plan.policies import spaces
 
-    space = spaces._RAND_SPACE if kind == "RandAugment" else spaces._WIDE_SPACE
+    named = {"RandAugment": spaces._RAND_SPACE, "TrivialAugmentWide": spaces._WIDE_SPACE}
+    space = named.get(kind, spaces._LEARNED_SPACE)
     theirs = getattr(v2, kind)._AUGMENTATION_SPACE
-    assert [entry.step for entry in space.entries] == list(theirs)
     size = (100, 331)
-    for entry in space.entries:
-        magnitudes, signed = theirs[entry.step]
-        expected = magnitudes(31, *size)
+    ours = spaces._arguments(space, num_bins - 1, size).reshape(len(space.entries), num_bins, 2)
+    # AutoAugment's space lacks what does nothing.
+    assert [entry.step for entry in space.entries if entry.step != "Identity"] == [
+        step for step in theirs if step != "Identity"
+    ]
+    for entry, taken in zip(space.entries, ours, strict=True):
+        magnitudes, signed = theirs.get(entry.step, (lambda *_: None, False))
+        expected = magnitudes(num_bins, *size)
         assert (expected is None) == (entry.strength is None)
         assert signed == entry.signed
-        if entry.strength is None:
+        if expected is None:
             continue
-        ours = entry.strength(np.arange(31), 30, size)
-        wanted = expected.numpy().astype(np.float64) * (255 if entry.step == "Solarize" else 1)
-        if entry.step.startswith("Translate"):
+        wanted = expected.numpy().astype(np.float64)[:, None] * ([1, -1] if signed else [1, 1])
+        if entry.step in ("Brightness", "Color", "Contrast", "Sharpness"):
+            # Pillow takes the factor as float32.
+            wanted, taken = (1 + wanted).astype(np.float32), taken.astype(np.float32)
+        elif entry.step == "Solarize":
+            wanted *= 255
+        elif entry.step.startswith("Translate"):
             wanted = np.trunc(wanted)
-        np.testing.assert_allclose(ours, wanted, rtol=1e-6, atol=1e-5)
+        np.testing.assert_array_equal(taken, wanted, err_msg=entry.step)
 
 
-def test_timm_levels() -> None:
-    """Every argument at every level, sign and image size is timm's."""
+@pytest.mark.parametrize("increasing", [False, True])
+def test_timm_levels(increasing: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every argument at every level and with both signs is timm's."""
     from timm.data import auto_augment
 
-    from gpuseq.plan.policies import timm as ours
-
-    names = {"Posterize": "PosterizeIncreasing", "Solarize": "SolarizeIncreasing"}
-    names |= {name: f"{name}Increasing" for name in ours._ENHANCE}
-    for table, spelled in ((ours._RISING, names), (ours._PLAIN, {})):
-        assert list(auto_augment._RAND_TRANSFORMS if not spelled else auto_augment._RAND_INCREASING_TRANSFORMS) == [
-            {"TranslateX": "TranslateXRel", "TranslateY": "TranslateYRel"}.get(name, spelled.get(name, name))
-            for name in ours._RAND_STEPS
-        ]
-        for name in ours._RAND_STEPS:
-            key = {"TranslateX": "TranslateXRel", "TranslateY": "TranslateYRel"}.get(name, spelled.get(name, name))
-            for magnitude in np.linspace(0, 10, 41).tolist():
+    theirs = auto_augment._RAND_INCREASING_TRANSFORMS if increasing else auto_augment._RAND_TRANSFORMS
+    height, width = 60, 80
+    # Numbers that choose each step once, its coin, its magnitude and its sign.
+    uniform = np.zeros((2, len(theirs), 4))
+    uniform[..., 0] = (np.arange(len(theirs)) + 0.5) / len(theirs)
+    uniform[..., 3] = [[0.25], [0.75]]
+    for magnitude in np.linspace(0, 10, 41).tolist():
+        policy = TimmRandAugment(magnitude, len(theirs), p=1.0, increasing=increasing)
+        for sign, steps in zip((1.0, -1.0), policy.draw(uniform.reshape(2, -1), (height, width)), strict=True):
+            monkeypatch.setattr(auto_augment, "_randomly_negate", sign.__mul__)
+            for key, values in zip(theirs, steps, strict=True):
+                name, *_ = key.replace("Increasing", "\0").replace("Rel", "\0").split("\0")
                 level = auto_augment.LEVEL_TO_ARG[key]
-                value = table[name](np.array([magnitude / 10]), np.array([1.0]), (60, 80))
-                if level is None:
-                    assert value is None
-                    continue
-                assert value is not None
-                try:
-                    auto_augment._randomly_negate, kept = (lambda number: number), auto_augment._randomly_negate
-                    (expected,) = level(magnitude, {})
-                finally:
-                    auto_augment._randomly_negate = kept
+                expected = () if level is None else level(magnitude, {})
                 if name.startswith("Translate"):
-                    expected = -expected * (80 if name[-1] == "X" else 60)
-                assert float(value[0]) == pytest.approx(expected, rel=1e-15), (name, magnitude)
+                    expected = (-expected[0] * (width if name[-1] == "X" else height),)
+                (done,) = describe(values[None])
+                assert done[0] == name
+                assert done[1 : 1 + len(expected)] == tuple(expected), (key, magnitude, sign)
 
 
 def test_timm_weights() -> None:

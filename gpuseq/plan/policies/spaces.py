@@ -30,8 +30,19 @@ class _Entry:
     offset: float = 0.0
 
 
+def _spaced(first: float, end: float, bins: np.ndarray, last: int) -> np.ndarray:
+    """Return numbers from `first` to `end`, to the bit as torchvision has them: ``torch.linspace`` in float32.
+
+    It goes from both ends towards the middle, with one rounding of product and sum.
+    """
+    from_first, from_end = float(np.float32(first)), float(np.float32(end))
+    step = float((np.float32(end) - np.float32(first)) / np.float32(last))
+    spaced = np.where(2 * bins < last, from_first + step * bins, from_end - step * (last - bins))
+    return spaced.astype(np.float32).astype(np.float64)
+
+
 def _up_to(limit: float) -> Strength:
-    return lambda bins, last, size: bins / last * limit
+    return lambda bins, last, size: _spaced(0.0, limit, bins, last)
 
 
 def _posterize(bits: int) -> Strength:
@@ -40,24 +51,18 @@ def _posterize(bits: int) -> Strength:
 
 
 def _solarize(bins: np.ndarray, last: int, size: tuple[int, int]) -> np.ndarray:
-    # From 255 down: a higher bin inverts more. The last threshold, 0, inverts all.
-    return 255.0 * (1 - bins / last)
+    # From 255 down: a higher bin inverts more. The last threshold, 0, inverts all. Where a threshold is a hair beside a
+    # whole level, that decides what becomes of the level.
+    return 255.0 * _spaced(1.0, 0.0, bins, last)
 
 
 def _pixels(axis: int, share: float | None) -> Strength:
-    """Return shifts in whole pixels, up to a share of a side of the image, or 32 for None.
-
-    torchvision spaces them in float32, from both ends towards the middle and with one rounding of product and sum: cut
-    to whole pixels, that is seen.
-    """
+    """Return shifts in whole pixels, up to a share of a side of the image, or 32 for None."""
 
     def shift(bins: np.ndarray, last: int, size: tuple[int, int]) -> np.ndarray:
-        # In float32 and from both ends, as `torch.linspace` does it: a step that ends a hair below a whole pixel is one
-        # pixel less.
-        most = np.float32(32.0 if share is None else share * size[axis])
-        step = float(most / np.float32(last))
-        spaced = np.where(2 * bins < last, step * bins, float(most) - step * (last - bins))
-        return np.floor(spaced.astype(np.float32)).astype(np.float64)
+        # A step that ends a hair below a whole pixel is one pixel less.
+        pixels: np.ndarray = np.floor(_spaced(0.0, 32.0 if share is None else share * size[axis], bins, last))
+        return pixels
 
     return shift
 
