@@ -60,7 +60,10 @@ class Choices:
     lines : numpy.ndarray or None
         Shape ``(T, E)``, dtype `LINE_DTYPE`.
     spread, unit : float
-        The strength's number times `spread` by `unit` is the level that `lines` take.
+        The strength's number times `spread` is a magnitude, and that by `unit` the level that `lines` take.
+    normal : (float, float, float) or None
+        In the place of `spread`: a magnitude is normal around the first with the second as its deviation, cut off at 0
+        and at the third.
     within : numpy.ndarray or None
         Shape ``(T, E, 2)``, float64: a step is done where its coin lies from the first on and below the second. None:
         all are.
@@ -79,6 +82,7 @@ class Choices:
     lines: np.ndarray | None = None
     spread: float = 1.0
     unit: float = 1.0
+    normal: tuple[float, float, float] | None = None
     within: np.ndarray | None = None
     argument: int = 0
     orders: np.ndarray | None = None
@@ -184,7 +188,7 @@ def choose_steps(choices: Choices, uniform: np.ndarray) -> np.ndarray:
     choices : Choices
         What is chosen from.
     uniform : numpy.ndarray
-        Shape ``(N, num_uniform)``, float64 in [0, 1); of strengths that `lines` take, finite numbers from 0 on.
+        Shape ``(N, num_uniform)``, float64 in [0, 1); of strengths that `lines` take, also finite ones above.
 
     Returns
     -------
@@ -210,7 +214,9 @@ def choose_steps(choices: Choices, uniform: np.ndarray) -> np.ndarray:
         values = choices.arguments.take(2 * bins + is_low)
     else:
         assert choices.lines is not None
-        values = strengths(choices.lines.take(place), uniform[:, strength] * choices.spread / choices.unit, is_low)
+        number = uniform[:, strength]
+        magnitude = number * choices.spread if choices.normal is None else _normal(number, *choices.normal)
+        values = strengths(choices.lines.take(place), magnitude / choices.unit, is_low)
     steps["arg"][..., choices.argument] = values
     if choices.within is not None:
         number, limits = uniform[:, coin], choices.within.reshape(-1, 2).take(place, axis=0)
@@ -220,6 +226,16 @@ def choose_steps(choices: Choices, uniform: np.ndarray) -> np.ndarray:
         order = choices.orders.take(which, axis=0) + np.arange(len(steps))[:, None] * len(choice)
         steps = steps.reshape(-1).take(order)
     return steps
+
+
+def _normal(uniform: np.ndarray, middle: float, deviation: float, most: float) -> np.ndarray:
+    from statistics import NormalDist  # here, because it takes longer to import than all of this
+
+    # The generator's least number stands for 0, which is at minus infinity.
+    numbers = np.maximum(uniform, 2.0**-54)
+    quantile = NormalDist(middle, deviation).inv_cdf
+    magnitudes = np.array([*map(quantile, numbers.ravel().tolist())], np.float64).reshape(numbers.shape)
+    return np.clip(magnitudes, 0.0, most)
 
 
 def strengths(lines: np.ndarray, level: np.ndarray | float, is_low: np.ndarray) -> np.ndarray:

@@ -66,6 +66,10 @@ class KerasStream(PerProcess):
     def __init__(self, seed: int | None) -> None:
         self.seed = seed
         self._state = None if seed is None else np.random.RandomState(seed)
+        # What has to be done with the generator before it is asked: the seed that is due, and how many numbers were
+        # taken unread. Nothing comes of both where the next batch begins anew.
+        self._due: int | None = None
+        self._unread = 0
         self._number = 0
         self._record: list[str] = []
         self._num_draws = self._cost = 0
@@ -89,13 +93,21 @@ class KerasStream(PerProcess):
 
     @property
     def _stream(self) -> Any:
-        return np.random if self._state is None else self._state
+        if self._state is None:
+            return np.random
+        if self._due is not None:
+            # Seeding a generator that is there takes a fiftieth of the time of a new one (1.3 us and 64).
+            self._state.seed(self._due)
+            self._due = None
+        if self._unread:
+            self._state.random_sample(self._unread)
+            self._unread = 0
+        return self._state
 
     def reseed(self, number: int) -> None:
         """Start the numbers of batch `number`; without a seed the global stream just goes on."""
-        if self._state is not None and self.seed is not None:
-            # Seeding a generator that is there takes a fiftieth of the time of a new one (1.3 us and 64).
-            self._state.seed(self.seed + number)
+        if self.seed is not None:
+            self._due, self._unread = self.seed + number, 0
             self._number = number
             # What came before cannot be seen from here any more, so a state need not bring it back.
             self._record = []
@@ -109,7 +121,7 @@ class KerasStream(PerProcess):
         # Where the record would get long, the generator's state replaces it: once in REPLAYED numbers, because it is 5
         # kB of text. A second permutation too: it takes n numbers, and `n` may be millions.
         if self._cost > REPLAYED or (entry[0] == "P" and any(noted[0] == "P" for noted in self._record)):
-            self._record = [f"R{self._num_draws}:{_packed(self._state)}"]
+            self._record = [f"R{self._num_draws}:{_packed(self._stream)}"]
             self._cost = 1 + count
         self._record.append(entry)
 
@@ -124,6 +136,19 @@ class KerasStream(PerProcess):
         self._note(f"D{num_samples}", num_samples)
         self._num_draws += 1
         return draw(self._stream, num_samples)
+
+    def pass_over(self, num_samples: int, num_doubles: int) -> None:
+        """Take the numbers of parameters that none of them changes: so many doubles for each sample, which none reads.
+
+        Where the numbers are the stream's own they are made when something after them is asked for, which mostly the
+        next batch is, and that begins anew.
+        """
+        self._note(f"D{num_samples}", num_samples)
+        self._num_draws += 1
+        if self._state is None:
+            np.random.random_sample(num_samples * num_doubles)
+        else:
+            self._unread += num_samples * num_doubles
 
     def file_numbers(self, num_files: int, high: int) -> np.ndarray:
         """Take the number in the name of each saved file: shape ``(num_files,)``, int64, below `high`."""

@@ -9,6 +9,7 @@ Taken in order from the start, the two are one.
 from __future__ import annotations
 
 import copy
+import functools
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -152,6 +153,10 @@ class Planner(PerProcess):
         elif self.options.rng == "keyed":
             seed, epoch = self.drawn_seed(), self.position.epoch
             params = draw_keyed(ranges, indices, height, width, seed=seed, epoch=epoch)
+        elif drawing.own is None and ranges.spread.is_at_rest:
+            # Keras takes the numbers of the two flips all the same.
+            self.stream.pass_over(len(indices), ranges.spread.num_doubles)
+            params = params_at_rest(len(indices))
         else:
             params = self.stream.params(drawing.params, len(indices))
         # The order is the contract of Keras' stream: all samples' parameters, then one number for each saved file. The
@@ -192,7 +197,7 @@ class Planner(PerProcess):
         # In Keras' mode a batch has its own key, so the samples are counted by their place in it.
         seed, number = self.stream.key
         return drawing.recipe.draw(
-            np.arange(len(indices)), drawing.image_size, seed=seed, epoch=number, crops_by_key=drawing.crops_by_key
+            _places(len(indices)), drawing.image_size, seed=seed, epoch=number, crops_by_key=drawing.crops_by_key
         )
 
     def checked_index(self, index: int) -> int:
@@ -535,6 +540,14 @@ class Planner(PerProcess):
     def _renew(self) -> None:
         # Reentrant: code that moves the position and then plans holds it over both.
         self.lock = threading.RLock()
+
+
+@functools.lru_cache(maxsize=16)
+def _places(num_samples: int) -> np.ndarray:
+    """Return the numbers from 0 on, read-only and the same ones each time."""
+    places = np.arange(num_samples)
+    freeze(places)
+    return places
 
 
 class IndexGenerator:

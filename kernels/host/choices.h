@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "normal.h"
 #include "philox.h"
 #include "steps.h"
 
@@ -23,6 +24,7 @@ struct ChoicesTable {
     const int64_t *orders;               // (O, S): which steps come one after another; or null
     int64_t num_tables, num_choices, num_bins, num_steps, num_uniform, argument, num_orders, order;
     double spread, unit;
+    double middle, deviation, most;      // where the deviation is not 0: of magnitudes that numbers become
 };
 
 namespace {
@@ -31,6 +33,13 @@ namespace {
 constexpr int64_t MOST_UNIFORM = 1024;
 
 enum Column { CHOICE, STRENGTH, SIGN, COIN, NUM_COLUMNS };
+
+// The least number of the generator stands for 0, which is at minus infinity.
+double magnitude_of(const ChoicesTable &table, double number)
+{
+    const double drawn = normal_quantile(number > 0x1p-54 ? number : 0x1p-54, table.middle, table.deviation);
+    return std::min(std::max(drawn, 0.0), table.most);
+}
 
 // Of a level that is not negative.
 double strength_of(const ChoicesLine &line, double level, bool is_low)
@@ -64,7 +73,9 @@ template <bool in_places> bool choose(const ChoicesTable &table, const double *o
         const bool is_low = own[columns[SIGN]] <= 0.5;
         double value;
         if (table.lines) {
-            value = strength_of(table.lines[place], own[columns[STRENGTH]] * table.spread / table.unit, is_low);
+            const double strength = own[columns[STRENGTH]];
+            const double magnitude = table.deviation != 0 ? magnitude_of(table, strength) : strength * table.spread;
+            value = strength_of(table.lines[place], magnitude / table.unit, is_low);
         } else {
             const double in_bins = table.num_bins > 1 ? own[columns[STRENGTH]] * num_bins : 0.0;
             if (!(in_bins >= 0 && in_bins < num_bins)) return false;

@@ -5,6 +5,7 @@
 #include "files.h"
 #include "job.h"
 #include "limits.h"
+#include "normal.h"
 #include "philox.h"
 #include "program.h"
 #include "resize.h"
@@ -107,6 +108,10 @@ EXPORT int64_t gpuseq_list_steps(CutJob *job, CutFound *found)
 EXPORT int gpuseq_cut_steps(const CutJob *job, CutFound *found) { return cut_steps(*job, found); }
 EXPORT void gpuseq_write_segments(const CutJob *job, const CutFound *found, unsigned char *to) { write_segments(*job, found, to); }
 
+EXPORT void gpuseq_normal_quantiles(const double *numbers, int64_t count, double middle, double deviation, double *to)
+{
+    normal_quantiles(numbers, count, middle, deviation, to);
+}
 EXPORT int gpuseq_choose_steps(const ChoicesTable *table, const double *uniform, int64_t num_samples, int64_t num_uniform, ProgramStep *to)
 {
     return choose_steps(*table, uniform, num_samples, num_uniform, to);

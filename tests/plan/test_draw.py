@@ -166,3 +166,23 @@ def test_the_cost_of_a_position_is_its_entries_and_numbers_without_permutations(
     stream.params(lambda source, num_samples: draw_params(source, SOME, num_samples, 8, 8), 7)
     stream.file_numbers(5, 1000)
     assert replay_cost(stream.position) == 3 + 7 + 5
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+def test_numbers_that_none_reads_are_taken_all_the_same(seed: int | None) -> None:
+    """What is drawn after them, and the record, are as if each had been read; a new batch forgets them."""
+    found = []
+    for passes_over in (False, True):
+        np.random.seed(5)
+        stream = KerasStream(seed)
+        for batch in (0, 1, 2):
+            stream.reseed(batch)
+            for num_samples in (4, 7):
+                if passes_over:
+                    stream.pass_over(num_samples, 2)
+                else:
+                    stream.params(lambda numbers, count: numbers.random_sample(2 * count), num_samples)
+        found.append(
+            (stream.key, stream.position, stream.file_numbers(3, 1000).tolist(), stream.permutation(9).tolist())
+        )
+    assert found[0] == found[1]

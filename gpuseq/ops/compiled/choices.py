@@ -11,7 +11,7 @@ import numpy as np
 from gpuseq.plan.choices import Choices, use_compiled
 from gpuseq.plan.program import STEP_DTYPE
 
-from .library import ChoicesTable, chosen
+from .library import ChoicesTable, InstructionSet, chosen
 from .philox import as_counters, fits_a_key
 
 __all__ = ["ChoosingLibrary"]
@@ -24,6 +24,8 @@ class ChoosingLibrary:
         """Return the steps that numbers ask for; None where they are left to NumPy."""
         instruction_set = chosen()
         if instruction_set is None:
+            return None
+        if choices.normal is not None and not _has_pythons_quantiles(instruction_set):
             return None
         uniform = np.ascontiguousarray(uniform, np.float64)
         num_samples, num_uniform = uniform.shape
@@ -50,6 +52,8 @@ class ChoosingLibrary:
         instruction_set = chosen()
         # What is no key is NumPy's to refuse.
         if instruction_set is None or not fits_a_key(seed, epoch):
+            return False
+        if choices.normal is not None and not _has_pythons_quantiles(instruction_set):
             return False
         ids = as_counters(sample_ids)
         table, _ = _table(choices)
@@ -86,9 +90,23 @@ def _table(choices: Choices) -> tuple[int, Any]:
         *choices.steps.shape,
         *(choices.num_bins, len(choices.columns), choices.num_uniform, choices.argument),
         *(0 if choices.orders is None else len(choices.orders), choices.order),
-        *(choices.spread, choices.unit),
+        *(choices.spread, choices.unit, *(choices.normal or (0.0, 0.0, 0.0))),
     )
     return ctypes.addressof(table), (table, held)
+
+
+# Python's own was compiled by others: where that compiler joins products and sums, or the logarithm is another one,
+# last digits differ. Then Python is asked for every number, as by NumPy's engine.
+@lru_cache(maxsize=8)
+def _has_pythons_quantiles(instruction_set: InstructionSet) -> bool:
+    """Tell whether the library's quantiles of normal distributions are those of `statistics.NormalDist`, to the bit."""
+    from statistics import NormalDist  # here, because it takes longer to import than all of this
+
+    numbers = np.concatenate([np.linspace(2.0**-54, 1 - 2.0**-53, 1001), 2.0 ** np.linspace(-54, -1, 1000)])
+    found = np.empty_like(numbers)
+    instruction_set.functions.gpuseq_normal_quantiles(numbers.ctypes.data, len(numbers), 9.0, 0.5, found.ctypes.data)
+    quantile = NormalDist(9.0, 0.5).inv_cdf
+    return bool(found.tolist() == [*map(quantile, numbers.tolist())])
 
 
 use_compiled(ChoosingLibrary())

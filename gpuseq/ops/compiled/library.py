@@ -120,7 +120,7 @@ class ChoicesTable(ctypes.Structure):
         *((name, _POINTER) for name in ("steps", "columns", "arguments", "lines", "within", "orders")),
         *((name, _LONG) for name in ("num_tables", "num_choices", "num_bins", "num_steps", "num_uniform")),
         *((name, _LONG) for name in ("argument", "num_orders", "order")),
-        *(("spread", ctypes.c_double), ("unit", ctypes.c_double)),
+        *((name, ctypes.c_double) for name in ("spread", "unit", "middle", "deviation", "most")),
     )
 
 
@@ -192,6 +192,7 @@ _WITH_GIL: dict[str, tuple[Any, ...]] = {
     "gpuseq_cut_steps": (ctypes.c_int, _POINTER, _POINTER),
     "gpuseq_write_segments": (None, _POINTER, _POINTER, _POINTER),
     "gpuseq_choose_steps": (ctypes.c_int, _POINTER, _POINTER, _LONG, _LONG, _POINTER),
+    "gpuseq_normal_quantiles": (None, _POINTER, _LONG, ctypes.c_double, ctypes.c_double, _POINTER),
     "gpuseq_philox": (None, _POINTER, _LONG, _LONG, *(ctypes.c_uint64,) * 3, _POINTER),
     "gpuseq_draw_steps": (
         *(ctypes.c_int, _POINTER, _POINTER, _LONG, *(ctypes.c_uint64,) * 3),
@@ -221,7 +222,7 @@ def _load(path: str) -> ctypes.CDLL | str:
         file_record = library.gpuseq_file_record_bytes() if abi > 5 else 0
         cut = (library.gpuseq_cut_job_bytes(), library.gpuseq_cut_found_bytes()) if abi > 6 else (0, 0)
         choices = library.gpuseq_choices_bytes() if abi > 7 else 0
-        boxes = library.gpuseq_boxes_bytes() if abi > 10 else 0
+        boxes = library.gpuseq_boxes_bytes() if abi > 12 else 0
     except (OSError, AttributeError) as error:
         return f"{path} cannot be loaded ({error}). Install gpuseq again"
     # The number alone is kept by hand; the sizes tell of a field that was added on one side only, before the library

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -96,10 +98,17 @@ class Recipe:
     def __repr__(self) -> str:
         return repr(list(self.augmentations))
 
-    @property
+    # Cached, because every batch asks for them.
+    @cached_property
     def num_steps(self) -> int:
         """Steps of each sample's program."""
         return sum(item.num_steps for item in self.augmentations)
+
+    @cached_property
+    def _parts(self) -> tuple[slice, ...]:
+        """Which of a sample's steps are whose."""
+        ends = [0, *itertools.accumulate(item.num_steps for item in self.augmentations)]
+        return tuple(itertools.starmap(slice, itertools.pairwise(ends)))
 
     def image_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
         """Return rows and columns of the finished images."""
@@ -135,17 +144,17 @@ class Recipe:
             augmentation's numbers depend on its place in the list and on nothing behind it.
         """
         program = np.empty((len(sample_ids), self.num_steps), STEP_DTYPE)
-        size, start = image_size, 0
+        # A crop comes first and alone changes the size, so all others see that of the finished images.
+        size = image_size
         for place, item in enumerate(self.augmentations):
-            part = program[:, start : start + item.num_steps]
+            part = program[:, self._parts[place]]
             # A counter space for each place in the list: an augmentation more at the end changes no number before it.
-            key = {"seed": seed, "epoch": epoch, "place": place}
             if crops_by_key and isinstance(item, RandomResizedCrop):
-                write_steps(part, item.draw_key(philox_rows(sample_ids, item.num_uniform, **key)))
+                uniform = philox_rows(sample_ids, item.num_uniform, seed=seed, epoch=epoch, place=place)
+                write_steps(part, item.draw_key(uniform))
             else:
-                item.draw_to(part, sample_ids, size, **key)
-            # A crop comes first and alone changes the size, so all others see that of the finished images.
-            size, start = self.image_size(image_size), start + item.num_steps
+                item.draw_to(part, sample_ids, size, seed=seed, epoch=epoch, place=place)
+            size = self.image_size(image_size)
         if len(self.augmentations) > 1:
             put_identities_last(program)
         return program

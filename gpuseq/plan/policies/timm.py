@@ -104,6 +104,7 @@ def _strength(
     image_size: tuple[int, int],
     magnitude: float,
     std: float,
+    most: float,
 ) -> dict[str, Any]:
     """Return how strong the steps of a space are, as keyword arguments of `Choices`; all steps of a sample alike."""
     lines = np.array([lines_of[name] for name in names])
@@ -112,27 +113,14 @@ def _strength(
     if std == 0:  # a magnitude for all
         is_low = np.array([False, True])
         return {"arguments": strengths(lines[:, None], magnitude / _UNIT, is_low)[None, :, None]}
-    # A normal magnitude takes the place of its number, see `_with_magnitudes`.
-    return {"lines": lines[None], "spread": magnitude if math.isinf(std) else 1.0, "unit": _UNIT}
+    drawn = {"spread": magnitude} if math.isinf(std) else {"normal": (magnitude, std, most)}
+    return {"lines": lines[None], "unit": _UNIT, **drawn}
 
 
 def _steps(names: tuple[str, ...], owner: Any) -> np.ndarray:
     steps = steps_named(names, **reading(owner))
     steps["arg"][steps["op"] == code_of("SolarizeAdd"), 1] = 128.0
     return steps
-
-
-def _with_magnitudes(uniform: np.ndarray, columns: np.ndarray, middle: float, std: float, most: float) -> np.ndarray:
-    """Return numbers in which those of the strengths became normal magnitudes around `middle`, from 0 to `most`."""
-    from statistics import NormalDist  # here, because it takes longer to import than all of this
-
-    drawn = uniform.copy()
-    # The generator's least number stands for 0, which is at minus infinity.
-    numbers = np.maximum(uniform[:, columns[:, 1]], 2.0**-54)
-    quantile = NormalDist(middle, std).inv_cdf
-    magnitudes = np.array([*map(quantile, numbers.ravel().tolist())], np.float64).reshape(numbers.shape)
-    drawn[:, columns[:, 1]] = np.clip(magnitudes, 0.0, most)
-    return drawn
 
 
 @lru_cache(maxsize=64)
@@ -147,7 +135,7 @@ def _rand_choices(owner: TimmRandAugment, image_size: tuple[int, int]) -> Choice
         columns=np.arange(0, 4 * owner.num_layers, 4)[:, None] + np.array((0, 2, 3, 1)),
         num_uniform=owner.num_uniform,
         within=within,
-        **_strength(_RAND_STEPS, levels, image_size, owner.magnitude, owner.magnitude_std),
+        **_strength(_RAND_STEPS, levels, image_size, owner.magnitude, owner.magnitude_std, _checked_most(owner)),
     )
 
 
@@ -227,10 +215,6 @@ class TimmRandAugment(Chosen):
     def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
         """Return the steps that these numbers ask for; see `Augmentation.draw`."""
         choices = self.choices(image_size)
-        if self.magnitude_std not in (0, math.inf):
-            uniform = _with_magnitudes(
-                uniform, choices.columns, self.magnitude, self.magnitude_std, _checked_most(self)
-            )
         if self.weighted:
             # Exponential waiting times, divided by the weights: the k that come first are a weighted choice without
             # replacement, from one number per step.
@@ -254,7 +238,7 @@ class TimmRandAugment(Chosen):
     ) -> None:
         """Draw the steps of a batch; see `Augmentation.draw_to`."""
         # At once where all numbers are taken as they are drawn.
-        of_all = Augmentation if self.weighted or self.magnitude_std not in (0, math.inf) else Chosen
+        of_all = Augmentation if self.weighted else Chosen
         of_all.draw_to(self, program, sample_ids, image_size, seed=seed, epoch=epoch, place=place)
 
 
@@ -349,8 +333,6 @@ class AugMix(Augmentation):
         """Return the steps that these numbers ask for; see `Augmentation.draw`."""
         choices = _mix_choices(self, image_size)
         share, weights = self._weights(uniform)
-        if self.magnitude_std not in (0, math.inf):
-            uniform = _with_magnitudes(uniform, choices.columns, self.severity, self.magnitude_std, _UNIT)
         program = empty_program(len(uniform), self.num_steps)
         write_steps(program[:, 1:], choose_steps(choices, uniform))
         self._blend(program, share, weights)
@@ -368,7 +350,7 @@ class AugMix(Augmentation):
     ) -> None:
         """Draw the steps of a batch; see `Augmentation.draw_to`."""
         key = {"seed": seed, "epoch": epoch, "place": place}
-        if self.alpha != 1 or self.magnitude_std not in (0, math.inf):
+        if self.alpha != 1:
             super().draw_to(program, sample_ids, image_size, **key)
             return
         # The chains at once, and the mixture from what was kept of their numbers: its first step, whatever they are.
@@ -402,7 +384,7 @@ def _mix_choices(owner: AugMix, image_size: tuple[int, int]) -> Choices:
         # Steps beyond a chain's drawn depth are drawn all the same, and left empty: each sample takes as many numbers.
         least = np.array([_least(place, depth) for place in position.tolist()])
         within = np.broadcast_to(np.stack([least, np.full(len(least), np.inf)], axis=1)[:, None], (*steps.shape, 2))
-    strength = _strength(_MIX_STEPS, _RISING, image_size, owner.severity, owner.magnitude_std)
+    strength = _strength(_MIX_STEPS, _RISING, image_size, owner.severity, owner.magnitude_std, _UNIT)
     for name in {"arguments", "lines"}.intersection(strength):
         strength[name] = np.repeat(strength[name], len(number), axis=0)
     return Choices(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import gpuseq
 from gpuseq.base.types import Rng
 from gpuseq.ops import dispatch  # noqa: F401  from here on plans ask the library
+from gpuseq.ops.compiled import choices as compiled_choices
 from gpuseq.ops.compiled import library
 from gpuseq.ops.compiled.choices import ChoosingLibrary
 from gpuseq.plan import choices
@@ -131,6 +133,28 @@ def test_more_numbers_than_are_kept_are_left_to_numpy(monkeypatch: pytest.Monkey
         program, table = empty_program(3, num_ops), policy.choices((9, 9))
         is_done = ChoosingLibrary().draw_steps(table, program, np.arange(3), None, seed=1, epoch=2, place=0)
         assert is_done == (num_ops == 512)
+
+
+def test_quantiles_of_normal_distributions_are_pythons_or_python_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NormalDist of this Python, both tails and the middle; where one number differs the library draws none."""
+    monkeypatch.setenv(library.ENGINE, "compiled")
+    chosen = library.chosen()
+    assert chosen is not None
+    numbers = np.concatenate([np.random.default_rng(0).random(4000), 2.0 ** np.linspace(-60, -1, 999), [0.075, 0.925]])
+    found = np.empty_like(numbers)
+    chosen.functions.gpuseq_normal_quantiles(numbers.ctypes.data, len(numbers), 3.0, 1.5, found.ctypes.data)
+    wanted = [NormalDist(3.0, 1.5).inv_cdf(number) for number in numbers.tolist()]
+    np.testing.assert_allclose(found, wanted, rtol=1e-13, atol=1e-13)
+    is_pythons = compiled_choices._has_pythons_quantiles(chosen)
+    assert is_pythons == (found.tolist() == wanted)
+    policy = TimmRandAugment(9, magnitude_std=0.5, increasing=True)
+    table, uniform = policy.choices((9, 9)), np.random.default_rng(1).random((50, policy.num_uniform))
+    wanted_steps = policy.draw(uniform, (9, 9)).tobytes()
+    assert (ChoosingLibrary().choose_steps(table, uniform) is not None) == is_pythons
+    monkeypatch.setattr(compiled_choices, "_has_pythons_quantiles", lambda instruction_set: False)
+    assert ChoosingLibrary().choose_steps(table, uniform) is None
+    assert not ChoosingLibrary().draw_steps(table, empty_program(5, 2), np.arange(5), None, seed=0, epoch=0, place=0)
+    assert policy.draw(uniform, (9, 9)).tobytes() == wanted_steps
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
