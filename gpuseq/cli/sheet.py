@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -138,6 +139,7 @@ def check_sheet(path: str | os.PathLike[str]) -> Path:
 _PAPER, _CARD, _INK, _MUTED, _ACCENT, _RULE = "#f6f5f1", "#ffffff", "#1c1e21", "#6f7479", "#b4431f", "#dedbd3"
 _MARGIN, _GAP, _PADDING = 36, 14, 8
 _TITLE_SIZE, _LINE_SIZE, _LINE_HEIGHT = 15, 13, 18
+_NAME_WIDTH, _NAME_GAP = 74, 6
 
 
 def draw_sheet(rows: Sequence[Row], *, heading: str, notes: Sequence[str] = (), tile_size: int = 192) -> Image.Image:
@@ -224,10 +226,13 @@ def _draw_card(
     title_font, line_font = ImageFont.load_default(_TITLE_SIZE), ImageFont.load_default(_LINE_SIZE)
     title = _elided(tile.title, text_width, _TITLE_SIZE)
     draw.text((left + _PADDING, text_top), title, _ACCENT if is_original else _INK, title_font)
+    # Values stand below each other, behind the longest name.
+    widest = max((math.ceil(_text_width(name, _LINE_SIZE)) for name, _ in tile.lines), default=0)
+    name_width = min(max(_NAME_WIDTH, widest), text_width // 2)
     for index, (name, value) in enumerate(tile.lines):
         row_top = text_top + _LINE_HEIGHT * (1 + index) + 1
-        draw.text((left + _PADDING, row_top), name, _MUTED, line_font)
-        start = left + _PADDING + 80
+        draw.text((left + _PADDING, row_top), _elided(name, name_width, _LINE_SIZE), _MUTED, line_font)
+        start = left + _PADDING + name_width + _NAME_GAP
         draw.text((start, row_top), _elided(value, left + width - _PADDING - start, _LINE_SIZE), _INK, line_font)
 
 

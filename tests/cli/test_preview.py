@@ -97,6 +97,20 @@ def test_each_line_of_a_caption_has_a_place_of_its_own() -> None:
         assert inked[-1] > 80, "the values stand in a column beside the names"
 
 
+@pytest.mark.parametrize("name", ["Rotate", "AutoContrast", "5:PermuteChannels"])
+def test_values_stand_behind_the_longest_name(name: str) -> None:
+    """The names of the modern steps are as long as they are: none runs into its value."""
+    lines = ((name, "yes"), ("Color", "1.27"))
+    alone = ((name, ""), ("Color", ""))
+    drawn = [np.asarray(draw_sheet([Row(Tile(flat(RED), "m", each), ())], heading="title")) for each in (lines, alone)]
+    _, (left, _, right, bottom) = colored_area(Image.fromarray(drawn[0]), RED)
+    # What the values add, and the ink that is there without them, in the two lines under the title.
+    both, names_alone = (sheet[bottom + 24 : bottom + 62, left:right].astype(int) for sheet in drawn)
+    values = (both != names_alone).any(axis=(0, 2)).nonzero()[0]
+    names = (names_alone < 200).any(axis=(0, 2)).nonzero()[0]
+    assert values[0] >= names[-1] + 4
+
+
 def test_long_notes_are_broken_and_make_the_sheet_higher_not_wider() -> None:
     short = draw_sheet(ROWS, heading="title", notes=["short"])
     long = draw_sheet(ROWS, heading="title", notes=["word " * 200])
