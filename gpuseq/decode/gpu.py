@@ -6,6 +6,7 @@ the decoders' CPU side, and those marked ``gpu`` on a GPU: ``docs/parity.md`` sa
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from operator import itemgetter
@@ -21,7 +22,7 @@ from gpuseq.base.types import COLOR_CHANNELS, Array
 from gpuseq.ops import dispatch as ops
 
 from . import host as decode
-from .gpu_backend import Backends, GpuBackend
+from .gpu_backend import GpuBackend
 from .gpu_files import EncodedFiles, chosen_of, given, read_files
 from .options import DecodeOptions
 from .orientation import orientation_of
@@ -129,11 +130,11 @@ class WholeFiles(_InBlock):
 
 
 class DeviceDecoder:
-    """Read, decode, crop and resize files into batches on one GPU, on streams and in memory of its own.
+    """Read, decode, crop and resize files into batches on one GPU, on a stream and in memory of its own.
 
     nvJPEG's hardware decoder has been reported to write to its output before work queued earlier on the caller's stream
-    has ended. So what it writes to is read by its backend's own stream alone, and the host waits for that stream before
-    the backend's next decode begins. The calling thread waits: it should be one that decodes ahead.
+    has ended. So what it writes to is read by this object's own stream alone, and the host waits for that stream before
+    the next decode begins. The calling thread waits: it should be one that decodes ahead.
 
     Parameters
     ----------
@@ -142,11 +143,8 @@ class DeviceDecoder:
         choose among the GPU's decoders.
     device : str
         ``"cuda:N"``.
-    num_at_once : int
-        How many threads may decode a batch at the same time, each with a decoder and a stream; they share the host's
-        threads.
-    open_backend : callable or None
-        Takes a number of threads and returns what decodes. None: a `GpuBackend` on the device.
+    backend : GpuBackend or None
+        What decodes. None: a `GpuBackend` on the device.
 
     Raises
     ------
@@ -162,19 +160,17 @@ class DeviceDecoder:
         self,
         options: DecodeOptions,
         device: str = "cuda:0",
-        *,
-        num_at_once: int = 1,
-        open_backend: Callable[[int], GpuBackend] | None = None,
+        backend: GpuBackend | None = None,
     ) -> None:
         self.options = options
         self.device = device
         self.num_threads = options.num_threads or cpu_count()
-        make = open_backend or (lambda num_threads: GpuBackend(device, options, num_threads))
-        self._backends = Backends(lambda: make(max(1, self.num_threads // num_at_once)), num_at_once)
+        self._backend = GpuBackend(device, options, self.num_threads) if backend is None else backend
         self._ring = Ring(lambda num_bytes: Buffer(ops.empty((num_bytes,), "uint8", device), num_bytes))
         # Beyond this many bytes of decoded images at their own size, the rest of a batch is decoded on the host.
-        self._max_bytes = ops.free_memory(device) // (8 * num_at_once)
+        self._max_bytes = ops.free_memory(device) // 8
         self._reader = FileReader(self.num_threads)
+        self._lock = threading.Lock()
 
     @property
     def num_blocks(self) -> int:
@@ -252,8 +248,11 @@ class DeviceDecoder:
     ) -> tuple[T, list[int], dict[str, Any]]:
         """Return what `write` makes in a block, whose files it holds in order, and the rest that is said of them."""
         chosen = chosen_of(files.sizes, self._max_bytes)
-        # The decoder's own images are overwritten by its next call. What it reads is held until it has done so.
-        with self._backends.lent() as backend:
+        backend = self._backend
+        # One batch at a time, whichever thread asks for it, the one that decodes ahead or another: the decoder's own
+        # images are overwritten by its next call. What it reads is held until it has done so. Tried on an H100: a
+        # second decoder, for a second thread. Alone two got more done, epochs of an iterator no more than by chance.
+        with self._lock:
             found = backend.decode([data for index in chosen if (data := files.data[index]) is not None])
             taken = {index: image for index, image in zip(chosen, found, strict=True) if image is not None}
             rest = [index for index in range(len(files.data)) if index not in taken]

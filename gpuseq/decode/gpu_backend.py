@@ -1,8 +1,7 @@
-"""What `gpuseq.decode.gpu` runs on: decoders on a GPU, each with a stream, and who has which."""
+"""What `gpuseq.decode.gpu` runs on: a decoder and a stream on a GPU."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
@@ -16,7 +15,7 @@ from . import nvimgcodec as decode_nvimgcodec
 from .options import DecodeOptions
 from .routes import Encoded
 
-__all__ = ["Backends", "GpuBackend", "decoder_of"]
+__all__ = ["GpuBackend", "decoder_of"]
 
 
 class GpuBackend:
@@ -79,57 +78,6 @@ class GpuBackend:
         with self._cupy.cuda.Device(self._ordinal):
             made = work()
             return made, recorded(self._cupy.cuda.get_current_stream())
-
-
-class Backends:
-    """Backends of one kind, each lent to one thread at a time, and made when it is first needed.
-
-    A decoder's images are overwritten by its next call, so that it does one batch after the other. While one reads
-    files' headers, and waits, the hardware can work for another.
-
-    Parameters
-    ----------
-    open_backend : callable
-        Makes one.
-    most : int
-        How many there are at most.
-    """
-
-    def __init__(self, open_backend: Callable[[], GpuBackend], most: int) -> None:
-        self._open = open_backend
-        self._most = most
-        self._num_made = 0
-        # With the thread that had it last: what a decoder keeps for a thread is made once.
-        self._idle: list[tuple[int, GpuBackend]] = []
-        self._changed = threading.Condition()
-
-    @contextmanager
-    def lent(self) -> Iterator[GpuBackend]:
-        """Lend a backend for a ``with`` block; the thread waits while others have all of them."""
-        me = threading.get_ident()
-        backend = self._taken(me)
-        try:
-            if backend is None:
-                backend = self._open()
-            yield backend
-        finally:
-            with self._changed:
-                if backend is None:
-                    self._num_made -= 1
-                else:
-                    self._idle.append((me, backend))
-                self._changed.notify()
-
-    def _taken(self, thread: int) -> GpuBackend | None:
-        """Return an idle backend, None where the caller has to make one, which is counted already."""
-        with self._changed:
-            while not self._idle and self._num_made == self._most:
-                self._changed.wait()
-            if not self._idle:
-                self._num_made += 1
-                return None
-            known = [place for place, (last, _) in enumerate(self._idle) if last == thread]
-            return self._idle.pop(known[-1] if known else -1)[1]
 
 
 Images: TypeAlias = decode_dali.DeviceImages | decode_nvimgcodec.DeviceImages

@@ -33,10 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FileSource"]
 
-NUM_AT_ONCE = 2
-"""How many batches a GPU decodes at the same time, where that many are decoded ahead: while the host reads the files of
-one, and waits for what it queued, the GPU's decoders work for the other."""
-
 MAX_CLAIMED = 32
 """How many batches that are planned, and not yet fetched, keep what was decoded ahead for them: more than are usually
 made at the same time, few enough for plans that are drawn and kept."""
@@ -55,7 +51,7 @@ class FileSource(PerProcess):
         What to do about a file that cannot be read or decoded. "substitute" takes the next sample of the batch that
         can, with its label. A callable gets ``(path, error)`` and returns an image ``(H, W, C)``, or None to skip.
     prefetch : int
-        How many announced batches are decoded ahead, on a worker thread, or two that share a GPU; 0 for none.
+        How many announced batches are decoded ahead on a worker thread; 0 for none.
     cache : {None, "host", "device", "auto"}
         Keep decoded 8-bit images after their first visit; "auto" keeps them where the batches are made.
     memory_limit : int or None
@@ -102,8 +98,6 @@ class FileSource(PerProcess):
         self.image_shape = (*options.target_size, COLOR_CHANNELS[options.color_mode])
         self.device = device
         self.decodes_on_device = device != "cpu" and options.decoder in ("dali", "nvimgcodec")
-        # On the host a batch is decoded on several threads by itself.
-        self._num_at_once = max(1, min(NUM_AT_ONCE, prefetch)) if self.decodes_on_device else 1
         self.crops = False
         self.cache: ImageCache | None = None
         if cache is not None:
@@ -252,9 +246,10 @@ class FileSource(PerProcess):
                 if key in self._pending:
                     continue
                 if self._executor is None:
-                    # Known: one thread hides no latency of a store. At 20 ms a request 58 images a second were read
-                    # with as many decoding threads as cores (two), and 278 with num_threads=32.
-                    self._executor = ThreadPoolExecutor(self._num_at_once, thread_name_prefix="gpuseq-decode")
+                    # One thread: a batch is decoded on several by itself, or by a GPU, which takes one after the other.
+                    # Known: it hides no latency of a store. At 20 ms a request 58 images a second were read with as
+                    # many decoding threads as cores (two), and 278 with num_threads=32.
+                    self._executor = ThreadPoolExecutor(1, thread_name_prefix="gpuseq-decode")
                     # Without a wait: at the interpreter's end the batch that is being decoded is not needed.
                     self._finalizer = weakref.finalize(self, self._executor.shutdown, wait=False, cancel_futures=True)
                 future = submit(self._executor, self._load, indices)
@@ -357,7 +352,7 @@ class FileSource(PerProcess):
                 if self._device_decoder is None:
                     from gpuseq.decode.gpu import DeviceDecoder
 
-                    self._device_decoder = DeviceDecoder(self.options, self.device, num_at_once=self._num_at_once)
+                    self._device_decoder = DeviceDecoder(self.options, self.device)
             if self.crops:
                 files = self._device_decoder.decode_whole_files(paths)
                 return _Decoded(None, None, files.errors, whole=files)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +41,7 @@ DEFAULTS: dict[str, Any] = {"target_size": (20, 30), "interpolation": "bilinear"
 
 def decoder(**options: Any) -> decode_device.DeviceDecoder:
     asked = DecodeOptions(**{**DEFAULTS, **options})
-    return decode_device.DeviceDecoder(asked, "cpu", open_backend=partial(HostBackend, asked))
+    return decode_device.DeviceDecoder(asked, "cpu", backend=HostBackend(asked, 1))
 
 
 def in_order(batch: decode_device.DeviceBatch) -> tuple[list[Any], list[str]]:
@@ -218,66 +217,52 @@ def test_the_host_waits_for_its_stream_and_for_the_last_reader() -> None:
             log.append("synchronize")
 
     asked = DecodeOptions(**DEFAULTS)
-    ring = decode_device.DeviceDecoder(asked, "cpu", open_backend=partial(Logged, asked))
+    ring = decode_device.DeviceDecoder(asked, "cpu", backend=Logged(asked, 1))
     for _ in range(3):
         ring.decode([matrix()["jpeg_420"]], ["a"]).take()
     assert log == ["synchronize", "copy", "wait", "synchronize", "copy", "wait", "synchronize", "copy"]
     assert ring.num_blocks == 1
 
 
-@pytest.mark.parametrize("num_at_once", [1, 2])
-def test_as_many_batches_at_once_as_asked_for(num_at_once: int) -> None:
-    """With two decoders two threads meet inside of them; with one, the second has to wait until the first is out."""
-    inside: list[int] = []
-    threads: list[int] = []
-    both, changed = threading.Event(), threading.Lock()
+def test_one_batch_at_a_time_whichever_thread_asks() -> None:
+    """The images of a decoder are overwritten by its next call: that has to wait until they have been read."""
+    log: list[str] = []
+    is_waiting = threading.Event()
 
-    class Met(HostBackend):
-        def __init__(self, options: DecodeOptions, num_threads: int) -> None:
-            super().__init__(options, num_threads)
-            threads.append(num_threads)
+    class Waited:
+        """A lock that says when somebody finds it taken."""
 
-        def decode(self, encoded: list[bytes]) -> list[Any]:
-            with changed:
-                inside.append(inside[-1] + 1 if inside else 1)
-                if inside[-1] == 2:
-                    both.set()
-            if num_at_once == 2:
-                assert both.wait(30)
-            images = super().decode(encoded)
-            with changed:
-                inside.append(inside[-1] - 1)
-            return images
+        def __init__(self) -> None:
+            self.lock = threading.Lock()
 
-    asked = DecodeOptions(**{**DEFAULTS, "num_threads": 6})
-    made = decode_device.DeviceDecoder(asked, "cpu", num_at_once=num_at_once, open_backend=partial(Met, asked))
+        def __enter__(self) -> None:
+            if not self.lock.acquire(blocking=False):
+                is_waiting.set()
+                self.lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            self.lock.release()
+
+    class Logged(HostBackend):
+        def decode(self, encoded: Sequence[Any]) -> list[Any]:
+            log.append("decode")
+            assert is_waiting.wait(120)  # until the other one is at the door
+            return super().decode(encoded)
+
+        def synchronize(self) -> None:
+            log.append("synchronize")
+
+    asked = DecodeOptions(**DEFAULTS)
+    made = decode_device.DeviceDecoder(asked, "cpu", backend=Logged(asked, 1))
+    made._lock = Waited()  # type: ignore[assignment]
     some = [matrix()["jpeg_420"], matrix()["jpeg_grey"]]
-    wanted, _ = in_order(decoder(num_threads=6).decode(some, ["a", "b"]))
+    wanted, _ = in_order(decoder().decode(some, ["a", "b"]))
     with ThreadPoolExecutor(2) as pool:
         batches = list(pool.map(lambda _: made.decode(some, ["a", "b"]), range(2)))
-    assert max(inside) == num_at_once
-    assert threads == [6 // num_at_once] * num_at_once
+    assert log == ["decode", "synchronize"] * 2
     for batch in batches:
         for got, want in zip(in_order(batch)[0], wanted, strict=True):
             assert_same(got, want)
-
-
-def test_a_backend_that_cannot_be_made_may_be_made_later() -> None:
-    asked = DecodeOptions(**DEFAULTS)
-    outcomes: list[Any] = [ZeroDivisionError(), HostBackend(asked, 1)]
-
-    def open_backend(num_threads: int) -> HostBackend:
-        outcome: HostBackend | Exception = outcomes.pop(0)
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
-
-    ring = decode_device.DeviceDecoder(asked, "cpu", open_backend=open_backend)
-    with pytest.raises(ZeroDivisionError):
-        ring.decode([matrix()["jpeg_420"]], ["a"])
-    for _ in range(2):
-        assert ring.decode([matrix()["jpeg_420"]], ["a"]).errors == [None]
-    assert not outcomes
 
 
 def test_a_failing_call_leaves_the_decoder_usable(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,8 +47,8 @@ def backends(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[StandInBackend]]:
     standin.install(monkeypatch)
     monkeypatch.setattr(decode_device, "GpuBackend", open_backend)
     yield made
-    assert 1 <= len(made) <= 2
-    assert sum(backend.num_decoded for backend in made)
+    assert len(made) == 1
+    assert made[0].num_decoded
 
 
 def flows(tree: Path, on_host: dict[str, Any], decoder: str = "nvimgcodec", **options: Any) -> tuple[Any, Any]:
