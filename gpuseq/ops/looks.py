@@ -6,7 +6,8 @@ import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,7 +28,8 @@ MAX_WAITING = 4096
 """Images whose tables are left on a device, 2.3 KB each, before the oldest are fetched: those of 16 batches of 256."""
 
 
-class Looked(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Looked:
     """What looks at M images say.
 
     Attributes
@@ -36,10 +38,23 @@ class Looked(NamedTuple):
         Shape ``(M,)``, uint8: the mean that contrast turns about.
     tables : numpy.ndarray
         Shape ``(M, 2, C, 256)``, uint8, C-contiguous: of autocontrast and equalize, for one colour or three.
+    is_known : numpy.ndarray
+        Shape ``(M,)``, bool: of which images the others say anything.
     """
 
     middles: np.ndarray
     tables: np.ndarray
+    is_known: np.ndarray
+
+    @cached_property
+    def addresses(self) -> tuple[int, int, int]:
+        """Where the library reads what is known: `is_known`, `middles` and `tables`, in this order."""
+        arrays = self.is_known, self.middles, self.tables
+        assert all(array.flags.c_contiguous for array in arrays)
+        return self.is_known.ctypes.data, self.middles.ctypes.data, self.tables.ctypes.data
+
+    def __reduce__(self) -> Any:
+        return Looked, (self.middles, self.tables, self.is_known)  # no addresses: those of a copy are others
 
     def tables_of(self, codes: np.ndarray, slots: np.ndarray, factors: np.ndarray) -> np.ndarray:
         """Return the tables of steps that look at these images.
@@ -71,17 +86,20 @@ class Known(NamedTuple):
 
     Attributes
     ----------
-    samples : numpy.ndarray
-        Shape ``(N,)``, bool: those whose source image is known.
     slots : numpy.ndarray
-        Shape ``(N,)``, int64: the place of each one's source image in `looked`; of one that is not known any number.
+        Shape ``(N,)``, int64: the place of each one's source image in `looked`; -1 for one that has none.
     looked : Looked
         What is known.
     """
 
-    samples: np.ndarray
     slots: np.ndarray
     looked: Looked
+
+    @property
+    def samples(self) -> np.ndarray:
+        """Shape ``(N,)``, bool: those whose source image is known, now."""
+        found: np.ndarray = self.looked.is_known[self.slots] & (self.slots >= 0)
+        return found
 
 
 class KeptLooks(PerProcess):
@@ -117,8 +135,9 @@ class KeptLooks(PerProcess):
     def __init__(self, num_images: int, num_colours: int) -> None:
         self.num_images = num_images
         # Of zeros, for which the system gives no memory before something is written there.
-        self.looked = Looked(np.zeros(num_images, np.uint8), np.zeros((num_images, 2, num_colours, 256), np.uint8))
-        self._is_known, self._is_waiting = np.zeros(num_images, bool), np.zeros(num_images, bool)
+        tables = np.zeros((num_images, 2, num_colours, 256), np.uint8)
+        self.looked = Looked(np.zeros(num_images, np.uint8), tables, np.zeros(num_images, bool))
+        self._is_waiting = np.zeros(num_images, bool)
         self._num_changes = np.zeros(num_images, np.int64)
 
     @classmethod
@@ -143,12 +162,17 @@ class KeptLooks(PerProcess):
         numpy.ndarray
             Shape ``(K,)``, bool.
         """
-        with self._lock:
-            # What else is waited for has been asked of a device before these.
-            while self._waiting and (self._is_waiting[slots] & (slots >= 0)).any():
-                self._fetch()
-            found: np.ndarray = self._is_known[slots] & (slots >= 0)
-            return found
+        return self.about(slots).samples
+
+    def about(self, slots: np.ndarray) -> Known:
+        """As `known`, with what is known."""
+        # Nothing waits from the second epoch on.
+        if self._waiting:
+            with self._lock:
+                # What else is waited for has been asked of a device before these.
+                while self._waiting and (self._is_waiting[slots] & (slots >= 0)).any():
+                    self._fetch()
+        return Known(slots, self.looked)
 
     def learn(self, slots: np.ndarray, fetch: Callable[[], np.ndarray]) -> None:
         """Take note of looks at images; what they say is fetched when it is needed.
@@ -178,7 +202,7 @@ class KeptLooks(PerProcess):
         """
         with self._lock:
             self._num_changes[slots] += 1
-            self._is_known[slots] = self._is_waiting[slots] = False
+            self.looked.is_known[slots] = self._is_waiting[slots] = False
 
     def _fetch(self) -> None:
         """Fetch what has waited longest."""
@@ -190,7 +214,7 @@ class KeptLooks(PerProcess):
         if not as_then.all():
             slots, found = slots[as_then], found[as_then]
         self.looked.middles[slots], self.looked.tables[slots] = found[:, 0, 0, 0], found[:, 1:]
-        self._is_known[slots], self._is_waiting[slots] = True, False
+        self.looked.is_known[slots], self._is_waiting[slots] = True, False
 
     def _renew(self) -> None:
         super()._renew()
@@ -227,8 +251,7 @@ class Looks:
 
     def about(self, rows: np.ndarray) -> Known:
         """Return what is known of rows of the array."""
-        slots = self._slots_of(rows)
-        return Known(self.kept.known(slots), slots, self.kept.looked)
+        return self.kept.about(self._slots_of(rows))
 
     def learn(self, rows: np.ndarray, fetch: Callable[[], np.ndarray]) -> None:
         """As `KeptLooks.learn`, of rows of the array that stay."""

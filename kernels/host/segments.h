@@ -20,7 +20,11 @@ struct CutJob {
     const uint8_t *program;              // (N, S): a `ProgramStep` each
     const int64_t *rows;                 // (N,): the source image of each sample
     const uint8_t *moved;                // (N,): whether Keras' ranges come first; or null
-    const uint8_t *known;                // (N,): whether the source image has been looked at; or null
+    // What is kept of looks at source images; or null.
+    const int64_t *slots;                // (N,): the place of each sample's source image; -1 where it has none
+    const uint8_t *known;                // (M,): by places, whether an image has been looked at
+    const uint8_t *middles;              // (M,): the mean that contrast turns about
+    const uint8_t *looks;                // (M, 2, look_colours, 256): autocontrast's tables and equalize's
     uint8_t *room;                       // scratch, the same in all calls
     int64_t room_bytes;
     // Of what `list_steps` asked for, in that order.
@@ -29,10 +33,6 @@ struct CutJob {
     const double *given;                 // (8, G)
     const double *kernels;               // (B, 2): where the weights of both sides begin
     const double *weights;               // (W,)
-    // What is kept of looks at source images; read where `list_steps` has found steps that look at known ones.
-    const int64_t *slots;                // (N,): the place of each sample's source image
-    const uint8_t *middles;              // (M,): the mean that contrast turns about
-    const uint8_t *looks;                // (M, 2, look_colours, 256): autocontrast's tables and equalize's
     double cval;
     double composed_from;                // share of the steps from which on pairs of tables are composed
     int64_t num_samples, steps_per_sample, height, width;
@@ -129,6 +129,8 @@ struct Work {
     uint8_t *tables;                     // (T, 256)
     double *gammas, *looked, *turns, *given, *kernels;
     uint8_t *found;                      // (F, 3, 256): tables of looks at source images
+    // (N,): whether what a sample's first step looks at is known. As it was at one moment: another thread may learn it meanwhile.
+    uint8_t *known;
     int32_t *table_numbers;              // by item
     MapItem *maps;
     LineItem *lines;
@@ -162,7 +164,8 @@ struct Work {
         tables = room.take<uint8_t>(256 * n);
         table_keys = room.take<TableKey>(n);
         looked = room.take<double>(3 * num_samples);
-        found = room.take<uint8_t>(job.known ? TABLE_BYTES * num_samples : 0);
+        found = room.take<uint8_t>(job.slots ? TABLE_BYTES * num_samples : 0);
+        known = room.take<uint8_t>(num_samples);
         turns = room.take<double>(n);
         given = room.take<double>(8 * n);
         kernels = room.take<double>(3 * n);
@@ -192,9 +195,6 @@ const ProgramStep &step_at(const CutJob &job, int64_t place) { return ((const Pr
 bool is_listed(const CutJob &job, int rank) { return rank >= job.first_table && rank < job.first_erase; }
 
 bool is_measured(double code) { return code >= CONTRAST && code <= EQUALIZE; }
-
-// Whether what a sample's first step looks at is known.
-bool is_known(const CutJob &job, int64_t sample) { return job.known && job.known[sample] && !(job.moved && job.moved[sample]); }
 
 // Pillow keeps the outermost ring of pixels of a sharpened image: there is nothing else of one below three.
 bool is_dropped(const CutJob &job, double code) { return code == SHARPNESS && std::min(job.height, job.width) < 3; }
@@ -351,14 +351,16 @@ bool list_steps(const CutJob &job, CutFound *found)
                 std::copy(args, args + 3, work.kernels + 3 * found->num_kernels++);
             }
     // What is looked at of a source image: its first step, where no ranges come before it.
-    if (job.known)
+    std::fill(work.known, work.known + job.num_samples, 0);
+    if (job.slots)
         for (int64_t sample = 0; sample < job.num_samples; ++sample) {
             if (job.moved && job.moved[sample]) continue;
+            work.known[sample] = job.slots[sample] >= 0 && job.known[job.slots[sample]];
             const int64_t begin = sample * job.steps_per_sample;
             for (int64_t place = begin; place < begin + job.steps_per_sample; ++place) {
                 const double code = job.codes[work.ranks[place]];
                 if (!is_listed(job, work.ranks[place]) || is_dropped(job, code)) continue;
-                if (is_measured(code) && !is_known(job, sample)) {
+                if (is_measured(code) && !work.known[sample]) {
                     ++found->num_unknown;
                 } else if (is_measured(code)) {
                     double *looked = work.looked + 3 * found->num_looked++;
@@ -531,7 +533,7 @@ public:
             if (!is_listed(job_, work_.ranks[place]) || (has_mix && step_at(job_, place).chain != 0)) continue;
             double *row = emit(place);
             if (!row) continue;
-            if (is_first && is_known(job_, sample) && is_measured(row[0])) {
+            if (is_first && work_.known[sample] && is_measured(row[0])) {
                 row[0] = TABLE;
                 row[1] = (double)(num_tables_ + num_found++);
             }

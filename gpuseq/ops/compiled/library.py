@@ -139,9 +139,10 @@ class CutJob(ctypes.Structure):
     """``CutJob`` of ``kernels/host/segments.h``, where its fields are explained."""
 
     _fields_ = (
-        *((name, _POINTER) for name in ("ranks", "codes", "maps", "program", "rows", "moved", "known", "room")),
+        *((name, _POINTER) for name in ("ranks", "codes", "maps", "program", "rows", "moved")),
+        *((name, _POINTER) for name in ("slots", "known", "middles", "looks", "room")),
         ("room_bytes", _LONG),
-        *((name, _POINTER) for name in ("gammas", "turns", "given", "kernels", "weights", "slots", "middles", "looks")),
+        *((name, _POINTER) for name in ("gammas", "turns", "given", "kernels", "weights")),
         *(("cval", ctypes.c_double), ("composed_from", ctypes.c_double)),
         *((name, _LONG) for name in ("num_samples", "steps_per_sample", "height", "width", "num_weights")),
         *((name, _LONG) for name in ("num_listed", "num_mixes")),

@@ -132,7 +132,6 @@ def _packed(
     functions = instruction_set.functions
     program, rows = np.ascontiguousarray(program), np.ascontiguousarray(rows, np.int64)
     moved = None if moved is None else np.ascontiguousarray(moved, np.bool_)
-    are_known = None if known is None else np.ascontiguousarray(known.samples, np.bool_)
     address = program.ctypes.data
     if address % 8 or program.dtype != STEP_DTYPE:
         return None
@@ -140,7 +139,13 @@ def _packed(
     job, found = work.job, work.found
     job.ranks, job.program, job.rows = _RANKS_AT[is_grey], address, rows.ctypes.data
     job.moved = None if moved is None else moved.ctypes.data
-    job.known = None if are_known is None else are_known.ctypes.data
+    job.slots, slots = None, None
+    if known is not None:
+        looked, slots = known.looked, np.ascontiguousarray(known.slots, np.int64)
+        # Most often the rows themselves.
+        job.slots = job.rows if slots is rows else slots.ctypes.data
+        job.known, job.middles, job.looks = looked.addresses
+        job.look_colours = looked.tables.shape[2]
     job.cval, job.num_weights = cval, 0
     job.num_samples, job.steps_per_sample = program.shape
     job.height, job.width = size
@@ -153,7 +158,7 @@ def _packed(
         _give_back(work)
         return None
     # A job holds addresses, which keep nothing alive: `held` does.
-    held = [program, rows, moved, are_known, *_made(work, size, known)]
+    held = [program, rows, moved, slots, known, *_made(work, size)]
     if not functions.gpuseq_cut_steps(work.job_at, work.found_at):
         _give_back(work)
         return None
@@ -203,7 +208,7 @@ def _give_back(work: _Work) -> None:
         _idle.append(work)
 
 
-def _made(work: _Work, size: tuple[int, int], known: Known | None) -> list[Any]:
+def _made(work: _Work, size: tuple[int, int]) -> list[Any]:
     """Make what the listed steps need that is not the library's to make, and tell the job where it is."""
     job, found, held = work.job, work.found, list[Any]()
 
@@ -216,12 +221,6 @@ def _made(work: _Work, size: tuple[int, int], known: Known | None) -> list[Any]:
 
     if found.num_gammas:
         job.gammas = kept(tables_of("Gamma", asked(found.num_gammas, 2, found.gammas)))
-    if found.num_looked:
-        assert known is not None
-        looked = known.looked
-        assert looked.tables.flags.c_contiguous
-        job.slots = kept(np.ascontiguousarray(known.slots, np.int64))
-        job.middles, job.looks, job.look_colours = kept(looked.middles), kept(looked.tables), looked.tables.shape[2]
     # NumPy's sines differ from one machine to another, and those of another library's from Python's.
     if found.num_turns:
         job.turns = kept(turns(asked(found.num_turns, 1, found.turns)[:, 0]))

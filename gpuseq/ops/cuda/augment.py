@@ -205,8 +205,8 @@ def _run(
     grid, block = geometry.grid, geometry.block
     bands = (num_samples, geometry.num_bands)
     tiling = (geometry.rows_per_band, geometry.num_bands, geometry.groups_across.bit_length() - 1)
-    sizes = _int32(num_samples, len(images), height, width, channels, *tiling)
-    cval, rescale = np.float64(options.cval), np.float64(options.rescale)
+    sizes = (num_samples, len(images), height, width, channels, *tiling)
+    cval, rescale = options.cval, options.rescale
     # In this order, on one stream: moments follow from colours, and colours from ranges.
     ranges = moments = None
     if variant.sample_range is not None:
@@ -338,12 +338,6 @@ def _geometry(num_samples: int, height: int, width: int, tile_cols: int, has_ran
     # CUDA allows 65,535 blocks in y; the kernel goes on in strides.
     grid = (num_bands, min(num_samples, MAX_GRID_Y))
     return _Geometry(grid, MAX_BLOCK, groups_across, rows_per_band, num_bands)
-
-
-@lru_cache(maxsize=1024)
-def _int32(*sizes: int) -> tuple[np.int32, ...]:
-    """Return sizes as the kernels take them; kept, because they are those of the batch before."""
-    return tuple(map(np.int32, sizes))
 
 
 _constants_of: weakref.WeakKeyDictionary[Statistics, dict[Any, tuple[Array | None, Array | None]]] = (

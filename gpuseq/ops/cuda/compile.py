@@ -121,7 +121,7 @@ SIGNATURES: dict[str, tuple[str, tuple[tuple[str, ArgumentKind], ...]]] = {
     ),
     "resample_pass": ("resize.cu", (("passes", "pointer"), ("num_samples", "int32"))),
 }
-"""Kernel name -> (file, parameters in order, pointers first)."""
+"""Kernel name -> (file, parameters in order, pointers first and reals last)."""
 
 # The order counts: a text uses what those before it define.
 HEADERS: dict[str, tuple[str, ...]] = {
@@ -133,7 +133,8 @@ HEADERS: dict[str, tuple[str, ...]] = {
 """File -> the texts that are pasted before it, in order."""
 
 # An argument is packed by its width: a Python int would take 8 bytes where the kernel reads 4.
-_CASTS: dict[str, type[np.number[Any]]] = {"int32": np.int32, "int64": np.int64, "float64": np.float64}
+_CASTS: dict[str, type[np.number[Any]]] = {"int32": np.int32, "int64": np.int64}
+_REAL = np.float64
 _NULL = np.uintp(0)
 
 
@@ -208,41 +209,54 @@ def cast_arguments(name: str, arguments: Sequence[Any]) -> list[Any]:
     ValueError
         If an array is not C-contiguous.
     """
-    num_pointers, types = _layout(name)
-    pointers, scalars = arguments[:num_pointers], arguments[num_pointers:]
-    if len(scalars) != len(types):
-        raise TypeError(f"kernel {name!r} takes {num_pointers + len(types)} arguments; got {len(arguments)}")
-    for value in pointers:
-        if type(value) not in _without_strides:
-            _check_strides(name, value, pointers)
-    # One look where the caller has kept them from the batch before.
-    if tuple(map(type, scalars)) != types:
-        scalars = [wanted(value) for wanted, value in zip(types, scalars, strict=True)]
-    # A typed null: None itself is no argument that CuPy packs.
-    return [*[_NULL if value is None else value for value in pointers], *scalars]
+    num_pointers, num_whole, num_all = _layout(name)
+    if len(arguments) != num_all:
+        raise TypeError(f"kernel {name!r} takes {num_all} arguments; got {len(arguments)}")
+    cast = []
+    for value in arguments[:num_pointers]:
+        if value is None:
+            value = _NULL  # typed: None itself is no argument that CuPy packs
+        elif type(value) not in _without_strides:
+            _check_strides(name, value, arguments)
+        cast.append(value)
+    cast += _whole(name, tuple(arguments[num_pointers:num_whole]))
+    for value in arguments[num_whole:]:
+        cast.append(_REAL(value))
+    return cast
 
 
-_without_strides: set[type] = {type(None)}
+_without_strides: set[type] = set()
 """Types of pointers that have none; CuPy's memory is one, and it comes here when it is first seen."""
 
 
-def _check_strides(name: str, value: Any, pointers: Sequence[Any]) -> None:
+def _check_strides(name: str, value: Any, arguments: Sequence[Any]) -> None:
     """Refuse an array that is not C-contiguous."""
     if not hasattr(value, "flags"):
         _without_strides.add(type(value))
     elif not value.flags.c_contiguous:
-        ((parameter, _),) = (pair for pair, each in zip(SIGNATURES[name][1], pointers, strict=False) if each is value)
+        parameter = next(
+            parameter for (parameter, _), each in zip(SIGNATURES[name][1], arguments, strict=True) if each is value
+        )
         raise ValueError(
             f"argument {parameter!r} of kernel {name!r} must be C-contiguous; its strides are {value.strides}"
         )
 
 
+# Kept, because they are the sizes of the batch before. Not so the reals: of these 0.0 and -0.0 would be one.
+@lru_cache(maxsize=1024)
+def _whole(name: str, values: tuple[Any, ...]) -> tuple[np.number[Any], ...]:
+    """Return the whole numbers of a launch in their declared widths."""
+    num_pointers, num_whole, _ = _layout(name)
+    kinds = [kind for _, kind in SIGNATURES[name][1][num_pointers:num_whole]]
+    return tuple(_CASTS[kind](value) for kind, value in zip(kinds, values, strict=True))
+
+
 @cache
-def _layout(name: str) -> tuple[int, tuple[type[np.number[Any]], ...]]:
-    """Return how many pointers a kernel takes, which come first, and the types of the scalars that follow."""
-    _, parameters = SIGNATURES[name]
-    num_pointers = sum(kind == "pointer" for _, kind in parameters)
-    return num_pointers, tuple(_CASTS[kind] for _, kind in parameters[num_pointers:])
+def _layout(name: str) -> tuple[int, int, int]:
+    """Return how many arguments of a kernel are pointers, which come first, these or whole numbers, and of any kind."""
+    kinds = [kind for _, kind in SIGNATURES[name][1]]
+    num_pointers, num_real = kinds.count("pointer"), kinds.count("float64")
+    return num_pointers, len(kinds) - num_real, len(kinds)
 
 
 class Kernel:

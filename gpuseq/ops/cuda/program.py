@@ -80,8 +80,10 @@ def launches(options: AugmentOptions, program: np.ndarray, *, known: np.ndarray 
     moved = np.full(len(program), has_ranges and in_place)
     # Where a program is cut does not follow from what looks say, nor from the size of the images.
     rows = np.zeros(len(program), np.int64)
-    looked = Looked(np.zeros(1, np.uint8), np.zeros((1, 2, 1, 256), np.uint8))
-    about = Known(known, rows, looked) if known is not None and in_place else None
+    about = None
+    if known is not None and in_place:
+        looked = Looked(np.zeros(1, np.uint8), np.zeros((1, 2, 1, 256), np.uint8), np.ones(1, bool))
+        about = Known(np.where(known, 0, -1), looked)
     packed = pack(program, rows, 64, 64, 3, moved=moved, known=about)
     found += [kernel for _, look in packed.rounds for kernel in ("prepare", *([] if look == NO_LOOK else ["tabulate"]))]
     found.append("program")

@@ -49,9 +49,9 @@ def _programs() -> int:
         for height, width, channels in ((23, 31, 3), (9, 13, 4), (17, 5, 1)):
             program = recipe.draw(np.arange(20), (height, width), seed=1, epoch=0)
             instruction_set = library.chosen()
-            looked = Looked(np.zeros(20, np.uint8), np.zeros((20, 2, 1, 256), np.uint8))
+            looked = Looked(np.zeros(20, np.uint8), np.zeros((20, 2, 1, 256), np.uint8), np.ones(20, bool))
             assert instruction_set is not None
-            for known in (None, Known(np.ones(20, bool), np.arange(20), looked)):
+            for known in (None, Known(np.arange(20), looked)):
                 packed = compiled_segments._packed(
                     instruction_set, program, np.arange(20), (height, width), channels == 1, None, 0.0, known
                 )

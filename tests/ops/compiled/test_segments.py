@@ -51,7 +51,9 @@ NUM_IMAGES = 50
 _noise = np.random.default_rng(1)
 LOOKED = {
     colours: Looked(
-        _noise.integers(0, 256, NUM_IMAGES, np.uint8), _noise.integers(0, 256, (NUM_IMAGES, 2, colours, 256), np.uint8)
+        _noise.integers(0, 256, NUM_IMAGES, np.uint8),
+        _noise.integers(0, 256, (NUM_IMAGES, 2, colours, 256), np.uint8),
+        _noise.random(NUM_IMAGES) < 0.9,
     )
     for colours in (1, 3)
 }
@@ -75,7 +77,7 @@ def same(program: np.ndarray, size: tuple[int, int], num_channels: int = 3, **fu
     before, options = program.copy(), {"moved": None, "cval": 0.0, "known": None} | further
     if options["known"] is not None:
         slots = np.where(options["known"], rows[::-1] % NUM_IMAGES, -1)
-        options["known"] = Known(options["known"], slots, LOOKED[1 if num_channels == 1 else 3])
+        options["known"] = Known(slots, LOOKED[1 if num_channels == 1 else 3])
     chosen = library.chosen()
     assert chosen is not None
     made = compiled_segments._packed(chosen, program, rows, size, num_channels == 1, *options.values())

@@ -40,6 +40,18 @@ def test_a_wrong_number_of_arguments_is_refused(arguments: tuple[Any, ...]) -> N
         kernels.cast_arguments("resample_pass", arguments)
 
 
+@pytest.mark.parametrize("name", kernels.SIGNATURES)
+def test_each_argument_has_its_width(name: str) -> None:
+    """Also where the sizes are those of the launch before, and 0.0 and -0.0 are two numbers."""
+    kinds = [kind for _, kind in kernels.SIGNATURES[name][1]]
+    types = {"pointer": np.ndarray, "int32": np.int32, "int64": np.int64, "float64": np.float64}
+    for real in (0.0, -0.0):
+        given = [ARRAY if kind == "pointer" else 7 if kind.startswith("int") else real for kind in kinds]
+        cast = kernels.cast_arguments(name, given)
+        assert [type(value) for value in cast] == [types[kind] for kind in kinds]
+        assert all(np.signbit(value) == np.signbit(real) for value in cast if isinstance(value, np.float64))
+
+
 def test_a_number_that_does_not_fit_is_refused() -> None:
     with pytest.raises(OverflowError):
         kernels.cast_arguments("resample_pass", (ARRAY, 2**31))
