@@ -126,7 +126,8 @@ def _check_crop(recipe: Recipe, source: FileSource, image_size: tuple[int, int])
         )
     if source.cache is not None:
         raise ValueError(
-            f"{named} crops files anew in each epoch, and cache= keeps them resized: leave out one of both"
+            f"{named} crops files anew in each epoch, and cache= keeps them resized: leave out cache=, or read the "
+            "files once into an array of images larger than the crop, and let flow() crop these"
         )
     if source.options.keep_aspect_ratio:
         raise ValueError(f"{named} has a ratio of its own: leave out keep_aspect_ratio=True")

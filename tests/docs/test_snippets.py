@@ -178,6 +178,9 @@ def test_files_are_walked_and_explained(photos: Path, capsys: pytest.CaptureFixt
     names = run(blocks("files.md"), generator=generator)
     images, _ = next(names["batches"])
     assert images.shape == (12, 224, 224, 3)
+    cropped, labels = next(names["train"])
+    assert cropped.shape == (12, 224, 224, 3)
+    assert sorted(labels) == [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2]
     for number in range(200):  # so that there is a batch 3
         source = photos / "photos" / "train" / f"class{number % 3}" / f"{number % 3}.jpg"
         source.with_name(f"more{number}.jpg").write_bytes(source.read_bytes())
