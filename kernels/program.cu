@@ -1,6 +1,5 @@
-// The modern augmentations on a batch: `prepare` and `tabulate` for the samples that an image has to be made or looked at
-// for first, `program` for all of them, in one launch with normalisation, layout, cast and erasing; `erase` where that
-// comes apart.
+// The modern augmentations on a batch: `prepare` for the samples that an image has to be made or looked at for first,
+// `program` for all of them, in one launch with normalisation, layout, cast and erasing; `erase` where that comes apart.
 //
 // Macros: those of common.cuh, HAS_KERAS of program.cuh, and the two below; source images are uint8.
 // Checked by gpuseq/ops/dispatch.py: dtype, channels, source rows. By gpuseq/ops/segments.py: the steps of a segment, what
@@ -133,8 +132,65 @@ DEVICE void look_at(const Pixel &pixel, int measure, int *counts, int &light)
     }
 }
 
-// One round of stages: of each sample that has so many, the images in the scratch, or what is counted for a look at one. A
-// block works on one part of one image; the stages of a sample follow one another, launch by launch.
+// Makes the table of a look of what was counted of all parts of its image, by the whole block; `sums` is the block's own.
+DEVICE void write_table(const double *numbers, const int *partials, unsigned char *made, int *sums, int num_parts, int num_pixels)
+{
+    const int measure = (int)numbers[4];
+    unsigned char *levels = made + (long long)numbers[5] * TABLE_BYTES;
+    if (measure == MEASURE_CONTRAST) {
+        long long light = 0;
+#pragma unroll 8                             // as many loads are in flight at once
+        for (int part = 0; part < num_parts; ++part) light += partials[part * (long long)PARTIAL_COUNTS];
+        write_contrast(levels, light, num_pixels, (float)numbers[6]);
+        return;
+    }
+    int *ends = sums + 512;                  // the least and the greatest level that occurs
+    for (int channel = 0; channel < COLOURS && channel < 3; ++channel) {
+        __syncthreads();                     // what the block has counted may still be read, or the table before be made
+        for (int level = threadIdx.x; level < 256; level += blockDim.x) {
+            int seen = 0;
+#pragma unroll 8
+            for (int part = 0; part < num_parts; ++part) seen += partials[part * (long long)PARTIAL_COUNTS + channel * 256 + level];
+            sums[level] = seen;              // pixels of a level, then of so many levels up to it
+        }
+        __syncthreads();
+        int from = 0;                        // eight times between the two halves: an even number
+        for (int reach = 1; reach < 256; reach *= 2, from = 256 - from) {
+            for (int level = threadIdx.x; level < 256; level += blockDim.x)
+                sums[256 - from + level] = sums[from + level] + (level >= reach ? sums[from + level - reach] : 0);
+            __syncthreads();
+        }
+        for (int level = threadIdx.x; level < 256; level += blockDim.x) {
+            const int below = level > 0 ? sums[level - 1] : 0;
+            if (below == 0 && sums[level] > 0) ends[0] = level;
+            if (below < num_pixels && sums[level] == num_pixels) ends[1] = level;
+        }
+        __syncthreads();
+        if (measure == MEASURE_AUTOCONTRAST) {
+            write_autocontrast(levels + channel * 256, ends[0], ends[1]);
+        } else {
+            write_equalized(levels + channel * 256, sums, ends[1]);
+        }
+    }
+}
+
+// Whether all parts of an image have been counted, of which the block has just counted one: it is the last of them then, and
+// sees what the others have written. `ticket` is the image's own.
+DEVICE bool is_last_part(int *ticket, bool *is_last, int num_parts)
+{
+    __syncthreads();                         // all threads have written what thread 0 lets the other blocks see
+    if (threadIdx.x == 0) {
+        __threadfence();
+        *is_last = atomicAdd(ticket, 1) == num_parts - 1;
+        if (*is_last) __threadfence();       // nothing that the others have written is read before
+    }
+    __syncthreads();
+    return *is_last;
+}
+
+// One round of stages: of each sample that has so many, the images in the scratch, or the table of a look at one. A block works
+// on one part of one image, and the last one of an image makes its table; the stages of a sample follow one another, launch by
+// launch.
 extern "C" __global__ void __launch_bounds__(MAX_BLOCK, PREPARE_BLOCKS) prepare(
     const unsigned char *__restrict__ images, // (M, H, W, C) or (M, C, H, W)
     const double *__restrict__ stages,        // (num_stages, STAGE_COLUMNS)
@@ -146,10 +202,12 @@ extern "C" __global__ void __launch_bounds__(MAX_BLOCK, PREPARE_BLOCKS) prepare(
     const double *__restrict__ table,         // (N, NUM_COLUMNS); null without HAS_KERAS
     unsigned char *made,                      // (num_made, 3, 256), then (S, H, W, C): what is written here and read again
     int *__restrict__ partials,               // (num_made, num_parts, PARTIAL_COUNTS)
+    int *__restrict__ tickets,                // (num_made,): parts that have been counted; zeros before the first round
     int num_stages, int num_made, int num_parts, int height, int width)
 {
     __shared__ Steps shared;
     __shared__ int counts[PARTIAL_COUNTS];
+    __shared__ bool is_last;
     const int num_pixels = height * width, part_pixels = (num_pixels + num_parts - 1) / num_parts;
     unsigned char *scratch = made + (long long)num_made * TABLE_BYTES;
     const Tables read = {tables, made, lines, weights, scratch};
@@ -158,9 +216,9 @@ extern "C" __global__ void __launch_bounds__(MAX_BLOCK, PREPARE_BLOCKS) prepare(
             const double *numbers = stages + (long long)stage * STAGE_COLUMNS;
             const int start = part * part_pixels, stop = num_pixels - start < part_pixels ? num_pixels : start + part_pixels;
             const int num_steps = (int)numbers[2], measure = (int)numbers[4];
-            const bool is_kept = numbers[3] >= 0.0;
             const Levels image = image_of(images, scratch, numbers[0], numbers[7], height, width);
-            unsigned char *out = scratch + (long long)numbers[3] * ((long long)num_pixels * CHANNELS);
+            const bool is_kept = numbers[3] >= 0.0;
+            unsigned char *out = is_kept ? scratch + (long long)numbers[3] * ((long long)num_pixels * CHANNELS) : nullptr;
             __syncthreads();                 // the part before may still be worked on
             load_steps(shared, steps, (int)numbers[1], num_steps, table, height, width);
             if (measure != MEASURE_NOTHING)
@@ -180,63 +238,12 @@ extern "C" __global__ void __launch_bounds__(MAX_BLOCK, PREPARE_BLOCKS) prepare(
             if (measure == MEASURE_NOTHING) continue;
             if (measure == MEASURE_CONTRAST) atomicAdd(counts, light);
             __syncthreads();
-            int *own = partials + ((long long)numbers[5] * num_parts + part) * PARTIAL_COUNTS;
+            const long long look = (long long)numbers[5];
+            int *of_image = partials + look * num_parts * PARTIAL_COUNTS, *own = of_image + part * (long long)PARTIAL_COUNTS;
             const int num_counts = measure == MEASURE_CONTRAST ? 1 : PARTIAL_COUNTS;
             for (int count = threadIdx.x; count < num_counts; count += blockDim.x) own[count] = counts[count];
-        }
-    }
-}
-
-// The tables of the looks of a round, a block for each.
-extern "C" __global__ void __launch_bounds__(MAX_BLOCK) tabulate(
-    const double *__restrict__ stages,        // as `prepare`
-    const int *__restrict__ partials,
-    unsigned char *__restrict__ made,         // (num_made, 3, 256)
-    int num_stages, int num_parts, int num_pixels)
-{
-    __shared__ int sums[2][256];             // pixels of a level, or of so many levels up to it
-    __shared__ int low, high;                // the least and the greatest level that occurs
-    for (int stage = blockIdx.x; stage < num_stages; stage += gridDim.x) {
-        const double *numbers = stages + (long long)stage * STAGE_COLUMNS;
-        const int measure = (int)numbers[4];
-        if (measure == MEASURE_NOTHING) continue;
-        unsigned char *levels = made + (long long)numbers[5] * TABLE_BYTES;
-        const int *counts = partials + (long long)numbers[5] * num_parts * PARTIAL_COUNTS;
-        if (measure == MEASURE_CONTRAST) {
-            long long light = 0;
-#pragma unroll 8                             // as many loads are in flight at once
-            for (int part = 0; part < num_parts; ++part) light += counts[part * (long long)PARTIAL_COUNTS];
-            write_contrast(levels, light, num_pixels, (float)numbers[6]);
-            continue;
-        }
-        for (int channel = 0; channel < COLOURS && channel < 3; ++channel) {
-            __syncthreads();                 // the table before may still be made of them
-            for (int level = threadIdx.x; level < 256; level += blockDim.x) {
-                int seen = 0;
-#pragma unroll 8
-                for (int part = 0; part < num_parts; ++part)
-                    seen += counts[part * (long long)PARTIAL_COUNTS + channel * 256 + level];
-                sums[0][level] = seen;
-            }
-            __syncthreads();
-            int from = 0;                    // eight times between the two: an even number
-            for (int reach = 1; reach < 256; reach *= 2, from = 1 - from) {
-                for (int level = threadIdx.x; level < 256; level += blockDim.x)
-                    sums[1 - from][level] = sums[from][level] + (level >= reach ? sums[from][level - reach] : 0);
-                __syncthreads();
-            }
-            const int *upto = sums[0];
-            for (int level = threadIdx.x; level < 256; level += blockDim.x) {
-                const int below = level > 0 ? upto[level - 1] : 0;
-                if (below == 0 && upto[level] > 0) low = level;
-                if (below < num_pixels && upto[level] == num_pixels) high = level;
-            }
-            __syncthreads();
-            if (measure == MEASURE_AUTOCONTRAST) {
-                write_autocontrast(levels + channel * 256, low, high);
-            } else {
-                write_equalized(levels + channel * 256, upto, high);
-            }
+            if (is_last_part(tickets + look, &is_last, num_parts))
+                write_table(numbers, of_image, made, counts, num_parts, num_pixels);
         }
     }
 }

@@ -4,8 +4,8 @@ A *segment* is a run of steps that needs no image but the one it starts from. A 
 several pixels and is not the first of its segment (bilinear geometry, sharpness, blur, a mix of chains), and before one
 whose table follows from a look at the image (contrast, autocontrast, equalize). What lies before the last cut of a
 sample is a *stage*: an intermediate image, a look at one, or both. The first stages of all samples are a *round* of the
-kernels ``prepare`` and ``tabulate``, their second ones the next. The last segment is done by the kernel ``program``
-together with everything that follows.
+kernel ``prepare``, their second ones the next. The last segment is done by the kernel ``program`` together with
+everything that follows.
 """
 
 from __future__ import annotations
@@ -54,13 +54,10 @@ PART_BYTES = 256
 SOURCE = -1
 """In the place of a slot: the source image."""
 
-NO_LOOK = 0
-"""What a stage looks at an image for that looks at none."""
-
 
 @dataclass
 class Segments:
-    """The tables of a batch, as ``prepare``, ``tabulate`` and ``program`` read them.
+    """The tables of a batch, as ``prepare`` and ``program`` read them.
 
     Attributes
     ----------
@@ -78,7 +75,7 @@ class Segments:
     tables, lines, weights, erases
         As `~gpuseq.ops.listing.Steps` has them.
     num_looks : int
-        Tables that ``tabulate`` makes.
+        Tables that ``prepare`` makes.
     num_slots : int
         Intermediate images.
     asks : bool
@@ -108,9 +105,7 @@ class Packed:
         Where each of the arrays begins, in bytes, each at a multiple of `PART_BYTES`: samples, stages, steps, weights,
         erases, tables, lines; and the end of all. Between two of them is 0, and so it is where one would be that is
         empty.
-    rounds : list of (int, int)
-        Of each round its stages, and the last look that one of them takes.
-    num_looks, num_slots, asks
+    rounds, num_looks, num_slots, asks
         As `Segments` has them.
     num_erases : int
         Erasing steps.
@@ -121,7 +116,7 @@ class Packed:
     """
 
     begins: Sequence[int]
-    rounds: list[tuple[int, int]]
+    rounds: list[int]
     num_looks: int
     num_slots: int
     num_erases: int
@@ -195,14 +190,9 @@ def pack(segments: Segments) -> Packed:
         for array, begin in zip(arrays, begins, strict=False):
             memory[begin : begin + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
-    last = 0
-    rounds = []
-    for count in segments.rounds:
-        rounds.append((count, int(segments.stages[last : last + count, 4].max())))
-        last += count
     has_noise = bool(len(segments.erases)) and bool(segments.erases[:, -1].any())
     counts = segments.num_looks, segments.num_slots, len(segments.erases)
-    return Packed(begins, rounds, *counts, has_noise, segments.asks, write)
+    return Packed(begins, segments.rounds, *counts, has_noise, segments.asks, write)
 
 
 PLAIN, FRONT, LOOK, APART = range(4)
@@ -314,7 +304,7 @@ class _Cuts:
 
     def finish_steps(self, num_weights: int) -> np.ndarray:
         """Write the steps as the kernels know them; return the weights of chains, which come after `num_weights`."""
-        # Negative: a table that `tabulate` makes, the first one -1.
+        # Negative: a table that `prepare` makes, the first one -1.
         self.numbers[self.looks, 0] = TABLE
         self.numbers[self.looks, 1] = -1 - np.arange(len(self.looks))
         if not len(self.mixes):

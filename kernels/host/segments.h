@@ -51,7 +51,7 @@ struct CutFound {
     // (T', 2): arguments; (R,): degrees; (G, 8): arguments; (B, 3): sides and sigma; (num_ranks,): steps of each rank.
     int64_t gammas, turns, given, kernels, ranks;
     int64_t num_steps, num_stages, num_rounds, num_looks, num_slots, num_lines, num_weights, num_erases, num_noises, num_final_tables;
-    int64_t rounds;                      // (num_rounds, 2): stages of each, and the last look that one of them takes
+    int64_t rounds;                      // (num_rounds,): stages of each
     // Where the arrays begin that `write_segments` writes, in bytes: samples, stages, steps, weights, erases, tables, lines; and the
     // end of all.
     int64_t begins[8];
@@ -174,7 +174,7 @@ struct Work {
         lines = room.take<LineItem>(n);
         first_steps = room.take<int32_t>(num_samples + 1);
         samples = room.take<double>(SAMPLE_COLUMNS * num_samples);
-        rounds = room.take<int64_t>(2 * most + 1);
+        rounds = room.take<int64_t>(most + 1);
         chain_weights = room.take<double>(MOST_CHAINS * job.num_mixes);
         which = room.take<int32_t>(most);
         heads = room.take<int32_t>(most);
@@ -729,16 +729,14 @@ public:
             place = stage && work_.owners[stage] == work_.owners[stage - 1] ? place + 1 : 0;
             most = std::max(most, place + 1);
         }
-        std::fill(work_.rounds, work_.rounds + 2 * most, 0);
+        std::fill(work_.rounds, work_.rounds + most, 0);
         for (int64_t stage = 0, place = 0; stage < num_stages; ++stage) {
             place = stage && work_.owners[stage] == work_.owners[stage - 1] ? place + 1 : 0;
-            int64_t *round = work_.rounds + 2 * place;
-            ++round[0];
-            round[1] = std::max(round[1], (int64_t)work_.stages[STAGE_COLUMNS * stage + 4]);
+            ++work_.rounds[place];
         }
         // Where the next stage of each round goes; there are no more rounds than steps.
         int32_t *next = work_.which;
-        for (int64_t round = 0, first = 0; round < most; first += work_.rounds[2 * round++]) next[round] = (int32_t)first;
+        for (int64_t round = 0, first = 0; round < most; first += work_.rounds[round++]) next[round] = (int32_t)first;
         for (int64_t stage = 0, place = 0; stage < num_stages; ++stage) {
             place = stage && work_.owners[stage] == work_.owners[stage - 1] ? place + 1 : 0;
             const double *from = work_.stages + STAGE_COLUMNS * stage;
@@ -810,7 +808,7 @@ private:
                 stage[7] = (double)job_.rows[sample];
                 if (mark.role == LOOK) {
                     stage[4] = code - (CONTRAST - 1), stage[5] = (double)num_looks, stage[6] = step[1];
-                    // Negative: a table that `tabulate` makes, the first one -1.
+                    // Negative: a table that `prepare` makes, the first one -1.
                     step[0] = TABLE, step[1] = (double)(-1 - num_looks++);
                 }
                 work_.owners[num_stages++] = (int32_t)sample;

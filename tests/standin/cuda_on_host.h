@@ -190,6 +190,7 @@ static inline int atomicAdd(int *at, int value) // threads of a block take turns
     *at += value;
     return before;
 }
+static inline void __threadfence() {}                // a block ends before the next one begins
 static inline unsigned __float_as_uint(float value) { return bits_as<unsigned>(value); }
 static inline long long __double_as_longlong(double value) { return bits_as<long long>(value); }
 static inline double __longlong_as_double(long long value) { return bits_as<double>(value); }

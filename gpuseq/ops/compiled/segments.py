@@ -162,10 +162,8 @@ def _packed(
     if not functions.gpuseq_cut_steps(work.job_at, work.found_at):
         _give_back(work)
         return None
-    num_rounds, rounds = found.num_rounds, []
-    if num_rounds:
-        numbers = (ctypes.c_int64 * (2 * num_rounds)).from_address(work.room_at + found.rounds)[:]
-        rounds = [*zip(numbers[::2], numbers[1::2], strict=True)]
+    num_rounds = found.num_rounds
+    rounds = (ctypes.c_int64 * num_rounds).from_address(work.room_at + found.rounds)[:] if num_rounds else []
     return Packed(
         found.begins[:],
         rounds,

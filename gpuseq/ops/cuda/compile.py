@@ -95,13 +95,10 @@ SIGNATURES: dict[str, tuple[str, tuple[tuple[str, ArgumentKind], ...]]] = {
     "prepare": (
         "program.cu",
         (
-            *_pointers("images", "stages", "steps", "lines", "weights", "tables", "table", "made", "partials"),
+            *_pointers("images", "stages", "steps", "lines", "weights", "tables", "table"),
+            *_pointers("made", "partials", "tickets"),
             *_counts("num_stages", "num_made", "num_parts", "height", "width"),
         ),
-    ),
-    "tabulate": (
-        "program.cu",
-        (*_pointers("stages", "partials", "made"), *_counts("num_stages", "num_parts", "num_pixels")),
     ),
     "program": (
         "program.cu",

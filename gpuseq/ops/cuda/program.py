@@ -1,7 +1,7 @@
 """Programs on CuPy arrays: the launcher of ``kernels/program.cu``. What they do is said in `gpuseq.ops.dispatch`.
 
 One launch makes the batch, from what Keras' ranges do first to the cast; others come before it where a sample needs an
-intermediate image, or a look at one: one or two for all first such stages, one or two for all second ones, and so on.
+intermediate image, or a look at one: one for all first such stages, one for all second ones, and so on.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from gpuseq.ops.listing import CONTRAST, ERASE_COLUMNS, STEP_COLUMNS
 from gpuseq.ops.looks import LOOKS, Known, Looked, Looks
 from gpuseq.ops.numpy.erase import normal_quantiles
 from gpuseq.ops.options import AugmentOptions, RangesFirst, Statistics
-from gpuseq.ops.segments import NO_LOOK, SAMPLE_COLUMNS, SOURCE, STAGE_COLUMNS, Packed, Segments
+from gpuseq.ops.segments import SAMPLE_COLUMNS, SOURCE, STAGE_COLUMNS, Packed, Segments
 from gpuseq.ops.table import FILL_MODES, NUM_COLUMNS, OUT_KINDS, PREPROCESSING, fill_table, needs_range
 from gpuseq.plan.columns import is_at_rest
 from gpuseq.plan.program import has_kind, only_erasing, without_erasing
@@ -48,6 +48,9 @@ UNIT_PIXELS = 2048
 TABLE_BYTES = 768
 PARTIAL_COUNTS = 768
 """Numbers of 32 bits that ``prepare`` writes for a part of an image that is looked at."""
+
+TICKET_BYTES = 4
+"""Of a look: the blocks of ``prepare`` count in it what parts of the image are done."""
 
 MAX_COUNTED_BYTES = 1 << 26
 """For what is counted at once, where all images of a batch are looked at."""
@@ -85,8 +88,7 @@ def launches(options: AugmentOptions, program: np.ndarray, *, known: np.ndarray 
         looked = Looked(np.zeros(1, np.uint8), np.zeros((1, 2, 1, 256), np.uint8), np.ones(1, bool))
         about = Known(np.where(known, 0, -1), looked)
     packed = pack(program, rows, 64, 64, 3, moved=moved, known=about)
-    found += [kernel for _, look in packed.rounds for kernel in ("prepare", *([] if look == NO_LOOK else ["tabulate"]))]
-    found.append("program")
+    found += [*["prepare"] * len(packed.rounds), "program"]
     if options.samplewise_center or options.samplewise_std:
         found += ["sample_moments", "augment", *(["erase"] if has_kind(program, "erase") else [])]
     return found
@@ -152,9 +154,9 @@ def run_program(
         num_bytes = packed.num_looks * TABLE_BYTES + packed.num_slots * height * width * channels
         made = device.part(device.block(num_bytes), 0, num_bytes)
         partials, first = _partials(packed.num_looks, height * width), 0
-        for count, look in packed.rounds:
+        for count in packed.rounds:
             stages = sent.stages(first, count)
-            _prepare(macros, images, stages, sent, made, partials, count, look, packed.num_looks, height, width)
+            _prepare(macros, images, stages, sent, made, partials, count, packed.num_looks, height, width)
             first += count
     mean_c = divisor_c = None
     if mean is not None or std is not None:
@@ -238,9 +240,8 @@ def _look(
         stages[:, 7] = some.repeat(len(LOOKS))
         sent = _sent(ops_segments.pack(_only_stages(stages, num_looks)))
         made = device.empty((num_looks * TABLE_BYTES,), np.uint8)
-        partials, last = _partials(num_looks, height * width), LOOKS[-1] - CONTRAST + 1
-        stages_sent = sent.stages(0, num_looks)
-        _prepare(macros, images, stages_sent, sent, made, partials, num_looks, last, num_looks, height, width)
+        partials, stages_sent = _partials(num_looks, height * width), sent.stages(0, num_looks)
+        _prepare(macros, images, stages_sent, sent, made, partials, num_looks, num_looks, height, width)
         yield some, _Fetched(made, len(some), colours)
 
 
@@ -295,24 +296,19 @@ def _prepare(
     made: Any,
     partials: Any,
     count: int,
-    look: int,
     num_looks: int,
     height: int,
     width: int,
 ) -> None:
-    """Launch a round of stages: what they write, and the tables of what they look at, for `look` at most."""
+    """Launch a round of stages: what they write, and the tables of what they look at."""
     num_parts = _num_parts(height * width)
     read = (images, stages, sent.steps, sent.lines, sent.weights, sent.tables, sent.table)
     kernels.load("prepare", macros).launch(
         # CUDA allows 65,535 blocks in y; the kernel goes on in strides.
         (num_parts, min(count, ops_cuda.MAX_GRID_Y)),
         PREPARE_BLOCK,
-        (*read, made, partials, count, num_looks, num_parts, height, width),
+        (*read, made, partials, sent.tickets, count, num_looks, num_parts, height, width),
     )
-    if look != NO_LOOK:
-        kernels.load("tabulate", macros).launch(
-            (count,), PROGRAM_BLOCK, (stages, partials, made, count, num_parts, height * width)
-        )
 
 
 def _moved(ranges: RangesFirst) -> np.ndarray:
@@ -348,6 +344,7 @@ class _Sent(NamedTuple):
     tables: Any
     lines: Any
     table: Any
+    tickets: Any
 
     def stages(self, first: int, count: int) -> Any:
         """Return some of the stages."""
@@ -359,18 +356,19 @@ _STAGE_BYTES = 8 * STAGE_COLUMNS
 
 
 def _sent(packed: Packed, table: np.ndarray | None = None) -> _Sent:
-    """Upload what was packed, and the table of Keras' ranges behind it, in one copy.
+    """Upload what was packed, and behind it the table of Keras' ranges and the tickets of looks, in one copy.
 
-    A copy takes the host's time and a buffer.
+    A copy takes the host's time and a buffer. Tickets are zeros of each batch: none is left of a launch that failed.
     """
     begins, end = packed.begins, packed.begins[-1]
-    write, num_bytes = packed.write, end
-    if table is not None:
-        num_bytes += table.nbytes
+    first_ticket = end + (0 if table is None else table.nbytes)
+    num_bytes = first_ticket + packed.num_looks * TICKET_BYTES
 
-        def write(to: int) -> None:
-            packed.write(to)
+    def write(to: int) -> None:
+        packed.write(to)
+        if table is not None:
             ctypes.memmove(to + end, table.ctypes.data, table.nbytes)
+        ctypes.memset(to + first_ticket, 0, num_bytes - first_ticket)
 
     memory, part = device.block(num_bytes), device.part
     device.send(memory, num_bytes, write)
@@ -384,7 +382,8 @@ def _sent(packed: Packed, table: np.ndarray | None = None) -> _Sent:
         erases=part(memory, erases, tables),
         tables=part(memory, tables, lines),
         lines=part(memory, lines, end),
-        table=None if table is None else part(memory, end, num_bytes),
+        table=None if table is None else part(memory, end, first_ticket),
+        tickets=part(memory, first_ticket, num_bytes) if packed.num_looks else None,
     )
 
 

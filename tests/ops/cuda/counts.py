@@ -209,7 +209,6 @@ def rows() -> list[Row]:
     first = cuda_program._macros(EVERYDAY, 3, False, False, ranges)
     found.append(Row("a segment after Keras' ranges", "program", first, (), None, cuda_program.PROGRAM_BLOCK))
     found.append(Row("intermediate images after Keras' ranges", "prepare", first, (), None, cuda_program.PREPARE_BLOCK))
-    found.append(Row("tables of looks", "tabulate", macros, (), None, cuda_program.PROGRAM_BLOCK))
     erased: Work = [("LDG.E.64*", 6), ("STG*", 1)]
     found.append(Row("a value erased", "erase", macros, erased, None, cuda_program.PROGRAM_BLOCK))
     return found

@@ -114,16 +114,16 @@ def test_policies(policy: Any, host: HostRun) -> None:
 
 
 def test_launches(host: HostRun) -> None:
-    """One where no image is looked at first or in between; one for those that are made, and one for looks at them."""
+    """One where no image is looked at first or in between; one more for each that is made or looked at."""
     images = np.random.default_rng(0).integers(0, 256, (4, 20, 20, 3), np.uint8)
     for names, launches in (
         ((("Brightness", 1.3), ("Rotate", 9.0), ("Color", 0.5), ("ShearX", 0.1), ("Posterize", 4)), 1),
         ((("Sharpness", 1.3), ("Rotate", 9.0)), 1),
-        ((("Contrast", 1.3),), 3),
+        ((("Contrast", 1.3),), 2),
         ((("Rotate", 9.0), ("Sharpness", 0.3)), 2),
-        ((("Rotate", 9.0), ("Contrast", 0.7)), 3),
-        ((("Contrast", 1.3), ("Rotate", 9.0), ("Sharpness", 0.3)), 4),
-        ((("Equalize",), ("Rotate", 9.0), ("Contrast", 0.7), ("Sharpness", 0.3), ("AutoContrast",)), 8),
+        ((("Rotate", 9.0), ("Contrast", 0.7)), 2),
+        ((("Contrast", 1.3), ("Rotate", 9.0), ("Sharpness", 0.3)), 3),
+        ((("Equalize",), ("Rotate", 9.0), ("Contrast", 0.7), ("Sharpness", 0.3), ("AutoContrast",)), 5),
     ):
         before = host.num_launches
         program = np.concatenate([step(*one) for one in names])[None].repeat(4, axis=0)

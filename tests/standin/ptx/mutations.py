@@ -174,7 +174,7 @@ def _turned(row: Row, name: list[str], index: int) -> Row | None:
 
 
 def _waited(row: Row, name: list[str], index: int) -> Row | None:
-    return _skipped(row, index) if name[0] == "bar" else None
+    return _skipped(row, index) if name[0] in ("bar", "membar") else None
 
 
 def _skipped(row: Row, index: int) -> Row:

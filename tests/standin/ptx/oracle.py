@@ -214,7 +214,6 @@ INTEGERS: dict[str, Callable[..., int]] = {
     "bfi": _with_field,
     "prmt": lambda a, b, c, kind: _permuted(a, b, c),
     "dp2a.lo": lambda a, b, c, kind: c + (a % 65536) * (b % 256) + (a // 65536) * (b // 256 % 256),
-    "dp4a": lambda a, b, c, kind: c + sum(x * y for x, y in zip(a.to_bytes(4), b.to_bytes(4), strict=True)),
     "lop3": lambda a, b, c, table, kind: _looked_up(a, b, c, table),
     "shf.l.wrap": lambda a, b, by, kind: (b << 32 | a) << (by & 31) >> 32,
     "shf.r.wrap": lambda a, b, by, kind: (b << 32 | a) >> (by & 31),

@@ -112,26 +112,28 @@ class PtxKernel:
         LaunchError
             At whatever a GPU would do in silence, or refuse.
         """
-        arrays = [value for value in arguments if isinstance(value, np.ndarray)]
+        pointers = [value for value in arguments if isinstance(value, np.ndarray | np.uintp)]
         values = [np.uint64(value.ctypes.data) if isinstance(value, np.ndarray) else value for value in arguments]
         values = [np.uint64(0) if value is None else value for value in values]
         how = self.run.grid(grid, block, shared_bytes)
         self.run.launches[self.name] += 1
-        result = self.run.replaced.get(self.name, self.program).launch(how, values, self._memory(arrays))
+        result = self.run.replaced.get(self.name, self.program).launch(how, values, self._memory(pointers))
         self.run.steps_of[self.name] += result.thread_steps
         key = self.name, len(result.counts)
         self.run.counts[key] = self.run.counts.get(key, 0) + result.counts
 
-    def _memory(self, arrays: list[np.ndarray]) -> Iterable[Array]:
+    def _memory(self, pointers: list[np.ndarray | np.uintp]) -> Iterable[Array]:
         if self.name != "resample_pass":
             # A kernel's outputs come last.
-            first_written = len(arrays) - (2 if self.name == "prepare" else 1)
+            first_written = len(pointers) - (3 if self.name == "prepare" else 1)
             given = [
                 Array(array.ctypes.data, array.nbytes, position >= first_written)
-                for position, array in enumerate(arrays)
+                for position, array in enumerate(pointers)
+                if isinstance(array, np.ndarray)
             ]
             return {one.address: one for one in given}.values()
-        passes = arrays[0]
+        passes = pointers[0]
+        assert isinstance(passes, np.ndarray)
         found = {passes.ctypes.data: Array(passes.ctypes.data, passes.nbytes)}
         assert self.run.find is not None
         columns = passes.reshape(-1, ops_cuda_resize.NUM_PASS_COLUMNS)

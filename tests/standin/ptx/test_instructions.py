@@ -14,7 +14,7 @@ from tests.standin.ptx.oracle import WIDTHS, expected, is_float, same
 from tests.standin.ptx.probe import launch, probe
 
 MOVING = ("ld", "st", "atom", "red", "pack", "unpack", "cvta", "mov")
-FLOWING = ("bar", "barrier", "bra", "ret", "exit", "trap", "shfl", "vote")
+FLOWING = ("bar", "barrier", "membar", "bra", "ret", "exit", "trap", "shfl", "vote")
 """What has no formula: `test_memory`, `test_machine` and the tests below run these."""
 
 COMPUTING = {

@@ -165,6 +165,56 @@ def test_what_was_there_before_an_atomic_sum_has_no_value() -> None:
         launch(SHARED + START + "red.shared.add.u32 [own+4], %r0;", zeros(64), 64)
 
 
+LAST = (
+    START + "mov.u32 %r1, %ctaid.x; mad.lo.s32 %r2, %r1, 64, %r0; mul.wide.u32 %rd3, %r2, 8; add.s64 %rd4, %rd0, %rd3;"
+    "st.global.u32 [%rd4], %r2;{written} setp.ne.u32 %p1, %r0, 0; @%p1 bra $TOLD;"
+    "{shown} atom.global.add.u32 %r3, [%rd0+2560], 1;{seen} setp.eq.u32 %p2, %r3, 3; selp.u32 %r4, 1, 0, %p2;"
+    "st.shared.u32 [own], %r4;\n$TOLD:{told} ld.shared.u32 %r5, [own]; setp.eq.u32 %p3, %r5, 0; @%p3 bra $END;"
+    "ld.global.u32 %r6, [%rd2]; ld.global.u32 %r7, [%rd2+512]; add.s32 %r8, %r6, %r7;"
+    "ld.global.u32 %r6, [%rd2+1024]; add.s32 %r8, %r8, %r6; ld.global.u32 %r7, [%rd2+1536]; add.s32 %r8, %r8, %r7;"
+    "st.global.u32 [%rd2+2048], %r8;\n$END:"
+)
+"""Each thread of four blocks leaves a number; the block that draws the last ticket adds up what all have left."""
+
+BARRIER, FENCE = " bar.sync 0;", " membar.gl;"
+TOLD = {"written": BARRIER, "shown": FENCE, "seen": FENCE, "told": BARRIER}
+
+
+def last_block(**changed: object) -> np.ndarray:
+    data = zeros(5 * 64 + 1)
+    pieces = {name: changed.pop(name, piece) for name, piece in TOLD.items()}
+    launch(SHARED + LAST.format(**pieces), data, 64, blocks=(4,), **changed)
+    return data
+
+
+@everyway
+def test_the_last_block_sees_what_the_others_wrote(how: dict[str, object]) -> None:
+    assert last_block(**how)[256:].tolist() == [4 * k + 64 * 6 for k in range(64)] + [4]
+
+
+@everyway
+@pytest.mark.parametrize("name", TOLD)
+def test_without_a_fence_or_a_barrier_it_may_not(name: str, how: dict[str, object]) -> None:
+    with pytest.raises(LaunchError, match="a race: it (reads|writes) a byte that .*|nothing wrote"):
+        last_block(**{name: ""}, **how)
+
+
+@everyway
+@pytest.mark.parametrize(("name", "piece"), [("written", FENCE), ("told", FENCE), ("shown", " bar.warp.sync -1;")])
+def test_nor_with_the_one_for_the_other(name: str, piece: str, how: dict[str, object]) -> None:
+    with pytest.raises(LaunchError, match="a race: it (reads|writes) a byte that .*|nothing wrote|never come here"):
+        last_block(**{name: piece}, **how)
+
+
+@everyway
+def test_a_fence_shows_what_came_before_it_alone(how: dict[str, object]) -> None:
+    """What a block writes after the fence and before it draws its ticket is not shown."""
+    late = " st.global.u32 [%rd4], %r2;"
+    assert last_block(shown=FENCE, written=late + BARRIER, **how)[320] == 4
+    with pytest.raises(LaunchError, match="a race: it reads a byte that"):
+        last_block(shown=FENCE + late, **how)
+
+
 def test_the_watch_may_be_taken_away() -> None:
     """In lockstep a warp does by chance what was meant."""
     assert exchange("", 1, watches_races=False).tolist() == [k ^ 1 for k in range(64)]

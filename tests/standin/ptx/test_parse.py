@@ -85,7 +85,7 @@ def test_shared_variables_lie_one_after_the_other() -> None:
     [
         ("ex2.approx.ftz.f32 %f1, %f2;", "does not know 'ex2.approx.ftz.f32'"),
         ("div.full.f32 %f1, %f2, %f2;", "does not know 'div.full.f32'"),
-        ("atom.global.add.u32 %r1, [%rd1], %r2;", "does not know 'atom.global.add.u32'"),
+        ("atom.global.max.u32 %r1, [%rd1], %r2;", "does not know 'atom.global.max.u32'"),
         ("tex.2d.v4.f32.f32 {%f1, %f2, %f3, %f4}, [t, {%f5, %f6}];", "does not know 'tex.2d.v4.f32.f32'"),
         ("add.sat.s32 %r1, %r2, %r2;", "with .sat is not known"),
         ("mul.lo.ftz.s32 %r1, %r2, %r2;", "with .ftz is not known"),

@@ -269,10 +269,6 @@ inline void add_bits(Catalogue &catalogue)
     catalogue["dp2a.lo.u32.u32"] = {ternary<U, U, U, [](U a, U b, U sum) {
         return sum + (a & 0xffff) * (b & 255) + (a >> 16) * (b >> 8 & 255);
     }>, "w=www"};
-    catalogue["dp4a.u32.u32"] = {ternary<U, U, U, [](U a, U b, U sum) {
-        for (int byte = 0; byte < 32; byte += 8) sum += (a >> byte & 255) * (b >> byte & 255);
-        return sum;
-    }>, "w=www"};
     catalogue["shf.l.wrap.b32"] = {ternary<U, U, U, [](U low, U high, U by) {
         return (U)(((Bits)high << 32 | low) << (by & 31) >> 32);
     }>, "w=www"};

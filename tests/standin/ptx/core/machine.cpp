@@ -53,7 +53,7 @@ public:
             const int num_lanes = std::min(LANES, settings.block - at * LANES);
             const Moment first = {number * (std::uint32_t)settings.block + (std::uint32_t)(at * LANES),
                                   number * (std::uint32_t)num_warps + (std::uint32_t)at, number, 0, 0};
-            Warp &warp = warps.emplace_back(program, parameters, global, shared, first, num_lanes);
+            Warp &warp = warps.emplace_back(program, parameters, global, shared, sight, first, num_lanes);
             const auto set = [&](Special which, auto value) {
                 Bits *to = warp.write(which, warp.exists);
                 for_each_lane(warp.exists, [&](int lane) { to[lane] = (Bits)value(lane); });
@@ -103,6 +103,7 @@ public:
             warp.at_barrier = 0;
             warp.pass_block_barrier();
         }
+        sight.pass_barrier();
         return false;
     }
 
@@ -110,6 +111,7 @@ public:
 
 private:
     SharedMemory shared;
+    Sight sight;
 
 public:
     std::vector<Warp> warps;

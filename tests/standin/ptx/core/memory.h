@@ -1,26 +1,24 @@
 // Device memory as a kernel may use it: bounds, alignment, and a watch over who read and wrote each byte.
 //
 // Two accesses to a byte, one of them a write, are in order if one thread makes both, if all threads of their block meet at
-// a barrier between them, or if all lanes of their warp do. Anything else is a race, whatever order this machine took. Atomic
-// sums need no order among themselves, and are writes to all else.
+// a barrier between them, if all lanes of their warp do, or by fences and atomic sums as order.h has it. Anything else is a
+// race, whatever order this machine took. Atomic sums need no order among themselves, and are writes to all else.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
+#include <map>
 #include <stdexcept>
 #include <string>
 #include <vector>
+
+#include "order.h"
 
 namespace ptx {
 
 struct Fault : std::runtime_error {
     explicit Fault(const std::string &what, int lane = -1) : std::runtime_error(what), lane(lane) {}
     int lane;                    // of the warp that is at work; -1: all
-};
-
-struct Moment {                  // a thread, and how many barriers it has passed
-    std::uint32_t thread, warp, block;       // counted over the whole grid
-    std::uint32_t epoch, warp_epoch;         // barriers of its block, of its warp
 };
 
 enum class Access { READ, WRITE, ADD };
@@ -31,67 +29,46 @@ public:
 
     bool is_written() const { return writer.thread != NOBODY; }
 
-    void touch(Access how, const Moment &now)
+    void touch(Access how, const Moment &now, const Sight &sight)
     {
-        how == Access::READ ? read(now) : how == Access::WRITE ? write(now) : add(now);
+        if (how != Access::ADD) check(how, adder, "added to", now, sight);
+        if (how != Access::READ) check(how, reader, "read", now, sight);
+        check(how, writer, "wrote", now, sight);
+        if (how == Access::WRITE) {
+            writer = now;
+            reader.thread = adder.thread = NOBODY;
+        } else {
+            join(how == Access::READ ? reader : adder, now, sight);
+        }
     }
 
 private:
-    void read(const Moment &now)
+    static void check(Access how, const Moment &then, const char *did, const Moment &now, const Sight &sight)
     {
-        check("reads", writer, "wrote", now);
-        check("reads", adder, "added to", now);
-        join(reader, now);
-    }
-
-    void write(const Moment &now)
-    {
-        check("writes", writer, "wrote", now);
-        check("writes", reader, "read", now);
-        check("writes", adder, "added to", now);
-        writer = now;
-        reader.thread = adder.thread = NOBODY;
-    }
-
-    void add(const Moment &now)
-    {
-        if (!is_written()) throw Fault("it adds to what nobody wrote");
-        check("adds to", writer, "wrote", now);
-        check("adds to", reader, "read", now);
-        join(adder, now);
-    }
-
-    static void check(const char *does, const Moment &then, const char *did, const Moment &now)
-    {
-        if (then.thread != NOBODY && !is_before(then, now)) throw Fault(race(does, then.thread, did));
+        if (then.thread == NOBODY || is_before(then, now, sight)) return;
+        const std::string who = then.thread == SEVERAL ? "several others" : "thread " + std::to_string(then.thread) + " of the grid";
+        const char *does = how == Access::READ ? "reads" : how == Access::WRITE ? "writes" : "adds to";
+        throw Fault(std::string("a race: it ") + does + " a byte that " + who + " " + did + ", with no barrier between");
     }
 
     // Makes one of those who read, or add, without an order among them; what comes after has to be in order with all.
-    static void join(Moment &who, const Moment &now)
+    static void join(Moment &who, const Moment &now, const Sight &sight)
     {
-        if (who.thread == NOBODY || (who.block == now.block && who.epoch < now.epoch)) {
-            who = now;           // what was done before a barrier is in order with all that its block does after it
+        if (who.thread == NOBODY || is_before(who, now, sight)) {
+            who = now;           // what is in order with this is so with all that came before it
         } else if (who.block != now.block) {
             who.thread = who.warp = who.block = SEVERAL;
         } else if (who.warp != now.warp) {
             who.thread = who.warp = SEVERAL;
-        } else if (who.warp_epoch < now.warp_epoch) {
-            who = now;
-        } else if (who.thread != now.thread) {
+        } else {
             who.thread = SEVERAL;
         }
     }
 
-    static bool is_before(const Moment &then, const Moment &now)
+    static bool is_before(const Moment &then, const Moment &now, const Sight &sight)
     {
         return then.thread == now.thread || (then.block == now.block && then.epoch < now.epoch)
-               || (then.warp == now.warp && then.warp_epoch < now.warp_epoch);
-    }
-
-    static std::string race(const char *does, std::uint32_t other, const char *did)
-    {
-        const std::string who = other == SEVERAL ? "several others" : "thread " + std::to_string(other) + " of the grid";
-        return std::string("a race: it ") + does + " a byte that " + who + " " + did + ", with no barrier between";
+               || (then.warp == now.warp && then.warp_epoch < now.warp_epoch) || sight.has(then, now.thread);
     }
 
     Moment writer = {NOBODY, NOBODY, NOBODY, 0, 0};
@@ -119,7 +96,8 @@ public:
     }
 
     // Return where `width` bytes lie; `used` has a bit for each byte that counts.
-    unsigned char *access(std::uint64_t address, unsigned width, std::uint32_t used, Access how, bool is_constant, const Moment &now)
+    unsigned char *access(std::uint64_t address, unsigned width, std::uint32_t used, Access how, bool is_constant, const Moment &now,
+                          const Sight &sight)
     {
         if (last >= ranges.size() || address - ranges[last].begin >= ranges[last].size) last = find(address);
         const Range &range = ranges[last];
@@ -133,11 +111,15 @@ public:
         if (!cells[last].empty()) {
             for (unsigned byte = 0; byte < width; ++byte) {
                 if (!(used >> byte & 1)) continue;
-                cells[last][first + byte].touch(how, now);
+                cells[last][first + byte].touch(how, now, sight);
             }
         }
         return reinterpret_cast<unsigned char *>(address);
     }
+
+    // What was left at a word by those who added to it. A store to it need not take that away: it is a race for who has not
+    // seen all of them, and for whoever adds to the word later and has not seen the store, and with it the same.
+    Shown &left_at(std::uint64_t address) { return words[address]; }
 
 private:
     std::size_t find(std::uint64_t address) const
@@ -152,6 +134,7 @@ private:
 
     std::vector<Range> ranges;
     std::vector<std::vector<Cell>> cells;    // of the writable ones
+    std::map<std::uint64_t, Shown> words;
     std::size_t last = 0;
 };
 
@@ -159,7 +142,7 @@ class SharedMemory {             // of one block
 public:
     SharedMemory(std::size_t size, bool watches) : bytes(size, 0xA5), cells(watches ? size : 0), watches(watches) {}
 
-    unsigned char *access(std::uint64_t address, unsigned width, std::uint32_t used, Access how, const Moment &now)
+    unsigned char *access(std::uint64_t address, unsigned width, std::uint32_t used, Access how, const Moment &now, const Sight &sight)
     {
         if (address > bytes.size() || address + width > bytes.size()) {
             throw Fault("bytes " + std::to_string(address) + " to " + std::to_string(address + width - 1) + " of "
@@ -167,7 +150,9 @@ public:
         }
         for (unsigned byte = 0; watches && byte < width; ++byte) {
             if (!(used >> byte & 1)) continue;
-            cells[address + byte].touch(how, now);
+            Cell &cell = cells[address + byte];
+            if (how == Access::ADD && !cell.is_written()) throw Fault("it adds to what nobody wrote");
+            cell.touch(how, now, sight);
         }
         return &bytes[address];
     }

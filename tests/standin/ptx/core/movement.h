@@ -86,12 +86,12 @@ unsigned char *locate(Warp &warp, const Instruction &at, std::uint64_t address, 
     try {
         const Moment now = warp.moment(lane);
         if (space == Space::SHARED || (space == Space::GENERIC && address >= SHARED_WINDOW && address < LOCAL_WINDOW)) {
-            return warp.shared.access(address - (space == Space::SHARED ? 0 : SHARED_WINDOW), width, at.used_bytes, how, now);
+            return warp.shared.access(address - (space == Space::SHARED ? 0 : SHARED_WINDOW), width, at.used_bytes, how, now, warp.sight);
         }
         if (space == Space::LOCAL || (space == Space::GENERIC && address >= LOCAL_WINDOW)) {
             return warp.local.access(address - (space == Space::LOCAL ? 0 : LOCAL_WINDOW), width, how, lane);
         }
-        return warp.global.access(address, width, at.used_bytes, how, at.flags & CONSTANT, now);
+        return warp.global.access(address, width, at.used_bytes, how, at.flags & CONSTANT, now, warp.sight);
     } catch (const Fault &fault) {
         throw Fault(fault.what(), lane);
     }
@@ -132,22 +132,29 @@ template <class T, Space space> void store(Warp &warp, const Instruction &at, Ma
     });
 }
 
-// An atomic sum. What was there before depends on the order, which is nobody's: that register has no value.
-template <class T> void add_to_shared(Warp &warp, const Instruction &at, Mask lanes)
+// An atomic sum. What was there before depends on the order: in shared memory, where nothing asks for it, that register has
+// no value; in global memory it is a thread's place among others.
+template <class T, Space space> void add_to(Warp &warp, const Instruction &at, Mask lanes)
 {
     const Addresses addresses(warp, at, at.from[0], sizeof(T), lanes);
     const Bits *values = warp.read(at.from[1], lanes);
-    for_each_lane(lanes, [&](int lane) {
-        unsigned char *bytes = locate<Space::SHARED>(warp, at, addresses.of(lane), sizeof(T), Access::ADD, lane);
-        T sum;
-        std::memcpy(&sum, bytes, sizeof(T));
-        sum += value_of<T>(values[lane]);
+    Bits *to = at.to[0] < 0 ? nullptr : warp.write(at.to[0], lanes);
+    for_each_lane(lanes, [&](int lane) {     // the result may go to a register that it is made of
+        const std::uint64_t address = addresses.of(lane);
+        unsigned char *bytes = locate<space>(warp, at, address, sizeof(T), Access::ADD, lane);
+        T before;
+        std::memcpy(&before, bytes, sizeof(T));
+        const T sum = before + value_of<T>(values[lane]);
         std::memcpy(bytes, &sum, sizeof(T));
+        if (space == Space::GLOBAL) warp.sight.add_to(warp.global.left_at(address), warp.moment(lane));
+        if (to) to[lane] = bits_of(before);
     });
-    if (at.to[0] >= 0) {
-        warp.write(at.to[0], lanes);
-        warp.forget(at.to[0], lanes);
-    }
+    if (to && space == Space::SHARED) warp.forget(at.to[0], lanes);
+}
+
+inline void fence(Warp &warp, const Instruction &, Mask lanes)
+{
+    for_each_lane(lanes, [&](int lane) { warp.sight.pass_fence(warp.moment(lane)); });
 }
 
 template <class T> void add_access(Catalogue &catalogue, const std::string &name)
@@ -178,8 +185,11 @@ inline void add_movement(Catalogue &catalogue)
     catalogue["mov.pred"] = {copy, "p=p"};
     for_each_byte([&]<class T>(Named<T> type) { add_access<T>(catalogue, std::string(".") + type.name); });
     add_access<std::uint8_t>(catalogue, ".b8");
-    catalogue["atom.shared.add.u32"] = {add_to_shared<std::uint32_t>, "w=aw"};
-    catalogue["red.shared.add.u32"] = {add_to_shared<std::uint32_t>, "=aw"};
+    catalogue["atom.shared.add.u32"] = {add_to<std::uint32_t, Space::SHARED>, "w=aw"};
+    catalogue["red.shared.add.u32"] = {add_to<std::uint32_t, Space::SHARED>, "=aw"};
+    catalogue["atom.global.add.u32"] = {add_to<std::uint32_t, Space::GLOBAL>, "w=aw"};
+    catalogue["red.global.add.u32"] = {add_to<std::uint32_t, Space::GLOBAL>, "=aw"};
+    catalogue["membar.gl"] = {fence, "="};
     catalogue["pack.b32"] = {pack<32>, "w=v"};
     catalogue["pack.b64"] = {pack<64>, "d=v"};
     catalogue["unpack.b32"] = {unpack<32>, "v=w"};

@@ -87,8 +87,9 @@ private:
 
 class Warp {
 public:
-    Warp(const Program &program, unsigned char *parameters, GlobalMemory &global, SharedMemory &shared, Moment first, int num_lanes)
-        : parameters(parameters), global(global), shared(shared), local((std::size_t)program.local_bytes, num_lanes), exists(num_lanes == LANES ? ~Mask(0) : (Mask(1) << num_lanes) - 1),
+    Warp(const Program &program, unsigned char *parameters, GlobalMemory &global, SharedMemory &shared, Sight &sight, Moment first,
+         int num_lanes)
+        : parameters(parameters), global(global), shared(shared), sight(sight), local((std::size_t)program.local_bytes, num_lanes), exists(num_lanes == LANES ? ~Mask(0) : (Mask(1) << num_lanes) - 1),
           registers((std::size_t)program.num_registers * LANES), defined((std::size_t)program.num_registers),
           constants(program.constants.data()), first(first)
     {
@@ -132,6 +133,7 @@ public:
     unsigned char *const parameters;
     GlobalMemory &global;
     SharedMemory &shared;
+    Sight &sight;
     LocalMemory local;
 
     int pc[LANES] = {};
