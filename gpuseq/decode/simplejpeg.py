@@ -69,7 +69,7 @@ def load_pixels(
     instruction_set: InstructionSet | None = None,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Do as `gpuseq.decode.pillow.load_pixels` does, in two thirds of its time where the file is a plain JPEG.
+    """Do as `gpuseq.decode.pillow.load_pixels` does, in less time where the file is a plain JPEG.
 
     Parameters
     ----------
