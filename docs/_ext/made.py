@@ -51,14 +51,33 @@ def help_text(command: str) -> str:
 
 def layers() -> str:
     """The rooms of the package, from the contract that import-linter holds it to, top first, and what each says."""
+    rows = [("Row", "Room", "What lives there")]
+    rows += [(str(row), f"`{name}`", first_sentences(path_of(name))) for row, name in rooms()]
+    return table(*rows)
+
+
+def modules() -> str:
+    """The files of the rooms that are folders, from the top down, and what the head of each says."""
+    made = [("File", "What it is for")]
+    for _, name in rooms():
+        if (folder := path_of(name)).name == "__init__.py":
+            paths = (path for path in sorted(folder.parent.rglob("*.py")) if path.name != "__init__.py")
+            made += [(f"`{path.relative_to(ROOT / 'gpuseq').as_posix()}`", first_sentences(path)) for path in paths]
+    return table(*made)
+
+
+def rooms() -> Iterator[tuple[int, str]]:
+    """The row and the name of each room, top first."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     contract = next(item for item in contracts if item["id"] == "rooms")
-    rows = [("Row", "Room", "What lives there")]
-    for number, layer in enumerate(contract["layers"], 1):
-        for name in re.split(r" [|:] ", layer):
-            text = ast.get_docstring(ast.parse(path_of(name).read_text())) or ""
-            rows.append((str(number), f"`{name}`", re.sub(r"\s+", " ", text.partition("\n\n")[0]).replace("``", "`")))
-    return table(*rows)
+    for row, layer in enumerate(contract["layers"], 1):
+        yield from ((row, name) for name in re.split(r" [|:] ", layer))
+
+
+def first_sentences(path: Path) -> str:
+    """The first paragraph of a file of Python."""
+    text = ast.get_docstring(ast.parse(path.read_text())) or ""
+    return re.sub(r"\s+", " ", text.partition("\n\n")[0]).replace("``", "`")
 
 
 def tolerances() -> str:
@@ -372,6 +391,7 @@ MAKERS: dict[str, Callable[..., str]] = {
     "help": help_text,
     "kernels": kernels,
     "layers": layers,
+    "modules": modules,
     "picture": picture,
     "tolerances": tolerances,
     "versions": versions,

@@ -108,6 +108,17 @@ def test_files_that_pages_name_are_there() -> None:
     assert missing == []
 
 
+def test_the_architecture_names_all_modules_and_no_others() -> None:
+    """By their path below the package; those of a room that is one file stand in the table of rooms."""
+    page = (DOCS / "architecture.md").read_text()
+    named = {*re.findall(r"`((?:\w+/)*\w+)\.py`", page), *re.findall(r"^\| \d+ \| `(\w+)` \|", page, re.MULTILINE)}
+    package = ROOT / "gpuseq"
+    there = {path.relative_to(package).with_suffix("").as_posix() for path in package.rglob("*.py")}
+    files = {name for name in there if not name.endswith("__init__")}
+    assert files - named == set()
+    assert {name for name in named - files if not (package / name).is_dir()} == set()
+
+
 @pytest.mark.parametrize("page", [str(page.relative_to(DOCS)) for page in PAGES])
 def test_what_is_made_of_the_code_is_current(page: str) -> None:
     """But for the width of lines, which argparse sets a little differently in each version of Python."""
