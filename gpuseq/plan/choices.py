@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from .philox import philox_rows
-from .program import IDENTITY, STEP_DTYPE
+from .program import IDENTITY, STEP_DTYPE, as_bytes, code_of
 
 __all__ = [
     "LINE_DTYPE",
@@ -19,10 +20,10 @@ __all__ = [
     "put_identities_last",
     "strengths",
     "use_compiled",
+    "write_mixes",
+    "write_shares",
     "write_steps",
 ]
-
-_BYTES = np.dtype((np.void, STEP_DTYPE.itemsize))
 
 LINE_DTYPE = np.dtype(
     [
@@ -113,6 +114,9 @@ class Compiled(Protocol):
     ) -> bool:
         """As the function of that name; False where it is left to NumPy, and what was written is to be overwritten."""
 
+    def write_mixes(self, program: np.ndarray, numbers: np.ndarray, logarithms: np.ndarray) -> bool:
+        """As the function of that name; False where it is left to NumPy, and nothing was done."""
+
     def put_identities_last(self, program: np.ndarray) -> bool:
         """As the function of that name; False where it is left to NumPy, and nothing was done."""
 
@@ -176,8 +180,7 @@ def write_steps(program: np.ndarray, drawn: np.ndarray) -> None:
         Like it, C-contiguous. Written to.
     """
     put_identities_last(drawn)
-    # Steps as bytes: field by field NumPy takes four times as long.
-    program.view(_BYTES)[...] = drawn.view(_BYTES)
+    as_bytes(program)[...] = as_bytes(drawn)
 
 
 def choose_steps(choices: Choices, uniform: np.ndarray) -> np.ndarray:
@@ -260,6 +263,47 @@ def strengths(lines: np.ndarray, level: np.ndarray | float, is_low: np.ndarray) 
     values = values * np.where(is_low, lines["signs"][..., 1], lines["signs"][..., 0]) + lines["offset"]
     held: np.ndarray = np.minimum(np.maximum(values, lines["least"]), lines["most"])
     return held
+
+
+def write_mixes(program: np.ndarray, numbers: np.ndarray) -> None:
+    """Write the first step of samples that are mixed, with weights of Dirichlet's distribution with alpha 1.
+
+    Parameters
+    ----------
+    program : numpy.ndarray
+        Shape ``(N, 1)``, dtype `~gpuseq.plan.program.STEP_DTYPE`. Written to.
+    numbers : numpy.ndarray
+        Shape ``(N, 1 + C)``, float64 in [0, 1), C-contiguous: the share of the mixture, and one for each of C chains.
+    """
+    # By NumPy in any case: logarithms of other libraries differ from its own in their last digits.
+    logarithms = np.log1p(-numbers[:, 1:])
+    if _compiled is not None and _compiled.write_mixes(program, numbers, logarithms):
+        return
+    # Exponential numbers divided by their sum are Dirichlet's with alpha 1.
+    waiting = -logarithms
+    # One after another, as the library adds them: NumPy's own sum may be of pairs.
+    total = functools.reduce(np.add, waiting.T)
+    write_shares(program, numbers[:, 0], waiting / np.maximum(total, 2.0**-1000)[:, None])
+
+
+def write_shares(program: np.ndarray, share: np.ndarray, weights: np.ndarray) -> None:
+    """Write the first step of samples that are mixed.
+
+    Parameters
+    ----------
+    program : numpy.ndarray
+        Shape ``(N, 1)``, dtype `~gpuseq.plan.program.STEP_DTYPE`. Written to.
+    share : numpy.ndarray
+        Shape ``(N,)``: of the mixture.
+    weights : numpy.ndarray
+        Shape ``(N, C)``: of C chains in it.
+    """
+    program[...] = np.zeros((), STEP_DTYPE)
+    program["op"] = code_of("AugMix")
+    # timm blends in float32: weights are rounded to it here, so that a plan holds what is computed with.
+    args = program["arg"][:, 0]
+    args[:, 0], args[:, 1] = share.astype(np.float32), weights.shape[1]
+    args[:, 2 : 2 + weights.shape[1]] = weights.astype(np.float32)
 
 
 def put_identities_last(program: np.ndarray) -> None:

@@ -134,4 +134,22 @@ bool draw_steps(const ChoicesTable &table, const uint64_t *ids, int64_t num_samp
     return true;
 }
 
+// The first step of each sample that is mixed: the share of the mixture, how many chains there are, and their weights, which are
+// waiting times divided by their sum. Of numbers in [0, 1): the share, and those of which `logarithms` are of what they lack to 1.
+void write_mixes(const double *numbers, const double *logarithms, int64_t num_samples, int64_t num_chains, int64_t code, ProgramStep *to,
+                 int64_t pitch)
+{
+    for (int64_t sample = 0; sample < num_samples; ++sample, to += pitch, numbers += 1 + num_chains, logarithms += num_chains) {
+        double sum = -logarithms[0];
+        for (int64_t chain = 1; chain < num_chains; ++chain) sum += -logarithms[chain];
+        sum = std::max(sum, 0x1p-1000);
+        *to = ProgramStep{};
+        to->op = (int16_t)code;
+        // timm blends in float32.
+        to->args[0] = (double)(float)numbers[0];
+        to->args[1] = (double)num_chains;
+        for (int64_t chain = 0; chain < num_chains; ++chain) to->args[2 + chain] = (double)(float)(-logarithms[chain] / sum);
+    }
+}
+
 } // namespace

@@ -53,7 +53,7 @@ constexpr int NUM_SETS = sizeof SETS / sizeof *SETS;
 } // namespace
 
 // Raised whenever a field of a job or a function below changes.
-EXPORT int gpuseq_abi() { return 14; }
+EXPORT int gpuseq_abi() { return 15; }
 EXPORT int gpuseq_job_bytes() { return (int)sizeof(Job); }
 EXPORT int gpuseq_program_job_bytes() { return (int)sizeof(ProgramJob); }
 EXPORT int gpuseq_resize_job_bytes() { return (int)sizeof(ResizeJob); }
@@ -120,6 +120,11 @@ EXPORT int gpuseq_draw_steps(const ChoicesTable *table, const uint64_t *ids, int
                              uint64_t space, ProgramStep *to, int64_t pitch, double *kept, int64_t num_kept)
 {
     return draw_steps(*table, ids, num_samples, seed, epoch, space, to, pitch, kept, num_kept);
+}
+EXPORT void gpuseq_write_mixes(const double *numbers, const double *logarithms, int64_t num_samples, int64_t num_chains, int64_t code,
+                               ProgramStep *to, int64_t pitch)
+{
+    write_mixes(numbers, logarithms, num_samples, num_chains, code, to, pitch);
 }
 EXPORT int gpuseq_draw_boxes(const BoxesTable *table, const uint64_t *ids, int64_t num_samples, uint64_t seed, uint64_t epoch,
                              uint64_t space, ProgramStep *to, int64_t pitch)

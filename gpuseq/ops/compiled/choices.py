@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 
 from gpuseq.plan.choices import Choices, use_compiled
-from gpuseq.plan.program import STEP_DTYPE
+from gpuseq.plan.program import STEP_DTYPE, code_of
 
 from .library import ChoicesTable, InstructionSet, chosen
 from .philox import as_counters, fits_a_key
 
 __all__ = ["ChoosingLibrary"]
+
+_MIX = code_of("AugMix")
 
 
 class ChoosingLibrary:
@@ -63,6 +65,19 @@ class ChoosingLibrary:
             *(None, 0) if kept is None else (kept.ctypes.data, kept.shape[1]),
         )
         return bool(is_done)
+
+    def write_mixes(self, program: np.ndarray, numbers: np.ndarray, logarithms: np.ndarray) -> bool:
+        """Write the first step of each sample that is mixed; False where the environment asks for NumPy."""
+        instruction_set = chosen()
+        if instruction_set is None:
+            return False
+        assert numbers.flags.c_contiguous
+        assert logarithms.flags.c_contiguous
+        instruction_set.functions.gpuseq_write_mixes(
+            *(numbers.ctypes.data, logarithms.ctypes.data, *logarithms.shape, _MIX),
+            *(program.ctypes.data, program.strides[0] // STEP_DTYPE.itemsize),
+        )
+        return True
 
     def put_identities_last(self, program: np.ndarray) -> bool:
         """Bring the steps of each sample together; False where the environment asks for NumPy."""

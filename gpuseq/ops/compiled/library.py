@@ -46,7 +46,7 @@ PATH = "GPUSEQ_CPU_LIBRARY"
 # Not an extension module: it knows no Python, so one wheel serves every version of it.
 LIBRARY = "gpuseq_cpu.so"
 
-ABI = 14
+ABI = 15
 """Has to be the library's ``gpuseq_abi()``: what a job holds, and which functions there are."""
 
 logger = logging.getLogger("gpuseq")
@@ -199,6 +199,7 @@ _WITH_GIL: dict[str, tuple[Any, ...]] = {
         *(ctypes.c_int, _POINTER, _POINTER, _LONG, *(ctypes.c_uint64,) * 3),
         *(_POINTER, _LONG, _POINTER, _LONG),
     ),
+    "gpuseq_write_mixes": (None, _POINTER, _POINTER, _LONG, _LONG, _LONG, _POINTER, _LONG),
     "gpuseq_draw_boxes": (ctypes.c_int, _POINTER, _POINTER, _LONG, *(ctypes.c_uint64,) * 3, _POINTER, _LONG),
     "gpuseq_put_identities_last": (None, _POINTER, _LONG, _LONG),
     "gpuseq_are_within_limits": (ctypes.c_int, _POINTER, _LONG, _LONG, _LONG, _POINTER, _LONG),

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gpuseq.plan.program import STEP_DTYPE, empty_program
+from gpuseq.plan.program import as_bytes, empty_program
 
 from .augmentation import Augmentation, checked_call, checked_probability
 from .erasing import RandomErasing
@@ -121,8 +121,11 @@ class RandomApply(Augmentation):
     def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
         """Return the steps that these numbers ask for; see `Augmentation.draw`."""
         # All are drawn, and thrown away where the coin says no: see `Augmentation.num_uniform`.
-        program = np.concatenate(_each(self.transforms, uniform[:, 1:], image_size), axis=1)
-        program[uniform[:, 0] >= self.p] = np.zeros((), STEP_DTYPE)
+        program = empty_program(len(uniform), self.num_steps)
+        is_done, first = (uniform[:, 0] < self.p)[:, None], 0
+        for part in _each(self.transforms, uniform[:, 1:], image_size):
+            np.copyto(as_bytes(program[:, first : first + part.shape[1]]), as_bytes(part), where=is_done)
+            first += part.shape[1]
         return program
 
 
@@ -188,8 +191,8 @@ class RandomChoice(Augmentation):
         chosen = np.searchsorted(edges, uniform[:, 0], side="right")
         program = empty_program(len(uniform), self.num_steps)
         for number, part in enumerate(_each(self.transforms, uniform[:, 1:], image_size)):
-            where = chosen == number
-            program[where, : part.shape[1]] = part[where]
+            where = (chosen == number)[:, None]
+            np.copyto(as_bytes(program[:, : part.shape[1]]), as_bytes(part), where=where)
         return program
 
 
@@ -243,11 +246,12 @@ class RandomOrder(Augmentation):
         count = len(self.transforms)
         blocks = empty_program(len(uniform), self.num_steps).reshape(len(uniform), count, self._longest)
         for number, part in enumerate(_each(self.transforms, uniform[:, count:], image_size)):
-            blocks[:, number, : part.shape[1]] = part
+            as_bytes(blocks[:, number, : part.shape[1]])[...] = as_bytes(part)
         # The order of uniform numbers is a uniform permutation, and takes the same count of them for each sample.
         order = np.argsort(uniform[:, :count], axis=1)
-        ordered: np.ndarray = blocks[np.arange(len(uniform))[:, None], order].reshape(len(uniform), self.num_steps)
-        return ordered
+        order += np.arange(0, len(uniform) * count, count)[:, None]
+        ordered: np.ndarray = blocks.reshape(-1, self._longest).take(order, axis=0)
+        return ordered.reshape(len(uniform), self.num_steps)
 
 
 def _each(transforms: Sequence[Augmentation], uniform: np.ndarray, image_size: tuple[int, int]) -> list[np.ndarray]:

@@ -9,7 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from gpuseq.plan.choices import LINE_DTYPE, Choices, choose_steps, draw_steps, strengths, write_steps
+from gpuseq.plan.choices import (
+    LINE_DTYPE,
+    Choices,
+    choose_steps,
+    draw_steps,
+    strengths,
+    write_mixes,
+    write_shares,
+    write_steps,
+)
 from gpuseq.plan.program import code_of, empty_program
 
 from .augmentation import (
@@ -315,15 +324,6 @@ class AugMix(Augmentation):
     def _num_plain(self) -> int:
         return 1 + 2 * self.mixture_width + 3 * self.mixture_width * self._depth
 
-    def _weights(self, uniform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the share of the mixture, and those of the chains in it."""
-        if self.alpha == 1:
-            # Exponential numbers divided by their sum are Dirichlet's with alpha 1.
-            weights = -np.log1p(-uniform[:, 1 : 1 + self.mixture_width])
-            return uniform[:, 0], weights / np.maximum(weights.sum(axis=1, keepdims=True), 2.0**-1000)
-        further = uniform[:, self._num_plain :].reshape(len(uniform), 2 + self.mixture_width, NUM_UNIFORM)
-        return shares(further[:, :2], self.alpha)[:, 0], shares(further[:, 2:], self.alpha)
-
     @property
     def changes_colours(self) -> bool:
         """Most of its steps do."""
@@ -331,11 +331,13 @@ class AugMix(Augmentation):
 
     def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
         """Return the steps that these numbers ask for; see `Augmentation.draw`."""
-        choices = _mix_choices(self, image_size)
-        share, weights = self._weights(uniform)
         program = empty_program(len(uniform), self.num_steps)
-        write_steps(program[:, 1:], choose_steps(choices, uniform))
-        self._blend(program, share, weights)
+        write_steps(program[:, 1:], choose_steps(_mix_choices(self, image_size), uniform))
+        if self.alpha == 1:
+            write_mixes(program[:, :1], np.ascontiguousarray(uniform[:, : 1 + self.mixture_width]))
+            return program
+        further = uniform[:, self._num_plain :].reshape(len(uniform), 2 + self.mixture_width, NUM_UNIFORM)
+        write_shares(program[:, :1], shares(further[:, :2], self.alpha)[:, 0], shares(further[:, 2:], self.alpha))
         return program
 
     def draw_to(
@@ -356,17 +358,7 @@ class AugMix(Augmentation):
         # The chains at once, and the mixture from what was kept of their numbers: its first step, whatever they are.
         kept = np.empty((len(sample_ids), 1 + self.mixture_width))
         draw_steps(_mix_choices(self, image_size), program[:, 1:], sample_ids, kept=kept, **key)
-        self._blend(program, *self._weights(kept))
-
-    def _blend(self, program: np.ndarray, share: np.ndarray, weights: np.ndarray) -> None:
-        """Write the first step of each sample."""
-        head = empty_program(len(program), 1)
-        head["op"] = code_of("AugMix")
-        # timm blends in float32: weights are rounded to it here, so that a plan holds what is computed with.
-        args = head["arg"][:, 0]
-        args[:, 0], args[:, 1] = share.astype(np.float32), self.mixture_width
-        args[:, 2 : 2 + self.mixture_width] = weights.astype(np.float32)
-        write_steps(program[:, :1], head)
+        write_mixes(program[:, :1], kept)
 
 
 @lru_cache(maxsize=64)
