@@ -1,12 +1,19 @@
-"""Steps of a program as torchvision v2 on PIL images and timm do them: the second oracle. Needs both packages."""
+"""Steps of a program as torchvision v2 on PIL images and timm do them: the second oracle. Needs both packages.
+
+Run as a module it prints how many values were compared with torchvision, and how many differ, per step.
+"""
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+import gpuseq
+from gpuseq.ops.numpy.program import run_steps
+from gpuseq.plan.policies.recipe import Recipe
 from gpuseq.plan.program import STEPS, describe
 from tests.ops.pillow_steps import as_array, as_image
 
@@ -123,3 +130,42 @@ def on_tensor(name: str, image_hwc: np.ndarray, *args: Any) -> np.ndarray:
 
     tensor = torch.from_numpy(np.ascontiguousarray(np.moveaxis(image_hwc, 2, 0)))
     return np.moveaxis(getattr(functional, name)(tensor, *args).numpy(), 0, 2)
+
+
+def _print_differences() -> None:
+    """Draw each step a few thousand times, by policies and alone, and count the values that differ."""
+    both = ("nearest", "bilinear")
+    drawn: list[Any] = [gpuseq.RandAugment(1, bin_, interpolation=each) for bin_ in range(31) for each in both]
+    drawn += [gpuseq.TrivialAugmentWide(interpolation=each, fill=(9, 80, 200)) for each in both for _ in range(9)]
+    drawn += [gpuseq.RandomAffine(180, (0.5, 0.5), (0.3, 3.0), (-40, 40, -40, 40), each) for each in both]
+    drawn += [gpuseq.RandomAffine((90, 90), (0.3, 0.3), (0.5, 2.0), interpolation="bilinear")]
+    drawn += [gpuseq.RandomRotation(360, each) for each in both]
+    drawn += [gpuseq.RandomPerspective(0.6, 1.0, each) for each in both]
+    drawn += [gpuseq.RandomInvert(1.0), gpuseq.RandomGrayscale(1.0), gpuseq.RandomResizedCrop((40, 31))]
+    drawn += [gpuseq.ColorJitter(hue=0.5), gpuseq.RandomGamma((0.2, 3.0), p=1.0), gpuseq.GaussianBlur((5, 3))]
+    on_tensors = {"Hue": "adjust_hue", "Gamma": "adjust_gamma", "GaussianBlur": "gaussian_blur"}
+    height, width, count = 96, 131, 200
+    images = np.random.default_rng(0).integers(0, 256, (count, height, width, 3), np.uint8)
+    ramps = np.linspace(0, 255, width)[None, :, None] * np.linspace(0.2, 1, height)[:, None, None]
+    images[1::2] = ramps * np.random.default_rng(1).uniform(0.3, 1, (count // 2, 1, 1, 3))
+    compared, differing, largest = Counter[str](), Counter[str](), defaultdict[str, int](int)
+    for epoch, augmentation in enumerate(drawn):
+        program = Recipe((augmentation,)).draw(np.arange(count), (height, width), seed=1, epoch=epoch)
+        for image, steps in zip(images, program, strict=True):
+            for name, *args in describe(steps)[:1]:
+                if name == "GaussianBlur":
+                    args = [[int(side) for side in args[:2]], args[2:] * 2]
+                if name in on_tensors:
+                    expected = on_tensor(on_tensors[name], image, *args)
+                else:
+                    expected = by_torchvision(image, steps)
+                apart = np.abs(run_steps(image, steps).astype(int) - expected)
+                compared[name] += apart.size
+                differing[name] += int((apart > 0).sum())
+                largest[name] = max(largest[name], int(apart.max()))
+    for name, total in compared.items():
+        print(f"{name:<16}{total:>12,} values compared{differing[name]:>8,} differ, by {largest[name]} at most")
+
+
+if __name__ == "__main__":
+    _print_differences()
