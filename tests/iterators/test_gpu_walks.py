@@ -15,7 +15,7 @@ import pytest
 import gpuseq
 from gpuseq.base.types import COLOR_CHANNELS, Interpolation, literals
 from tests.cases import images, transposed
-from tests.compare import assert_same_structure
+from tests.compare import assert_same, assert_same_structure
 from tests.parity import Config, fetched, quiet, sample_generator
 from tests.photos import write_tree
 
@@ -92,5 +92,28 @@ def test_folders(number: int, folder: Path) -> None:
             flows.append(made.flow_from_directory(folder, **flow, **more))
     with quiet():
         assert_equal_walks(Config(arguments), flows)
+    for iterator in flows:
+        iterator.close()
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5], ids=["all", "half"])
+@pytest.mark.parametrize("cache", ["device", "host"])
+def test_looks_that_are_kept(cache: str, share: float, folder: Path) -> None:
+    """A look at each image in the first epoch, for which nobody waits; its tables in those after it."""
+    side, flows = 96, list[Any]()
+    for device in ("cpu", "cuda:0"):
+        made = gpuseq.ImageDataGenerator(
+            augmentations=gpuseq.TrivialAugmentWide(), rng="keyed", dtype="uint8", device=device
+        )
+        more = {"class_mode": None, "batch_size": 4, "seed": 1, "decoder": "pillow", "verbose": False}
+        if device != "cpu":
+            num_files = flows[0].samples
+            more |= {"cache": cache, "memory_limit": int(share * num_files) * side * side * 3}
+        flows.append(made.flow_from_directory(folder, (side, side), **more))
+    for _ in range(4 * len(flows[0])):
+        assert_same(next(flows[1]).get(), next(flows[0]))
+    # A small batch that looks at none of its images learns none.
+    known = flows[1]._source.known(np.arange(num_files))
+    assert int(share * num_files) // 2 < known.sum() <= int(share * num_files)
     for iterator in flows:
         iterator.close()
