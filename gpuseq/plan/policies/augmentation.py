@@ -16,7 +16,7 @@ from gpuseq.base.arguments import checked_arguments, did_you_mean
 from gpuseq.base.types import BatchDType, DataFormat, Device, SameArray
 from gpuseq.plan.choices import LINE_DTYPE, Choices, choose_steps, draw_steps, write_steps
 from gpuseq.plan.philox import philox_rows
-from gpuseq.plan.program import COLOURED, STEPS, code_of, empty_program, of_kind
+from gpuseq.plan.program import COLOURED, STEPS, as_bytes, code_of, empty_program, of_kind
 
 __all__ = [
     "Augmentation",
@@ -272,7 +272,7 @@ def put(
     program: np.ndarray,
     name: str,
     *args: Any,
-    where: np.ndarray | slice = slice(None),
+    where: np.ndarray | bool = True,
     bilinear: bool = False,
     fill: tuple[int, int, int, int] = (0, 0, 0, 0),
 ) -> None:
@@ -285,23 +285,24 @@ def put(
     name : str
         Of the step.
     *args : array_like
-        Its arguments: one number for all, or one per chosen sample.
-    where : numpy.ndarray or slice
-        Which samples: bool of shape ``(N,)``, or positions.
+        Its arguments: one number for all, or one per sample.
+    where : numpy.ndarray or bool
+        Which samples: bool of shape ``(N,)``, or all of them.
     bilinear : bool
         For geometry.
     fill : tuple of int
         For geometry, one level per channel.
     """
-    # Whole steps are written: what an earlier `put` left in these rows would be read as arguments.
-    steps = np.zeros(program[where].shape, program.dtype)
-    steps["op"] = code_of(name)
-    if STEPS[code_of(name)].kind in ("geometry", "crop"):
-        steps["bilinear"] = bilinear
-        steps["fill"] = fill
+    steps = _step(name, bilinear, fill).repeat(len(program))
     for position, values in enumerate(args):
         steps["arg"][:, position] = values
-    program[where] = steps
+    # Whole steps are written: what an earlier `put` left in these rows would be read as arguments.
+    np.copyto(as_bytes(program), as_bytes(steps), where=where)
+
+
+@functools.lru_cache(maxsize=64)
+def _step(name: str, bilinear: bool, fill: tuple[int, int, int, int]) -> np.ndarray:
+    return steps_named([name], bilinear=bilinear, fill=fill)
 
 
 def steps_named(

@@ -199,9 +199,9 @@ class RandomPhotometricDistort(Augmentation):
             (4, "Contrast", factors[1], is_done[:, 1] & ~early),
         )
         for column, step, values, where in steps:
-            put(program[:, column], step, values[where], where=where)
+            put(program[:, column], step, values, where=where)
         # The identity is one of the six, as with torchvision's `randperm`.
-        order = _CHANNEL_ORDERS[choose(uniform[:, 10], len(_CHANNEL_ORDERS))][is_done[:, 4]]
+        order = _CHANNEL_ORDERS[choose(uniform[:, 10], len(_CHANNEL_ORDERS))]
         put(program[:, 5], "PermuteChannels", *order.T, where=is_done[:, 4])
         return program
 

@@ -274,7 +274,7 @@ class RandomPerspective(Augmentation):
         signs = np.array([1, 1, -1, 1, -1, -1, 1, -1])
         # Numbers were taken for all samples, so that the coin of one moves no other's.
         where = uniform[:, 0] < self.p
-        put(program[:, 0], "Perspective", *(corners + signs * inward)[where].T, where=where, **reading(self))
+        put(program[:, 0], "Perspective", *(corners + signs * inward).T, where=where, **reading(self))
         return program
 
 
