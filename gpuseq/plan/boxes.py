@@ -36,6 +36,9 @@ NUM_TRIES = 10
 NUM_UNIFORM = 2 * NUM_TRIES + 2
 """Numbers of a rectangle: an area and a ratio for each try, and the corner."""
 
+_MOST_LOGARITHM = 300.0
+"""Of a ratio. Beyond it a rectangle may have sides that no double holds: infinite to NumPy, and an error of Python."""
+
 _CROP, _BY_KEY = code_of("ResizedCrop"), code_of("CropByKey")
 
 
@@ -232,13 +235,36 @@ def with_boxes(program: np.ndarray, image_sizes: Sequence[tuple[int, int]] | tup
     for sample, column in np.argwhere(by_key).tolist():
         size = image_sizes if isinstance(image_sizes[0], int) else image_sizes[sample]
         step = program[sample, column : column + 1]
-        key, *ranges = step["arg"][0, :5].tolist()
-        uniform = philox_rows(np.array([int(key)], np.uint64), NUM_UNIFORM, seed=0, epoch=0, place=0)
-        box = crop_boxes(uniform, size, (ranges[0], ranges[1]), (ranges[2], ranges[3]))  # type: ignore[arg-type]
-        target = step["arg"][0, 5:7].copy()
-        step["op"], step["arg"] = _CROP, 0.0
-        step["arg"][0, :4], step["arg"][0, 4:6] = box[0], target
+        key, *ranges, rows, cols = step["arg"][0, :7].tolist()
+        uniform = philox_rows(np.array([int(key)]), NUM_UNIFORM, seed=0, epoch=0, place=0)
+        box = _crop_box(uniform, size, (ranges[0], ranges[1]), (ranges[2], ranges[3]))  # type: ignore[arg-type]
+        step["op"], step["arg"] = _CROP, (*box, rows, cols, 0.0, 0.0)
     return program
+
+
+def _crop_box(
+    uniform: np.ndarray, image_size: tuple[int, int], scale: Range, ratio: Range
+) -> tuple[int, int, int, int]:
+    """Return the rectangle of one sample, as `crop_boxes` has it, in a tenth of the time."""
+    rows, cols = image_size
+    numbers = uniform[0].tolist()
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    if max(-low, high) < _MOST_LOGARITHM:
+        for area, place in zip(numbers[: 2 * NUM_TRIES : 2], numbers[1 : 2 * NUM_TRIES : 2], strict=True):
+            area = rows * cols * (scale[0] + (scale[1] - scale[0]) * area)
+            aspect = math.exp(low + (high - low) * place)
+            sides = math.sqrt(area / aspect), math.sqrt(area * aspect)
+            # Whichever library's exp it was made with, a side is rounded to the same number, but next to a half: they
+            # differ in the last digits, and NumPy's is another on each machine.
+            if not all(abs(side % 1.0 - 0.5) > side * 1e-12 for side in sides):
+                break
+            height, width = map(round, sides)
+            if 0 < height <= rows and 0 < width <= cols:
+                return int(numbers[-2] * (rows - height + 1)), int(numbers[-1] * (cols - width + 1)), height, width
+        else:
+            return middle_box(image_size, ratio)
+    top, left, height, width = crop_boxes(uniform, image_size, scale, ratio)[0].tolist()
+    return top, left, height, width
 
 
 def without_crops(program: np.ndarray | None) -> np.ndarray | None:

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from gpuseq.plan.boxes import crop_boxes
+from gpuseq.plan.boxes import NUM_KEYS, NUM_UNIFORM, crop_boxes, with_boxes
+from gpuseq.plan.philox import philox_rows
 from gpuseq.plan.policies.erasing import RandomErasing
-from gpuseq.plan.program import IDENTITY, code_of
+from gpuseq.plan.program import IDENTITY, code_of, empty_program
 from tests.compare import assert_same
 
 NUM_TRIES = 10
@@ -99,3 +100,31 @@ def test_a_rectangle_is_erased_that_is_the_first_try_smaller_than_the_image(
     assert (steps["arg"][erases, 4:] == (-1.5, 0.25, 3, 0)).all()
     assert not steps["arg"][~erases].any(), "a step that does nothing holds no numbers"
     assert max(tries) > 0, "some tries fail"
+
+
+@pytest.mark.parametrize(
+    ("scale", "ratio"),
+    [
+        ((0.08, 1.0), (0.75, 4 / 3)),
+        ((0.9, 1.0), (0.01, 0.02)),
+        ((0.0, 1.0), (5e-324, 1e308)),
+        # A side of four and a half pixels: which way it is rounded is NumPy's to say.
+        ((20.25 / 100, 20.25 / 100), (1.0, 1.0)),
+    ],
+)
+def test_a_crop_by_key_is_the_box_of_its_numbers(scale: tuple[float, float], ratio: tuple[float, float]) -> None:
+    """Files of many sizes, one after another and all at once; the key's numbers are Philox's."""
+    keys = np.random.default_rng(0).integers(0, NUM_KEYS, 150)
+    program = empty_program(len(keys), 2)
+    program["op"][:, 1], program["bilinear"][:, 1] = code_of("CropByKey"), 1
+    program["arg"][:, 1, 0], program["arg"][:, 1, 1:7] = keys, (*scale, *ratio, 7, 9)
+    sizes = [(10, 10), (1, 1), (31, 170), (500, 3), (480, 640)] * 30
+    with np.errstate(over="ignore", divide="ignore"):
+        made = with_boxes(program, sizes)
+        for key, size, steps in zip(keys, sizes, made, strict=True):
+            uniform = philox_rows(np.array([key]), NUM_UNIFORM, seed=0, epoch=0, place=0)
+            wanted = (*crop_boxes(uniform, size, scale, ratio)[0].tolist(), 7, 9, 0, 0)
+            assert steps["op"].tolist() == [IDENTITY, code_of("ResizedCrop")]
+            assert steps["arg"][1].tolist() == list(wanted)
+            assert steps["bilinear"][1] == 1
+        assert (with_boxes(program[:5], (31, 170))["arg"][2] == made["arg"][2]).all()
