@@ -133,6 +133,16 @@ _LATER = {name: "gpuseq.plan.policies" for name in __all__ if name not in global
 _LATER |= {"Compose": "gpuseq.compose", "image": "gpuseq.image"}
 """Where the names are that come with their first use."""
 
+_ELSEWHERE = {
+    "Normalize": "rescale=, featurewise_center= and featurewise_std_normalization= of ImageDataGenerator do it, "
+    "with its attributes mean and std",
+    "ToTensor": "gpuseq.torch.loader hands out tensors",
+    "Resize": "flow_from_directory and flow_from_dataframe resize to target_size=",
+    "CenterCrop": "flow_from_directory(keep_aspect_ratio=True) takes the middle of each file",
+    "RandomCrop": "RandomResizedCrop takes a part of each image",
+}
+"""What users of torchvision look for, and where that is here."""
+
 if not TYPE_CHECKING:  # to a type checker a module with a `__getattr__` has every name
 
     def __getattr__(name: str) -> Any:
@@ -140,6 +150,8 @@ if not TYPE_CHECKING:  # to a type checker a module with a `__getattr__` has eve
             raise AttributeError(
                 f"gpuseq has no {name} yet: apply keras.layers.{name} or torchvision's v2.{name} to its batches"
             )
+        if name in _ELSEWHERE:
+            raise AttributeError(f"gpuseq has no {name}: {_ELSEWHERE[name]}")
         if name not in _LATER:
             from gpuseq.base.arguments import did_you_mean  # for mistakes alone
 

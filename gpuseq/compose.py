@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gpuseq.base.arguments import check_choice, check_count, checked_arguments, checked_data_format, checked_dtype
+from gpuseq.base.arguments import check_choice, check_count, checked_arguments, checked_data_format, checked_dtype, warn
 from gpuseq.base.devices import is_cupy, on_device, place, resolve_device
 from gpuseq.base.types import Array, BatchDType, DataFormat, Device, SameArray
 from gpuseq.ops import dispatch as ops
@@ -235,11 +235,22 @@ class Compose:
             more = ": one image is a batch of one, images[None]" if array.ndim == 3 else ""
             raise ValueError(f"a batch has rank 4, or 5 with time; got shape {tuple(array.shape)}{more}")
         if array.dtype != np.uint8:
+            is_float = array.dtype.kind == "f"
             raise TypeError(
-                f"{self.recipe!r} work on uint8 images, levels 0 to 255, as Pillow's do; got {array.dtype}. Augment "
-                "before scaling to floats"
+                f"{self.recipe!r} work on uint8 images, levels 0 to 255, as Pillow's do; got {array.dtype}. "
+                + ("Augment before scaling to floats" if is_float else "Hand in images of dtype uint8")
             )
-        self.recipe.check_channels(array.shape[-1 if self.data_format == "channels_last" else -3])
+        num_channels, num_others = array.shape[-1], array.shape[-3]
+        if self.data_format == "channels_first":
+            num_channels, num_others = num_others, num_channels
+        # So few rows of so many channels are no image: steps that take any number would be done along the wrong axes.
+        if num_channels >= 16 and num_others in (1, 3, 4):
+            other = "channels_last" if self.data_format == "channels_first" else "channels_first"
+            warn(
+                f"images of shape {tuple(array.shape)} have {num_channels} channels with "
+                f"data_format={self.data_format!r}: Compose(..., data_format={other!r}) takes {num_others}"
+            )
+        self.recipe.check_channels(num_channels)
 
     def _size(self, shape: tuple[int, ...]) -> tuple[int, int]:
         rows, cols = shape[-3:-1] if self.data_format == "channels_last" else shape[-2:]

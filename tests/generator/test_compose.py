@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import gpuseq
+from gpuseq.base.types import DataFormat, literals
 from gpuseq.ops.numpy.program import run_steps
 from gpuseq.plan.plan import BatchPlan
 from gpuseq.plan.program import only_geometry
@@ -195,6 +196,19 @@ def test_repr_is_the_call() -> None:
     assert again.recipe == augment.recipe
 
 
+@pytest.mark.parametrize("right", literals(DataFormat))
+def test_images_in_the_other_order_are_named_where_steps_would_take_them(right: DataFormat) -> None:
+    """A flip of rows in the place of columns is no error of shape."""
+    x = np.zeros((2, 16, 17, 3), np.uint8)
+    x = x if right == "channels_last" else x.transpose(0, 3, 1, 2)
+    wrong: DataFormat = "channels_first" if right == "channels_last" else "channels_last"
+    flip = [gpuseq.RandomHorizontalFlip()]
+    with pytest.warns(UserWarning, match=rf"images of shape .*Compose\(..., data_format='{right}'\) takes 3"):
+        gpuseq.Compose(flip, seed=1, data_format=wrong)(x)
+    gpuseq.Compose(flip, seed=1, data_format=right)(x)
+    gpuseq.Compose(flip, seed=1)(np.zeros((2, 3, 16, 15), np.uint8))  # hyperspectral, of few rows
+
+
 def _masks(x: np.ndarray, **further: Any) -> np.ndarray:
     augment = gpuseq.Compose(MODERN)
     return augment.apply(augment.plan(12, (20, 17)), x, interpolation="nearest", **further)
@@ -209,6 +223,7 @@ def _masks(x: np.ndarray, **further: Any) -> np.ndarray:
         (lambda x: gpuseq.Compose(MODERN, seed=-1), ValueError, "seed must be"),
         (lambda x: gpuseq.Compose(MODERN, dtype="bfloat16"), ValueError, "on 'cpu'; got 'bfloat16'"),
         (lambda x: gpuseq.Compose(MODERN)(x.astype(np.float32)), TypeError, "work on uint8 images.*got float32"),
+        (lambda x: gpuseq.Compose(MODERN)(x.astype(np.int64)), TypeError, "got int64. Hand in images of dtype uint8"),
         (lambda x: gpuseq.Compose(MODERN)(x[0]), ValueError, r"one image is a batch of one, images\[None\]"),
         (lambda x: gpuseq.Compose(MODERN)(list(x)), TypeError, r"np.stack\(images\)"),
         (lambda x: gpuseq.Compose(MODERN)("x"), TypeError, "got str"),

@@ -267,15 +267,16 @@ assert "gpuseq" in names and not any("policies" in name for name in names), name
 from gpuseq.compose import Compose
 import gpuseq
 assert gpuseq.Compose is Compose and Compose.__module__ == "gpuseq" and gpuseq.image.load_img is gpuseq.load_img
-for name in ("RandAugmen", "MixUp"):
+for name in ("RandAugmen", "MixUp", "Resize"):
     try:
         getattr(gpuseq, name)
     except AttributeError as error:
         print(error)
 """
-    wrong, missing = run(sys.executable, "-c", code, cwd=ROOT).stdout.splitlines()
+    wrong, missing, elsewhere = run(sys.executable, "-c", code, cwd=ROOT).stdout.splitlines()
     assert wrong == "module 'gpuseq' has no attribute 'RandAugmen'; did you mean 'RandAugment'?"
     assert missing.startswith("gpuseq has no MixUp yet: apply keras.layers.MixUp")
+    assert elsewhere == "gpuseq has no Resize: flow_from_directory and flow_from_dataframe resize to target_size="
 
 
 @pytest.mark.parametrize("name", ["cupy", "keras", "torch", "jax", "tensorflow", "nvidia", "scipy", "pandas", "ray"])

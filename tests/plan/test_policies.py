@@ -562,14 +562,28 @@ class Foreign:
     """Another library's transform."""
 
 
+RandomInvertOfOthers = type("RandomInvert", (), {"__module__": "torchvision.transforms.v2"})
+ComposeOfOthers = type(
+    "Compose", (), {"__module__": "torchvision.transforms.v2", "__repr__": lambda _: "Compose(\n  A())"}
+)
+
+
 @pytest.mark.parametrize(
     ("given", "kind", "message"),
     [
         ([], ValueError, "augmentations got an empty list"),
         ([Foreign()], TypeError, "takes gpuseq's own augmentations"),
-        (3, TypeError, "takes a list of augmentations; got 3"),
+        ([RandomInvertOfOthers()], TypeError, r"of torchvision\. Write gpuseq\.RandomInvert\("),
+        ([len], TypeError, "gpuseq has most of torchvision's under the same names"),
+        ([lambda images: images], TypeError, "function of your own goes to preprocessing_function="),
+        (3, TypeError, "takes a list of augmentations; got 3$"),
+        (ComposeOfOthers(), TypeError, r"got Compose\( A\(\)\) of torchvision: hand in the list that it was made of"),
+        (gpuseq.Compose("trivial", seed=1), TypeError, r"seed=1\): hand in the list that it was made of"),
         ("original", ValueError, "timm's AutoAugment policies original, .* are not here; 'imagenet' holds"),
         ("rnd-m9", ValueError, "is no policy.*did you mean 'rand'"),
+        ("RandAugment", ValueError, "is no policy.*did you mean 'rand-m9-mstd0.5-inc1'"),
+        ("trivialaugmentwide", ValueError, "is no policy.*did you mean 'trivial'"),
+        ("rand-m9-incl", ValueError, "'incl' is no section.*inc, tweights; did you mean 'inc'"),
         ("rand-q9", ValueError, "'q9' is no section.*known keys are m, n, p, mstd"),
         ("rand-m", ValueError, "'m' is no section"),
         ("rand-m30", ValueError, "magnitude must be a number of 0 to 10; got 30"),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,8 @@ def checked_augmentations(name: str, given: Any) -> tuple[Augmentation, ...]:
     if isinstance(given, type) and issubclass(given, Augmentation):
         given = [given]
     if not isinstance(given, list | tuple):
-        raise TypeError(f"{name} takes a list of augmentations; got {given!r}")
+        of_what = ": hand in the list that it was made of" if type(given).__name__ == "Compose" else ""
+        raise TypeError(f"{name} takes a list of augmentations; got {_foreign(given)}{of_what}")
     if not given:
         raise ValueError(f"{name} got an empty list: there is nothing to do")
     for item in given:
@@ -45,13 +47,35 @@ def checked_augmentations(name: str, given: Any) -> tuple[Augmentation, ...]:
             raise TypeError(f"{name} got the class {item.__name__}: write {item.__name__}(...)")
         if not isinstance(item, Augmentation):
             # torchvision's transforms are the usual case: the message says why they are not taken, and what is.
-            home = type(item).__module__.partition(".")[0]
-            whose = f" of {home}" if home not in ("builtins", "__main__") else ""
             raise TypeError(
                 f"{name} takes gpuseq's own augmentations, which are drawn per sample and kept in the plan; got "
-                f"{item!r}{whose}. gpuseq has most of torchvision's under the same names: gpuseq.RandAugment, ..."
+                f"{_foreign(item)}. {_instead(item)}"
             )
     return tuple(given)
+
+
+def _foreign(given: object) -> str:
+    """Return what was given in one line, and whose it is where it is another library's."""
+    home = type(given).__module__.partition(".")[0]
+    whose = f" of {home}" if home not in ("builtins", "__main__", "gpuseq") else ""
+    return " ".join(repr(given).split()) + whose
+
+
+def _instead(given: object) -> str:
+    """Say what to write in the place of something that is no augmentation of gpuseq's."""
+    if isinstance(given, FunctionType):
+        return "A function of your own goes to preprocessing_function= of ImageDataGenerator"
+    name = type(given).__name__
+    if name in {kind.__name__ for kind in _kinds(Augmentation)}:
+        return f"Write gpuseq.{name}(...)"
+    return "gpuseq has most of torchvision's under the same names: gpuseq.RandAugment, ..."
+
+
+def _kinds(of: type) -> Iterator[type]:
+    kind: type
+    for kind in of.__subclasses__():
+        yield kind
+        yield from _kinds(kind)
 
 
 def may_erase(item: Augmentation) -> bool:

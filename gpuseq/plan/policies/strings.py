@@ -16,6 +16,13 @@ __all__ = ["parse_policy"]
 
 _KEYS = {"m": "magnitude", "n": "num_layers", "p": "p", "mstd": "magnitude_std", "mmax": "magnitude_max"}
 _MIX_KEYS = {"m": "severity", "w": "mixture_width", "d": "chain_depth", "a": "alpha", "mstd": "magnitude_std"}
+_CLASSES = {
+    "randaugment": "rand-m9-mstd0.5-inc1",
+    "trivialaugment": "trivial",
+    "trivialaugmentwide": "trivial",
+    "autoaugment": "imagenet",
+}
+"""What classes are called, as a word -> the string that is nearest to it."""
 _TIMM_POLICIES = ("original", "originalr", "v0", "v0r", "3a")
 
 
@@ -61,7 +68,8 @@ def parse_policy(text: str) -> Augmentation:
         )
     if word not in ("rand", "augmix"):
         known = ("rand-m9-mstd0.5-inc1", "augmix-m3-w3", "trivial", "imagenet", "cifar10", "svhn")
-        near = did_you_mean(word, ("rand", "augmix", *known[2:]))
+        asked = _CLASSES.get(word.lower())
+        near = f"; did you mean {asked!r}?" if asked else did_you_mean(word, ("rand", "augmix", *known[2:]))
         raise ValueError(f"augmentations={text!r} is no policy; known are {', '.join(map(repr, known))}{near}")
     is_rand = word == "rand"
     keys = _KEYS if is_rand else _MIX_KEYS
@@ -78,10 +86,10 @@ def parse_policy(text: str) -> Augmentation:
             values["increasing"] = number == "1"
             continue
         if key not in keys or not number:
-            listed = ", ".join((*keys, *(("inc", "tweights") if is_rand else ())))
+            listed = (*keys, *(("inc", "tweights") if is_rand else ()))
             raise ValueError(
-                f"augmentations={text!r}: {section!r} is no section that can be taken; known keys are {listed}"
-                f"{did_you_mean(key, keys)}"
+                f"augmentations={text!r}: {section!r} is no section that can be taken; known keys are "
+                f"{', '.join(listed)}{did_you_mean(key, listed)}"
             )
         name = keys[key]
         value = float(number)
