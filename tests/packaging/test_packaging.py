@@ -220,11 +220,11 @@ LOADED = {
         *("folders", "frames", "iterator", "passing", "planned", "sequence"),
     ),
     "ops": ("dispatch", "options", "resample", "table"),
-    "ops.compiled": ("augment", "choices", "library", "philox", "resize"),
+    "ops.compiled": ("augment", "boxes", "choices", "library", "philox", "resize"),
     "ops.cuda": ("memory", "resident"),
     "ops.numpy": ("affine", "augment", "blocks", "resize"),
     "plan": (
-        *("choices", "columns", "draw", "order", "philox", "plan", "planner"),
+        *("boxes", "choices", "columns", "draw", "order", "philox", "plan", "planner"),
         *("program", "ranges", "sharding", "state"),
     ),
     "sources": ("arrays", "cache", "crops", "files", "masks", "options", "source"),
