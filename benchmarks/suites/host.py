@@ -145,7 +145,7 @@ def without_a_device() -> Iterator[None]:
     def load(name: str, macros: kernels.Macros) -> kernels.Kernel:
         if (name, macros) not in loaded:
             kernel = kernels.Kernel.__new__(kernels.Kernel)
-            kernel.name, kernel.macros = name, macros
+            kernel.name, kernel.macros, kernel._cuda = name, macros, None
             kernel._function = lambda grid, block, arguments, shared_mem: None
             loaded[name, macros] = kernel
         return loaded[name, macros]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import sys
+import threading
 import types
 from pathlib import Path
 from typing import Any
@@ -57,6 +59,105 @@ def test_a_number_that_does_not_fit_is_refused() -> None:
         kernels.cast_arguments("resample_pass", (ARRAY, 2**31))
 
 
+class Driver:
+    """CuPy's driver and what leads to it, on two devices: keeps what a launch reads, by the widths of the signature."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.launched: list[Any] = []
+        self.device = 0
+        self.runtime = types.SimpleNamespace(getDevice=lambda: self.device)
+        self.driver = types.SimpleNamespace(launchKernel=self._launch)
+        self.kernel = types.SimpleNamespace(ptr=77)
+        self.name = ""
+        patch.setitem(sys.modules, "cupy", types.SimpleNamespace(RawModule=self._module, cuda=self))
+
+    def get_current_stream(self) -> Any:
+        return types.SimpleNamespace(ptr=5)
+
+    def _module(self, **_: Any) -> Any:
+        return types.SimpleNamespace(get_function=self._named)
+
+    def _named(self, name: str) -> Driver:
+        self.name = name
+        return self
+
+    def __call__(self, grid: Any, block: Any, arguments: Any, shared_mem: int) -> None:
+        self.launched.append(("CuPy", grid, block, arguments, shared_mem))
+
+    def _launch(self, function: int, *arguments: Any) -> None:
+        assert function == 77
+        *sizes, shared, stream, values, extra = arguments
+        assert (stream, extra) == (5, 0)
+        kinds = [kind for _, kind in kernels.SIGNATURES[self.name][1]]
+        cells = (ctypes.c_void_p * len(kinds)).from_address(values)
+        read = {"pointer": ctypes.c_uint64, "int32": ctypes.c_int32, "int64": ctypes.c_int64}
+        found = [read.get(kind, ctypes.c_double).from_address(at).value for kind, at in zip(kinds, cells, strict=True)]
+        self.launched.append((*sizes, shared, found))
+
+
+def somewhere(address: int, **more: Any) -> Any:
+    return types.SimpleNamespace(ptr=address, **more)
+
+
+def arguments_of(name: str) -> tuple[list[Any], list[Any]]:
+    """Return arguments that differ, memory, null pointers and arrays among them, and what a kernel has to read."""
+    given: list[Any] = []
+    read: list[Any] = []
+    for number, (_, kind) in enumerate(kernels.SIGNATURES[name][1], start=1):
+        if kind != "pointer":
+            given.append(-number if kind.startswith("int") else number / 7)
+            read.append(given[-1])
+            continue
+        array = types.SimpleNamespace(data=somewhere(1 << 40 | number), flags=np.zeros(1).flags)
+        given.append([None, Memory(1 << 45 | number), array][number % 3])  # in a launch each of them
+        read.append([0, 1 << 45 | number, 1 << 40 | number][number % 3])
+    return given, read
+
+
+class Memory:
+    """As CuPy's, it has an address and no strides."""
+
+    def __init__(self, address: int) -> None:
+        self.ptr = address
+
+
+@pytest.mark.parametrize("name", kernels.SIGNATURES)
+def test_a_second_launch_is_the_drivers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each argument where the driver reads it, in its width; CuPy makes the first one of a thread on a device."""
+    driver, (given, read) = Driver(monkeypatch), arguments_of(name)
+    kernel = kernels.Kernel(name, ())
+    kernel.launch((3, 2), 128, given, shared_bytes=9)
+    assert driver.launched.pop()[:3] == ("CuPy", (3, 2), (128,))
+    for grid, sizes in (((3, 2), (3, 2, 1)), ((4,), (4, 1, 1))):
+        kernel.launch(grid, 128, given, shared_bytes=9)
+        assert driver.launched.pop() == (*sizes, 128, 1, 1, 9, read)
+    driver.device = 1
+    kernel.launch((3,), 128, given)
+    assert driver.launched.pop()[0] == "CuPy"
+    other = threading.Thread(target=kernel.launch, args=((3,), 128, given))
+    other.start()
+    other.join()
+    assert driver.launched.pop()[0] == "CuPy"
+    kernel.launch((3,), 128, given)
+    assert driver.launched.pop()[:2] == (3, 1)
+
+
+def test_what_does_not_fit_is_cast_or_refused_at_any_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver, kernel = Driver(monkeypatch), kernels.Kernel("resample_pass", ())
+    for _ in range(2):
+        kernel.launch((1,), 1, (None, 7.0))
+        assert driver.launched.pop()[3] == [0, 7]  # CuPy's way, cast
+        kernel.launch((1,), 1, (None, 7))
+        with pytest.raises(OverflowError):
+            kernel.launch((1,), 1, (None, 2**31))
+        with pytest.raises(TypeError, match="takes 2 arguments; got 3"):
+            kernel.launch((1,), 1, (None, 1, 2))
+        with pytest.raises(TypeError, match="takes 2 arguments; got 1"):
+            kernel.launch((1,), 1, (None,))
+        with pytest.raises(ValueError, match="'passes' of kernel 'resample_pass' must be C-contiguous"):
+            kernel.launch((1,), 1, (ARRAY[:, ::2], 1))
+
+
 @pytest.fixture
 def full_disk(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """CuPy's modules on a full disk: what they compile is not kept. Returns what was compiled and launched."""
@@ -78,7 +179,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             return Function()
 
     monkeypatch.setenv("CUPY_CACHE_IN_MEMORY", "0")
-    monkeypatch.setitem(sys.modules, "cupy", types.SimpleNamespace(RawModule=Module))
+    monkeypatch.setitem(sys.modules, "cupy", types.SimpleNamespace(RawModule=Module, cuda=None))
     monkeypatch.setattr(kernels, "cast_arguments", lambda name, arguments: arguments)
     return compiled
 
