@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,7 @@ from tests.ops.pillow_steps import pictures, step
 pytestmark = pytest.mark.frameworks("torchvision", "timm")
 
 SMALL = 48, 37
+NAMED = ("RandAugment", "TrivialAugmentWide", "AutoAugment", "AugMix", "ColorJitter", "GaussianBlur")
 
 
 def _images(count: int, size: tuple[int, int] = SMALL) -> np.ndarray:
@@ -186,6 +188,35 @@ def test_shear_is_torchvisions(shear: float) -> None:
     for name, angles in (("ShearX", [degrees, 0.0]), ("ShearY", [0.0, degrees])):
         theirs = _get_inverse_affine_matrix([0, 0], 0.0, [0, 0], 1.0, angles)
         np.testing.assert_allclose(coefficients(name, [shear], 48, 37), theirs, rtol=0, atol=2.3e-16)
+
+
+MISSING = {
+    "AugMix": {"all_ops"},
+    "RandomAffine": {"center"},
+    "RandomErasing": {"inplace"},
+    "RandomRotation": {"expand", "center"},
+}
+"""Arguments that are not here, as docs/modern.md says."""
+
+
+@pytest.mark.parametrize("name", [name for name in gpuseq.__all__ if name.startswith("Random") or name in NAMED])
+def test_arguments_are_torchvisions(name: str) -> None:
+    """Names, order and defaults; None is 0 to `ColorJitter`, and AugMix has timm's fill."""
+    from torchvision.transforms import v2
+
+    if not hasattr(v2, name):
+        assert name == "RandomGamma"
+        return
+    theirs = dict(inspect.signature(getattr(v2, name)).parameters)
+    ours = dict(inspect.signature(getattr(gpuseq, name)).parameters)
+    assert set(theirs) - set(ours) == MISSING.get(name, set())
+    shared = [argument for argument in theirs if argument in ours]
+    assert [argument for argument in ours if argument in theirs] == shared
+    for argument in shared:
+        default = getattr(theirs[argument].default, "value", theirs[argument].default)
+        default = tuple(default) if isinstance(default, list) else default
+        if name not in ("ColorJitter", "AugMix"):
+            assert ours[argument].default == default, argument
 
 
 @pytest.mark.parametrize("policy", ["imagenet", "cifar10", "svhn"])

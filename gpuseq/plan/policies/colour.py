@@ -56,10 +56,10 @@ class ColorJitter(Chosen):
 
     Attributes
     ----------
-    brightness, contrast, saturation : float or (float, float)
-        One number x draws from ``[max(0, 1 - x), 1 + x]``, a pair from itself. 0 leaves it out.
-    hue : float or (float, float)
-        One number x, at most 0.5, draws from ``[-x, x]``: turns of the colour circle. 0 leaves it out.
+    brightness, contrast, saturation : float, (float, float) or None
+        One number x draws from ``[max(0, 1 - x), 1 + x]``, a pair from itself. 0 and None leave it out.
+    hue : float, (float, float) or None
+        One number x, at most 0.5, draws from ``[-x, x]``: turns of the colour circle. 0 and None leave it out.
 
     Raises
     ------
@@ -72,13 +72,17 @@ class ColorJitter(Chosen):
     tensors.
     """
 
-    brightness: float | Range = 0.0
-    contrast: float | Range = 0.0
-    saturation: float | Range = 0.0
-    hue: float | Range = 0.0
+    brightness: float | Range | None = 0.0
+    contrast: float | Range | None = 0.0
+    saturation: float | Range | None = 0.0
+    hue: float | Range | None = 0.0
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        for _, name in _JITTER:
+            # torchvision's own default.
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, 0.0)
         for name in ("brightness", "contrast", "saturation"):
             checked_range(self, name, getattr(self, name), least=0.0, around=1.0)
         checked_range(self, "hue", self.hue, least=-0.5, most=0.5, plus_minus=True)

@@ -293,6 +293,8 @@ class RandomResizedCrop(Augmentation):
         Range of its width over its height.
     interpolation : {"nearest", "bilinear"}
         Of the resize; bilinear weighs all pixels below, as Pillow's does.
+    antialias : bool
+        True, as torchvision has it of PIL images: there is no bilinear resize here that leaves pixels out.
 
     Raises
     ------
@@ -308,9 +310,15 @@ class RandomResizedCrop(Augmentation):
     scale: Range = (0.08, 1.0)
     ratio: Range = (3 / 4, 4 / 3)
     interpolation: Interpolation = "bilinear"
+    antialias: bool = True
 
     def __post_init__(self) -> None:
         """Check the values."""
+        if self.antialias is not True:
+            raise ValueError(
+                f"RandomResizedCrop: antialias must be True, as of PIL images; got {self.antialias!r}. "
+                "interpolation='nearest' weighs no pixels"
+            )
         _ = self.target_size
         checked_range(self, "scale", self.scale, least=0.0, most=1.0)
         checked_range(self, "ratio", self.ratio, least=math.ulp(0.0))
