@@ -27,6 +27,8 @@ struct CutJob {
     const uint8_t *looks;                // (M, 2, look_colours, 256): autocontrast's tables and equalize's
     uint8_t *room;                       // scratch, the same in all calls
     int64_t room_bytes;
+    const double *known_turns;           // (K, 3): degrees, cosine and sine
+    int64_t num_known_turns;             // K
     // Of what `list_steps` asked for, in that order.
     const uint8_t *gammas;               // (T', 256): of tables that are GIVEN
     const double *turns;                 // (R, 2): cosine and sine
@@ -128,6 +130,7 @@ struct Work {
     TableKey *table_keys;
     uint8_t *tables;                     // (T, 256)
     double *gammas, *looked, *turns, *given, *kernels;
+    double *turned;                      // (R, 2): cosine and sine, where all of them are known
     uint8_t *found;                      // (F, 3, 256): tables of looks at source images
     // (N,): whether what a sample's first step looks at is known. As it was at one moment: another thread may learn it meanwhile.
     uint8_t *known;
@@ -167,6 +170,7 @@ struct Work {
         found = room.take<uint8_t>(job.slots ? TABLE_BYTES * num_samples : 0);
         known = room.take<uint8_t>(num_samples);
         turns = room.take<double>(n);
+        turned = room.take<double>(2 * n);
         given = room.take<double>(8 * n);
         kernels = room.take<double>(3 * n);
         table_numbers = room.take<int32_t>(n);
@@ -284,6 +288,18 @@ bool count_steps(CutJob &job)
     return true;
 }
 
+// Of policies of bins: few angles, which were asked for before.
+bool find_turn(const CutJob &job, double degrees, double *turn)
+{
+    for (int64_t each = 0; each < job.num_known_turns; ++each) {
+        const double *known = job.known_turns + 3 * each;
+        if (known[0] != degrees) continue;
+        turn[0] = known[1], turn[1] = known[2];
+        return true;
+    }
+    return false;
+}
+
 bool list_steps(const CutJob &job, CutFound *found)
 {
     const Work work(job, job.room);
@@ -338,12 +354,17 @@ bool list_steps(const CutJob &job, CutFound *found)
             work.table_numbers[key.item] = (int32_t)found->num_tables - 1;
         }
     }
+    bool are_known = true;
     for (int rank = job.first_map; rank < job.first_other; ++rank)
         for (const int64_t begin = item; item < begin + work.counts[rank]; ++item) {
             const double *args = step_at(job, work.listed[item]).args;
-            if (job.maps[rank] == TURN) work.turns[found->num_turns++] = args[0];
+            if (job.maps[rank] == TURN) {
+                are_known = are_known && find_turn(job, args[0], work.turned + 2 * found->num_turns);
+                work.turns[found->num_turns++] = args[0];
+            }
             if (job.maps[rank] == GIVEN) std::copy(args, args + 8, work.given + 8 * found->num_given++);
         }
+    if (are_known) found->num_turns = 0;
     for (int rank = job.first_other; rank < job.first_erase; ++rank)
         for (const int64_t begin = item; item < begin + work.counts[rank]; ++item)
             if (job.codes[rank] == BLUR) {
@@ -440,8 +461,9 @@ void count_in_16_bits(double *map)
 }
 
 // Makes the maps of all geometric steps, by rank. False where one reads so far away that all of its positions have to be listed.
-bool make_maps(const CutJob &job, const Work &work, const int64_t first_item, int64_t *num_lines)
+bool make_maps(const CutJob &job, const Work &work, const CutFound &found, const int64_t first_item, int64_t *num_lines)
 {
+    const double *turns = found.num_turns ? job.turns : work.turned;
     int64_t item = first_item, num_turns = 0, num_given = 0, total_given = 0;
     for (int rank = job.first_map; rank < job.first_other; ++rank)
         if (job.maps[rank] == GIVEN) total_given += work.counts[rank];
@@ -460,7 +482,7 @@ bool make_maps(const CutJob &job, const Work &work, const int64_t first_item, in
                 ++num_given;
                 break;
             case TURN:
-                turn(map, job.turns[2 * num_turns], job.turns[2 * num_turns + 1], job.height, job.width);
+                turn(map, turns[2 * num_turns], turns[2 * num_turns + 1], job.height, job.width);
                 ++num_turns;
                 // Pillow transposes at quarter turns, whatever the interpolation.
                 is_bilinear &= std::fmod(number, 90.0) != 0 || (std::fmod(number, 180.0) != 0 && job.height != job.width);
@@ -857,7 +879,7 @@ bool cut_steps(const CutJob &job, CutFound *found)
     }
     find_tables(job, work, found->num_looked);
     int64_t num_lines = 0;
-    if (!make_maps(job, work, num_mapped, &num_lines)) return false;
+    if (!make_maps(job, work, *found, num_mapped, &num_lines)) return false;
     found->num_lines = num_lines * (job.height + job.width);
 
     Emitter emitter(job, work, found->num_tables);

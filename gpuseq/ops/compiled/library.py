@@ -46,7 +46,7 @@ PATH = "GPUSEQ_CPU_LIBRARY"
 # Not an extension module: it knows no Python, so one wheel serves every version of it.
 LIBRARY = "gpuseq_cpu.so"
 
-ABI = 15
+ABI = 16
 """Has to be the library's ``gpuseq_abi()``: what a job holds, and which functions there are."""
 
 logger = logging.getLogger("gpuseq")
@@ -141,7 +141,7 @@ class CutJob(ctypes.Structure):
     _fields_ = (
         *((name, _POINTER) for name in ("ranks", "codes", "maps", "program", "rows", "moved")),
         *((name, _POINTER) for name in ("slots", "known", "middles", "looks", "room")),
-        ("room_bytes", _LONG),
+        *(("room_bytes", _LONG), ("known_turns", _POINTER), ("num_known_turns", _LONG)),
         *((name, _POINTER) for name in ("gammas", "turns", "given", "kernels", "weights")),
         *(("cval", ctypes.c_double), ("composed_from", ctypes.c_double)),
         *((name, _LONG) for name in ("num_samples", "steps_per_sample", "height", "width", "num_weights")),

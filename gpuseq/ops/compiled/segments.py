@@ -39,6 +39,9 @@ LEAST_ROOM_BYTES = 1 << 20
 KEPT_ROOM_BYTES = 1 << 23
 """Scratch beyond this is not kept for the next batch."""
 
+MAX_KNOWN_TURNS = 64
+"""Angles whose functions each piece of scratch keeps: those of the 31 bins of policies, both ways."""
+
 # `Map` and `Levels` of kernels/host/segments.h: how the map or the table of a step comes about. 0: it is made here.
 _MADE = {
     "Rotate": 1,
@@ -78,8 +81,22 @@ class _Work:
     def __init__(self, num_bytes: int) -> None:
         self.room = np.empty(num_bytes, np.uint8)
         self.room_at = self.room.ctypes.data
-        self.job, self.found = CutJob(**_CONSTANTS, room=self.room_at, room_bytes=num_bytes), CutFound()
+        self.known_turns = np.empty((MAX_KNOWN_TURNS, 3))
+        where = {"room": self.room_at, "room_bytes": num_bytes, "known_turns": self.known_turns.ctypes.data}
+        self.job, self.found = CutJob(**_CONSTANTS, **where), CutFound()
         self.job_at, self.found_at = ctypes.addressof(self.job), ctypes.addressof(self.found)
+
+    def learn_turns(self, degrees: np.ndarray, turned: np.ndarray) -> None:
+        """Keep turns for the batches after this one, as many as there is room for."""
+        known = self.job.num_known_turns
+        for angle, turn in zip(degrees.tolist(), turned.tolist(), strict=True):
+            if known == MAX_KNOWN_TURNS:
+                break
+            # What is no number is equal to none, and would only take room.
+            if angle == angle and angle not in self.known_turns[:known, 0]:
+                self.known_turns[known] = angle, turn.real, turn.imag
+                known += 1
+        self.job.num_known_turns = known
 
 
 _idle: list[_Work] = []
@@ -158,7 +175,9 @@ def _packed(
         _give_back(work)
         return None
     # A job holds addresses, which keep nothing alive: `held` does.
-    held = [program, rows, moved, slots, known, *_made(work, size)]
+    held = [program, rows, moved, slots, known]
+    if found.num_gammas or found.num_turns or found.num_given or found.num_kernels:
+        held += _made(work, size)
     if not functions.gpuseq_cut_steps(work.job_at, work.found_at):
         _give_back(work)
         return None
@@ -195,9 +214,10 @@ def _taken() -> _Work:
 def _grown(work: _Work, num_bytes: int) -> _Work:
     """Return larger scratch, where the same job is."""
     larger = _Work(num_bytes)
-    room_at = larger.room_at
+    own = larger.job.room, larger.job.known_turns
     ctypes.memmove(larger.job_at, work.job_at, ctypes.sizeof(CutJob))
-    larger.job.room, larger.job.room_bytes = room_at, num_bytes
+    larger.job.room, larger.job.known_turns = own
+    larger.job.room_bytes, larger.job.num_known_turns = num_bytes, 0
     return larger
 
 
@@ -221,7 +241,10 @@ def _made(work: _Work, size: tuple[int, int]) -> list[Any]:
         job.gammas = kept(tables_of("Gamma", asked(found.num_gammas, 2, found.gammas)))
     # NumPy's sines differ from one machine to another, and those of another library's from Python's.
     if found.num_turns:
-        job.turns = kept(turns(asked(found.num_turns, 1, found.turns)[:, 0]))
+        degrees = asked(found.num_turns, 1, found.turns)[:, 0]
+        turned = turns(degrees)
+        job.turns = kept(turned)
+        work.learn_turns(degrees, turned)
     if found.num_given:
         counts = np.ndarray((len(NAMES),), np.int64, work.room, found.ranks).tolist()
         maps = np.zeros((8, found.num_given))
