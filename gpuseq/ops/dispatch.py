@@ -130,18 +130,20 @@ def _program_checks() -> tuple[Callable[..., np.ndarray], Callable[..., None], C
     return with_boxes, check_program, are_within_limits
 
 
-def _checked(program: np.ndarray, dtype: np.dtype[Any], channels: int, size: tuple[int, int]) -> np.ndarray:
-    """Return a program with its crops as rectangles, or refuse what it is not defined for."""
+def _checked(
+    program: np.ndarray, dtype: np.dtype[Any], channels: int, size: tuple[int, int]
+) -> tuple[np.ndarray, bool]:
+    """Return a program with its crops as rectangles, or refuse what it is not defined for; and whether it may crop."""
     with_boxes, check_program, are_within_limits = _program_checks()
     # The same look, by the library: what it lets through is defined on uint8 images of colours and greys.
     if dtype == np.uint8 and channels in (1, 3, 4) and are_within_limits(program, size):
-        return program
+        return program, False
     present = names_in(program)
     if "CropByKey" in present:
         program = with_boxes(program, size)
         present = names_in(program)
     check_program(program, dtype, channels, size, present)
-    return program
+    return program, "ResizedCrop" in present
 
 
 def augment(
@@ -297,10 +299,10 @@ def run_program(
     else:
         _, channels, *size = images.shape
     # Before any engine is asked, so that the refusal is the same on each.
-    program = _checked(program, images.dtype, channels, (size[0], size[1]))
+    program, has_crops = _checked(program, images.dtype, channels, (size[0], size[1]))
     if indices is not None:
         indices = _rows(indices, len(images))
-    further: dict[str, Any] = {}
+    further: dict[str, Any] = {} if isinstance(images, np.ndarray) else {"may_crop": has_crops}
     engine, current = _program_engine_for(images)
     with current:
         if ranges is not None:
@@ -341,7 +343,7 @@ def run_geometry(images: Array, program: np.ndarray, source_format: str, *, indi
         As `run_program`.
     """
     size = images.shape[1:3] if source_format == "channels_last" else images.shape[2:]
-    program = _checked(program, np.dtype(np.uint8), 3, size)  # of masks any dtype and number of channels will do
+    program, _ = _checked(program, np.dtype(np.uint8), 3, size)  # of masks any dtype and number of channels will do
     if indices is not None:
         indices = _rows(indices, len(images))
     engine, current = _program_engine_for(images)

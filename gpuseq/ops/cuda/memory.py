@@ -76,7 +76,7 @@ def empty(shape: tuple[int, ...], dtype: Any) -> Array:
     import cupy
 
     try:
-        return cupy.empty(shape, dtype)
+        return cupy.ndarray(shape, dtype)  # what `cupy.empty` makes
     except cupy.cuda.memory.OutOfMemoryError:
         raise _no_room(math.prod(shape) * np.dtype(dtype).itemsize) from None
 

@@ -104,8 +104,12 @@ def run_program(
     out: Array | None = None,
     ranges: RangesFirst | None = None,
     looks: Looks | None = None,
+    may_crop: bool = True,
 ) -> Array:
-    """CUDA twin of `gpuseq.ops.dispatch.run_program`; the contract is written there. Of ranges: `takes_ranges`."""
+    """CUDA twin of `gpuseq.ops.dispatch.run_program`; the contract is written there. Of ranges: `takes_ranges`.
+
+    Where the caller has seen that there is no crop, `may_crop` is False, and none is looked for.
+    """
     if options.samplewise_center or options.samplewise_std:
         # The sample's own mean is that of the finished levels, so these are written first.
         before = _levels_of(options)
@@ -114,7 +118,7 @@ def run_program(
         batch = ops_cuda.standardize(levels, after, statistics, out=out)
         erase_rectangles(batch, program, options.data_format)
         return batch
-    if has_kind(program, "crop"):
+    if may_crop and has_kind(program, "crop"):
         if options.source_format == "channels_first":
             # The resize reads pixels whose channels lie side by side: of planes it copies what a crop shows.
             images = (images if indices is None else images[indices]).transpose(0, 2, 3, 1)
