@@ -84,8 +84,8 @@ class ImageDataGenerator:  # numpydoc ignore=PR02
         Multiplier after the transforms.
     preprocessing_function : callable, str or None
         Called with each image after the transforms (with a whole batch if its attribute ``batched`` is true); it gets
-        arrays that live where the batch does. "tf", "caffe" and "torch" name Keras' ``imagenet_utils`` modes, which run
-        inside the kernel.
+        arrays that live where the batch does, and may return NumPy's. "tf", "caffe" and "torch" name Keras'
+        ``imagenet_utils`` modes, which run inside the kernel.
     data_format : {"channels_last", "channels_first"} or None
         Axis order. None: "channels_last".
     validation_split : float

@@ -135,8 +135,9 @@ class Normalisation:
             result = xp.asarray(_returned(function(batch), batch.shape))
             return result if result.shape == batch.shape else xp.array(xp.broadcast_to(result, batch.shape))
         # Into the batch at once: it is this call's own, and a second one would double the memory.
+        # What a function brings to the host, for a library that works there, goes back where the batch is.
         for row in range(len(batch)):
-            batch[row] = _returned(function(batch[row]), batch.shape[1:])
+            batch[row] = xp.asarray(_returned(function(batch[row]), batch.shape[1:]))
         return batch
 
     def standardize(self, x: Array, options: AugmentOptions) -> Array:

@@ -57,6 +57,7 @@ CASES: dict[str, dict[str, Any]] = {
     "colour": {"channel_shift_range": 30.0, "brightness_range": (0.5, 1.5), "vertical_flip": True},
     "fitted": {"featurewise_center": True, "featurewise_std_normalization": True, **GEOMETRY, "fill_mode": "reflect"},
     "function": {**GEOMETRY, "preprocessing_function": lambda image: image * 0.5, "rescale": 2.0},
+    "function of the host": {"preprocessing_function": lambda image: getattr(image, "get", lambda: image)() * 0.5},
     "mode": {"preprocessing_function": "caffe", "horizontal_flip": True},
     "first": {**GEOMETRY, "data_format": "channels_first", "dtype": "float16", "rescale": 1 / 255},
 }
