@@ -35,8 +35,8 @@
 #define STEP_MIX 15              // share, chains, the slot of the first one's image, where their weights begin
 #define STEP_KERAS 18            // Keras' ranges: the row of the table, cval; only of a source image, and first of all
 
-#define COLOURS (CHANNELS == 4 ? 3 : CHANNELS)       // alpha stays as it is
 #define HAS_ALPHA (CHANNELS == 2 || CHANNELS == 4)
+#define COLOURS (CHANNELS - HAS_ALPHA)               // alpha stays as it is
 
 struct Pixel {
     int level[CHANNELS];

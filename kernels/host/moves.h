@@ -14,8 +14,8 @@ struct Image {
     uint8_t *to;                         // another of the same shape
     int height, width, channels;
     int pixels() const { return height * width; }
-    int colours() const { return channels == 4 ? 3 : channels; }
     bool has_alpha() const { return channels == 2 || channels == 4; }
+    int colours() const { return channels - has_alpha(); }
 };
 
 inline int clamped(int position, int side) { return position < 0 ? 0 : position < side ? position : side - 1; }
@@ -169,8 +169,8 @@ void sharpen(const Image &image, float factor, int *sums)
             const int smooth = (int)((unsigned)(2 * total + 13) / 26u);
             to[i] = blended(smooth, at[i], factor);
         }
-        if (channels == 4)
-            for (int i = 3; i < line; i += 4) to[i] = at[i];
+        if (image.has_alpha())
+            for (int i = channels - 1; i < line; i += channels) to[i] = at[i];
     }
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageEnhance
 
 from gpuseq.ops import dispatch
 from gpuseq.ops.maps import coefficients, fits_fixed_point
@@ -50,6 +50,13 @@ def test_chains(length: int) -> None:
             expected = case.oracle(expected)
         message = ", ".join(map(str, cases))
         assert_same(program.run_steps(image, _stacked(cases)), np.asarray(expected), message=message)
+
+
+def test_sharpness_keeps_the_alpha_of_grey() -> None:
+    """Of grey with alpha too, which no other step of colour takes."""
+    image = np.random.default_rng(0).integers(0, 256, (9, 7, 2), np.uint8)
+    expected = ImageEnhance.Sharpness(Image.fromarray(image)).enhance(2.7)
+    assert_same(program.run_steps(image, step("Sharpness", 2.7)), np.asarray(expected))
 
 
 def test_perspective_reads_as_pillow() -> None:

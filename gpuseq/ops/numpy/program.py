@@ -141,13 +141,13 @@ def _after(pending: np.ndarray | None, tables: np.ndarray) -> np.ndarray:
 
 def _colours(image_hwc: np.ndarray) -> np.ndarray:
     """Return the channels that have a colour: alpha stays as it is."""
-    return image_hwc[..., :3] if image_hwc.shape[2] == 4 else image_hwc
+    return image_hwc[..., :-1] if image_hwc.shape[2] in (2, 4) else image_hwc
 
 
 def _beside_alpha(image_hwc: np.ndarray, colours_hwc: np.ndarray) -> np.ndarray:
     if colours_hwc.shape[2] == image_hwc.shape[2]:
         return colours_hwc
-    return np.concatenate([colours_hwc, image_hwc[..., 3:]], axis=2)
+    return np.concatenate([colours_hwc, image_hwc[..., -1:]], axis=2)
 
 
 def _look_up(image_hwc: np.ndarray, tables: np.ndarray) -> np.ndarray:

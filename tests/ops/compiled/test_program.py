@@ -64,6 +64,13 @@ def test_maps_beyond_fixed_point(size: tuple[int, int], steps: np.ndarray) -> No
     _same(batch, np.stack([steps, steps]))
 
 
+@pytest.mark.parametrize("channels", [2, 5])
+def test_sharpness_of_any_channels(channels: int) -> None:
+    """Two are grey and alpha, which stays."""
+    images = np.random.default_rng(0).integers(0, 256, (1, 9, 7, channels), np.uint8)
+    _same(images, step("Sharpness", 2.7)[None])
+
+
 @pytest.mark.parametrize("bilinear", [False, True])
 def test_what_looks_at_infinity(bilinear: bool) -> None:
     """The horizon of a projective map, and scales of next to nothing, are as the NumPy engine has them, unwarned."""

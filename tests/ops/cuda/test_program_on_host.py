@@ -236,6 +236,11 @@ def test_plain_segments(channels: int, dtype: str, host: HostRun) -> None:
     assert host.num_launches == 3 * len(SIDES)
 
 
+def test_sharpness_of_grey_with_alpha(host: HostRun) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (1, 9, 7, 2), np.uint8)
+    _same(images, step("Sharpness", 2.7)[None], AugmentOptions(dtype="float32"))
+
+
 @pytest.mark.parametrize("out_last", [True, False], ids=["to_last", "to_first"])
 def test_rectangles_over_one_another(out_last: bool, host: HostRun) -> None:
     check_rectangles(out_last)
