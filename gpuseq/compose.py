@@ -337,7 +337,12 @@ def _by_dlpack(images: Any) -> Array:
     kind, _ = images.__dlpack_device__()
     # DLPack's number for the host.
     if int(kind) == 1:
-        return np.from_dlpack(images)
+        try:
+            return np.from_dlpack(images)
+        except (BufferError, RuntimeError, TypeError) as error:
+            raise TypeError(
+                f"{images.dtype} is no dtype that NumPy has: images are uint8, and masks of any that it has"
+            ) from error
     import cupy
 
     return cupy.from_dlpack(images)

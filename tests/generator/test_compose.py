@@ -164,6 +164,14 @@ def test_a_single_augmentation_is_callable_first_thing(first: str) -> None:
     assert done.stdout == "255\n"
 
 
+def test_what_numpy_has_no_dtype_for_is_named() -> None:
+    torch = pytest.importorskip("torch")
+    augment = gpuseq.Compose(MODERN)
+    batch = torch.zeros((2, 8, 9, 1), dtype=torch.bfloat16)
+    with pytest.raises(TypeError, match="torch.bfloat16 is no dtype that NumPy has: images are uint8"):
+        augment.apply(augment.plan(2, (8, 9)), batch, interpolation="nearest")
+
+
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
 def test_a_batch_of_none_has_the_shape_of_others(images: np.ndarray, data_format: Any) -> None:
     """Crops give it their size, of images, clips and masks."""
