@@ -27,6 +27,8 @@ from tests import compiled_library
 from tests.cases import draw_params, images
 from tests.compare import assert_same
 from tests.decode.imagefiles import corpus
+from tests.ops.compiled.test_boxes import CROPS, ERASING
+from tests.ops.compiled.test_choices import POLICIES as CHOSEN
 from tests.ops.cuda.catalogue import CASES
 from tests.ops.cuda.test_program_on_host import POLICIES
 
@@ -71,6 +73,18 @@ def _programs() -> int:
     return num_runs
 
 
+def _draws() -> int:
+    """Draw what the library draws, alone and in a list, into memory that ends with it; return how many runs."""
+    num_runs = 0
+    for policy in (*CHOSEN, *ERASING, *CROPS, gpuseq.RandAugment(512)):
+        beside = (policy, gpuseq.ColorJitter(0.1)) if policy in CROPS else (gpuseq.RandomInvert(), policy)
+        for recipe in (Recipe((policy,)), Recipe(beside)):
+            for num_samples in (0, 1, 20):
+                recipe.draw(np.arange(num_samples), (23, 31), seed=2**64 - 1, epoch=num_samples)
+                num_runs += 1
+    return num_runs
+
+
 def _files() -> int:
     """Read cut files, each into memory that ends with it, and all together on threads; return how many runs."""
     camera = corpus()["exif_camera"]
@@ -109,7 +123,7 @@ def main(sanitizer: str, overrun: bool) -> None:
         return
     ops_compiled.SOLO_PIXELS, ops_compiled.CALL_PIXELS = 0, 500  # every thread gets something to do
     ops_compiled.SHARED_PIXELS = 0
-    num_runs = _files()
+    num_runs = _files() + _draws()
     for instruction_set in found:
         os.environ[library.ENGINE] = f"compiled:{instruction_set.name}"
         num_runs += _programs()
