@@ -67,6 +67,53 @@ DEVICE void load_steps(Steps &shared, const double *steps, int first, int count,
 #endif
 }
 
+// Makes pixels `start` to `stop` of a segment, by the whole block, and hands each to `to`: by `put`, or four neighbours by
+// `put_four` where `takes_fours` says so. `start` is divisible by four.
+template <class To>
+DEVICE void make_pixels(To &to, const Steps &shared, int num_steps, const Levels &image, const Tables &read, int start, int stop, int height,
+                        int width)
+{
+    const int stride = blockDim.x;
+    const Plain kind = HAS_PLAIN ? plain_of(shared, num_steps) : Plain{false, false};
+    const bool is_in_place = kind.is_plain && !kind.is_moved;
+    if (is_in_place && is_in_fours(image, height * width) && takes_fours(to)) {
+        // Pixels lie where they are put: four neighbours go together, and no row and no column is worked out.
+        for (int position = start + AT_ONCE * (int)threadIdx.x; position < stop; position += AT_ONCE * stride) {
+            const int first[AT_ONCE] = {0, 0, 0, 0};
+            Pixel pixels[AT_ONCE];
+            read_four(pixels, image, position);
+            recolour_plain(pixels, first, shared, num_steps, read);
+            put_four(to, position, pixels);
+        }
+    } else if (To::MOVES_FOUR && kind.is_plain) {
+        Walk at = walk_from(start + threadIdx.x, width);
+        for (int position = start + threadIdx.x; position < stop; position += AT_ONCE * stride) {
+            int first[AT_ONCE], rows[AT_ONCE], cols[AT_ONCE];
+            Pixel pixels[AT_ONCE];
+#pragma unroll
+            for (int k = 0; k < AT_ONCE; ++k) {
+                if (kind.is_moved) {         // of one from `stop` on too nothing is read but what lies inside
+                    rows[k] = at.row;
+                    cols[k] = at.col;
+                    go_on(at, width);
+                } else {                     // as in one long row; for one from `stop` on the first is read again
+                    rows[k] = 0;
+                    cols[k] = position + k * stride < stop ? position + k * stride : position;
+                }
+            }
+            read_plain(pixels, first, shared, num_steps, image, height, width, rows, cols);
+            recolour_plain(pixels, first, shared, num_steps, read);
+#pragma unroll
+            for (int k = 0; k < AT_ONCE; ++k)
+                if (position + k * stride < stop) put(to, position + k * stride, pixels[k]);
+        }
+    } else {
+        Walk at = walk_from(start + threadIdx.x, width);
+        for (int position = start + threadIdx.x; position < stop; position += stride, go_on(at, width))
+            put(to, position, run_segment(shared, num_steps, image, read, height, width, at.row, at.col));
+    }
+}
+
 DEVICE Levels source_image(const unsigned char *images, long long row, int height, int width)
 {
     const unsigned char *data = images + row * ((long long)height * width * CHANNELS);
@@ -116,20 +163,56 @@ DEVICE void write_equalized(unsigned char *levels, const int *upto, int high)
     }
 }
 
-// Adds what a look wants to know of a pixel to what the block has counted, or to the light of the thread's own pixels. Whole
-// numbers: the order of their sums does not matter.
-DEVICE void look_at(const Pixel &pixel, int measure, int *counts, int &light)
+// What becomes of the pixels of a stage.
+struct Stage {
+    static constexpr bool MOVES_FOUR = false;    // it would spill some 300 bytes of registers
+    bool is_kept;
+    unsigned char *out;          // (H, W, C): where the image is kept, if it is
+    int *counts;                 // of levels, the block's
+    int light;                   // of the thread's own pixels
+    int measure;
+};
+
+// Adds what a look wants to know of a pixel. Whole numbers: the order of their sums does not matter.
+DEVICE void look_at(Stage &to, const Pixel &pixel)
 {
-    if (measure == MEASURE_CONTRAST) {
+    if (to.measure == MEASURE_CONTRAST) {
 #if CHANNELS >= 3
-        light += luminance(pixel);
+        to.light += luminance(pixel);
 #else
-        light += pixel.level[0];
+        to.light += pixel.level[0];
 #endif
-    } else if (measure != MEASURE_NOTHING) {
+    } else if (to.measure != MEASURE_NOTHING) {
 #pragma unroll
-        for (int channel = 0; channel < COLOURS && channel < 3; ++channel) atomicAdd(counts + channel * 256 + pixel.level[channel], 1);
+        for (int channel = 0; channel < COLOURS && channel < 3; ++channel) atomicAdd(to.counts + channel * 256 + pixel.level[channel], 1);
     }
+}
+
+DEVICE void put(Stage &to, int position, const Pixel &pixel)
+{
+    if (to.is_kept) {
+#pragma unroll
+        for (int channel = 0; channel < CHANNELS; ++channel) to.out[position * CHANNELS + channel] = (unsigned char)pixel.level[channel];
+    }
+    look_at(to, pixel);
+}
+
+DEVICE bool takes_fours(const Stage &to) { return (size_t)to.out % 4 == 0; }
+
+DEVICE void put_four(Stage &to, int position, const Pixel *pixels)
+{
+    if (to.is_kept) {
+#pragma unroll
+        for (int number = 0; number < CHANNELS; ++number) {
+            unsigned word = 0;
+#pragma unroll
+            for (int k = 0; k < 4; ++k)
+                word |= (unsigned)pixels[(4 * number + k) / CHANNELS].level[(4 * number + k) % CHANNELS] << 8 * k;
+            *(unsigned *)(to.out + position * CHANNELS + 4 * number) = word;
+        }
+    }
+#pragma unroll
+    for (int k = 0; k < 4; ++k) look_at(to, pixels[k]);
 }
 
 // Makes the table of a look of what was counted of all parts of its image, by the whole block; `sums` is the block's own.
@@ -208,7 +291,7 @@ extern "C" __global__ void __launch_bounds__(MAX_BLOCK, PREPARE_BLOCKS) prepare(
     __shared__ Steps shared;
     __shared__ int counts[PARTIAL_COUNTS];
     __shared__ bool is_last;
-    const int num_pixels = height * width, part_pixels = (num_pixels + num_parts - 1) / num_parts;
+    const int num_pixels = height * width, part_pixels = ((num_pixels + num_parts - 1) / num_parts + 3) / 4 * 4;
     unsigned char *scratch = made + (long long)num_made * TABLE_BYTES;
     const Tables read = {tables, made, lines, weights, scratch};
     for (int stage = blockIdx.y; stage < num_stages; stage += gridDim.y) {
@@ -224,19 +307,10 @@ extern "C" __global__ void __launch_bounds__(MAX_BLOCK, PREPARE_BLOCKS) prepare(
             if (measure != MEASURE_NOTHING)
                 for (int count = threadIdx.x; count < PARTIAL_COUNTS; count += blockDim.x) counts[count] = 0;
             __syncthreads();
-            int light = 0;
-            Walk at = walk_from(start + threadIdx.x, width);
-            for (int position = start + threadIdx.x; position < stop; position += blockDim.x, go_on(at, width)) {
-                const Pixel pixel = run_segment(shared, num_steps, image, read, height, width, at.row, at.col);
-                if (is_kept) {
-#pragma unroll
-                    for (int channel = 0; channel < CHANNELS; ++channel)
-                        out[position * CHANNELS + channel] = (unsigned char)pixel.level[channel];
-                }
-                look_at(pixel, measure, counts, light);
-            }
+            Stage to = {is_kept, out, counts, 0, measure};
+            make_pixels(to, shared, num_steps, image, read, start, stop, height, width);
             if (measure == MEASURE_NOTHING) continue;
-            if (measure == MEASURE_CONTRAST) atomicAdd(counts, light);
+            if (measure == MEASURE_CONTRAST) atomicAdd(counts, to.light);
             __syncthreads();
             const long long look = (long long)numbers[5];
             int *of_image = partials + look * num_parts * PARTIAL_COUNTS, *own = of_image + part * (long long)PARTIAL_COUNTS;
@@ -285,6 +359,7 @@ DEVICE COMPUTE_T standardized(COMPUTE_T value, int channel, const COMPUTE_T *mea
 
 // A sample of the batch, and what its pixels still need.
 struct Finish {
+    static constexpr bool MOVES_FOUR = true;
     OUT_T *out;                  // (H, W, C) or (C, H, W)
     const COMPUTE_T *mean_c, *divisor_c;
     double rescale;
@@ -297,7 +372,7 @@ DEVICE OUT_T finished(const Finish &to, const Pixel &pixel, int channel)
     return cast_out(standardized(value, channel, to.mean_c, to.divisor_c, to.rescale));
 }
 
-DEVICE void write_pixel(const Finish &to, int position, const Pixel &pixel)
+DEVICE void put(const Finish &to, int position, const Pixel &pixel)
 {
 #pragma unroll
     for (int channel = 0; channel < CHANNELS; ++channel)
@@ -309,8 +384,10 @@ struct alignas(4 * sizeof(OUT_T) < 16 ? 4 * sizeof(OUT_T) : 16) FourValues {
     OUT_T values[4];
 };
 
+DEVICE bool takes_fours(const Finish &to) { return (size_t)to.out % alignof(FourValues) == 0; }
+
 // Writes the four pixels that begin at a position divisible by four.
-DEVICE void write_four(const Finish &to, int position, const Pixel *pixels)
+DEVICE void put_four(const Finish &to, int position, const Pixel *pixels)
 {
 #pragma unroll
     for (int number = 0; number < CHANNELS; ++number) {
@@ -376,50 +453,13 @@ extern "C" __global__ void __launch_bounds__(MAX_BLOCK, PROGRAM_BLOCKS) program(
         for (int unit = blockIdx.x; unit < units; unit += gridDim.x) {
             const double *numbers = samples + sample * 6LL;
             const int start = unit * UNIT_PIXELS, stop = num_pixels - start < UNIT_PIXELS ? num_pixels : start + UNIT_PIXELS;
-            const int num_steps = (int)numbers[3], stride = blockDim.x;
+            const int num_steps = (int)numbers[3];
             const Levels image = image_of(images, scratch, numbers[1], numbers[0], height, width);
-            const Finish to = {out + sample * ((long long)num_pixels * CHANNELS), mean_c, divisor_c, rescale, num_pixels};
+            Finish to = {out + sample * ((long long)num_pixels * CHANNELS), mean_c, divisor_c, rescale, num_pixels};
             __syncthreads();                 // the block may still work on its last unit
             load_steps(shared, steps, (int)numbers[2], num_steps, table, height, width);
             __syncthreads();
-            const Plain kind = HAS_PLAIN ? plain_of(shared, num_steps) : Plain{false, false};
-            const bool is_in_place = kind.is_plain && !kind.is_moved;
-            if (is_in_place && is_in_fours(image, num_pixels) && (size_t)out % alignof(FourValues) == 0) {
-                // Pixels lie where they are written: four neighbours go together, and no row and no column is worked out.
-                for (int position = start + AT_ONCE * (int)threadIdx.x; position < stop; position += AT_ONCE * stride) {
-                    const int first[AT_ONCE] = {0, 0, 0, 0};
-                    Pixel pixels[AT_ONCE];
-                    read_four(pixels, image, position);
-                    recolour_plain(pixels, first, shared, num_steps, read);
-                    write_four(to, position, pixels);
-                }
-            } else if (kind.is_plain) {
-                Walk at = walk_from(start + threadIdx.x, width);
-                for (int position = start + threadIdx.x; position < stop; position += AT_ONCE * stride) {
-                    int first[AT_ONCE], rows[AT_ONCE], cols[AT_ONCE];
-                    Pixel pixels[AT_ONCE];
-#pragma unroll
-                    for (int k = 0; k < AT_ONCE; ++k) {
-                        if (kind.is_moved) { // of one from `stop` on too nothing is read but what lies inside
-                            rows[k] = at.row;
-                            cols[k] = at.col;
-                            go_on(at, width);
-                        } else {             // as in one long row; for one from `stop` on the first is read again
-                            rows[k] = 0;
-                            cols[k] = position + k * stride < stop ? position + k * stride : position;
-                        }
-                    }
-                    read_plain(pixels, first, shared, num_steps, image, height, width, rows, cols);
-                    recolour_plain(pixels, first, shared, num_steps, read);
-#pragma unroll
-                    for (int k = 0; k < AT_ONCE; ++k)
-                        if (position + k * stride < stop) write_pixel(to, position + k * stride, pixels[k]);
-                }
-            } else {
-                Walk at = walk_from(start + threadIdx.x, width);
-                for (int position = start + threadIdx.x; position < stop; position += stride, go_on(at, width))
-                    write_pixel(to, position, run_segment(shared, num_steps, image, read, height, width, at.row, at.col));
-            }
+            make_pixels(to, shared, num_steps, image, read, start, stop, height, width);
         }
     }
     if (erases == nullptr) return;

@@ -76,7 +76,14 @@ def parts() -> list[Part]:
     ]
     found = [part(small, *drawn[0], *alone), part(small, *drawn[1], blocks=1)]
     # Pixels that go four at once: in words where they stay in place; a thread's second may be the first of no image.
-    found.append(part(images((2, 16, 20, 3), seed=3), *map(trimmed, plain_program(3))))
+    in_words = images((2, 16, 20, 3), seed=3)
+    found.append(part(in_words, *map(trimmed, plain_program(3))))
+    looks = (("Equalize",), ("AutoContrast",), ("Contrast", 1.3), ("Sharpness", 1.6))
+    colours = ((), (("Posterize", 5), ("Color", 0.3)))
+    found.append(part(in_words, *(chain(*before, look) for look in looks for before in colours)))
+    # The mean of its light lies between two levels: one pixel less decides.
+    halves = np.where(np.indices((16, 20)).sum(0) % 2, 100, 101).astype(np.uint8)
+    found.append(part(np.stack([halves] * 3, axis=-1)[None], step("Contrast", 0.3)))
     # Each step of the grid by itself, on few levels: those that are reached exactly are on an edge.
     few = images((2, 9, 11, 3), seed=4) // 64 * 85
     singles = [case.steps for case in CASES if case.name != "ResizedCrop"]
@@ -171,14 +178,18 @@ RULES = (
         "the border is its own reflection; sides below a kernel's",
     ),
     Rule("read_sharpened", "26", "add for sub", "the sign of a division of no negative number"),
-    Rule("read_sharpened|recolour", r"\(float\)step", "to zero", "the last bit of a factor"),
+    Rule("read_sharpened|recolour(_plain)?", r"\(float\)(step|segment)", "to zero", "the last bit of a factor"),
     Rule("recolour", "rotate_hue", "add for sub", "the sign of a division of no negative number"),
     Rule("rotate_hue", r"[<>] (green|blue) \?|clipped|>= 1.0f|whole % 6", "", "equal colours; sides of a full turn"),
     Rule("read_blurred", "channel", "no negation|add for sub|of the next", "halves of odd numbers, equal weights"),
     Rule("run_segment", "", "multiply-add", "the steps lie where shared memory begins, at 0"),
     Rule("run_segment", "has_front", EDGE, "there is no step between the last of a pixel and the first of several"),
     Rule("run_segment", "^for ", OTHER_WAY, "the first test of a loop"),
+    # How pixels are made: one by one, or four at once.
+    Rule("plain_of|make_pixels", "code|is_in_place", "", "the pixels are the same either way"),
+    Rule("prepare", r"is_kept \?", "add for sub|" + EDGE, "the alignment alone is asked for; the first test of a loop"),
     # Looks at an image.
+    Rule("look_at", "light", "add for sub", "the first pixel of a thread's only four"),
     Rule("prepare|write_.*", "", EDGE, "the first test of a loop", r"setp\.gt\.s32 .*, (767|255)$"),
     Rule("prepare", "part_pixels", "add for sub|" + EDGE, "signs of a division of no negative number; a full part"),
     Rule("prepare", "measure != MEASURE_NOTHING", "and for or", "counters of nothing are cleared"),
