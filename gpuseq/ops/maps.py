@@ -128,7 +128,8 @@ def summed_positions(matrix: Sequence[float], height: int, width: int) -> tuple[
     a, b, c, d, e, f = matrix
     rows, cols = (
         _summed(first, down, across, height, width)
-        for first, down, across in ((f + d * 0.5 + e * 0.5, e, d), (c + a * 0.5 + b * 0.5, b, a))
+        # The row's half pixel first, unlike Pillow's fixed-point loop: of numbers as large as these it shows.
+        for first, down, across in ((f + e * 0.5 + d * 0.5, e, d), (c + b * 0.5 + a * 0.5, b, a))
     )
     return rows, cols
 

@@ -75,6 +75,20 @@ def test_perspective_reads_as_pillow() -> None:
             assert_same(done, np.asarray(expected), message=f"{image.shape}")
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 3), (3, 2)])
+def test_maps_far_beyond_fixed_point(size: tuple[int, int]) -> None:
+    """Shears of nearly a right angle: terms of 1e16 leave what their order leaves, which is Pillow's."""
+    rng = np.random.default_rng(0)
+    image = np.arange(1, 1 + size[0] * size[1], dtype=np.uint8).reshape(*size, 1)
+    inside = 0
+    for shear in (90.0, *rng.uniform(89.99999, 90, 50).tolist()):
+        args = (0.0, 0.0, 0.0, 1.0, shear, 0.0)
+        expected = as_image(image).transform(size[::-1], Image.Transform.AFFINE, coefficients("Affine", args, *size))
+        assert_same(program.run_steps(image, step("Affine", *args, fill=(0,) * 4))[..., 0], np.asarray(expected))
+        inside += bool(np.asarray(expected).any())
+    assert inside
+
+
 @pytest.mark.parametrize("bilinear", [False, True])
 def test_what_looks_at_infinity_is_filled(bilinear: bool) -> None:
     """On the horizon of a projective map and at a scale of next to nothing there is no pixel, and no warning of one."""
