@@ -561,6 +561,27 @@ def test_limits_are_values(call: str) -> None:
 ERASING_OR_NOT = gpuseq.RandomChoice([gpuseq.RandomErasing(), gpuseq.RandomInvert()])
 
 
+@pytest.mark.parametrize(
+    "policy", [gpuseq.RandAugment, gpuseq.ColorJitter, gpuseq.RandomErasing, gpuseq.AugMix, TimmRandAugment]
+)
+def test_a_subclass_draws_in_its_own_way(policy: type[Augmentation]) -> None:
+    """What it returns is the program, alone and in a list, with the numbers that it is handed."""
+    seen = []
+
+    class Own(policy):  # type: ignore[misc,valid-type]
+        def draw(self, uniform: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+            seen.append(uniform)
+            program: np.ndarray = super().draw(uniform, image_size)
+            program["op"] = code_of("Invert")
+            return program
+
+    for augmentations in ((Own(),), (gpuseq.RandomGrayscale(1.0), Own())):
+        program = Recipe(augmentations).draw(np.arange(20), SIZE, seed=3, epoch=4)
+        assert (program["op"][:, len(augmentations) - 1 :] == code_of("Invert")).all()
+        wanted = philox_rows(np.arange(20), Own().num_uniform, seed=3, epoch=4, place=len(augmentations) - 1)
+        assert (seen.pop() == wanted).all()
+
+
 class Foreign:
     """Another library's transform."""
 

@@ -54,6 +54,12 @@ class Augmentation:
     Pass one, or a list, as ``augmentations=`` of `~gpuseq.ImageDataGenerator`, or to `~gpuseq.Compose`.
     """
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Let a subclass with a `draw` of its own be drawn by that: a way to draw a batch at once is of another one."""
+        super().__init_subclass__(**kwargs)
+        if "draw" in vars(cls) and "draw_to" not in vars(cls):
+            cls.draw_to = Augmentation.draw_to  # type: ignore[method-assign]
+
     @property
     def num_steps(self) -> int:
         """Steps of a program that it takes up at most."""
