@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -95,8 +96,7 @@ class Segments:
     asks: bool = False
 
 
-@dataclass(frozen=True)
-class Packed:
+class Packed(NamedTuple):
     """Segments as they go to a device: one piece of memory, and what the launches have to know of it.
 
     Attributes
