@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from .contenders import CONTENDERS
+from .contenders import PEERS
 from .measure import Settings
 from .results import RESULTS, read, run_suites
 from .suites import SUITES
@@ -29,9 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="SUITE",
         help=f"of {', '.join(SUITES)}; all by default",
     )
-    peers = sorted(set(CONTENDERS) - {"gpuseq"})
     run.add_argument(
-        "--peers", nargs="*", metavar="PEER", help=f"of {', '.join(peers)}; all by default, none if nothing follows"
+        "--peers", nargs="*", metavar="PEER", help=f"of {', '.join(PEERS)}; all by default, none if nothing follows"
     )
     run.add_argument("--json", type=Path, metavar="OUT", help="the file; other suites that it holds stay in it")
     run.add_argument("--seconds", type=float, default=6.0, help="measured time per contender and case (default 6)")
@@ -51,9 +50,9 @@ def main(arguments: list[str] | None = None) -> int:
     if options.command == "run":
         if options.seconds <= 0 or options.rounds < 1:
             parser.error("--seconds and --rounds must be positive")
-        unknown = set(options.peers or ()) - set(peers)
+        unknown = set(options.peers or ()) - set(PEERS)
         if unknown:
-            parser.error(f"no such peer: {', '.join(sorted(unknown))}; there are {', '.join(peers)}")
+            parser.error(f"no such peer: {', '.join(sorted(unknown))}; there are {', '.join(PEERS)}")
         chosen = None if options.peers is None else tuple(options.peers)
         deadline = None if options.budget is None else time.monotonic() + options.budget
         settings = Settings(options.seconds, options.rounds, options.device, chosen, options.smoke, deadline)

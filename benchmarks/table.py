@@ -22,6 +22,7 @@ SUITE_TITLES = {
     "engines": "The compiled engine against NumPy",
     "cost": "Processor time per image, one thread",
     "modern": "The modern augmentations: processor time per image, one thread",
+    "policies": "The modern augmentations: all cores",
     "folder": "A folder of JPEG files",
     "host": "Host time per batch",
     "feed": "Feeding a training loop",

@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from .contenders.policies import POLICIES
 from .measure import Row
+from .suites.policies import case_name
 
 __all__ = ["Outcome", "find", "outcomes", "peers_ahead"]
 
@@ -64,6 +66,14 @@ def _on_cpu(rows: list[Row]) -> list[Outcome]:
         _cheaper(rows, decoding, with_simplejpeg, 1.2, f"the same, against {SAME_RESIZE}", SAME_RESIZE),
         _slowest_variant(rows),
         *(
+            _cheaper(rows, policy, "gpuseq", 2.5, f"processor time per image, {policy}", suite="modern")
+            for policy in POLICIES
+        ),
+        *(
+            _fastest(rows, "policies", case_name(policy), "gpuseq, CPU", 2.5, f"{policy}, batch of 32, all cores")
+            for policy in POLICIES
+        ),
+        *(
             _fastest(rows, "arrays", f"{size}x{size}, batch 32, float32", "gpuseq, CPU", 2.5, f"arrays, {size}x{size}")
             for size in (32, 224, 512)
         ),
@@ -109,15 +119,17 @@ def _on_cpu(rows: list[Row]) -> list[Outcome]:
     ]
 
 
-def _cheaper(rows: list[Row], case: str, ours: str, aim: float, what: str, against: str | None = None) -> Outcome:
+def _cheaper(
+    rows: list[Row], case: str, ours: str, aim: float, what: str, against: str | None = None, *, suite: str = "cost"
+) -> Outcome:
     """Compare processor time with one other, or with the cheapest of those who are neither gpuseq nor Keras."""
     names = {None: "the cheapest peer", BASE: "Keras' generator"}
     wanted = f"at least {aim:g} times less than {names.get(against, against)}"
-    mine = find(rows, "cost", case, ours)
+    mine = find(rows, suite, case, ours)
     others = [
         row
         for row in rows
-        if (row["suite"], row["case"]) == ("cost", case)
+        if (row["suite"], row["case"]) == (suite, case)
         and "median" in row
         and (row["contender"] == against if against else not row["contender"].startswith(("gpuseq", BASE)))
     ]

@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.work import folder, pictures
 
-__all__ = ["AUGMENTERS", "CONTENDERS", "Absent", "Case", "Contender", "load", "need"]
+__all__ = ["AUGMENTERS", "CONTENDERS", "LOADER", "PEERS", "Absent", "Case", "Contender", "load", "need"]
 
 CONTENDERS = {
     "gpuseq": ("ours", "Gpuseq"),
@@ -28,10 +28,19 @@ CONTENDERS = {
 AUGMENTERS = {
     "gpuseq": ("policies", "Ours"),
     "torchvision": ("policies", "TorchvisionV2"),
+    "torchvision-loader": ("policies", "TorchvisionLoader"),
+    "timm-loader": ("policies", "TimmLoader"),
+    "albumentations-loader": ("policies", "AlbumentationsLoader"),
     "kornia": ("policies", "Kornia"),
     "keras-layers-torch": ("policies", "KerasLayers"),
 }
-"""The same for cases with a policy: a batch that is on the device is augmented there."""
+"""The same for cases with a policy: a batch that is on the device is augmented there, or loaded by worker processes."""
+
+LOADER = "-loader"
+"""Ends the name of one who is asked for by the library's."""
+
+PEERS = tuple(sorted({name.removesuffix(LOADER) for name in (*CONTENDERS, *AUGMENTERS)} - {"gpuseq"}))
+"""The names by which they are asked for."""
 
 
 class Absent(Exception):  # noqa: N818 - it is an answer, not an error
@@ -63,10 +72,11 @@ class Case:
     decoder : str
         gpuseq's, with files.
     policy : str or None
-        One of `benchmarks.contenders.policies.POLICIES`, instead of the work above: of one uint8 batch that stays on
-        the device a float32 batch, 0..1, again and again.
+        One of `benchmarks.contenders.policies.POLICIES`, instead of the work above: of uint8 images that stay on the
+        device float32 batches, 0..1, again and again.
     way : str
-        With a policy, where a library has two: its interface, or whether a batch is given to it as one or in a loop.
+        With a policy, where a library has two: its interface, what it is given, or whether a batch is given to it as
+        one or in a loop.
     """
 
     size: int = 224

@@ -1,4 +1,7 @@
-"""A batch that lies on the device, augmented there by a modern policy: uint8 in, float32 in 0..1 out."""
+"""A batch that lies on the device, augmented there by a modern policy: uint8 in, float32 in 0..1 out.
+
+Those that augment on the host image by image do so in a DataLoader, of as many processes as there are cores.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,19 @@ import gpuseq
 from gpuseq.base.devices import place, resolve_device, synchronize
 
 from . import Absent, Contender, need
+from .torch_loader import LoaderContender
 from .torchvision_v2 import import_torchvision
 
-__all__ = ["POLICIES", "KerasLayers", "Kornia", "Ours", "TorchvisionV2"]
+__all__ = [
+    "POLICIES",
+    "AlbumentationsLoader",
+    "KerasLayers",
+    "Kornia",
+    "Ours",
+    "TimmLoader",
+    "TorchvisionLoader",
+    "TorchvisionV2",
+]
 
 POLICIES = {
     "RandAugment(2, 9)": gpuseq.RandAugment(2, 9),
@@ -37,7 +50,7 @@ class Ours(Contender):
         resident = place(self.array(), self.device)
         if self.case.way == "iterator":
             generator = gpuseq.ImageDataGenerator(augmentations=self.policy, rescale=1 / 255, device=self.device)
-            iterator = generator.flow(resident, batch_size=len(resident), shuffle=False, seed=1)
+            iterator = generator.flow(resident, batch_size=self.case.batch, shuffle=False, seed=1)
             self.make: Callable[[], Any] = lambda: next(iterator)
             return
         compose = gpuseq.Compose(self.policy, seed=1, dtype="float32")
@@ -102,16 +115,84 @@ class TorchvisionV2(_OfTorch):
 
     def augmentation(self) -> Callable[[Any], Any]:
         v2, torch, planes = importlib.import_module("torchvision.transforms.v2"), self.torch, self.planes()
-        transform = {
-            "RandAugment(2, 9)": lambda: v2.RandAugment(2, 9),
-            "TrivialAugmentWide()": v2.TrivialAugmentWide,
-            "ColorJitter(0.4, 0.4, 0.4)": lambda: v2.ColorJitter(0.4, 0.4, 0.4),
-            "RandomErasing(1.0)": lambda: v2.RandomErasing(1.0),
-        }[str(self.case.policy)]()
+        transform = _of_torchvision(v2, str(self.case.policy))
         scale = v2.ToDtype(torch.float32, scale=True)
         if self.case.way == "batch":
             return lambda _: scale(transform(planes))
         return lambda _: scale(torch.stack([transform(image) for image in planes]))
+
+
+def _of_torchvision(v2: Any, policy: str) -> Any:
+    """Return a policy as torchvision has it."""
+    return {
+        "RandAugment(2, 9)": lambda: v2.RandAugment(2, 9),
+        "TrivialAugmentWide()": v2.TrivialAugmentWide,
+        "ColorJitter(0.4, 0.4, 0.4)": lambda: v2.ColorJitter(0.4, 0.4, 0.4),
+        "RandomErasing(1.0)": lambda: v2.RandomErasing(1.0),
+    }[policy]()
+
+
+class _Loader(LoaderContender):
+    """In worker processes, image by image: what is in memory goes through the transform to a float tensor."""
+
+    def prepare(self) -> None:
+        need("torch")
+        import_torchvision()
+        self.v2 = importlib.import_module("torchvision.transforms.v2")
+
+    def open(self, items: Any, *steps: Callable[[Any], Any]) -> None:
+        """Open a loader of these images, each of which goes through the steps."""
+        self.open_loader(len(items), items.__getitem__, self.v2.Compose(steps))
+
+    def scale(self) -> list[Callable[[Any], Any]]:
+        """Return the steps from a picture or a tensor to floats in 0..1."""
+        return [self.v2.ToImage(), self.v2.ToDtype(need("torch").float32, scale=True)]
+
+    def tensors(self) -> Any:
+        """Return the images with channels first."""
+        return need("torch").from_numpy(self.array()).permute(0, 3, 1, 2).contiguous()
+
+
+class TorchvisionLoader(_Loader):
+    """On PIL images or on tensors, as `Case.way` says."""
+
+    def start(self) -> None:
+        from PIL import Image
+
+        policy = str(self.case.policy)
+        transform = _of_torchvision(self.v2, policy)
+        images = [Image.fromarray(image) for image in self.array()] if self.case.way == "PIL" else self.tensors()
+        # Erasing is defined on the finished image.
+        if policy == "RandomErasing(1.0)":
+            self.open(images, *self.scale(), transform)
+        else:
+            self.open(images, transform, *self.scale())
+
+
+class TimmLoader(_Loader):
+    """Its RandomErasing."""
+
+    def prepare(self) -> None:
+        super().prepare()
+        need("timm")
+
+    def start(self) -> None:
+        erasing = importlib.import_module("timm.data.random_erasing").RandomErasing(1.0, device="cpu")
+        self.open(self.tensors(), *self.scale(), erasing)
+
+
+class AlbumentationsLoader(_Loader):
+    """Its ColorJitter, by formulas of its own."""
+
+    def prepare(self) -> None:
+        super().prepare()
+        self.library = need("albumentations")
+
+    def start(self) -> None:
+        ends = (0.6, 1.4)
+        jitter = self.library.ColorJitter(brightness=ends, contrast=ends, saturation=ends, hue=(0, 0), p=1)
+        self.open(self.array(), lambda image: jitter(image=image)["image"], *self.scale())
+        self.note = f"other formulas; {self.note}"
 
 
 class Kornia(_OfTorch):

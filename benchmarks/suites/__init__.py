@@ -9,7 +9,10 @@ from benchmarks.measure import Row, Settings
 
 __all__ = ["SUITES", "suite"]
 
-SUITES = ("arrays", "engines", "cost", "modern", "folder", "host", "feed", "imports", "memory", "growth", "kernel")
+SUITES = (
+    *("arrays", "engines", "cost", "modern", "policies", "folder"),
+    *("host", "feed", "imports", "memory", "growth", "kernel"),
+)
 
 
 def suite(name: str) -> Callable[[Settings], list[Row]]:

@@ -3,7 +3,8 @@
 A batch of 32 photographs from uint8 to float32 in 0..1, drawing and the making of arrays included, each library that is
 installed in turn. Each draws other numbers, so the steps differ from batch to batch; a slice is of many.
 
-On a GPU it is another race: see `benchmarks.suites.modern_on_gpu`.
+On a GPU it is another race: see `benchmarks.suites.modern_on_gpu`. With DataLoaders and on all cores:
+`benchmarks.suites.policies`.
 """
 
 from __future__ import annotations
@@ -149,7 +150,13 @@ def policies(images: np.ndarray) -> dict[str, dict[str, Work]]:
         table["ColorJitter(0.4, 0.4, 0.4)"]["albumentations (other formulas)"] = on_arrays(images, jitter)
     if has["kornia"]:
         from kornia import augmentation
+        from kornia.augmentation import auto
 
+        for name, policy in (
+            ("RandAugment(2, 9)", auto.RandAugment(n=2, m=9)),
+            ("TrivialAugmentWide()", auto.TrivialAugment()),
+        ):
+            table[name]["Kornia (one choice for the batch)"] = on_tensors(images, policy, scaled_first=True)
         jiggle = augmentation.ColorJiggle(0.4, 0.4, 0.4, 0.0, p=1.0)
         table["ColorJitter(0.4, 0.4, 0.4)"]["Kornia"] = on_tensors(images, jiggle, scaled_first=True)
         table["RandomErasing(1.0)"]["Kornia"] = on_tensors(images, augmentation.RandomErasing(p=1.0), scaled_first=True)
