@@ -95,7 +95,9 @@ def test_images_that_a_step_is_not_defined_on_are_refused_all_the_same(
     monkeypatch.setenv(library.ENGINE, asked)
     program = empty_program(1, 1)
     program["op"], program["arg"][..., 0] = code_of("Brightness"), 1.5
-    assert dispatch._checked(program, UINT8, 3, SIZE) is program
+    checked, has_crops = dispatch._checked(program, UINT8, 3, SIZE)
+    assert checked is program
+    assert not has_crops
     with pytest.raises(TypeError, match="Brightness is defined on uint8"):
         dispatch._checked(program, np.dtype(np.float32), 3, SIZE)
     with pytest.raises(ValueError, match="Brightness takes images of 1, 3 or 4 channels"):
