@@ -65,7 +65,10 @@ def check_program(
 
 
 _LIMITED = frozenset(
-    ("Posterize", "PermuteChannels", "Hue", "GaussianBlur", "Affine", "AugMix", "Erase", "EraseNoise", "ResizedCrop")
+    (
+        *("Posterize", "PermuteChannels", "Hue", "GaussianBlur", "Affine", "AffineAbout", "RotateAbout", "AugMix"),
+        *("Erase", "EraseNoise", "ResizedCrop"),
+    )
 )
 """The steps of which `_limits` knows what their numbers may be."""
 
@@ -99,8 +102,16 @@ def _limits(
             f"a kernel has odd sides, half of which fit an image of {rows} x {cols} pixels",
         )
         yield "GaussianBlur", args, (args[:, 2] > 0) & np.isfinite(args[:, 2]), "sigma is a number above 0"
-    if (args := found("Affine")) is not None:
-        yield "Affine", args, np.isfinite(args[:, :6]).all(axis=1) & (args[:, 3] != 0), "a scale of 0 leaves no image"
+    for name, count in (("Affine", 6), ("AffineAbout", 8)):
+        if (args := found(name)) is not None:
+            yield (
+                name,
+                args,
+                np.isfinite(args[:, :count]).all(axis=1) & (args[:, 3] != 0),
+                "a scale of 0 leaves no image",
+            )
+    if (args := found("RotateAbout")) is not None:
+        yield "RotateAbout", args, np.isfinite(args[:, :3]).all(axis=1), "an angle and a centre are finite numbers"
     if (args := found("AugMix")) is not None:
         yield "AugMix", args, np.isin(args[:, 1], (1, 2, 3, 4, 5)), "it mixes 1 to 5 chains"
     for name in ("Erase", "EraseNoise"):

@@ -145,17 +145,28 @@ def _summed(first: float, down: float, across: float, height: int, width: int) -
 
 
 def _rotate(maps: np.ndarray, args: np.ndarray, height: int, width: int) -> None:
-    turned = turns(args[:, 0])
+    _turn(maps, args[:, 0], np.array(((width / 2,), (height / 2,))))
+
+
+def _rotate_about(maps: np.ndarray, args: np.ndarray, height: int, width: int) -> None:
+    # A centre may lie as far away as a scale brings an image in `_affine`.
+    with np.errstate(over="ignore", invalid="ignore"):
+        _turn(maps, args[:, 0], args[:, 1:3].T)
+
+
+def _turn(maps: np.ndarray, degrees: np.ndarray, center: np.ndarray) -> None:
+    """Write maps that turn about a centre, column and row, of shape ``(2, 1)`` or ``(2, T)``."""
+    turned = turns(degrees)
     cos, sin = turned.real, turned.imag
     # Both axes at once: by column, by row, and where they begin. Term by term as Pillow has it, the + 0.0 included.
     by_axis = maps[:6].reshape(2, 3, -1)
     by_axis[0, 0] = by_axis[1, 1] = cos
     by_axis[0, 1] = sin
     np.negative(sin, out=by_axis[1, 0])
-    start = by_axis[:, 0] * (-width / 2)
-    start += by_axis[:, 1] * (-height / 2)
+    start = by_axis[:, 0] * -center[0]
+    start += by_axis[:, 1] * -center[1]
     start += 0.0
-    np.add(start, ((width / 2,), (height / 2,)), out=by_axis[:, 2])
+    np.add(start, center, out=by_axis[:, 2])
 
 
 # Policies of bins turn by few angles, those of others by new ones in each batch: these are not kept for ever.
@@ -197,10 +208,17 @@ def _rounded(values: list[float]) -> np.ndarray:
 def _affine(maps: np.ndarray, args: np.ndarray, height: int, width: int) -> None:
     # Numbers beyond all images may overflow: such a map reads nothing of the image, which is no fault of the program.
     with np.errstate(over="ignore", invalid="ignore"):
-        maps[:6] = _affine_coefficients(args, height, width)
+        maps[:6] = _affine_coefficients(args, width * 0.5, height * 0.5)
 
 
-def _affine_coefficients(args: np.ndarray, height: int, width: int) -> tuple[np.ndarray, ...]:
+def _affine_about(maps: np.ndarray, args: np.ndarray, height: int, width: int) -> None:
+    with np.errstate(over="ignore", invalid="ignore"):
+        maps[:6] = _affine_coefficients(args, args[:, 6], args[:, 7])
+
+
+def _affine_coefficients(
+    args: np.ndarray, center_x: float | np.ndarray, center_y: float | np.ndarray
+) -> tuple[np.ndarray, ...]:
     degrees, shift_x, shift_y, scale, *shears = args[:, :6].T
     turn, shear_x, shear_y = (np.deg2rad(angle) for angle in (degrees, *shears))
     upright, slant = _each(math.cos, shear_y), _each(math.tan, shear_x)
@@ -210,11 +228,10 @@ def _affine_coefficients(args: np.ndarray, height: int, width: int) -> tuple[np.
     first, third = _each(math.cos, turn - shear_y) / upright, _each(math.sin, turn - shear_y) / upright
     second, fourth = -(first * slant + _each(math.sin, turn)), _each(math.cos, turn) - third * slant
     a, b, d, e = fourth / scale, -second / scale, -third / scale, first / scale
-    middle_x, middle_y = width * 0.5, height * 0.5
-    moved_x, moved_y = middle_x + shift_x, middle_y + shift_y
+    moved_x, moved_y = center_x + shift_x, center_y + shift_y
     # + 0.0: no negative zero is left.
-    c = 0.0 + (middle_x - a * moved_x - b * moved_y)
-    f = 0.0 + (middle_y - d * moved_x - e * moved_y)
+    c = 0.0 + (center_x - a * moved_x - b * moved_y)
+    f = 0.0 + (center_y - d * moved_x - e * moved_y)
     return a, b, c, d, e, f
 
 
@@ -302,7 +319,9 @@ _WRITE: dict[str, Callable[[np.ndarray, np.ndarray, int, int], None]] = {
     "TranslateX": _of_one_number(2, -1),
     "TranslateY": _of_one_number(5, -1),
     "Rotate": _rotate,
+    "RotateAbout": _rotate_about,
     "Affine": _affine,
+    "AffineAbout": _affine_about,
     "Perspective": _perspective,
     "HorizontalFlip": _flip_columns,
     "VerticalFlip": _flip_rows,

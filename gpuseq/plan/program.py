@@ -112,6 +112,16 @@ STEPS = (
         "crop",
         ("key", "least_share", "most_share", "least_ratio", "most_ratio", "target_height", "target_width"),
     ),
+    # The centre as it was given and not as a distance from the middle: such a sum would round numbers like 0.1.
+    Step("RotateAbout", "geometry", ("degrees", "center_x", "center_y")),
+    Step(
+        "AffineAbout",
+        "geometry",
+        (
+            *("degrees", "translate_x", "translate_y", "scale", "shear_x_deg", "shear_y_deg"),
+            *("center_x", "center_y"),
+        ),
+    ),
 )
 """All steps; the position is the code. Codes are stored in plans: new steps go to the end."""
 

@@ -8,10 +8,15 @@
 namespace {
 
 // The numbers of _LIMITS in gpuseq/ops/compiled/checks.py. CROP: that is looked at there.
-enum Limit { ANY, BITS, CHANNELS, KERNEL, MAP, CHAINS, RECTANGLE, CROP, HALF_TURN, NOISE };
+enum Limit { ANY, BITS, CHANNELS, KERNEL, MAP, CHAINS, RECTANGLE, CROP, HALF_TURN, NOISE, MAP_ABOUT, TURN_ABOUT };
 
 bool is_within(const double *args, int limit, double rows, double cols)
 {
+    const auto are_finite = [&](int count) {
+        for (int number = 0; number < count; ++number)
+            if (!std::isfinite(args[number])) return false;
+        return true;
+    };
     // Written so that no number does not fit.
     const auto is_one_of = [&](int first, int last, int count) {
         for (int number = 0; number < count; ++number)
@@ -25,10 +30,9 @@ bool is_within(const double *args, int limit, double rows, double cols)
         for (int axis = 0; axis < 2; ++axis)
             if (!(args[axis] >= 1 && std::fmod(args[axis], 2.0) == 1 && std::floor(args[axis] / 2) < (axis ? rows : cols))) return false;
         return args[2] > 0 && std::isfinite(args[2]);
-    case MAP:
-        for (int number = 0; number < 6; ++number)
-            if (!std::isfinite(args[number])) return false;
-        return args[3] != 0;
+    case MAP: return are_finite(6) && args[3] != 0;
+    case MAP_ABOUT: return are_finite(8) && args[3] != 0;
+    case TURN_ABOUT: return are_finite(3);
     case CHAINS: ++args; return is_one_of(1, 5, 1);
     case HALF_TURN: return args[0] >= -0.5 && args[0] <= 0.5;
     case NOISE:

@@ -449,6 +449,7 @@ def test_what_cannot_be_is_refused(images: np.ndarray, tmp_path: Path) -> None:
         ({"op": "PermuteChannels", "first": 3}, "channels are 0, 1 and 2"),
         ({"op": "AugMix", "width": 6}, "it mixes 1 to 5 chains"),
         ({"op": "Affine", "scale": 0.0}, "a scale of 0 leaves no image"),
+        ({"op": "AffineAbout", "degrees": 3.0, "center_x": 1.0}, "AffineAbout 3 0 0 0 0 0 1 0: a scale of 0 leaves"),
         ({"op": "Posterize", "bits": 9}, "Posterize 9: bits go from 0 to 8"),
         (
             {"op": "ResizedCrop", "top": 1, "height": 20, "width": 5, "target_height": 4, "target_width": 4},

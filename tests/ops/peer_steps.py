@@ -71,9 +71,10 @@ def by_torchvision(image_hwc: np.ndarray, steps: np.ndarray) -> np.ndarray:
             image = _affine(functional, image, values, translate=[int(args[0]), 0])
         elif name == "TranslateY":
             image = _affine(functional, image, values, translate=[0, int(args[0])])
-        elif name == "Rotate":
-            image = functional.rotate(image, args[0], interpolation=mode, fill=fill_of(values, image))
-        elif name == "Affine":
+        elif name in ("Rotate", "RotateAbout"):
+            center = args[1:3] if name == "RotateAbout" else None
+            image = functional.rotate(image, args[0], interpolation=mode, center=center, fill=fill_of(values, image))
+        elif name in ("Affine", "AffineAbout"):
             image = _affine(
                 functional,
                 image,
@@ -82,6 +83,7 @@ def by_torchvision(image_hwc: np.ndarray, steps: np.ndarray) -> np.ndarray:
                 translate=[int(args[1]), int(args[2])],
                 scale=args[3],
                 shear=args[4:6],
+                center=args[6:8] if name == "AffineAbout" else None,
             )
         elif name == "Perspective":
             width, height = image.size
@@ -139,7 +141,8 @@ def _print_differences() -> None:
     drawn += [gpuseq.TrivialAugmentWide(interpolation=each, fill=(9, 80, 200)) for each in both for _ in range(9)]
     drawn += [gpuseq.RandomAffine(180, (0.5, 0.5), (0.3, 3.0), (-40, 40, -40, 40), each) for each in both]
     drawn += [gpuseq.RandomAffine((90, 90), (0.3, 0.3), (0.5, 2.0), interpolation="bilinear")]
-    drawn += [gpuseq.RandomRotation(360, each) for each in both]
+    drawn += [gpuseq.RandomAffine(180, (0.5, 0.5), (0.3, 3.0), 40, each, center=(30.1, -7)) for each in both]
+    drawn += [gpuseq.RandomRotation(360, each, center=center) for each in both for center in (None, (0, 80.3))]
     drawn += [gpuseq.RandomPerspective(0.6, 1.0, each) for each in both]
     drawn += [gpuseq.RandomInvert(1.0), gpuseq.RandomGrayscale(1.0), gpuseq.RandomResizedCrop((40, 31))]
     drawn += [gpuseq.ColorJitter(hue=0.5), gpuseq.RandomGamma((0.2, 3.0), p=1.0), gpuseq.GaussianBlur((5, 3))]

@@ -111,6 +111,15 @@ def _cases() -> Iterator[Case]:
                 return image.rotate(degrees, _resampling(bilinear), fillcolor=_fill(image))
 
             yield Case("Rotate", (degrees,), rotate, bilinear)
+        for degrees, center in (
+            *((0.0, (3.0, 4.0)), (9.0, (0.0, 0.0)), (-30.0, (0.1, 5.7)), (12.34567, (-9.3, 70.0)), (45.0, (3.0, 2.0))),
+            *((90.0, (3.0, 2.5)), (180.0, (2.25, 3.0)), (270.0, (-1.0, 4.0)), (90.0, (32.0, 32.0))),
+        ):
+
+            def about(image: Image.Image, degrees=degrees, center=center, bilinear=bilinear) -> Image.Image:
+                return image.rotate(degrees, _resampling(bilinear), center=center, fillcolor=_fill(image))
+
+            yield Case("RotateAbout", (degrees, *center), about, bilinear)
         for shear in (0.0, 0.09, -0.09, 0.3, -0.3, 0.99, -0.99):
             yield Case("ShearX", (shear,), _transformed((1, shear, 0, 0, 1, 0), bilinear), bilinear)
             yield Case("ShearY", (shear,), _transformed((1, 0, 0, shear, 1, 0), bilinear), bilinear)

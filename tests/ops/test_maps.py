@@ -33,11 +33,22 @@ def test_turns_are_rounded_as_python_rounds() -> None:
 def test_each_step_of_a_run_is_as_alone() -> None:
     rng = np.random.default_rng(1)
     names = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", "Affine", "HorizontalFlip", "VerticalFlip")
+    names += ("RotateAbout", "AffineAbout")
     args = rng.uniform(0.1, 30.0, (3 * len(names), 8))
     maps = np.zeros((8, len(args)))
     write_maps(maps, [(name, 3 * number, 3 * number + 3) for number, name in enumerate(names)], args, 24, 31)
     for place, row in enumerate(args.tolist()):
         assert tuple(maps[:6, place]) == coefficients(names[place // 3], row, 24, 31)
+
+
+@pytest.mark.parametrize(("height", "width"), [(24, 31), (7, 1), (40, 40)])
+def test_about_the_middle_is_the_map_without_a_centre(height: int, width: int) -> None:
+    rng = np.random.default_rng(3)
+    middle = width / 2, height / 2
+    for args in rng.uniform((-180, -9, -9, 0.5, -40, -40), (180, 9, 9, 2, 40, 40), (50, 6)).tolist():
+        size = height, width
+        assert coefficients("AffineAbout", (*args, *middle), *size) == coefficients("Affine", args, *size)
+        assert coefficients("RotateAbout", (args[0], *middle), *size) == coefficients("Rotate", args, *size)
 
 
 def test_an_affine_map_is_the_inverse_of_a_product() -> None:

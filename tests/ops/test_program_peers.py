@@ -72,7 +72,16 @@ def _compare(augmentations: Any, oracle: Callable[[np.ndarray, np.ndarray], np.n
         # Positions on whole pixels: the map's last bit decides which level bilinear values are cut to.
         gpuseq.RandomAffine((90, 90), (0.2, 0.1), (0.5, 0.5), interpolation="bilinear"),
         gpuseq.RandomAffine((30, 30), (0.2, 0.1), shear=(45, 45), interpolation="bilinear"),
+        # Centres that no distance from the middle of 37 columns gives back exactly, on pixels, and outside.
+        gpuseq.RandomAffine(30, (0.2, 0.1), (0.7, 1.4), (-10, 10, -5, 5), fill=(9, 8, 7), center=(0.1, 47.9)),
+        gpuseq.RandomAffine(30, (0.2, 0.1), (0.7, 1.4), 20, interpolation="bilinear", center=(-20.3, 60)),
+        gpuseq.RandomAffine((90, 90), (0.2, 0.1), (0.5, 0.5), interpolation="bilinear", center=(3, 40.5)),
+        gpuseq.RandomAffine(0, scale=(0.5, 2.0), center=(1 / 3, 0)),
         gpuseq.RandomRotation(180),
+        gpuseq.RandomRotation(180, center=(0, 0), fill=(9, 8, 7)),
+        gpuseq.RandomRotation(30, "bilinear", center=(60.1, -7.7)),
+        gpuseq.RandomRotation((90, 90), "bilinear", center=(10, 20.5)),
+        gpuseq.RandomRotation((180, 180), center=(18.25, 24)),
         gpuseq.RandomPerspective(0.5, p=0.9, fill=77),
         gpuseq.RandomPerspective(0.9, p=0.9, interpolation="nearest"),
         gpuseq.RandomResizedCrop((24, 31)),
@@ -190,11 +199,20 @@ def test_shear_is_torchvisions(shear: float) -> None:
         np.testing.assert_allclose(coefficients(name, [shear], 48, 37), theirs, rtol=0, atol=2.3e-16)
 
 
+def test_maps_about_a_centre_are_torchvisions() -> None:
+    """To the last bit, of centres that are no whole numbers too."""
+    from torchvision.transforms.v2.functional._geometry import _get_inverse_affine_matrix
+
+    lowest, highest = (-180, -9, -9, 0.3, -40, -40, -50, -50), (180, 9, 9, 3, 40, 40, 90, 90)
+    for numbers in np.random.default_rng(4).uniform(lowest, highest, (300, 8)):
+        degrees, shift_x, shift_y, scale, *shears, center_x, center_y = args = np.round(numbers, 1).tolist()
+        theirs = _get_inverse_affine_matrix([center_x, center_y], degrees, [shift_x, shift_y], scale, shears)
+        assert coefficients("AffineAbout", args, *SMALL) == tuple(theirs)
+
+
 MISSING = {
     "AugMix": {"all_ops"},
-    "RandomAffine": {"center"},
     "RandomErasing": {"inplace"},
-    "RandomRotation": {"expand", "center"},
 }
 """Arguments that are not here, as docs/modern.md says."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from dataclasses import fields
 from enum import Enum
 from typing import Any
 
@@ -53,7 +54,9 @@ VALUES: list[Augmentation] = [
     gpuseq.RandomGamma(),
     gpuseq.GaussianBlur((3, 5), (0.1, 1.0)),
     gpuseq.RandomAffine(10, (0.1, 0.2), (0.9, 1.1), 5, fill=128),
+    gpuseq.RandomAffine(10, center=(3, 4.5)),
     gpuseq.RandomRotation((-10, 20)),
+    gpuseq.RandomRotation(20, center=(0, 4.5)),
     gpuseq.RandomPerspective(),
     gpuseq.RandomHorizontalFlip(),
     gpuseq.RandomVerticalFlip(0.2),
@@ -127,6 +130,8 @@ class Policy(Enum):
         (gpuseq.RandomResizedCrop(np.array([8, 9])), gpuseq.RandomResizedCrop((8, 9))),
         (gpuseq.RandomErasing(value=[1, 2, 3]), gpuseq.RandomErasing(value=(1, 2, 3))),
         (gpuseq.RandomAffine(5, shear=np.array([1, 2, 3, 4])), gpuseq.RandomAffine(5, shear=(1, 2, 3, 4))),
+        (gpuseq.RandomAffine(5, center=np.array([1, 2])), gpuseq.RandomAffine(5, center=(1, 2))),
+        (gpuseq.RandomRotation(5, center=[1, 2]), gpuseq.RandomRotation(5, center=(1, 2))),
         (gpuseq.RandomChoice([gpuseq.RandomInvert()], p=np.ones(1)), gpuseq.RandomChoice([gpuseq.RandomInvert()], [1])),
         (gpuseq.RandomResizedCrop(8, interpolation=Mode.BILINEAR), gpuseq.RandomResizedCrop(8)),
         (gpuseq.RandomResizedCrop(8, antialias=True), gpuseq.RandomResizedCrop(8)),
@@ -372,6 +377,25 @@ def test_what_is_left_out_of_an_affine_map_changes_nothing() -> None:
     assert sheared[:, 4].min() < 0 < sheared[:, 4].max()
 
 
+def test_a_centre_changes_no_other_number() -> None:
+    """It follows what is drawn without one, and is shown, stored and read again as it was given."""
+    for about, plain, count in (
+        (gpuseq.RandomAffine(10, (0.1, 0.2), (0.5, 2.0), 5, center=(0.1, -3)), gpuseq.RandomAffine, 6),
+        (gpuseq.RandomRotation(10, "bilinear", center=(0.1, -3), fill=7), gpuseq.RandomRotation, 1),
+    ):
+        program = _drawn(about, 100)
+        given = {field.name: getattr(about, field.name) for field in fields(about) if field.name != "center"}
+        without = _drawn(plain(**given), 100)
+        assert (program["arg"][..., :count] == without["arg"][..., :count]).all()
+        assert (program["arg"][..., count : count + 2] == (0.1, -3)).all()
+        assert (program[["bilinear", "fill"]] == without[["bilinear", "fill"]]).all()
+        assert describe(program[0])[0][-2:] == (0.1, -3.0)
+        stored = json.loads(json.dumps(program_to_dicts(program)))
+        assert stored[0][0]["center_x"] == 0.1
+        assert stored[0][0]["center_y"] == -3
+        assert dicts_to_program(stored).tobytes() == program.tobytes()
+
+
 @pytest.mark.parametrize("alpha", [0.05, 0.4, 3.0])
 def test_mixing_weights_of_any_alpha(alpha: float) -> None:
     """Beta's and Dirichlet's distributions, as SciPy has them: a chain's share is Beta's of alpha and the others'."""
@@ -482,6 +506,13 @@ WRONG: list[tuple[str, type[Exception], str]] = [
     ("RandomPhotometricDistort(p=2)", ValueError, "p must be a number within 0 and 1; got 2"),
     ("RandomApply([RandomInvert()], 1.5)", ValueError, "RandomApply: p must be a number within 0 and 1; got 1.5"),
     ("RandomRotation((20, 10))", ValueError, r"degrees must be a pair \(low, high\) with low <= high; got"),
+    ("RandomRotation(10, 'nearest', 0)", ValueError, "expand must be False, .* one size; got 0. Name .* fill="),
+    ("RandomRotation(10, expand=True)", ValueError, "expand must be False, .*; got True"),
+    ("RandomRotation(10, center=3)", ValueError, r"center must be None or a pair of finite numbers .*; got 3"),
+    ("RandomRotation(10, center=(1, 2, 3))", ValueError, "RandomRotation: center must be None or a pair"),
+    ("RandomAffine(10, center=(1, float('nan')))", ValueError, r"RandomAffine: center must be .*; got \(1, nan\)"),
+    ("RandomAffine(10, center=(True, 1))", ValueError, "RandomAffine: center must be"),
+    ("RandomAffine(10, center='ab')", ValueError, "RandomAffine: center must be .*; got 'ab'"),
     ("RandomRotation(-10)", ValueError, "degrees as one number must not be negative; got -10"),
     ("RandomPerspective(1.5)", ValueError, "distortion_scale must be a number within 0 and 1; got 1.5"),
     ("RandomResizedCrop(8, scale=0.5)", ValueError, "scale must be a pair .*; got 0.5"),

@@ -23,6 +23,8 @@ _LIMITS = {
     "ResizedCrop": 7,
     "CropByKey": 7,
     "Hue": 8,
+    "AffineAbout": 10,
+    "RotateAbout": 11,
 }
 _LIMIT_OF_CODE = np.array([_LIMITS.get(step.name, 0) for step in STEPS], np.int8)
 _LIMITS_AT = _LIMIT_OF_CODE.ctypes.data

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -97,7 +97,7 @@ class RandomVerticalFlip(OneStep):
 @checked_call
 @dataclass(frozen=True, repr=False)
 class RandomRotation(Chosen):
-    """Turn about the middle, counter-clockwise.
+    """Turn about the middle or another point, counter-clockwise.
 
     Attributes
     ----------
@@ -105,6 +105,11 @@ class RandomRotation(Chosen):
         One number x draws from ``[-x, x]``, a pair from itself.
     interpolation : {"nearest", "bilinear"}
         How pixels are read between pixels.
+    expand : bool
+        False: the images of a batch keep their size.
+    center : (float, float) or None
+        Column and row, in pixels from the top left corner, of the point that stays; it may lie outside of the image.
+        None: the middle.
     fill : None, float or sequence of float
         Level, or one per channel, where no pixel comes from.
 
@@ -115,28 +120,38 @@ class RandomRotation(Chosen):
 
     References
     ----------
-    ``torchvision.transforms.v2.RandomRotation`` with ``expand=False``; Pillow's ``Image.rotate``.
+    ``torchvision.transforms.v2.RandomRotation``; Pillow's ``Image.rotate``.
     """
 
     degrees: float | Range
     interpolation: Interpolation = "nearest"
+    expand: bool = False
+    center: Range | None = None
     fill: Fill = 0
 
     def __post_init__(self) -> None:
         """Check the values."""
         checked_range(self, "degrees", self.degrees, plus_minus=True)
+        if self.expand is not False:
+            raise ValueError(
+                f"RandomRotation: expand must be False, as all images of a batch have one size; got {self.expand!r}. "
+                "Name what comes after it: fill="
+            )
+        _center(self, self.center)  # for its checks
         reading(self)  # for its checks
 
     def choices(self, image_size: tuple[int, int]) -> Choices:
         """Return what is chosen from for images of a size, the same object each time."""
         within = checked_range(self, "degrees", self.degrees, plus_minus=True)
-        return one_step("Rotate", within=within, **reading(self))
+        if self.center is None:
+            return one_step("Rotate", within=within, **reading(self))
+        return one_step("RotateAbout", 0.0, *_center(self, self.center), within=within, **reading(self))
 
 
 @checked_call
 @dataclass(frozen=True, repr=False)
 class RandomAffine(Augmentation):
-    """Turn, shift, scale and shear about the middle, in one map.
+    """Turn, shift, scale and shear about the middle or another point, in one map.
 
     Attributes
     ----------
@@ -148,7 +163,7 @@ class RandomAffine(Augmentation):
         Range of the factor.
     shear : float, (float, float), (float, float, float, float) or None
         Degrees: one number x shears along the rows by ``[-x, x]``, a pair by itself, four along rows and columns.
-    interpolation, fill
+    interpolation, fill, center
         As in `RandomRotation`.
 
     Raises
@@ -167,6 +182,7 @@ class RandomAffine(Augmentation):
     shear: float | Sequence[float] | None = None
     interpolation: Interpolation = "nearest"
     fill: Fill = 0
+    center: Range | None = None
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -183,6 +199,7 @@ class RandomAffine(Augmentation):
             checked_range(self, "scale", self.scale, least=math.ulp(0.0))
         # For its checks: a wrong pair is refused here, where the user's line is, and not at the first batch.
         _ = self._shears
+        _center(self, self.center)  # for its checks
         reading(self)  # for its checks
 
     @property
@@ -209,13 +226,14 @@ class RandomAffine(Augmentation):
         most_x, most_y = shift_x * image_size[1], shift_y * image_size[0]
         put(
             program[:, 0],
-            "Affine",
+            "Affine" if self.center is None else "AffineAbout",
             between(uniform[:, 0], *checked_range(self, "degrees", self.degrees, plus_minus=True)),
             np.round(between(uniform[:, 1], -most_x, most_x)),
             np.round(between(uniform[:, 2], -most_y, most_y)),
             between(uniform[:, 3], *(self.scale or (1.0, 1.0))),
             between(uniform[:, 4], *self._shears[0]),
             between(uniform[:, 5], *self._shears[1]),
+            *_center(self, self.center),
             **reading(self),
         )
         return program
@@ -382,6 +400,21 @@ class RandomResizedCrop(Augmentation):
         ranges = (*self.scale, *self.ratio)
         put(program[:, 0], "CropByKey", key, *ranges, *self.target_size, bilinear=self.interpolation == "bilinear")
         return program
+
+
+def _center(owner: object, value: Any) -> tuple[float, ...]:
+    """Return column and row of a centre, or nothing for the middle, or refuse what is neither."""
+    if value is None:
+        return ()
+    numbers = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
+    if len(numbers) != 2 or not all(
+        isinstance(number, int | float | np.number) and not isinstance(number, bool) and math.isfinite(number)
+        for number in numbers
+    ):
+        raise ValueError(
+            f"{type(owner).__name__}: center must be None or a pair of finite numbers (column, row); got {value!r}"
+        )
+    return float(numbers[0]), float(numbers[1])
 
 
 @lru_cache(maxsize=64)

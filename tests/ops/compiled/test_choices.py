@@ -44,7 +44,8 @@ POLICIES: tuple[Augmentation, ...] = (
     gpuseq.ColorJitter(),
     gpuseq.RandomGamma((0.5, 2.0), 1.5),
     gpuseq.GaussianBlur(1, (0.1, 1.0)),
-    gpuseq.RandomRotation((-10, 20), "bilinear", 7),
+    gpuseq.RandomRotation((-10, 20), "bilinear", fill=7),
+    gpuseq.RandomRotation((-10, 20), center=(3, 0.1), fill=7),
     gpuseq.RandomPosterize(3, 1 / 3),
     gpuseq.RandomVerticalFlip(0.0),
 )

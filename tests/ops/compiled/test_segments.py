@@ -35,6 +35,7 @@ POLICIES: tuple[Any, ...] = (
     [gpuseq.RandomHorizontalFlip(), gpuseq.RandomVerticalFlip(), gpuseq.RandomErasing(0.5)],
     [gpuseq.RandomAffine(20, (0.1, 0.1), (0.8, 1.2), 5), gpuseq.RandomRotation(180)],
     [gpuseq.RandomAffine(20, (0.1, 0.1), interpolation="bilinear"), gpuseq.RandomPerspective()],
+    [gpuseq.RandomAffine(20, (0.1, 0.1), center=(3, 0.1)), gpuseq.RandomRotation(180, "bilinear", center=(-2, 9))],
     [gpuseq.GaussianBlur(1), gpuseq.RandomAdjustSharpness(2.0), gpuseq.RandomEqualize()],
     [gpuseq.TrivialAugmentWide()] * 20,
 )
@@ -139,7 +140,7 @@ def random_program(rng: np.random.Generator, num_samples: int, num_steps: int, *
             step["arg"][0] = rng.integers(0, 9)
         if chosen.name == "Gamma":
             step["arg"][:2] = rng.choice([0.5, 1.0, 2.2], 2)
-        if chosen.name == "Affine":
+        if chosen.name in ("Affine", "AffineAbout"):
             step["arg"][3] = rng.choice([1.0, 0.9, 1.1, -1.0])
         if chosen.name == "Perspective":
             step["arg"] = np.array([0, 0, 30, 0, 30, 30, 0, 30]) + rng.normal(0, 2, 8)

@@ -37,6 +37,7 @@ FURTHER = [
     *(step("PermuteChannels", *order) for order in ((0, 2, 1), (2, 0, 1), (2, 1, 0))),
     step("SolarizeAdd", 60, 128),
     *(step("Affine", 20, 2, -1, scale, 5, -3, bilinear=bilinear) for scale in (0.7, 1.3) for bilinear in (False, True)),
+    *(step("AffineAbout", 20, 2, -1, 0.7, 5, -3, 0.1, -4, bilinear=bilinear) for bilinear in (False, True)),
     *(step("Perspective", 1, 0, 5, 1, 6, 5, 0, 6, bilinear=bilinear) for bilinear in (False, True)),
 ]
 POLICIES: list[Any] = [
