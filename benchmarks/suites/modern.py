@@ -152,11 +152,9 @@ def policies(images: np.ndarray) -> dict[str, dict[str, Work]]:
         from kornia import augmentation
         from kornia.augmentation import auto
 
-        for name, policy in (
-            ("RandAugment(2, 9)", auto.RandAugment(n=2, m=9)),
-            ("TrivialAugmentWide()", auto.TrivialAugment()),
-        ):
-            table[name]["Kornia (one choice for the batch)"] = on_tensors(images, policy, scaled_first=True)
+        chosen_once = {"RandAugment(2, 9)": auto.RandAugment(n=2, m=9), "TrivialAugmentWide()": auto.TrivialAugment()}
+        for name, whole in chosen_once.items():
+            table[name]["Kornia (one choice for the batch)"] = on_tensors(images, whole, scaled_first=True)
         jiggle = augmentation.ColorJiggle(0.4, 0.4, 0.4, 0.0, p=1.0)
         table["ColorJitter(0.4, 0.4, 0.4)"]["Kornia"] = on_tensors(images, jiggle, scaled_first=True)
         table["RandomErasing(1.0)"]["Kornia"] = on_tensors(images, augmentation.RandomErasing(p=1.0), scaled_first=True)
