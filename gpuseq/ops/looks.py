@@ -110,7 +110,7 @@ class KeptLooks(PerProcess):
     On a GPU an image is looked at, for all three, by the first batch that reads it and looks at one of its images that
     is not known. That batch itself gains nothing: its own looks are launched before, those for later batches after it,
     and nobody waits for these. The host fetches their tables when a batch reads one of these images again, an epoch
-    later, or when `MAX_WAITING` more have been looked at. So the first epoch takes two launches a batch more, and a
+    later, or when `MAX_WAITING` more have been looked at. So the first epoch takes a launch a batch more, and a
     copy of 2.3 KB an image; all later ones take the launches of looks no more.
 
     The compiled engine looks for all three where it has to look for one, in the same pass over the image. No image is
